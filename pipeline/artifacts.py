@@ -1,0 +1,279 @@
+"""Typed read and write of every file that stages hand to each other.
+
+Writes go to a hidden neighbour first and take the final name with ``os.replace``: a killed stage leaves no half-written
+file, and a file that DVC hard-linked into its cache is never written through.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schemas
+from pipeline.errors import InputError
+
+IN_MEMORY_BYTES = 512 * 2**20
+"""Vectors of more bytes than this are read into a memory-mapped scratch file instead of memory."""
+
+DECIMALS = 6
+"""Metrics are rounded to this: enough to compare runs, few enough to read."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a path to write to; on success it takes the name ``path``, on an exception it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder to fill; on success it takes the place of ``path``, whatever stood there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    aside.chmod(0o755)  # mkdtemp makes it private, and so would be what DVC and the user see
+    try:
+        yield aside
+        if path.exists():
+            shutil.rmtree(path)
+        aside.replace(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes readable JSON with a final newline.
+
+    Raises ValueError for NaN and infinity, which are not JSON and break ``dvc metrics show``: leave an undefined metric
+    out and name it in a ``warnings`` text instead.
+    """
+    with replacing(path) as aside:
+        text = json.dumps(_rounded(value), indent=2, ensure_ascii=False, allow_nan=False)
+        aside.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return round(float(value), DECIMALS) if math.isfinite(value) else float(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises InputError when the file is missing or is not a JSON object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run the stage that makes it, or `dvc repro`") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); delete it and run `dvc repro`") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object; delete it and run `dvc repro`")
+    return value
+
+
+def write_csv(path: Path, rows: pd.DataFrame) -> None:
+    with replacing(path) as aside:
+        rows.to_csv(aside, index=False, lineterminator="\n")
+
+
+def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """Reads a table and, given a schema, checks column names and types against it.
+
+    Raises InputError when the file is missing, is not Parquet or has another shape than the schema.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run the stage that makes it, or `dvc repro`") from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error}); delete it and run `dvc repro`") from None
+    if schema is not None and table.schema.names != schema.names:
+        raise InputError(f"{path}: has columns {table.schema.names}, expected {schema.names}; run `dvc repro`")
+    if schema is not None and table.schema.types != schema.types:
+        raise InputError(f"{path}: has column types {table.schema.types}, expected {schema.types}; run `dvc repro`")
+    return table
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    with replacing(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
+
+
+def read_posts(path: Path) -> pd.DataFrame:
+    """The sample table of the posts: columns of ``schemas.POSTS_TABLE``, absent media as None."""
+    frame = read_parquet(path, schemas.POSTS_TABLE).to_pandas()
+    return frame.astype(object).where(frame.notna(), None)
+
+
+def digest(values: Iterable[str]) -> str:
+    """sha256 over the sorted values, each ended by a newline: one set of ids, one digest."""
+    hasher = hashlib.sha256()
+    for value in sorted(values):
+        hasher.update(value.encode() + b"\n")
+    return hasher.hexdigest()
+
+
+# --- embeddings ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One modality of one corpus, in the order of its sample table.
+
+    Attributes:
+        sample_ids: N strings.
+        vectors: float32 [N, width]; zeros where absent. Memory-mapped when large.
+        present: bool [N].
+        content: N digests of the encoded bytes, None where absent.
+        encoder: what made the vectors: name, revision, weight hash, preprocessing.
+    """
+
+    sample_ids: np.ndarray
+    vectors: np.ndarray
+    present: np.ndarray
+    content: np.ndarray
+    encoder: dict[str, Any]
+
+    @property
+    def width(self) -> int:
+        return self.vectors.shape[1]
+
+
+@contextmanager
+def embeddings_writer(path: Path, width: int, encoder: dict[str, Any]) -> Iterator["EmbeddingsWriter"]:
+    """Streams embeddings to ``path``; the file appears only when every batch was written."""
+    schema = schemas.embeddings_table(width).with_metadata({"encoder": json.dumps(encoder, sort_keys=True)})
+    with replacing(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+        yield EmbeddingsWriter(writer, schema)
+
+
+@dataclass(frozen=True)
+class EmbeddingsWriter:
+    writer: pq.ParquetWriter
+    schema: pa.Schema
+
+    def write(
+        self,
+        sample_ids: Sequence[str],
+        vectors: np.ndarray,
+        reasons: Sequence[str | None],
+        content: Sequence[str | None],
+    ) -> None:
+        """Appends rows; one with a reason is absent, with a vector of zeros. ``vectors`` is float32 [n, width]."""
+        columns = [
+            pa.array(sample_ids, pa.string()),
+            _fixed_lists(vectors),
+            pa.array([reason is None for reason in reasons], pa.bool_()),
+            pa.array(reasons, pa.string()),
+            pa.array(content, pa.string()),
+        ]
+        self.writer.write_table(pa.Table.from_arrays(columns, schema=self.schema))
+
+
+def _fixed_lists(matrix: np.ndarray) -> pa.FixedSizeListArray:
+    flat = np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), matrix.shape[1])
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Raises InputError when the file is missing or has another shape than ``schemas.embeddings_table``."""
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run `dvc repro embed`") from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: not a readable Parquet file ({error}); run `dvc repro embed`") from None
+    with file:
+        schema = file.schema_arrow
+        if "vector" not in schema.names or not pa.types.is_fixed_size_list(schema.field("vector").type):
+            raise InputError(f"{path}: has no fixed-size `vector` column; run `dvc repro embed`")
+        shape = (file.metadata.num_rows, schema.field("vector").type.list_size)
+        vectors = _room(shape)
+        at = 0
+        for batch in file.iter_batches(columns=["vector"]):
+            vectors[at : at + len(batch)] = batch.column(0).flatten().to_numpy().reshape(len(batch), shape[1])
+            at += len(batch)
+        rest = file.read(columns=["sample_id", "present", "content"])
+    return Embeddings(
+        sample_ids=rest["sample_id"].to_numpy(),
+        vectors=vectors,
+        present=rest["present"].to_numpy(),
+        content=rest["content"].to_numpy(),
+        encoder=json.loads((schema.metadata or {}).get(b"encoder", b"{}")),
+    )
+
+
+def _room(shape: tuple[int, int]) -> np.ndarray:
+    """An array in memory, or backed by an unnamed scratch file when it would be large."""
+    if 4 * shape[0] * shape[1] <= IN_MEMORY_BYTES:
+        return np.empty(shape, dtype=np.float32)
+    with tempfile.TemporaryFile() as scratch:
+        return np.memmap(scratch, dtype=np.float32, mode="w+", shape=shape)
+
+
+# --- predictions and fitted rows -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """``rows`` has the columns ``sample_id, split, fold, variant``; ``logits`` is float32 [N, classes]."""
+
+    rows: pd.DataFrame
+    logits: np.ndarray
+
+    def where(self, mask: np.ndarray) -> "Predictions":
+        """The rows for which ``mask``, bool [N], is true."""
+        return Predictions(self.rows.loc[mask].reset_index(drop=True), self.logits[mask])
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    columns = [pa.array(predictions.rows[name], pa.string()) for name in ("sample_id", "split", "fold", "variant")]
+    schema = schemas.predictions_table(predictions.logits.shape[1])
+    write_parquet(path, pa.Table.from_arrays([*columns, _fixed_lists(predictions.logits)], schema=schema))
+
+
+def read_predictions(path: Path, classes: int) -> Predictions:
+    """Raises InputError when the file is missing or was made for another number of classes."""
+    table = read_parquet(path, schemas.predictions_table(classes))
+    logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(len(table), classes)
+    return Predictions(table.drop(["logits"]).to_pandas(), logits)
+
+
+def write_fitted(path: Path, rows: pd.DataFrame) -> str:
+    """Writes which rows each fold's model was fitted on; returns the digest that goes into ``model.json``."""
+    rows = rows.sort_values(["fold", "role", "sample_id"], ignore_index=True)
+    write_parquet(path, pa.Table.from_pandas(rows, schema=schemas.FITTED_TABLE, preserve_index=False))
+    return fitted_digest(rows)
+
+
+def fitted_digest(rows: pd.DataFrame) -> str:
+    return digest(rows["fold"] + " " + rows["role"] + " " + rows["sample_id"])
+
+
+def read_fitted(path: Path, expected_digest: str) -> pd.DataFrame:
+    """Raises InputError when the file is missing or is not the one whose digest stands in ``model.json``."""
+    rows = read_parquet(path, schemas.FITTED_TABLE).to_pandas()
+    if fitted_digest(rows) != expected_digest:
+        raise InputError(f"{path}: does not match the digest in {path.parent / 'model.json'}; run `dvc repro`")
+    return rows

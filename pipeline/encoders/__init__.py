@@ -1,0 +1,1 @@
+"""Raw text, pictures and clips → vectors, by frozen encoders."""

@@ -1,0 +1,64 @@
+"""Every path that the pipeline reads or writes, in one place."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from pipeline.schemas import Modality
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths under one project root; nothing is created here."""
+
+    root: Path = Path()
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def sample_posts(self) -> Path:
+        """The built-in example corpus of posts: ``manifest.csv``, ``images/``, ``videos/``."""
+        return self.root / "data" / "sample" / "posts"
+
+    def table(self, corpus: str) -> Path:
+        """The canonical sample table of a corpus, one row a sample."""
+        return self.root / "data" / "split" / f"{corpus}.parquet"
+
+    @property
+    def refused(self) -> Path:
+        """Manifest rows that did not become samples, each with its reason."""
+        return self.root / "data" / "split" / "refused.csv"
+
+    def embeddings(self, corpus: str, modality: Modality) -> Path:
+        return self.root / "data" / "embeddings" / corpus / f"{modality}.parquet"
+
+    def model(self, stage: str) -> Path:
+        return self.root / "models" / stage
+
+    def predictions(self, stage: str) -> Path:
+        """Out-of-sample predictions of a stage's models; each row says which fold made it."""
+        return self.model(stage) / "predictions.parquet"
+
+    def fitted(self, stage: str) -> Path:
+        """The rows that each fold's model of a stage was fitted on, which is what the leak guard reads."""
+        return self.model(stage) / "fitted.parquet"
+
+    def metrics(self, stage: str) -> Path:
+        return self.root / "metrics" / f"{stage}.json"
+
+    def plots(self, stage: str) -> Path:
+        return self.root / "plots" / stage
+
+    @property
+    def cache(self) -> Path:
+        """Embeddings and training states that outlive a run.
+
+        An absolute path outside the project: DVC deletes a stage's outputs before it runs, and its temporary
+        workspaces see no untracked files. ``EMOCARE_CACHE`` moves it.
+        """
+        given = os.environ.get("EMOCARE_CACHE")
+        return Path(given).absolute() if given else platformdirs.user_cache_path("emocare")

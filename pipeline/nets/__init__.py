@@ -1,0 +1,1 @@
+"""Torch modules and losses; no params, paths or files."""

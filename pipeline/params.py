@@ -1,0 +1,296 @@
+"""A strict, frozen mirror of ``params.yaml``: every knob, its type, its range and a sentence on what it does.
+
+Nothing else reads ``params.yaml``. Defaults stand here and are written out there; a test holds the two equal.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import InputError
+from pipeline.schemas import Modality
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(gt=0.0, le=1.0)]
+Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+Tune = Literal["auto", "head", "lora", "full"]
+Imbalance = Literal["none", "class_weight", "logit_adjust", "focal"]
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Posts(Block):
+    manifest: str = "data/sample/posts/manifest.csv"
+    """The table of posts: CSV, JSON Lines or Parquet with `id`, `label` and any of `text image video group split`."""
+    media: str = "data/sample/posts"
+    """The folder that holds the pictures and clips; DVC watches it, and no path may lead out of it."""
+    labels: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """The classes in the order of tables and figures; empty: every label of the manifest, in alphabetical order."""
+
+
+class Sample(Block):
+    posts: Annotated[int, Field(ge=40, le=1_000_000)] = 625
+    """How many posts the built-in example corpus has."""
+
+
+class Split(Block):
+    val_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Share of the rows for validation (early stopping, temperature), where the manifest gives no split."""
+    test_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Share of the rows that only `evaluate` scores, where the manifest gives no split."""
+    phash_distance: Annotated[int, Field(ge=0, le=8)] = 4
+    """Pictures are one group if their 64-bit perceptual hashes differ in at most so many bits and their thumbnails agree."""
+    max_refused_share: Share = 0.05
+    """Share of manifest rows that may be refused before the stage fails."""
+
+
+class EmbedText(Block):
+    encoder: str = "minilm"
+    """`minilm` (packaged all-MiniLM-L6-v2), or a text model on the hub or in a local folder (transformers' AutoModel)."""
+    revision: str | None = None
+    """The hub commit to pin; a hub encoder without one resolves the newest commit and records it."""
+    max_tokens: Annotated[int, Field(ge=8, le=8192)] = 128
+    """Longer texts are cut to this many tokens."""
+    batch_tokens: Annotated[int, Field(ge=64)] = 1024
+    """Padded tokens in a batch; texts are sorted by length, so this bounds memory whatever their lengths."""
+
+
+class EmbedImage(Block):
+    encoder: str = "efficientnet-lite0"
+    """`efficientnet-lite0` (packaged), or a CLIP on the hub or in a local folder (openai/clip-vit-base-patch32)."""
+    revision: str | None = None
+    """The hub commit to pin; a hub encoder without one resolves the newest commit and records it."""
+    batch: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Pictures in a batch."""
+
+
+class EmbedVideo(EmbedImage):
+    frames: Annotated[int, Field(ge=1, le=256)] = 8
+    """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""
+    pool: Literal["mean", "mean_std"] = "mean_std"
+    """How the frames' vectors become one: their mean (the mission's), or mean and standard deviation side by side."""
+
+
+class Embed(Block):
+    text: EmbedText = EmbedText()
+    image: EmbedImage = EmbedImage()
+    video: EmbedVideo = EmbedVideo()
+    workers: Annotated[int, Field(ge=1, le=256)] = 2
+    """Threads that read and decode media while the encoder works."""
+    max_pixels: Annotated[int, Field(ge=65_536, le=1_000_000_000)] = 50_000_000
+    """A picture or frame with more pixels is refused unread: a small file can unpack to many gigabytes."""
+    max_bad_share: Share = 0.05
+    """Share of a modality's files that may be unreadable before the stage fails."""
+
+
+class Head(Block):
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
+    """At most so many passes over the training rows."""
+    batch: Annotated[int, Field(ge=1, le=65_536)] = 32
+    """Rows in a batch."""
+    learning_rate: Rate = 1e-3
+    """AdamW's peak learning rate."""
+    weight_decay: Share = 0.01
+    """AdamW's weight decay."""
+
+
+class Tuned(Block):
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 3
+    """At most so many passes over the training rows; the learning rate falls linearly to zero over them."""
+    batch: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Rows in a batch."""
+    accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Split each batch into so many parts to fit a small graphics card; the gradient is the same."""
+    encoder_learning_rate: Rate = 1e-4
+    """AdamW's peak learning rate of the encoder (with `lora`, of the low-rank matrices)."""
+    head_learning_rate: Rate = 1e-3
+    """AdamW's peak learning rate of the linear classifier, which starts from nothing."""
+    weight_decay: Share = 0.01
+    """AdamW's weight decay."""
+    warmup_share: Share = 0.06
+    """Share of all steps over which the learning rate rises from zero."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 2
+    """Models cross-fitted on the training rows, so that `fuse` learns from out-of-fold features."""
+    lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
+    """Rank of the low-rank updates when `tune` is `lora`."""
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
+    """`auto`: bf16 or fp16 where the graphics card gains by it, none on a processor, where bf16 measured slower."""
+    augment: bool = True
+    """Crop, mirror and relight training pictures and frames at random; texts are left alone."""
+
+
+class Balance(Block):
+    imbalance: Imbalance = "class_weight"
+    """Against rare classes: nothing, weights in the loss, logits shifted by the class priors, or the focal loss."""
+    imbalance_power: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
+    """Exponent of the class weights, or of the priors in `logit_adjust`; 0.5 is the milder square root."""
+    focal_gamma: Annotated[float, Field(ge=0.0, le=10.0)] = 2.0
+    """How much the focal loss plays down easy rows."""
+
+
+class Specialist(Balance):
+    tune: Tune = "auto"
+    """`head`: a classifier on frozen vectors; `lora`, `full`: the encoder learns too; `auto`: `full` where it pays."""
+    auto_rows: Annotated[int, Field(ge=1)] = 2000
+    """`auto` tunes in full from so many training rows on (media: only with an accelerator), otherwise the head."""
+    hidden: Annotated[int, Field(ge=0, le=65_536)] = 0
+    """Width of a hidden layer in the classifier; 0: a linear classifier."""
+    dropout: Dropout = 0.3
+    """Dropout before the classifier."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """Cross-fitted models when only the head is trained."""
+    patience: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Stop after so many epochs without a better validation macro-F1."""
+    head: Head = Head()
+    tuned: Tuned = Tuned()
+
+
+class TrainText(Specialist):
+    tuned: Tuned = Tuned(batch=32)
+
+
+class TrainImage(Specialist):
+    tuned: Tuned = Tuned(batch=32, epochs=10)
+
+
+class TrainVideo(Specialist):
+    tuned: Tuned = Tuned(batch=16, epochs=10)
+
+
+class Fuse(Balance):
+    strategy: Literal["attention", "gated", "concat"] = "attention"
+    """How modalities meet: they attend to each other, weigh each other by gates, or stand side by side."""
+    width: Annotated[int, Field(ge=8, le=4096)] = 64
+    """Width of the space in which modalities meet."""
+    heads: Annotated[int, Field(ge=1, le=64)] = 4
+    """Attention heads; must divide `width`."""
+    hidden: Annotated[int, Field(ge=8, le=65_536)] = 64
+    """Hidden width of the classifier on top."""
+    dropout: Dropout = 0.3
+    """Dropout in the projections and in the classifier."""
+    modality_dropout: Dropout = 0.3
+    """Chance that a present modality is hidden from a training row; one always stays."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
+    """At most so many passes over the training rows."""
+    patience: Annotated[int, Field(ge=1, le=1000)] = 8
+    """Stop after so many epochs without a better validation macro-F1."""
+    batch: Annotated[int, Field(ge=1, le=65_536)] = 32
+    """Rows in a batch."""
+    learning_rate: Rate = 1e-3
+    """AdamW's peak learning rate."""
+    weight_decay: Share = 0.01
+    """AdamW's weight decay."""
+
+
+class Evaluate(Block):
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    """Resamples of whole groups behind each interval."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
+    """Coverage of the intervals."""
+    calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
+    """Bins of equal width in the reliability diagram and the expected calibration error."""
+    gallery: Annotated[int, Field(ge=0, le=200)] = 24
+    """Pictures on the contact sheet of the most confident mistakes."""
+
+
+class Params(Block):
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    """Seeds every random choice of every stage."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where torch computes; `auto` takes an accelerator if there is one."""
+    posts: Posts = Posts()
+    sample: Sample = Sample()
+    split: Split = Split()
+    embed: Embed = Embed()
+    train_text: TrainText = TrainText()
+    train_image: TrainImage = TrainImage()
+    train_video: TrainVideo = TrainVideo()
+    fuse: Fuse = Fuse()
+    evaluate: Evaluate = Evaluate()
+
+    def specialist(self, modality: Modality) -> Specialist:
+        """The block of ``train_<modality>``."""
+        return getattr(self, f"train_{modality}")
+
+
+def load(path: Path) -> Params:
+    """Reads and checks ``params.yaml``.
+
+    Raises InputError with one line for each thing that is wrong: the full key, the value, what is allowed.
+    """
+    try:
+        # ruamel reads YAML 1.2 as DVC does; PyYAML would take 1e-3 for a string.
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run from the project's folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        params = Params.model_validate(raw if raw is not None else {})
+    except ValidationError as error:
+        raise InputError("\n".join(f"{path}: {_line(item)}" for item in error.errors())) from None
+    if params.fuse.width % params.fuse.heads:
+        raise InputError(f"{path}: fuse.heads: {params.fuse.heads} does not divide fuse.width, {params.fuse.width}")
+    if params.split.val_share + params.split.test_share > 0.8:
+        raise InputError(f"{path}: split: val_share and test_share leave less than 0.2 of the rows for training")
+    return params
+
+
+def _line(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    fields = {name: field for name, field, _ in knobs()}
+    if error["type"] == "extra_forbidden":
+        parent = key.rpartition(".")[0]
+        siblings = sorted(name.rpartition(".")[2] for name in fields if name.rpartition(".")[0] == parent)
+        blocks = [name for name in Params.model_fields if "." not in key]
+        return f"{key}: unknown key; {parent or 'the top level'} knows {', '.join(blocks or siblings)}"
+    known = fields.get(key)
+    wanted = allowed(known) if known is not None else error["msg"].removeprefix("Input should be ")
+    if error["type"] == "model_type":
+        inside = {name.removeprefix(f"{key}.").partition(".")[0]: None for name in fields if name.startswith(f"{key}.")}
+        wanted = f"a block of keys: {', '.join(inside)}"
+    return f"{key or 'the file'}: {error['input']!r} is not allowed; give {wanted}"
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a knob takes, for messages and the list of knobs: its type and range, or its choices."""
+    options = _choices(field.annotation)
+    if options:
+        return " | ".join(options)
+    limits = ("ge", "gt", "le", "lt")
+    bounds = {name: getattr(item, name) for item in field.metadata for name in limits if hasattr(item, name)}
+    low = f"at least {bounds['ge']}" if "ge" in bounds else f"above {bounds['gt']}" if "gt" in bounds else ""
+    high = f"at most {bounds['le']}" if "le" in bounds else f"below {bounds['lt']}" if "lt" in bounds else ""
+    return ", ".join(part for part in (_type_name(field.annotation), low, high) if part)
+
+
+def _choices(annotation: Any) -> list[str]:
+    return [str(option) for option in get_args(annotation)] if get_origin(annotation) is Literal else []
+
+
+def _type_name(annotation: Any) -> str:
+    names: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    if annotation in names:
+        return names[annotation]
+    return "a list of texts" if get_origin(annotation) is tuple else "a text or null"
+
+
+def knobs(block: type[BaseModel] = Params, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
+    """Every knob as (full key, field, default), in the order of the file."""
+    yield from _walk(block(), prefix)
+
+
+def _walk(block: BaseModel, prefix: str) -> Iterator[tuple[str, FieldInfo, Any]]:
+    for name, field in type(block).model_fields.items():
+        value = getattr(block, name)
+        if isinstance(value, BaseModel):
+            yield from _walk(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field, value

@@ -1,0 +1,71 @@
+"""Names and column types of the tables that stages hand to each other."""
+
+from typing import Literal, get_args
+
+import pyarrow as pa
+
+Modality = Literal["text", "image", "video"]
+Split = Literal["train", "val", "test"]
+Role = Literal["train", "val"]
+
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+FINAL = "final"
+"""The ``fold`` of a model fitted on every training row; the others are ``fold-0``, ``fold-1``, …"""
+
+POSTS_TABLE = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("group_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("image_path", pa.string()),
+        pa.field("video_path", pa.string()),
+    ]
+)
+"""``data/split/posts.parquet``: sorted by ``sample_id``; paths are relative to ``posts.media``, with ``/``."""
+
+FITTED_TABLE = pa.schema(
+    [
+        pa.field("fold", pa.string(), nullable=False),
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("group_id", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+    ]
+)
+"""``models/<stage>/fitted.parquet``: ``role`` is ``train`` (gradients) or ``val`` (early stopping, temperature)."""
+
+
+def embeddings_table(width: int) -> pa.Schema:
+    """``data/embeddings/<corpus>/<modality>.parquet``: same rows and order as the sample table.
+
+    ``vector`` is all zeros where ``present`` is false, and ``reason`` then says why; ``content`` is the digest of
+    the bytes that were encoded, so that a changed file changes the table.
+    """
+    return pa.schema(
+        [
+            pa.field("sample_id", pa.string(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), width), nullable=False),
+            pa.field("present", pa.bool_(), nullable=False),
+            pa.field("reason", pa.string()),
+            pa.field("content", pa.string()),
+        ]
+    )
+
+
+def predictions_table(classes: int) -> pa.Schema:
+    """``models/<stage>/predictions.parquet``: ``logits`` before temperature, classes in the model's label order.
+
+    ``variant`` names what was predicted with: ``specialist``, ``fusion``, ``masked:<subset>``, ``retrained:<subset>``.
+    """
+    return pa.schema(
+        [
+            pa.field("sample_id", pa.string(), nullable=False),
+            pa.field("split", pa.string(), nullable=False),
+            pa.field("fold", pa.string(), nullable=False),
+            pa.field("variant", pa.string(), nullable=False),
+            pa.field("logits", pa.list_(pa.float32(), classes), nullable=False),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Metrics, intervals, calibration and leak checks on numpy arrays; never imports torch."""

@@ -1,0 +1,1 @@
+"""The training loop, optimisers and checkpoints; knows no particular net."""
