@@ -46,14 +46,14 @@ class Split(Block):
     test_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share of the rows that only `evaluate` scores, where the manifest gives no split."""
     phash_distance: Annotated[int, Field(ge=0, le=8)] = 4
-    """Pictures are one group if their 64-bit perceptual hashes differ in at most so many bits and their thumbnails agree."""
+    """Pictures are one group if their 64-bit perceptual hashes differ in at most so many bits and thumbnails agree."""
     max_refused_share: Share = 0.05
     """Share of manifest rows that may be refused before the stage fails."""
 
 
 class EmbedText(Block):
     encoder: str = "minilm"
-    """`minilm` (packaged all-MiniLM-L6-v2), or a text model on the hub or in a local folder (transformers' AutoModel)."""
+    """`minilm` (packaged all-MiniLM-L6-v2), or a model on the hub or in a local folder (transformers' AutoModel)."""
     revision: str | None = None
     """The hub commit to pin; a hub encoder without one resolves the newest commit and records it."""
     max_tokens: Annotated[int, Field(ge=8, le=8192)] = 128

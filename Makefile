@@ -1,0 +1,43 @@
+# Two commands: `make repro` runs the whole pipeline, `make test` passes the tests. Both set everything up in .venv first.
+
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+# DVC starts `python` as PATH finds it, so the environment has to come first.
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.PHONY: repro test check clean
+
+repro: .venv/installed
+	$(RUN) $(BIN)/dvc repro
+	$(RUN) $(BIN)/dvc metrics show metrics/evaluate.json
+
+test: .venv/installed-test
+	$(RUN) $(BIN)/python -m pytest -n 2
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# A stamp is older than these files after a `git pull` that changed them, so the environment follows.
+.venv/bin/activate .venv/Scripts/activate:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | $(BIN)/activate
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@
+
+.venv/installed-dev: .venv/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,142 @@
+"""A manifest of posts (CSV, JSON Lines or Parquet) → clean rows, and refused rows with their reasons.
+
+Columns: ``id`` and ``label``, and any of ``text image video group split``. Media paths are relative to the manifest.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError
+from pipeline.schemas import SPLITS
+
+REQUIRED = ("id", "label")
+OPTIONAL = ("text", "image", "video", "group", "split")
+MEDIA = ("image", "video")
+SPLIT_ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest holds once read.
+
+    Attributes:
+        rows: one row a post with the columns ``row, id, label, text, image, video, group, split``; absent cells are
+            None; media paths are relative to the media folder, with ``/``; ``row`` counts the posts of the file from 1.
+        refused: ``row, id, reason`` of the posts left out.
+        ignored_columns: columns of the file that the pipeline does not use.
+    """
+
+    rows: pd.DataFrame
+    refused: pd.DataFrame
+    ignored_columns: tuple[str, ...]
+
+
+def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = ()) -> Manifest:
+    """Reads and checks a manifest; ``labels``, when given, are the only ones accepted.
+
+    Raises InputError when the file cannot be read, lacks ``id`` or ``label``, or holds no posts.
+    """
+    table = _read(path)
+    missing = [name for name in REQUIRED if name not in table.columns]
+    if missing:
+        found = ", ".join(map(str, table.columns)) or "none"
+        raise InputError(f"{path}: lacks the column {' and '.join(missing)} (has: {found})")
+    if not len(table):
+        raise InputError(f"{path}: holds no posts")
+
+    ignored = tuple(str(name) for name in table.columns if name not in REQUIRED + OPTIONAL)
+    rows = pd.DataFrame({"row": range(1, len(table) + 1)})
+    for name in REQUIRED + OPTIONAL:
+        rows[name] = _texts(table[name]) if name in table.columns else None
+    rows["split"] = rows["split"].map(lambda value: SPLIT_ALIASES.get(value.lower(), value.lower()), na_action="ignore")
+    for name in MEDIA:
+        rows[name] = rows[name].map(_relative_to(media, path.parent), na_action="ignore")
+    rows = rows.astype(object).where(rows.notna(), None)
+
+    reasons = _reasons(rows, labels)
+    refused = pd.DataFrame({"row": rows["row"], "id": rows["id"], "reason": reasons})
+    kept = reasons.isna()
+    return Manifest(
+        rows.loc[kept].reset_index(drop=True), refused.loc[~kept].reset_index(drop=True), ignored_columns=ignored
+    )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": lambda file: pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig"),
+        ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False, encoding="utf-8"),
+        ".ndjson": lambda file: pd.read_json(file, lines=True, dtype=False, encoding="utf-8"),
+        ".parquet": lambda file: pq.read_table(file).to_pandas(),
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: a manifest ends in .csv, .jsonl or .parquet")
+    try:
+        return reader(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; set posts.manifest in params.yaml") from None
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path}: is empty") from None
+    except (ValueError, pa.ArrowInvalid, OSError) as error:  # parser errors and UnicodeDecodeError are ValueErrors
+        raise InputError(f"{path}: not readable as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    """Cells as trimmed strings; blank and missing cells as None. An id read as the number 7.0 stays ``7``."""
+
+    def text(value: Any) -> str | None:
+        if value is None or pd.isna(value):
+            return None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return str(value).strip() or None
+
+    return pd.Series([text(value) for value in column], dtype=object)
+
+
+def _relative_to(media: Path, base: Path) -> Callable[[str], str]:
+    """Maps a path of the manifest to one relative to the media folder; a path that leads out becomes ``OUTSIDE``."""
+    root = media.resolve()
+
+    def relative(value: str) -> str:
+        if "\0" in value:
+            return OUTSIDE
+        full = (base / value.replace("\\", "/")).resolve()
+        return full.relative_to(root).as_posix() if full.is_relative_to(root) else OUTSIDE
+
+    return relative
+
+
+OUTSIDE = "\0outside"
+"""Marks a path that was refused; no file system allows the character in a name."""
+
+
+def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
+    """The first thing that is wrong with each row, or None."""
+    has_splits = rows["split"].notna().any()
+    first = rows.drop_duplicates("id").set_index("id")["row"]
+
+    def reason(row: pd.Series) -> str | None:
+        if row["id"] is None:
+            return "no id"
+        if first[row["id"]] != row["row"]:
+            return f"id already in row {first[row['id']]}"
+        if row["label"] is None:
+            return "no label"
+        if labels and row["label"] not in labels:
+            return "label not in posts.labels"
+        if row["text"] is None and row["image"] is None and row["video"] is None:
+            return "no text, image or video"
+        if OUTSIDE in (row["image"], row["video"]):
+            return "path leads out of posts.media"
+        if has_splits and row["split"] not in SPLITS:
+            return "split is none of train, val, test"
+        return None
+
+    return rows.apply(reason, axis="columns").astype(object)

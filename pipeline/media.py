@@ -1,0 +1,376 @@
+"""Pictures and clips on disk → arrays, safely: no file may crash, hang or exhaust the process that reads it.
+
+Each file is judged by its bytes, never by its name. Only formats of two short lists are opened, sizes are checked in
+the header before anything is unpacked, and a file that is cut short is refused rather than half read. Every refusal is
+a MediaError; what stands before its colon is one of few kinds, fit for counting.
+"""
+
+import hashlib
+import math
+import stat
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL.ExifTags import Base as ExifTag
+from PIL.ImageFile import ImageFile
+
+CLIP_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
+"""What FFmpeg may take a file for. Left to itself it also follows playlists, which name other files and addresses."""
+
+UNREADABLE = (OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+"""What Pillow's readers raise on damaged files; each is a bug of the file, and none says so in one way."""
+
+TRANSPOSE: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda picture: picture[:, ::-1],
+    3: lambda picture: picture[::-1, ::-1],
+    4: lambda picture: picture[::-1],
+    5: lambda picture: picture.swapaxes(0, 1),
+    6: lambda picture: np.rot90(picture, -1),
+    7: lambda picture: picture[::-1, ::-1].swapaxes(0, 1),
+    8: lambda picture: np.rot90(picture),
+}
+"""EXIF orientation → the turn that sets the picture upright (Exif 2.32, tag 0x0112)."""
+
+
+class MediaError(Exception):
+    """A file that cannot be used, as a short reason: ``truncated``, ``too large: 50000x50000 px, at most ...``."""
+
+    @property
+    def kind(self) -> str:
+        """The reason without what is particular to this file."""
+        return str(self).partition(":")[0]
+
+
+def content_digest(path: Path) -> str:
+    """sha256 of the file's bytes, in hex. Raises MediaError when it cannot be read."""
+    with _reading(path) as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BufferedReader]:
+    try:
+        # A pipe or a device would block or never end, so the kind of file is looked at before it is opened.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise MediaError("not a file")
+        handle = path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise MediaError("file not found") from None
+    except (OSError, ValueError) as error:
+        raise MediaError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    with handle:
+        yield handle
+
+
+def _head(handle: BufferedReader) -> bytes:
+    head = handle.read(16)
+    handle.seek(0)
+    if not head:
+        raise MediaError("0 bytes")
+    return head
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise MediaError(f"too large: {width}x{height} px, at most {max_pixels} pixels are allowed")
+    if width < 1 or height < 1:
+        raise MediaError("no pixels")
+
+
+# --- pictures ------------------------------------------------------------------------------------------------------
+
+
+def read_picture(path: Path, *, max_pixels: int, at_least: int | None = None) -> np.ndarray:
+    """A picture as uint8 [H, W, 3], RGB: upright by its EXIF tag, transparency on white, the first of several frames.
+
+    Args:
+        max_pixels: a larger picture is refused by its header, before it is unpacked.
+        at_least: the shortest side that is needed. A larger JPEG is then decoded at a half, a quarter or an eighth of
+            its size, but no smaller than this, which takes less than half the time.
+
+    Raises:
+        MediaError: no readable JPEG, PNG, GIF, WebP, BMP or TIFF, or too large.
+    """
+    with _reading(path) as handle, _opened(handle, max_pixels) as image:
+        if at_least is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+            image.draft(None, (at_least, at_least))
+        return _upright(image)
+
+
+def _picture_reader(head: bytes) -> Callable[[BufferedReader], ImageFile] | None:
+    """Pillow's reader for these first bytes; EPS, PDF and other formats that run programs are not among them."""
+    magic = {
+        b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+        b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+        b"GIF87a": GifImagePlugin.GifImageFile,
+        b"GIF89a": GifImagePlugin.GifImageFile,
+        b"BM": BmpImagePlugin.BmpImageFile,
+        b"II*\0": TiffImagePlugin.TiffImageFile,
+        b"MM\0*": TiffImagePlugin.TiffImageFile,
+        b"II+\0": TiffImagePlugin.TiffImageFile,
+        b"MM\0+": TiffImagePlugin.TiffImageFile,
+    }
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile
+    return next((reader for start, reader in magic.items() if head.startswith(start)), None)
+
+
+@contextmanager
+def _opened(handle: BufferedReader, max_pixels: int) -> Iterator[Image.Image]:
+    """A picture whose header was read and found to be small enough.
+
+    The reader is called directly: ``Image.open`` has a pixel limit of its own that can only be changed for the whole
+    process.
+    """
+    reader = _picture_reader(_head(handle))
+    if reader is None:
+        raise MediaError("not a picture: no JPEG, PNG, GIF, WebP, BMP or TIFF")
+    with _damage_reported():
+        image = reader(handle)
+        _check_size(*image.size, max_pixels)
+        with image:
+            yield image
+
+
+@contextmanager
+def _damage_reported() -> Iterator[None]:
+    try:
+        yield
+    except Image.DecompressionBombError:
+        raise MediaError("too large: a part of it unpacks beyond Pillow's limit") from None
+    except UNREADABLE as error:
+        raise MediaError("truncated" if "truncated" in str(error).lower() else "corrupt") from None
+
+
+def _upright(image: Image.Image) -> np.ndarray:
+    image.load()
+    pixels = _rgb(image)
+    turn = TRANSPOSE.get(_orientation(image))
+    return np.ascontiguousarray(turn(pixels)) if turn is not None else pixels
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; a picture whose tags are damaged is taken as it lies."""
+    try:
+        return image.getexif().get(ExifTag.Orientation, 1)
+    except UNREADABLE:
+        return 1
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """The loaded frame as uint8 [H, W, 3]: 16 bits cut to 8, other depths stretched from darkest to brightest."""
+    if image.mode.startswith("I;16"):
+        return _gray(np.asarray(image).astype(np.uint16) >> 8)
+    if image.mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        low, high = values.min(), values.max()
+        return _gray((values - low) * (255.0 / (high - low) if high > low else 0.0))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.new("RGBA", layer.size, "white")
+        image.alpha_composite(layer)
+    # A copy: asarray would hand out Pillow's own buffer, read-only.
+    return np.array(image.convert("RGB"))
+
+
+def _gray(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+# --- clips ---------------------------------------------------------------------------------------------------------
+
+
+def read_frames(path: Path, *, frames: int, max_pixels: int, at_least: int | None = None) -> list[np.ndarray]:
+    """Uniformly spaced frames of a clip or an animated picture, each uint8 [H, W, 3], RGB, in order of time.
+
+    The clip's duration is cut into ``frames`` equal intervals; taken is what is on screen at the middle of each, by
+    presentation time, so a variable frame rate is done justice. A frame that is on screen at several of these moments
+    is taken once. A clip with no more frames than asked gives all it has. Only the frames that are returned are held.
+
+    Args:
+        max_pixels: a clip whose frames are larger is refused before any is decoded.
+        at_least: the shortest side that is needed; larger frames are shrunk by a whole factor, no smaller than this.
+
+    Raises:
+        MediaError: no readable mp4, mov, mkv, WebM or AVI, GIF, PNG or WebP; no video stream; cut short; too large.
+    """
+    with _reading(path) as handle:
+        reader = _picture_reader(_head(handle))
+        if reader in (GifImagePlugin.GifImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile):
+            return _animation_frames(handle, frames, max_pixels)
+    if reader is not None:
+        raise MediaError("not a clip")
+    try:
+        with _video(path) as (container, stream):
+            timeline = _timeline(container, stream, max_pixels)
+            wanted = timeline.starts[_uniform(timeline.starts, timeline.end, frames)]
+            shown = _shown_at(wanted, container, stream, timeline, max_pixels)
+            found = [_frame_rgb(frame, at_least) for frame in shown]
+    except FFmpegError:
+        raise MediaError("corrupt") from None
+    if not found:
+        raise MediaError("corrupt")
+    return found
+
+
+def _uniform(starts: np.ndarray, end: float, frames: int) -> np.ndarray:
+    """Which frames are on screen at the middles of ``frames`` equal intervals; ``starts`` ascends, in any unit."""
+    if len(starts) <= frames:
+        return np.arange(len(starts))
+    middles = starts[0] + (end - starts[0]) * (np.arange(frames) + 0.5) / frames
+    return np.unique(np.searchsorted(starts, middles, side="right") - 1)
+
+
+def _animation_frames(handle: BufferedReader, frames: int, max_pixels: int) -> list[np.ndarray]:
+    """These formats build each frame on the one before, so they are unpacked from the start, twice: times, pixels."""
+    with _opened(handle, max_pixels) as image:
+        starts, end = [], 0.0
+        for _ in _each_frame(image):
+            starts.append(end)
+            end += max(float(image.info.get("duration", 0)), 1.0)
+        chosen = set(_uniform(np.array(starts), end, frames).tolist())
+        return [_rgb(image) for at in _each_frame(image) if at in chosen]
+
+
+def _each_frame(image: Image.Image) -> Iterator[int]:
+    for at in range(getattr(image, "n_frames", 1)):
+        image.seek(at)
+        image.load()
+        yield at
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the frames of a clip are shown, in ticks of its stream: ascending ``starts``, those of its keyframes."""
+
+    starts: np.ndarray
+    keyframes: np.ndarray
+    end: int
+
+
+@contextmanager
+def _video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    options = {"format_whitelist": CLIP_FORMATS, "protocol_whitelist": "file"}
+    try:
+        container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
+    except FFmpegError:
+        raise MediaError("not a clip: no mp4, mov, mkv, WebM or AVI") from None
+    with container:
+        if not container.streams:
+            raise MediaError("truncated")  # an mp4 has its index at the end
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+            raise MediaError("no video stream")
+        # One thread a clip: clips are decoded side by side, and frame threads would multiply the frames in memory.
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def _timeline(container: InputContainer, stream: VideoStream, max_pixels: int) -> Timeline:
+    """Reads all packets without decoding them, which finds every frame's time, and the keyframes, in any container."""
+    _check_size(stream.codec_context.width, stream.codec_context.height, max_pixels)
+    read, shown, end, cut = 0, [], 0, False
+    for packet in container.demux(stream):
+        start = _start(packet)
+        if start is None:
+            continue  # the empty packet that ends the stream
+        read += 1
+        cut = cut or packet.is_corrupt
+        if not packet.is_discard:
+            shown.append((start, packet.is_keyframe))
+            end = max(end, start + (packet.duration or 0))
+    if cut or read < len(stream.index_entries) or _seconds(end, stream) < 0.95 * _declared(stream) - 0.25:
+        raise MediaError("truncated")
+    if not shown:
+        raise MediaError("no frames")
+    starts = np.unique([start for start, _ in shown])
+    keyframes = np.unique([start for start, is_keyframe in shown if is_keyframe or start == starts[0]])
+    return Timeline(starts, keyframes, max(end, int(starts[-1]) + 1))
+
+
+def _start(packet: Packet) -> int | None:
+    """When a packet's frame is shown; AVI knows only when it is decoded, which is within a frame or two of it."""
+    return packet.pts if packet.pts is not None else packet.dts
+
+
+def _seconds(ticks: int, stream: VideoStream) -> float:
+    return float(ticks * (stream.time_base or 0))
+
+
+def _declared(stream: VideoStream) -> float:
+    """Where a Matroska or WebM stream says that it ends, in seconds; 0 when it does not say."""
+    hours, _, rest = stream.metadata.get("DURATION", "0:0:0").partition(":")
+    minutes, _, seconds = rest.partition(":")
+    try:
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except ValueError:
+        return 0.0
+
+
+def _shown_at(
+    wanted: np.ndarray, container: InputContainer, stream: VideoStream, timeline: Timeline, max_pixels: int
+) -> Iterator[VideoFrame]:
+    """The frames shown from the ticks ``wanted`` on, ascending.
+
+    Jumps only when a keyframe lies between here and the next wanted frame: a jump back to the keyframe that is being
+    played from would decode the same frames again.
+    """
+    here, playing = -math.inf, iter(())
+    for want in wanted.tolist():
+        if want <= here:
+            continue
+        keyframes = timeline.keyframes[: np.searchsorted(timeline.keyframes, want, side="right")]
+        if keyframes[-1] > here:
+            playing = _jump(want, keyframes, container, stream, set(wanted.tolist()))
+        frame = next((frame for frame in playing if frame.pts is not None and frame.pts >= want), None)
+        if frame is None:
+            return
+        _check_size(frame.width, frame.height, max_pixels)  # a stream may change its size on the way
+        here = frame.pts
+        yield frame
+
+
+def _jump(
+    want: int, keyframes: np.ndarray, container: InputContainer, stream: VideoStream, wanted: set[int]
+) -> Iterator[VideoFrame]:
+    """Plays from the last of ``keyframes`` on, or from an earlier one if the container lands behind ``want``.
+
+    Containers are searched by decoding time, which runs ahead of presentation time by as much as the codec reorders.
+    """
+    for keyframe in reversed(keyframes.tolist()):
+        container.seek(keyframe, stream=stream)
+        playing = _play(container, stream, wanted)
+        first = next(playing, None)
+        if first is not None and first.pts is not None and (first.pts <= want or keyframe == keyframes[0]):
+            return chain([first], playing)
+    return iter(())
+
+
+def _play(container: InputContainer, stream: VideoStream, wanted: set[int]) -> Iterator[VideoFrame]:
+    """Decodes on from where the container stands, except frames that nobody wants and no other frame refers to."""
+    for packet in container.demux(stream):
+        stream.codec_context.skip_frame = "DEFAULT" if _start(packet) in wanted else "NONREF"
+        yield from packet.decode()
+
+
+def _frame_rgb(frame: VideoFrame, at_least: int | None) -> np.ndarray:
+    factor = max(min(frame.width, frame.height) // at_least, 1) if at_least else 1
+    small = frame.reformat(frame.width // factor, frame.height // factor, "rgb24", interpolation="AREA")
+    picture = small.to_ndarray()
+    turns = round(frame.rotation / 90) % 4  # the display matrix's angle, anticlockwise as numpy's
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture

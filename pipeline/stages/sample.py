@@ -1,0 +1,19 @@
+"""Renders the built-in example corpora, so that a fresh clone runs with no download.
+
+Reads:  nothing.
+Writes: data/sample/posts/ (manifest.csv, images/, videos/).
+"""
+
+from pipeline import artifacts
+from pipeline.corpora.sample import render_posts
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.progress import progress
+
+
+def run(params: Params, layout: Layout) -> None:
+    with (
+        artifacts.replacing_folder(layout.sample_posts) as folder,
+        progress("drawing posts", params.sample.posts) as advance,
+    ):
+        render_posts(folder, posts=params.sample.posts, seed=params.seed, progress=advance)

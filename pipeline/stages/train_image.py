@@ -1,0 +1,13 @@
+"""Trains the image specialist and cross-fits it; see ``pipeline/stages/specialist.py``.
+
+Reads:  data/split/posts.parquet, data/embeddings/posts/image.parquet; the media, when the encoder learns too.
+Writes: models/train_image/, metrics/train_image.json, plots/train_image/.
+"""
+
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.stages.specialist import train
+
+
+def run(params: Params, layout: Layout) -> None:
+    train("image", params, layout)

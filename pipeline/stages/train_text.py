@@ -1,0 +1,13 @@
+"""Trains the text specialist and cross-fits it; see ``pipeline/stages/specialist.py``.
+
+Reads:  data/split/posts.parquet, data/embeddings/posts/text.parquet.
+Writes: models/train_text/, metrics/train_text.json, plots/train_text/.
+"""
+
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.stages.specialist import train
+
+
+def run(params: Params, layout: Layout) -> None:
+    train("text", params, layout)

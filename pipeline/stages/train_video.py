@@ -1,0 +1,13 @@
+"""Trains the video specialist and cross-fits it; see ``pipeline/stages/specialist.py``.
+
+Reads:  data/split/posts.parquet, data/embeddings/posts/video.parquet; the media, when the encoder learns too.
+Writes: models/train_video/, metrics/train_video.json, plots/train_video/.
+"""
+
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.stages.specialist import train
+
+
+def run(params: Params, layout: Layout) -> None:
+    train("video", params, layout)

@@ -1,0 +1,118 @@
+"""Weights as safetensors with readable JSON beside them; and the state that resumes a killed training."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline import artifacts
+from pipeline.errors import InputError
+
+FORMAT = 1
+"""Version of ``model.json``; a reader refuses one it does not know."""
+
+
+def write_model(folder: Path, net: nn.Module | None, description: dict[str, Any]) -> None:
+    """Writes ``model.safetensors`` (unless there is no net) and ``model.json`` into an existing folder."""
+    if net is not None:
+        tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    artifacts.write_json(folder / "model.json", {"format": FORMAT, **description})
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """``model.json``. Raises InputError when it is missing or of another format."""
+    description = artifacts.read_json(folder / "model.json")
+    if description.get("format") != FORMAT:
+        raise InputError(
+            f"{folder / 'model.json'}: format {description.get('format')}, expected {FORMAT}; run `dvc repro`"
+        )
+    return description
+
+
+def load_weights(folder: Path, net: nn.Module) -> None:
+    """Fills a net that was rebuilt from ``model.json``. Raises InputError when file and net do not match."""
+    path = folder / "model.safetensors"
+    try:
+        net.load_state_dict(load_file(path))
+    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path}: cannot be loaded ({' '.join(str(error).split())}); run `dvc repro`") from None
+
+
+@dataclass
+class Progress:
+    """How far a training has come: everything but tensors that a resumed run needs."""
+
+    epoch: int
+    batch: int
+    loss_sum: float
+    rows_seen: int
+    best_epoch: int
+    best_score: float
+    best_loss: float
+    history: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """A file outside DVC's outputs from which a killed training goes on; removed when the training is done.
+
+    Args:
+        path: named by a digest of everything that determines the training, so a state is never taken up by another.
+    """
+
+    path: Path
+
+    def save(
+        self, progress: Progress, net: nn.Module, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
+    ) -> None:
+        tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in best.items()}
+        state = optimizer.state_dict()
+        for index, slots in state["state"].items():
+            tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["rng.cuda"] = torch.cuda.get_rng_state()
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        with artifacts.replacing(self.path) as aside:
+            save_file(tensors, aside, metadata={"progress": json.dumps(asdict(progress))})
+
+    def load(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor]] | None:
+        """Restores net, optimizer and random state; None when there is nothing to resume."""
+        if not self.path.exists():
+            return None
+        from safetensors import safe_open
+
+        with safe_open(self.path, framework="pt") as file:
+            progress = Progress(**json.loads(file.metadata()["progress"]))
+            parts: dict[str, dict[str, Tensor]] = {"net": {}, "best": {}, "optimizer": {}, "rng": {}}
+            for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                part, _, name = key.partition(".")
+                parts[part][name] = file.get_tensor(key)
+        net.load_state_dict(parts["net"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in parts["optimizer"].items():
+            index, _, slot = key.partition(".")
+            slots.setdefault(int(index), {})[slot] = value
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        torch.set_rng_state(parts["rng"]["cpu"])
+        if "cuda" in parts["rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(parts["rng"]["cuda"])
+        return progress, parts["best"]
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def resume_state(cache: Path, identity: dict[str, Any]) -> ResumeState:
+    """The state file for a training with this identity (params, data digest, fold, …: any JSON)."""
+    identity = {**identity, "torch": torch.__version__}
+    return ResumeState(
+        cache / "training" / f"{artifacts.digest([json.dumps(identity, sort_keys=True)])[:32]}.safetensors"
+    )

@@ -1,0 +1,235 @@
+"""One ``fit`` for every net of the pipeline, and ``predict``."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from pipeline.encoders.prefetch import ahead
+from pipeline.errors import InputError
+from pipeline.nets.losses import Objective
+from pipeline.progress import progress as progress_bar
+from pipeline.training.checkpoint import Progress, ResumeState
+from pipeline.training.optim import warm_up
+from pipeline.training.rows import Rows
+
+SAVE_EVERY_S = 60.0
+"""A killed training loses at most about so much time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how to train.
+
+    Attributes:
+        epochs: at most so many passes over the training rows.
+        patience: stop after so many epochs without a better validation score.
+        seed: orders the batches, augments, and seeds dropout.
+        accumulate: parts that each batch is split into.
+        warmup_share: share of all steps over which the learning rate rises.
+        decay: whether it then falls linearly to zero.
+        clip: largest norm of a step's gradient.
+        mixed_precision: ``no | fp16 | bf16``.
+    """
+
+    epochs: int
+    patience: int
+    seed: int
+    accumulate: int = 1
+    warmup_share: float = 0.0
+    decay: bool = False
+    clip: float = 1.0
+    mixed_precision: str = "no"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Outcome of a training; the net itself holds the weights of the best epoch.
+
+    Attributes:
+        best_epoch: 1-based.
+        best_score: validation score of that epoch.
+        history: one dict an epoch: ``epoch, train_loss, val_loss, val_macro_f1``.
+    """
+
+    best_epoch: int
+    best_score: float
+    history: list[dict[str, float]]
+
+
+def fit(
+    net: nn.Module,
+    train: Rows,
+    val: Rows,
+    *,
+    objective: Objective,
+    score: Callable[[np.ndarray, np.ndarray], float],
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    device: torch.device,
+    what: str,
+    resume: ResumeState | None = None,
+) -> Fit:
+    """Trains until the validation score stops rising; leaves the best epoch's weights in ``net``.
+
+    Args:
+        score: (logits [N, classes], labels [N]) → the number to maximise; ties go to the lower validation loss.
+        what: names the training on the progress bar and in errors.
+        resume: where to keep, and look for, the state of a killed run.
+
+    Raises InputError when the loss stops being finite, before the weights are touched by it.
+    """
+    torch.manual_seed(plan.seed)
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process trains several nets, each with its own plan
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=plan.mixed_precision)
+    net.to(device)
+    steps = len(train.batches(np.random.default_rng(plan.seed)))
+    model, optimizer = accelerator.prepare(net, optimizer)
+    state, best = Progress(0, 0, 0.0, 0, -1, -math.inf, math.inf, []), _weights(net)
+    resumed = resume.load(net, optimizer) if resume else None
+    if resumed:
+        state, best = resumed
+    schedule = warm_up(optimizer, steps * plan.epochs, plan.warmup_share, decay=plan.decay)
+    for _ in range(state.epoch * steps + state.batch):  # the schedule is a function of the step alone
+        schedule.step()
+
+    saved = time.monotonic()
+    with progress_bar(what, plan.epochs * steps) as advance:
+        advance(state.epoch * steps + state.batch)
+        while state.epoch < plan.epochs:
+            model.train()
+            for batch, parts in _batches(train, plan, state):
+                loss = _step(
+                    model,
+                    parts,
+                    objective,
+                    optimizer,
+                    accelerator,
+                    plan,
+                    f"{what}: epoch {state.epoch + 1}, batch {batch + 1}",
+                )
+                schedule.step()
+                rows = sum(len(labels) for _, labels in parts)
+                state.batch, state.loss_sum, state.rows_seen = (
+                    batch + 1,
+                    state.loss_sum + loss * rows,
+                    state.rows_seen + rows,
+                )
+                advance(1)
+                if resume and time.monotonic() - saved > SAVE_EVERY_S:
+                    resume.save(state, net, optimizer, best)
+                    saved = time.monotonic()
+            if _close_epoch(state, model, val, objective, score, device):
+                best = _weights(net)
+            if state.epoch - state.best_epoch >= plan.patience:
+                break
+    net.load_state_dict(best)
+    if resume:
+        resume.clear()
+    return Fit(state.best_epoch, state.best_score, state.history)
+
+
+def _weights(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in net.state_dict().items()}
+
+
+Part = tuple[tuple[Any, ...], Tensor]
+
+
+def _batches(train: Rows, plan: Plan, state: Progress) -> Iterator[tuple[int, list[Part]]]:
+    """The epoch's remaining batches as (number, its parts); order and augmentation depend on seed and epoch only."""
+    order = train.batches(np.random.default_rng([plan.seed, state.epoch]))
+
+    def load(batch: int) -> tuple[int, list[Part]]:
+        rng = np.random.default_rng([plan.seed, state.epoch, batch])
+        pieces = [piece for piece in np.array_split(order[batch], plan.accumulate) if len(piece)]
+        return batch, [(train.load(piece, rng), train.labels[torch.from_numpy(piece)]) for piece in pieces]
+
+    remaining = range(state.batch, len(order))
+    if train.workers:
+        yield from ahead(load, remaining, workers=train.workers, depth=2 * train.workers)
+    else:
+        yield from map(load, remaining)
+
+
+def _step(
+    model: nn.Module,
+    parts: list[Part],
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    plan: Plan,
+    where: str,
+) -> float:
+    """One update; returns the mean loss over the batch's rows."""
+    rows = sum(len(labels) for _, labels in parts)
+    total = 0.0
+    optimizer.zero_grad(set_to_none=True)
+    for inputs, labels in parts:
+        inputs, labels = send_to_device((inputs, labels), accelerator.device)
+        with accelerator.autocast():
+            logits = model(*inputs)
+        loss = objective(logits.float(), labels)
+        if not torch.isfinite(loss):
+            raise InputError(f"{where}: the loss is {loss.item()}; lower the learning rate, or look for absurd inputs")
+        accelerator.backward(loss * (len(labels) / rows))
+        total += loss.item() * len(labels)
+    accelerator.clip_grad_norm_(model.parameters(), plan.clip)
+    optimizer.step()
+    return total / rows
+
+
+def _close_epoch(
+    state: Progress,
+    model: nn.Module,
+    val: Rows,
+    objective: Objective,
+    score: Callable[[np.ndarray, np.ndarray], float],
+    device: torch.device,
+) -> bool:
+    """Scores the validation rows, writes the history and moves on to the next epoch; says whether this was the best."""
+    logits = predict(model, val, device)
+    val_loss = objective(torch.from_numpy(logits), val.labels).item()
+    val_score = score(logits, val.labels.numpy())
+    state.epoch += 1
+    state.history.append(
+        {
+            "epoch": state.epoch,
+            "train_loss": state.loss_sum / max(state.rows_seen, 1),
+            "val_loss": val_loss,
+            "val_macro_f1": val_score,
+        }
+    )
+    state.batch, state.loss_sum, state.rows_seen = 0, 0.0, 0
+    better = (val_score, -val_loss) > (state.best_score, -state.best_loss)
+    if better:
+        state.best_epoch, state.best_score, state.best_loss = state.epoch, val_score, val_loss
+    return better
+
+
+@torch.inference_mode()
+def predict(net: nn.Module, rows: Rows, device: torch.device) -> np.ndarray:
+    """Logits float32 [N, classes] in the order of the rows, with dropout and augmentation off."""
+    net.to(device)
+    net.eval()
+    order = rows.batches(None)
+
+    def load(batch: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
+        return batch, rows.load(batch, None)
+
+    loaded = ahead(load, order, workers=rows.workers, depth=2 * rows.workers) if rows.workers else map(load, order)
+    pieces = [(batch, net(*send_to_device(inputs, device)).float().cpu().numpy()) for batch, inputs in loaded]
+    if not pieces:
+        return np.empty((0, 0), dtype=np.float32)
+    logits = np.empty((len(rows.labels), pieces[0][1].shape[1]), dtype=np.float32)
+    for batch, values in pieces:
+        logits[batch] = values
+    return logits

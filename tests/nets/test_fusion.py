@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from pipeline.nets.fusion import Fusion, drop_modalities
+
+WIDTHS = {"text": 4, "image": 6, "video": 5}
+STRATEGIES = ["attention", "gated", "concat"]
+
+
+def inputs(rows: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    torch.manual_seed(1)
+    vectors = {name: torch.randn(rows, width) for name, width in WIDTHS.items()}
+    opinions = {name: torch.randn(rows, 3) for name in WIDTHS}
+    return vectors, opinions, {name: torch.ones(rows, dtype=torch.bool) for name in WIDTHS}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_an_absent_modality_holds_does_not_matter(strategy: str) -> None:
+    net = Fusion(WIDTHS, 3, strategy=strategy, width=8, heads=2, hidden=8).eval()
+    vectors, opinions, present = inputs(5)
+    present["image"] = torch.zeros(5, dtype=torch.bool)
+    before = net(vectors, opinions, present)
+    vectors["image"], opinions["image"] = vectors["image"] + 100, opinions["image"] - 7
+    torch.testing.assert_close(net(vectors, opinions, present), before)
+    vectors["text"] = vectors["text"] + 1
+    assert not torch.allclose(net(vectors, opinions, present), before)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_rows_do_not_see_each_other(strategy: str) -> None:
+    net = Fusion(WIDTHS, 3, strategy=strategy, width=8, heads=2, hidden=8).eval()
+    vectors, opinions, present = inputs(6)
+    present["video"][::2] = False
+    whole = net(vectors, opinions, present)
+    for row in range(6):
+        one = net(*({name: part[row : row + 1] for name, part in item.items()} for item in (vectors, opinions, present)))
+        torch.testing.assert_close(one[0], whole[row], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_row_without_any_modality_still_has_logits(strategy: str) -> None:
+    net = Fusion(WIDTHS, 3, strategy=strategy, width=8, heads=2, hidden=8)
+    vectors, opinions, present = inputs(2)
+    none = {name: torch.zeros(2, dtype=torch.bool) for name in present}
+    assert torch.isfinite(net.train()(vectors, opinions, none)).all()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_parameter_learns_when_modalities_come_and_go(strategy: str) -> None:
+    torch.manual_seed(0)
+    net = Fusion(WIDTHS, 3, strategy=strategy, width=8, heads=2, hidden=8, modality_dropout=0.5).train()
+    net(*inputs(64)).square().sum().backward()
+    assert [name for name, value in net.named_parameters() if value.grad is None or not value.grad.any()] == []
+
+
+def test_without_what_it_learned_it_is_a_weighted_sum_of_opinions() -> None:
+    net = Fusion(WIDTHS, 3, width=8, heads=2, hidden=8).eval()
+    torch.nn.init.zeros_(net.classify[-1].weight)
+    torch.nn.init.zeros_(net.classify[-1].bias)
+    vectors, opinions, present = inputs(4)
+    present["text"][0] = False
+    expected = sum(opinions[name] * present[name][:, None] for name in WIDTHS)
+    torch.testing.assert_close(net(vectors, opinions, present), expected)
+
+
+def test_attention_lets_one_modality_change_what_another_means() -> None:
+    """Exclusive or of two signs: no sum of separate evidence can tell these classes apart."""
+    torch.manual_seed(0)
+    signs = torch.randint(0, 2, (256, 2)) * 2.0 - 1
+    labels = (signs[:, 0] * signs[:, 1] > 0).long()
+    vectors = {"a": signs[:, :1] + 0.1 * torch.randn(256, 1), "b": signs[:, 1:] + 0.1 * torch.randn(256, 1)}
+    opinions = {name: torch.zeros(256, 2) for name in vectors}
+    present = {name: torch.ones(256, dtype=torch.bool) for name in vectors}
+    net = Fusion({"a": 1, "b": 1}, 2, width=16, heads=2, hidden=16, dropout=0.0, modality_dropout=0.0).train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(vectors, opinions, present), labels).backward()
+        optimizer.step()
+    assert (net.eval()(vectors, opinions, present).argmax(dim=1) == labels).float().mean() > 0.98
+
+
+def test_standardisation_looks_at_present_rows_only() -> None:
+    net = Fusion({"text": 2}, 3, width=8, heads=2, hidden=8)
+    vectors = torch.tensor([[1.0, 5.0], [3.0, 5.0], [0.0, 0.0]])
+    net.standardise_like({"text": vectors}, {"text": torch.tensor([True, True, False])})
+    assert net.get_buffer("mean_text").tolist() == [2.0, 5.0]
+    assert net.get_buffer("scale_text").tolist() == [1.0, 1.0]
+
+
+def test_modality_dropout_hides_at_its_rate_and_spares_one() -> None:
+    torch.manual_seed(0)
+    present = {name: torch.rand(20_000) < 0.7 for name in WIDTHS}
+    kept = drop_modalities(present, 0.3)
+    before, after = (torch.stack([item[name] for name in WIDTHS]) for item in (present, kept))
+    assert not (after & ~before).any()
+    assert torch.equal(before.any(dim=0), after.any(dim=0))
+    all_three = before.all(dim=0)
+    # P(hidden) = .3 less the case of all three hidden (.027), in which one of the three is spared.
+    rate = 1 - after[:, all_three].float().mean(dim=1)
+    torch.testing.assert_close(rate, torch.full((3,), 0.3 - 0.027 / 3), atol=0.015, rtol=0)
