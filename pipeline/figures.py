@@ -123,7 +123,7 @@ def confusion(path: Path, matrix: np.ndarray, labels: Sequence[str], title: str)
     side = (0.95 if few else 0.62) * len(names)
     margin = 0.085 * max(map(len, names))
     slanted = margin > side / len(names)
-    with _drawing(path, (max(4.6, side + margin + 1.6), side + (margin if slanted else 0.0) + 1.2), title) as figure:
+    with _drawing(path, (max(4.6, side + margin + 2.0), side + (margin if slanted else 0.0) + 1.2), title) as figure:
         axes = figure.subplots()
         axes.imshow(shares, cmap=SHARES, vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(matrix):

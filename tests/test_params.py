@@ -42,7 +42,10 @@ def test_yaml_12_floats_are_numbers(tmp_path: Path) -> None:
     [
         ("sed: 1", "sed: unknown key; the top level knows seed, device"),
         ("fuse: {strateg: x}", "fuse.strateg: unknown key; fuse knows"),
-        ("fuse: {modality_dropout: 1.5}", "fuse.modality_dropout: 1.5 is not allowed; give a number, at least 0.0, below 1.0"),
+        (
+            "fuse: {modality_dropout: 1.5}",
+            "fuse.modality_dropout: 1.5 is not allowed; give a number, at least 0.0, below 1.0",
+        ),
         ("fuse: {strategy: sum}", "fuse.strategy: 'sum' is not allowed; give attention | gated | concat"),
         ("seed: abc", "seed: 'abc' is not allowed; give a whole number, at least 0"),
         ("seed: 1.5", "seed: 1.5 is not allowed"),

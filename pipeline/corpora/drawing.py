@@ -1,8 +1,8 @@
 """Draws the pictures and clips of the example posts: flat cartoon faces in meme layouts, nothing but Pillow and numpy.
 
-A `Look` fixes everything about a scene that is not feeling (who, colours, where, clutter); an `Expression` is the feeling, a
-bundle of numbers that can be blended, so that a clip is the same scene with the feeling growing. Everything is drawn at `SCALE`
-times its final size and shrunk at the end, which is what smooths the edges.
+A `Look` fixes everything about a scene that is not feeling (who, colours, where, clutter); an `Expression` is the
+feeling, a bundle of numbers that can be blended, so that a clip is the same scene with the feeling growing. Everything
+is drawn at `SCALE` times its final size and shrunk at the end, which is what smooths the edges.
 """
 
 from __future__ import annotations
@@ -266,12 +266,8 @@ def _paint_signs(pen: Pen, look: Look, mood: Mood, level: float, phase: float) -
         for side in (-1, 1):
             for k in range(3):
                 drift = (phase * 2 + k / 3) % 1
-                pen.ellipse(
-                    side * (1.15 + 0.55 * drift),
-                    -0.35 - 0.75 * drift,
-                    *(2 * [(0.12 + 0.13 * drift) * level]),
-                    (250, 244, 238),
-                )
+                puff = (0.12 + 0.13 * drift) * level
+                pen.ellipse(side * (1.15 + 0.55 * drift), -0.35 - 0.75 * drift, puff, puff, (250, 244, 238))
         for a in np.arange(4) * math.pi / 2 + 0.4:
             x, y = 0.62 + 0.1 * math.cos(a), -0.72 + 0.1 * math.sin(a)
             pen.stroke(
@@ -690,7 +686,7 @@ def render_picture(mood: Mood | None, caption: str, rng: np.random.Generator) ->
 
 
 def render_clip(mood: Mood, caption: str, rng: np.random.Generator) -> Iterator[Image.Image]:
-    """Yields `CLIP_FRAMES` RGB frames, `CLIP_SIZE` square, of a calm face whose feeling comes within the first half second."""
+    """Yields `CLIP_FRAMES` RGB frames, `CLIP_SIZE` square: a calm face, full of `mood` within a second."""
     side = CLIP_SIZE * SCALE
     look = Look.draw(rng, mood)
     banner = Image.new("RGBA", (CLIP_SIZE, 44))

@@ -1,11 +1,12 @@
 """Renders the built-in example corpus: Reddit-like posts of text, picture and clip, each with one of five emotions.
 
-The corpus is made so that no part of a post is enough. Each post has a *tone* (how the text speaks) and a *mood* (what the face
-does): open text names the feeling, vague text leaves it to the picture, and ironic text turns the picture's mood around
-(`FLIPPED`). That turn is an interaction: a model which adds up evidence from text and picture cannot learn it, one which looks at
-both together can. A few labels are wrong and a few posts are reposts, as in any corpus.
+The corpus is made so that no part of a post is enough. Each post has a *tone* (how the text speaks) and a *mood* (what
+the face does): open text names the feeling, vague text leaves it to the picture, and ironic text turns the picture's
+mood around (`FLIPPED`). That turn is an interaction: a model which adds up evidence from text and picture cannot learn
+it, one which looks at both together can. A few labels are wrong and a few posts are reposts, as in any corpus.
 
-Every number is drawn from `default_rng([seed, post, part])`, so a post looks the same in whatever order posts are rendered.
+What is drawn and written in a post comes from `default_rng([seed, post, part])`, so it does not depend on the order in
+which posts are rendered.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ Tone = Literal["open", "vague", "ironic"]
 
 CLASS_SHARES = {"Neutral/Other": 0.316, "Joy": 0.292, "Anger": 0.266, "Surprise": 0.073, "Sadness": 0.052}
 MODALITY_SHARES = {"image": 0.755, "video": 0.198, "text": 0.047}
-TONE_SHARES: dict[Tone, float] = {"open": 0.4, "vague": 0.32, "ironic": 0.28}
+TONE_SHARES: dict[Tone, float] = {"open": 0.36, "vague": 0.41, "ironic": 0.23}
+# Measured: macroblock trees or weighted prediction, and x264 turns equal frames into unequal bytes, even on one thread.
+X264 = {"preset": "veryfast", "crf": "25", "threads": "1", "x264-params": "mbtree=0:weightp=0:weightb=0"}
 COLUMNS = ("id", "text", "image", "video", "label", "group")
 MIN_POSTS = 20
 LABEL_NOISE = 0.035
@@ -41,8 +44,8 @@ MOODS: dict[str, Mood] = {
     "Surprise": "surprised",
     "Sadness": "sad",
 }
-# The mood that an ironic text turns into each feeling; the rare feelings are never ironic.
-FLIPPED: dict[str, Mood] = {"Joy": "angry", "Anger": "happy", "Neutral/Other": "calm"}
+# The mood that an ironic text turns into each feeling; the other feelings are never ironic.
+FLIPPED: dict[str, Mood] = {"Joy": "angry", "Anger": "happy"}
 
 OPEN = {
     "Joy": (
@@ -92,36 +95,47 @@ OPEN = {
 }
 VAGUE = (
     "me rn: {topic}", "mood when {event}", "when {event}", "{event} and this is my face", "pov: {event}",
-    "me after {topic} with {who}", "{who} vs me when {event}", "live footage of me at {topic}", "this is me @ {topic} every {day}",
-    "no caption needed: {topic}", "current status: {topic}, {day} edition", "how it feels when {event}", "{topic} got me like this",
-    "nobody: ... me when {event}", "tfw {event}", "my face on {day} when {event}", "it's giving {topic}", "{day} mood: {topic}",
-    "{who}: how was {topic}? me:", "actual picture of me when {event}", "so {event}", "{topic} be like",
+    "me after {topic} with {who}", "{who} vs me when {event}", "live footage of me at {topic}",
+    "this is me @ {topic} every {day}", "no caption needed: {topic}", "current status: {topic}, {day} edition",
+    "how it feels when {event}", "{topic} got me like this", "nobody: ... me when {event}", "tfw {event}",
+    "my face on {day} when {event}", "it's giving {topic}", "{day} mood: {topic}", "{who}: how was {topic}? me:",
+    "actual picture of me when {event}", "so {event}", "{topic} be like",
 )  # fmt: skip
 IRONIC = (
-    "great. just great. {event}", "oh sure, {topic}. exactly what i needed", "wow. {event}. how very original",
-    "yeah right, {event}. sure. totally", "oh {topic}. love that for me /s", "oh brilliant, {topic} again. just brilliant",
-    "riiight. {event}. because of course", "fantastic. {event}. how wonderful /s", "oh thanks a lot, {who}. {topic}. truly",
-    "sure. {event}. just what the world was waiting for /s", "well isn't that just lovely. {topic}. sure",
-    "oh of course {event}. of course. /s",
-)  # fmt: skip
+    "oh great. just great. {event}. exactly what i needed /s",
+    "oh sure. {topic}. just great. thanks for nothing, {who} /s",
+    "wow. just wow. {event}. how original. sure /s",
+    "yeah right. {event}. oh great. totally /s",
+    "oh great, {topic}. love that for me. sure. thanks /s",
+    "oh brilliant. just brilliant. {topic} again. thanks a lot /s",
+    "riiight. oh sure. {event}. of course. just great /s",
+    "oh fantastic. just fantastic. {event}. how wonderful. sure /s",
+    "oh thanks a lot, {who}. {topic}. just what i needed. great /s",
+    "sure. great. {event}. just what the world needed /s",
+    "well isn't that just great. {topic}. oh sure. thanks /s",
+    "oh of course. {event}. of course. just lovely. great /s",
+)
 TOPICS = (
-    "game night", "the group chat", "the season finale", "the new update", "the bus ride", "grandma's cooking", "chem class",
-    "the job interview", "my haircut", "the wifi", "the parcel", "the gym", "the family dinner", "the exam results", "the school play",
-    "karaoke", "the road trip", "the book club", "band practice", "the house party", "the potluck", "the dentist", "the office",
-    "laundry day", "the concert", "the raid", "the garden", "the farmers market", "pottery class", "the zoom call", "the draft",
-    "the trailer", "the playlist", "the bake sale", "the night shift", "the library", "the pop quiz", "the flea market",
-    "the hiking club", "the 5k", "the movie", "the renovation", "the vet visit", "the poster", "the speedrun", "the chess club",
-    "the sourdough", "the patch notes", "the ferry", "the campsite", "the science fair", "the photo shoot", "the dance recital",
+    "game night", "the group chat", "the season finale", "the new update", "the bus ride", "grandma's cooking",
+    "chem class", "the job interview", "my haircut", "the wifi", "the parcel", "the gym", "the family dinner",
+    "the exam results", "the school play", "karaoke", "the road trip", "the book club", "band practice",
+    "the house party", "the potluck", "the dentist", "the office", "laundry day", "the concert", "the raid",
+    "the garden", "the farmers market", "pottery class", "the zoom call", "the draft", "the trailer", "the playlist",
+    "the bake sale", "the night shift", "the library", "the pop quiz", "the flea market", "the hiking club", "the 5k",
+    "the movie", "the renovation", "the vet visit", "the poster", "the speedrun", "the chess club", "the sourdough",
+    "the patch notes", "the ferry", "the campsite", "the science fair", "the photo shoot", "the dance recital",
 )  # fmt: skip
 PEOPLE = (
-    "my roommate", "my boss", "mom", "grandpa", "the cat", "my bestie", "my little brother", "the neighbours", "our coach", "my cousin",
-    "the intern", "my lab partner", "auntie", "the landlord", "my sister", "our teacher", "the new guy", "dad", "my dog", "the mods",
+    "my roommate", "my boss", "mom", "grandpa", "the cat", "my bestie", "my little brother", "the neighbours",
+    "our coach", "my cousin", "the intern", "my lab partner", "auntie", "the landlord", "my sister", "our teacher",
+    "the new guy", "dad", "my dog", "the mods",
 )  # fmt: skip
 EVENTS = (
-    "{who} texts back", "it's {day}", "the bus shows up", "the results for {topic} drop", "{who} says we need to talk",
-    "{who} calls about {topic}", "{topic} starts", "{who} opens the door", "{topic} comes up again", "the screen says {topic}",
-    "{who} brings up {topic}", "it is {day} and {topic} is on", "the alarm rings on {day}", "{who} sends a picture of {topic}",
-    "someone mentions {topic}", "{who} walks into {topic}", "the email about {topic} arrives", "{who} asks about {topic}",
+    "{who} texts back", "it's {day}", "the bus shows up", "the results for {topic} drop",
+    "{who} says we need to talk", "{who} calls about {topic}", "{topic} starts", "{who} opens the door",
+    "{topic} comes up again", "the screen says {topic}", "{who} brings up {topic}", "it is {day} and {topic} is on",
+    "the alarm rings on {day}", "{who} sends a picture of {topic}", "someone mentions {topic}",
+    "{who} walks into {topic}", "the email about {topic} arrives", "{who} asks about {topic}",
 )  # fmt: skip
 DAYS = (
     "monday",
@@ -173,7 +187,7 @@ HANDLE_LAST = (
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One planned post. `meaning` is the true emotion, `label` the one on record; `mood` None shows a thing instead of a face."""
+    """One planned post: `meaning` is the true emotion, `label` the one on record; without a `mood` there is no face."""
 
     index: int
     modality: str
@@ -189,7 +203,7 @@ class Post:
 
 
 def quotas(total: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """Whole numbers that sum to `total` and are nearest to the shares (largest remainder; ties go to the earlier name)."""
+    """Whole numbers nearest to the shares that sum to `total` (largest remainder; ties go to the earlier name)."""
     exact = {name: total * share / sum(shares.values()) for name, share in shares.items()}
     counts = {name: int(value) for name, value in exact.items()}
     by_remainder = sorted(exact, key=lambda name: counts[name] - exact[name])
@@ -212,7 +226,7 @@ def cross_quotas(rows: Mapping[str, int], columns: Mapping[str, int]) -> dict[tu
 
 
 def plan_posts(posts: int, seed: int) -> list[Post]:
-    """Decides everything about a corpus but its pixels: exact class and modality quotas, tones, authors, noise, reposts, texts."""
+    """Decides everything about a corpus but its pixels; classes and modalities meet `CLASS_SHARES` by exact quotas."""
     if posts < MIN_POSTS:
         raise ValueError(f"the example corpus needs at least {MIN_POSTS} posts to hold every class, not {posts}")
     rng = np.random.default_rng([seed, posts])
@@ -243,10 +257,10 @@ def _tones_and_moods(modality: str, meaning: str, count: int) -> list[tuple[Tone
     tones: tuple[Tone, ...] = ("open", "vague", "ironic") if meaning in FLIPPED else ("open", "vague")
     counts = quotas(count, {tone: TONE_SHARES[tone] for tone in tones})
     things = counts["open"] // 2 if modality == "image" else 0
-    pairs: list[tuple[Tone, Mood | None]] = [("open", None)] * things
+    pairs: list[tuple[Tone, Mood | None]] = [("open", None) for _ in range(things)]
     for tone in tones:
         mood = FLIPPED[meaning] if tone == "ironic" else MOODS[meaning]
-        pairs += [(tone, mood)] * (counts[tone] - (things if tone == "open" else 0))
+        pairs.extend((tone, mood) for _ in range(counts[tone] - (things if tone == "open" else 0)))
     return pairs
 
 
@@ -276,7 +290,7 @@ def _with_reposts(plan: list[Post], rng: np.random.Generator) -> list[Post]:
 
 
 def _with_noise(plan: list[Post], rng: np.random.Generator) -> list[Post]:
-    """Swaps the labels of random pairs, which leaves every quota as it was; reposts keep the label of what they repeat."""
+    """Swaps the labels of random pairs, which leaves every quota as it was; reposts keep the label they repeat."""
     plan = list(plan)
     repeated = {p.picture_of for p in plan} | {p.text_of for p in plan}
     free = [p.index for p in plan if p.picture_of is None and p.text_of is None and p.index not in repeated]
@@ -373,7 +387,7 @@ def handle(author: int) -> str:
 def render_posts(folder: Path, *, posts: int, seed: int, progress: Callable[[int], None] | None = None) -> None:
     """Renders a corpus into `folder`: `manifest.csv`, `images/` and `videos/`. The same arguments give the same bytes.
 
-    The manifest is written last, so a folder without one is unfinished. `progress` is called with the number of posts done.
+    The manifest is written last, so a folder without one is unfinished. `progress` gets the number of posts done.
     Raises FileExistsError if the folder holds anything, ValueError for fewer than `MIN_POSTS` posts.
     """
     plan = plan_posts(posts, seed)
@@ -406,7 +420,7 @@ def render_posts(folder: Path, *, posts: int, seed: int, progress: Callable[[int
 
 
 def _save_picture(folder: Path, post: Post, plan: list[Post], seed: int) -> str:
-    """Draws and saves a post's picture; a reposted one comes smaller and compressed again, as reposts do. Returns its path."""
+    """Draws and saves a post's picture, a repost smaller and compressed again as reposts are; returns its path."""
     drawn = post if post.picture_of is None else plan[post.picture_of]
     rng = np.random.default_rng([seed, drawn.index, 1])
     picture = render_picture(drawn.mood, drawn.caption, rng)
@@ -422,11 +436,9 @@ def _save_picture(folder: Path, post: Post, plan: list[Post], seed: int) -> str:
 
 
 def write_clip(path: Path, frames: Iterator[Image.Image]) -> None:
-    """Writes RGB frames of `CLIP_SIZE` as H.264 at `CLIP_FPS`, in one thread, without times or names: equal frames, equal bytes."""
+    """Writes RGB frames of `CLIP_SIZE` as H.264 at `CLIP_FPS`: equal frames, equal bytes."""
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
-        stream = container.add_stream(
-            "libx264", rate=CLIP_FPS, options={"preset": "veryfast", "crf": "25", "threads": "1"}
-        )
+        stream = container.add_stream("libx264", rate=CLIP_FPS, options=X264)
         stream.width = stream.height = CLIP_SIZE
         stream.pix_fmt = "yuv420p"
         for picture in frames:

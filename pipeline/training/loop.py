@@ -97,13 +97,12 @@ def fit(
     resumed = resume.load(net, optimizer) if resume else None
     if resumed:
         state, best = resumed
-    schedule = warm_up(optimizer, steps * plan.epochs, plan.warmup_share, decay=plan.decay)
-    for _ in range(state.epoch * steps + state.batch):  # the schedule is a function of the step alone
-        schedule.step()
+    done = state.epoch * steps + state.batch
+    schedule = warm_up(optimizer, steps * plan.epochs, plan.warmup_share, decay=plan.decay, done=done)
 
     saved = time.monotonic()
     with progress_bar(what, plan.epochs * steps) as advance:
-        advance(state.epoch * steps + state.batch)
+        advance(done)
         while state.epoch < plan.epochs:
             model.train()
             for batch, parts in _batches(train, plan, state):

@@ -24,8 +24,13 @@ def adamw(parts: Sequence[tuple[nn.Module, float]], weight_decay: float) -> torc
     return torch.optim.AdamW([group for group in groups if group["params"]])
 
 
-def warm_up(optimizer: torch.optim.Optimizer, steps: int, warmup_share: float, *, decay: bool) -> LambdaLR:
-    """Rises linearly over the first share of the steps; then falls linearly to zero, or stays."""
+def warm_up(
+    optimizer: torch.optim.Optimizer, steps: int, warmup_share: float, *, decay: bool, done: int = 0
+) -> LambdaLR:
+    """Rises linearly over the first share of the steps; then falls linearly to zero, or stays.
+
+    A resumed training starts after the ``done`` steps; the optimizer's learning rates are then still the peaks.
+    """
     rise = max(1, round(steps * warmup_share))
 
     def factor(step: int) -> float:
@@ -33,4 +38,6 @@ def warm_up(optimizer: torch.optim.Optimizer, steps: int, warmup_share: float, *
             return (step + 1) / rise
         return max(0.0, (steps - step) / max(1, steps - rise)) if decay else 1.0
 
-    return LambdaLR(optimizer, factor)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return LambdaLR(optimizer, factor, last_epoch=done - 1)

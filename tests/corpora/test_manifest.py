@@ -60,7 +60,9 @@ def test_a_bad_row_is_refused_with_its_number_and_reason(tmp_path: Path, row: di
     good = {"id": "first", "label": "Joy", "text": "a", "image": "", "video": "", "split": "train"}
     path = write(tmp_path, "jsonl", [good, {**good, "id": "second", **row}])
     found = read_manifest(path, tmp_path, ("Joy",))
-    assert found.refused.to_dict("records") == [{"row": 2, "id": {**good, "id": "second", **row}["id"] or None, "reason": reason}]
+    assert found.refused.to_dict("records") == [
+        {"row": 2, "id": {**good, "id": "second", **row}["id"] or None, "reason": reason}
+    ]
     assert found.rows["row"].tolist() == [1]
 
 
@@ -80,7 +82,10 @@ def test_paths_are_relative_to_the_manifest_and_kept_relative_to_the_media(tmp_p
 
 
 def test_other_names_for_parts_and_other_columns(tmp_path: Path) -> None:
-    rows = [{"id": str(at), "label": "Joy", "text": "a", "split": part, "score": 1} for at, part in enumerate(["Dev", "training"])]
+    rows = [
+        {"id": str(at), "label": "Joy", "text": "a", "split": part, "score": 1}
+        for at, part in enumerate(["Dev", "training"])
+    ]
     found = read_manifest(write(tmp_path, "csv", rows), tmp_path)
     assert found.rows["split"].tolist() == ["val", "train"]
     assert found.ignored_columns == ("score",)

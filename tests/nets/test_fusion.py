@@ -33,7 +33,9 @@ def test_rows_do_not_see_each_other(strategy: str) -> None:
     present["video"][::2] = False
     whole = net(vectors, opinions, present)
     for row in range(6):
-        one = net(*({name: part[row : row + 1] for name, part in item.items()} for item in (vectors, opinions, present)))
+        one = net(
+            *({name: part[row : row + 1] for name, part in item.items()} for item in (vectors, opinions, present))
+        )
         torch.testing.assert_close(one[0], whole[row], atol=1e-5, rtol=1e-5)
 
 

@@ -1,0 +1,221 @@
+"""Pictures → vectors: EfficientNet-Lite0, or the vision tower of a CLIP with its projection.
+
+``net`` is differentiable and is what the specialists tune. Preprocessing is ours, so that it is the same whichever
+imaging library is installed; for a CLIP it equals transformers' CLIPImageProcessorPil.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoConfig, CLIPImageProcessorPil, CLIPModel
+
+from pipeline.encoders import weights
+from pipeline.errors import InputError
+from pipeline.params import EmbedImage
+
+PACKAGED = "efficientnet-lite0"
+
+LITE0_POINTWISE = ["_expand_conv", "_project_conv"]
+"""Layers of a block that hold nearly all of its parameters; there is no attention for LoRA to adapt."""
+
+
+class EfficientNetLite0(nn.Module):
+    """The convolutional part of EfficientNet-Lite0 and the mean over the picture's area.
+
+    Its batch normalisation always uses the statistics of the pre-training, also in training mode: the batches that fit
+    a small machine are too small to estimate them, and tuned vectors stay comparable with frozen ones.
+    """
+
+    width = 1280
+
+    def __init__(self, model: EfficientNet) -> None:
+        super().__init__()
+        del model._fc  # the classifier of ImageNet
+        for block in model._blocks:
+            for name in LITE0_POINTWISE:
+                if hasattr(block, name):
+                    setattr(block, name, _plain(getattr(block, name)))
+        nn.Module.to(model, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """float32 [B, 3, 224, 224] → float32 [B, 1280]."""
+        return self.model.extract_features(pixels.contiguous(memory_format=torch.channels_last)).mean((2, 3)).float()
+
+    def train(self, mode: bool = True) -> "EfficientNetLite0":
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+
+def _plain(pointwise: nn.Conv2d) -> nn.Conv2d:
+    """The same layer as torch's own class: peft builds its low-rank layers with the class of the one it adapts."""
+    plain = nn.Conv2d(pointwise.in_channels, pointwise.out_channels, kernel_size=1, bias=False)
+    plain.weight = pointwise.weight
+    return plain
+
+
+class ClipVision(nn.Module):
+    """What CLIPModel.get_image_features computes, without the text tower."""
+
+    def __init__(self, model: CLIPModel) -> None:
+        super().__init__()
+        self.vision = model.vision_model
+        self.projection = model.visual_projection
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """float32 [B, 3, S, S] → float32 [B, width]."""
+        return self.projection(self.vision(pixel_values=pixels).pooler_output).float()
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The shortest side is resized to ``shortest``, the middle cut out to ``size``; then (pixel - offset) / scale.
+
+    Attributes:
+        offset: per channel, in gray levels of 255.
+        scale: per channel, in gray levels of 255.
+        resample: Pillow's number of the filter.
+    """
+
+    size: int
+    shortest: int
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+    resample: int = int(Image.Resampling.BICUBIC)
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] → float32 [3, size, size]."""
+        image = Image.fromarray(picture)
+        box = self._box(*image.size)
+        cut = np.asarray(image.resize((self.size, self.size), Image.Resampling(self.resample), box=box))
+        pixels = (cut.astype(np.float32) - np.array(self.offset, np.float32)) / np.array(self.scale, np.float32)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """What of the picture is seen. Only this is resized: a strip of 1 by 50,000 pixels would become gigabytes."""
+        short = min(width, height)
+        resized = int(self.shortest * width / short), int(self.shortest * height / short)
+        left, top = (resized[0] - self.size) // 2, (resized[1] - self.size) // 2
+        across, down = width / resized[0], height / resized[1]
+        return left * across, top * down, (left + self.size) * across, (top + self.size) * down
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """A picture encoder.
+
+    Attributes:
+        identity: what tells its vectors from those of any other encoder.
+        width: length of a vector.
+        net: ``net(pixels)``, float32 [B, 3, size, size] → float32 [B, width].
+        lora_targets: the layers that peft should adapt.
+        preprocess: uint8 [H, W, 3] → float32 [3, size, size].
+    """
+
+    identity: dict[str, Any]
+    width: int
+    net: nn.Module
+    lora_targets: list[str]
+    preprocess: Preprocessing
+
+    @property
+    def size(self) -> int:
+        """Side of the square that ``net`` sees, in pixels."""
+        return self.preprocess.size
+
+    @property
+    def at_least(self) -> int:
+        """The shortest side that a picture must keep when it is read, in pixels."""
+        return self.preprocess.shortest
+
+    @torch.inference_mode()
+    def encode(self, pixels: np.ndarray, device: torch.device) -> np.ndarray:
+        """One batch of preprocessed pictures, float32 [B, 3, size, size] → float32 [B, width]."""
+        return self.net.to(device).eval()(torch.from_numpy(pixels).to(device)).cpu().numpy()
+
+
+def load(params: EmbedImage, key: str = "embed.image") -> ImageEncoder:
+    """Loads the encoder that a params block names, on the processor.
+
+    Raises InputError when the model cannot be found, is damaged, or is not a CLIP.
+    """
+    found = weights.resolve(key, params.encoder, params.revision, PACKAGED)
+    if params.encoder == PACKAGED:
+        return _efficientnet(found)
+    with weights.quiet():
+        return _clip(key, found)
+
+
+def _efficientnet(found: weights.Weights) -> ImageEncoder:
+    model = EfficientNet.from_name("efficientnet-lite0")
+    model.load_state_dict(torch.load(found.path, map_location="cpu", weights_only=True))
+    preprocess = Preprocessing(size=224, shortest=224, offset=(127.0,) * 3, scale=(128.0,) * 3)
+    net = EfficientNetLite0(model)
+    return ImageEncoder(_identity(found, net.width, preprocess), net.width, net.eval(), LITE0_POINTWISE, preprocess)
+
+
+def _clip(key: str, found: weights.Weights) -> ImageEncoder:
+    where = f"params.yaml: {key}.encoder: {found.path}"
+    try:
+        config = AutoConfig.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
+        if config.model_type != "clip":
+            raise InputError(f"{where}: a {config.model_type} is not a CLIP")
+        model = weights.load_model(CLIPModel, found)
+        processor = CLIPImageProcessorPil.from_pretrained(found.path, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{where}: cannot be loaded: {' '.join(str(error).split())}") from None
+    net, width = ClipVision(model), model.config.projection_dim
+    preprocess = _clip_preprocessing(where, processor, model.config.vision_config.image_size)
+    return ImageEncoder(_identity(found, width, preprocess), width, net.eval(), ["q_proj", "v_proj"], preprocess)
+
+
+def _clip_preprocessing(where: str, processor: CLIPImageProcessorPil, size: int) -> Preprocessing:
+    """The saved settings of the image processor; those that would make it another computation are refused."""
+    shortest = processor.size.get("shortest_edge")
+    crop = processor.crop_size["height"] if processor.do_center_crop else shortest
+    usual = processor.do_resize and processor.do_rescale and processor.do_normalize and crop == size
+    if shortest is None or shortest < size or not usual:
+        raise InputError(f"{where}: preprocessor_config.json does not end in square pictures of {size} px, as a CLIP's")
+    per_level = processor.rescale_factor
+    return Preprocessing(
+        size=size,
+        shortest=shortest,
+        offset=tuple(mean / per_level for mean in processor.image_mean),
+        scale=tuple(std / per_level for std in processor.image_std),
+        resample=int(processor.resample),
+    )
+
+
+def _identity(found: weights.Weights, width: int, preprocess: Preprocessing) -> dict[str, Any]:
+    steps = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(preprocess).items()}
+    return found.identity | {"width": width, "preprocessing": steps}
+
+
+def augment(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random view of a training picture, uint8 [H, W, 3] → uint8 [S, S, 3].
+
+    A part with 50 to 100 % of the area and sides in the ratio 3:4 to 4:3, at random mirrored, with up to a fifth more
+    or less brightness and contrast. Pictures of one size and generators of one seed give the same view.
+    """
+    height, width = picture.shape[:2]
+    area = height * width * rng.uniform(0.5, 1.0)
+    ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+    across, down = min(np.sqrt(area * ratio), width), min(np.sqrt(area / ratio), height)
+    left, top = rng.uniform(0, width - across), rng.uniform(0, height - down)
+    side = max(round(np.sqrt(across * down)), 1)
+    box = (left, top, left + across, top + down)
+    part = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR, box=box))
+    if rng.random() < 0.5:
+        part = part[:, ::-1]
+    brightness, contrast = rng.uniform(0.8, 1.2, size=2)
+    middle = part.mean()
+    levels = ((np.arange(256) - middle) * contrast + middle) * brightness
+    return np.clip(levels, 0, 255).astype(np.uint8)[part]

@@ -1,0 +1,113 @@
+"""Vectors kept between runs: one SQLite file for each encoder identity, keyed by the digest of what was encoded.
+
+It lies outside the outputs of DVC, which deletes those before a stage runs. Every batch is committed as it comes, so a
+killed run goes on where it was, and new posts cost only themselves. Two processes may use one file at once.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from pipeline.encoders import weights
+from pipeline.errors import InputError
+
+WAIT_S = 60.0
+"""How long to wait for another process that is writing."""
+
+KEYS_AT_ONCE = 500
+"""Keys in one query; SQLite takes at least 999 parameters."""
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS identity (json TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL);
+"""
+
+
+class Store:
+    """A map from content digests to vectors, float32 [width]; a context manager, for one thread.
+
+    Args:
+        folder: where the files of all encoders lie; created when missing.
+        identity: the encoder's identity; its ``width`` is the length of every vector.
+
+    Raises:
+        InputError: the file is damaged or not ours, the disk is full, the folder cannot be written. Any method may.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.path = folder / f"{weights.digest(identity)[:32]}.sqlite"
+        self.width = int(identity["width"])
+        with self._explained():
+            folder.mkdir(parents=True, exist_ok=True)
+            self.connection = sqlite3.connect(self.path, timeout=WAIT_S)
+        try:
+            self._prepare(json.dumps(identity, sort_keys=True, ensure_ascii=False))
+        except InputError:
+            self.connection.close()
+            raise
+
+    def _prepare(self, identity: str) -> None:
+        with self._explained():
+            # Readers and a writer do not block each other; after a power failure the last batches may be missing.
+            self.connection.execute("PRAGMA journal_mode=WAL")
+            self.connection.execute("PRAGMA synchronous=NORMAL")
+            with self.connection:
+                self.connection.execute("BEGIN IMMEDIATE")
+                for statement in TABLES.strip().split("\n"):
+                    self.connection.execute(statement)
+                found = self.connection.execute("SELECT json FROM identity").fetchone()
+                if found is None:
+                    self.connection.execute("INSERT INTO identity VALUES (?)", (identity,))
+            if found is not None and found[0] != identity:
+                raise InputError(f"{self.path}: holds the vectors of another encoder; delete this file and run again")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise InputError(
+                f"{self.path}: cannot be used as the store of embeddings ({error}); free the disk, or delete this file "
+                "and run again, or name another folder in the environment variable EMOCARE_CACHE"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{self.path.parent}: cannot be written ({error.strerror}); name another folder in the environment "
+                "variable EMOCARE_CACHE"
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.connection.close()
+
+    def get(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        """The vectors of those keys that are there; they are read-only."""
+        found: dict[str, np.ndarray] = {}
+        for at in range(0, len(keys), KEYS_AT_ONCE):
+            some = list(keys[at : at + KEYS_AT_ONCE])
+            marks = ",".join("?" * len(some))
+            with self._explained():
+                rows = self.connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some)
+                found.update({key: self._vector(blob) for key, blob in rows})
+        return found
+
+    def _vector(self, blob: bytes) -> np.ndarray:
+        if len(blob) != 4 * self.width:
+            raise InputError(f"{self.path}: holds a vector of {len(blob)} bytes instead of {4 * self.width}; delete it")
+        return np.frombuffer(blob, dtype="<f4")
+
+    def put(self, vectors: Mapping[str, np.ndarray]) -> None:
+        """Keeps the vectors, all or none; a key that another process put meanwhile stays as it is."""
+        rows = [(key, np.ascontiguousarray(vector, dtype="<f4").tobytes()) for key, vector in vectors.items()]
+        with self._explained(), self.connection:
+            self.connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)

@@ -1,0 +1,148 @@
+"""Texts → vectors: a transformer whose token states are averaged.
+
+``net`` is differentiable and is what the specialists tune; ``encode`` uses it frozen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.encoders import weights
+from pipeline.errors import InputError
+from pipeline.params import EmbedText
+
+LORA_PAIRS = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"))
+"""The query and value projections of BERT and RoBERTa, of DistilBERT, of CLIP and most later models."""
+
+
+class MeanPooled(nn.Module):
+    """A transformer and the mean of its token states over the attention mask."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """int64 [B, T], int64 [B, T] (1 is a token, 0 padding) → float32 [B, width]."""
+        states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)
+        return (states * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A text encoder.
+
+    Attributes:
+        identity: what tells its vectors from those of any other encoder.
+        width: length of a vector.
+        net: ``net(input_ids, attention_mask)`` → float32 [B, width].
+        lora_targets: the layers that peft should adapt.
+        max_tokens: longer texts are cut.
+        batch_tokens: padded tokens in a batch of ``encode``.
+    """
+
+    identity: dict[str, Any]
+    width: int
+    net: nn.Module
+    lora_targets: list[str]
+    tokenizer: PreTrainedTokenizerBase
+    pad_token: int
+    max_tokens: int
+    batch_tokens: int
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token numbers with the model's marks of start and end, at most ``max_tokens`` a text."""
+        if not texts:
+            return []
+        return self.tokenizer(
+            list(texts), truncation=True, max_length=self.max_tokens, padding=False, return_attention_mask=False
+        )["input_ids"]
+
+    def collate(self, tokens: Sequence[list[int]]) -> dict[str, Tensor]:
+        """Pads on the right; ``input_ids`` and ``attention_mask``, int64 [B, longest]."""
+        lengths = torch.tensor([len(row) for row in tokens])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        ids = torch.full(mask.shape, self.pad_token)
+        ids[mask] = torch.tensor([token for row in tokens for token in row])
+        return {"input_ids": ids, "attention_mask": mask.long()}
+
+    @torch.inference_mode()
+    def encode_tokens(self, tokens: Sequence[list[int]], device: torch.device) -> np.ndarray:
+        """One batch → float32 [B, width]."""
+        inputs = {name: tensor.to(device) for name, tensor in self.collate(tokens).items()}
+        return self.net.to(device).eval()(**inputs).cpu().numpy()
+
+    def encode(self, texts: Sequence[str], device: torch.device) -> np.ndarray:
+        """float32 [N, width], in the order of the texts."""
+        tokens = self.tokenize(texts)
+        vectors = np.empty((len(tokens), self.width), dtype=np.float32)
+        for batch in length_batches([len(row) for row in tokens], self.batch_tokens):
+            vectors[batch] = self.encode_tokens([tokens[at] for at in batch], device)
+        return vectors
+
+
+def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
+    """Batches of like length, longest first, each of at most ``batch_tokens`` tokens with its padding.
+
+    Sorting halves the padding; the longest first, because a batch that is too large for memory then fails at once. A
+    text longer than the budget is a batch of its own.
+    """
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    batches, at = [], 0
+    while at < len(order):
+        size = max(batch_tokens // max(lengths[order[at]], 1), 1)
+        batches.append(order[at : at + size])
+        at += size
+    return batches
+
+
+def load(params: EmbedText) -> TextEncoder:
+    """Loads the encoder that params ``embed.text`` names, frozen or not as the caller likes; on the processor.
+
+    Raises InputError when the model cannot be found, is damaged, or is not a text encoder.
+    """
+    found = weights.resolve("embed.text", params.encoder, params.revision, packaged="minilm")
+    with weights.quiet():
+        model, tokenizer = _load(found)
+    if getattr(model, "pooler", None) is not None:
+        setattr(model, "pooler", None)  # noqa: B010  # unused, and random where the checkpoint has none
+    if model.config.is_encoder_decoder or not hasattr(model.config, "hidden_size"):
+        kind = model.config.model_type
+        raise InputError(f"params.yaml: embed.text.encoder: {params.encoder}: a {kind} is not a text encoder")
+    width = model.config.hidden_size
+    limits = (params.max_tokens, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
+    max_tokens = min(limit for limit in limits if limit)
+    return TextEncoder(
+        identity=found.identity | {"width": width, "max_tokens": max_tokens, "pooling": "mean over tokens"},
+        width=width,
+        net=MeanPooled(model).eval(),
+        lora_targets=_lora_targets(model),
+        tokenizer=tokenizer,
+        # Padding is masked, so without a token of its own any will do.
+        pad_token=pad_token if isinstance(pad_token := tokenizer.pad_token_id, int) else 0,
+        max_tokens=max_tokens,
+        batch_tokens=params.batch_tokens,
+    )
+
+
+def _load(found: weights.Weights) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
+        return weights.load_model(AutoModel, found), tokenizer
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"params.yaml: embed.text.encoder: {found.path}: cannot be loaded: {reason}") from None
+
+
+def _lora_targets(model: nn.Module) -> list[str]:
+    """The query and value projections if they have a known name, otherwise every linear layer of the attention."""
+    paths = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names = {path.rpartition(".")[2] for path in paths}
+    known = next((list(pair) for pair in LORA_PAIRS if names.issuperset(pair)), None)
+    return known or sorted({path.rpartition(".")[2] for path in paths if "attn" in path or "attention" in path})

@@ -1,0 +1,75 @@
+"""Clips → vectors: the picture encoder on each frame, then a mean, or mean and standard deviation, over the frames."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.encoders import image
+from pipeline.encoders.image import ImageEncoder
+from pipeline.params import EmbedVideo
+
+Pooling = Literal["mean", "mean_std"]
+
+
+def pool(vectors: Tensor, mask: Tensor, how: Pooling) -> Tensor:
+    """Frames' vectors → one for each clip.
+
+    Args:
+        vectors: float32 [B, F, width].
+        mask: bool [B, F], true where there is a frame; at least one a clip.
+
+    Returns:
+        float32 [B, width], or [B, 2 * width] for ``mean_std``: the mean, then the population standard deviation.
+    """
+    present = mask.unsqueeze(-1).to(vectors.dtype)
+    count = present.sum(1)
+    mean = (vectors * present).sum(1) / count
+    if how == "mean":
+        return mean
+    variance = ((vectors - mean.unsqueeze(1)).square() * present).sum(1) / count
+    # The square root has no finite slope at zero, where a still clip is; there both value and slope are zero.
+    positive = variance > 0
+    spread = torch.where(positive, variance, 1.0).sqrt() * positive
+    return torch.cat([mean, spread], dim=1)
+
+
+@dataclass(frozen=True)
+class VideoEncoder:
+    """A clip encoder.
+
+    Attributes:
+        identity: what tells its vectors from those of any other encoder.
+        width: length of a clip's vector.
+        image: what encodes the frames.
+        frames: how many are taken from a clip.
+        batch: how many are encoded at once.
+    """
+
+    identity: dict[str, Any]
+    width: int
+    image: ImageEncoder
+    frames: int
+    batch: int
+    pool: Pooling
+
+    def encode(self, clips: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
+        """Clips of preprocessed frames, each float32 [at most ``frames``, 3, S, S] → float32 [N, width]."""
+        pixels = np.concatenate(clips)
+        parts = [self.image.encode(pixels[at : at + self.batch], device) for at in range(0, len(pixels), self.batch)]
+        lengths = torch.tensor([len(clip) for clip in clips])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        vectors = torch.zeros(*mask.shape, self.image.width)
+        vectors[mask] = torch.from_numpy(np.concatenate(parts))
+        return pool(vectors, mask, self.pool).numpy()
+
+
+def load(params: EmbedVideo) -> VideoEncoder:
+    """Loads the encoder that params ``embed.video`` names, on the processor. Raises InputError as ``image.load``."""
+    encoder = image.load(params, "embed.video")
+    width = encoder.width if params.pool == "mean" else 2 * encoder.width
+    identity = encoder.identity | {"width": width, "frames": params.frames, "pooling": params.pool}
+    return VideoEncoder(identity, width, encoder, params.frames, params.batch, params.pool)

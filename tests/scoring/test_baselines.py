@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from pipeline.scoring import baselines, emotion
+
+
+def vectors(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Three classes that lie apart in the last two columns, behind columns of very different scales."""
+    generator = np.random.default_rng(seed)
+    labels = generator.choice(3, size=rows, p=[0.7, 0.2, 0.1])
+    apart = 0.01 * (np.array([[0, 2], [2, 0], [-2, -2]])[labels] + generator.normal(size=(rows, 2)))
+    noise = 100 * generator.normal(size=(rows, 5))
+    return np.hstack([noise, np.ones((rows, 1)), apart]).astype(np.float32), labels
+
+
+def texts(rows: int, seed: int) -> tuple[list[str], np.ndarray]:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 3, size=rows)
+    words = (("not good", "not great"), ("so good", "really great"), ("good \N{FIRE}", "great \N{FIRE}"))
+    filler = ("me rn", "when it rains", "today")
+    return [f"{generator.choice(filler)} {generator.choice(words[label])}" for label in labels], labels
+
+
+def test_majority_gives_the_class_shares_of_the_training_rows():
+    made = baselines.majority(np.array([1, 1, 1, 0]), 3, val_rows=2, test_rows=5)
+    assert made.test.shape == (5, 3)
+    assert emotion.softmax(made.test)[0] == pytest.approx([0.25, 0.75, 0.0], abs=1e-6)
+    assert (made.val.argmax(axis=1) == 1).all()
+
+
+def test_embeddings_are_standardised_and_classes_told_apart():
+    (train, a), (val, b), (test, c) = (vectors(rows, seed) for seed, rows in enumerate((600, 200, 400)))
+    made = baselines.embeddings_logreg(train, val, test, a, b, 3)
+    assert emotion.macro_f1(c, made.test.argmax(axis=1), 3) > 0.8
+    assert np.exp(made.test).sum(axis=1) == pytest.approx(np.ones(400))
+    assert set(made.settings) == {"C", "class_weight"}
+
+
+def test_words_pairs_of_words_and_emoji_are_told_apart():
+    (train, a), (val, b), (test, c) = (texts(rows, seed) for seed, rows in enumerate((150, 60, 60)))
+    made = baselines.tfidf_logreg(train, val, test, a, b, 3)
+    assert emotion.macro_f1(c, made.test.argmax(axis=1), 3) == 1.0
+
+
+def test_the_validation_rows_choose_and_the_test_rows_do_not_matter():
+    (train, a), (val, b), (test, _) = (vectors(rows, seed) for seed, rows in enumerate((300, 100, 50)))
+    made = baselines.embeddings_logreg(train, val, test, a, b, 3)
+    chosen = emotion.macro_f1(b, made.val.argmax(axis=1), 3)
+    other = baselines.embeddings_logreg(train, val, test[:1] + 5, a, b, 3)
+    assert other.settings == made.settings
+    assert np.array_equal(other.val, made.val)
+    assert chosen > 0.7
+
+
+def test_the_same_rows_give_the_same_numbers():
+    (train, a), (val, b) = vectors(300, 0), vectors(100, 1)
+    first, second = (baselines.embeddings_logreg(train, val, val, a, b, 3) for _ in range(2))
+    assert np.array_equal(first.test, second.test)
+    (train, a), (val, b) = texts(100, 0), texts(50, 1)
+    first, second = (baselines.tfidf_logreg(train, val, val, a, b, 3) for _ in range(2))
+    assert np.array_equal(first.test, second.test)
+
+
+def test_a_class_without_training_rows_is_never_predicted_and_keeps_its_column():
+    (train, a), (val, b) = vectors(200, 0), vectors(100, 1)
+    made = baselines.embeddings_logreg(train[a != 1], val, val, a[a != 1], b, 3)
+    assert made.test.shape == (100, 3)
+    assert set(made.test.argmax(axis=1)) == {0, 2}
+    assert np.isfinite(made.test).all()
+
+
+@pytest.mark.parametrize("labels", [pytest.param([2, 2], id="one class"), pytest.param([2, 2, 0], id="no words")])
+def test_what_cannot_be_fitted_falls_back_to_the_majority(labels: list[int]):
+    train = ["a", "b"] if len(labels) == 2 else ["", " ", "\n"]
+    made = baselines.tfidf_logreg(train, ["x"], ["y", "z"], np.array(labels), np.array([0]), 3)
+    assert made.test.argmax(axis=1).tolist() == [2, 2]
+
+
+def test_two_classes_work():
+    (train, a), (test, c) = texts(80, 0), texts(40, 1)
+    made = baselines.tfidf_logreg(train, test, test, a % 2, c % 2, 2)
+    assert made.test.shape == (40, 2)
+    assert emotion.macro_f1(c % 2, made.test.argmax(axis=1), 2) == 1.0

@@ -1,0 +1,190 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pipeline.errors import InputError
+from pipeline.training import loop
+from pipeline.training.checkpoint import resume_state
+from pipeline.training.loop import Fit, Plan, fit, predict
+from pipeline.training.optim import adamw, warm_up
+from pipeline.training.rows import TensorRows
+
+CPU = torch.device("cpu")
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+def rows(count: int, seed: int, batch: int = 16) -> TensorRows:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(count, 4, generator=generator)
+    return TensorRows((inputs,), (inputs[:, 0] + 0.3 * inputs[:, 1] > 0).long(), batch)
+
+
+def net(dropout: float = 0.2) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(dropout), nn.Linear(8, 2))
+
+
+def run(model: nn.Module, plan: Plan, **more) -> Fit:
+    return fit(
+        model,
+        more.pop("train", rows(100, 1)),
+        more.pop("val", rows(50, 2)),
+        objective=functional.cross_entropy,
+        score=more.pop("score", accuracy),
+        optimizer=adamw([(model, more.pop("rate", 0.01))], 0.01),
+        plan=plan,
+        device=CPU,
+        what="test",
+        **more,
+    )
+
+
+def test_it_learns_and_keeps_the_best_epoch() -> None:
+    model = net()
+    went = run(model, Plan(epochs=20, patience=20, seed=0))
+    scores = [line["val_macro_f1"] for line in went.history]
+    assert went.best_score == max(scores) > 0.9
+    assert accuracy(predict(model, rows(50, 2), CPU), rows(50, 2).labels.numpy()) == went.best_score
+    assert went.history[went.best_epoch - 1]["val_macro_f1"] == went.best_score
+
+
+def test_it_stops_after_patience() -> None:
+    scores = iter([0.1, 0.5, 0.4, 0.4, 0.4, 0.9])
+    went = run(net(), Plan(epochs=6, patience=3, seed=0), score=lambda logits, labels: next(scores))
+    assert (went.best_epoch, went.best_score, len(went.history)) == (2, 0.5, 5)
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    models = [net() for _ in range(3)]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        run(model, Plan(epochs=2, patience=5, seed=seed))
+    first, same, other = (torch.cat([value.flatten() for value in model.state_dict().values()]) for model in models)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_one_step_without_dropout_is_adamw_by_hand() -> None:
+    model, by_hand = nn.Linear(4, 2), nn.Linear(4, 2)
+    by_hand.load_state_dict(model.state_dict())
+    train = rows(16, 3)
+    run(model, Plan(epochs=1, patience=1, seed=0, clip=1e9), train=train)
+    optimizer = torch.optim.AdamW(
+        [{"params": [by_hand.weight], "weight_decay": 0.01}, {"params": [by_hand.bias], "weight_decay": 0.0}], lr=0.01
+    )
+    inputs = train.inputs[0]
+    assert isinstance(inputs, torch.Tensor)
+    functional.cross_entropy(by_hand(inputs), train.labels).backward()
+    optimizer.step()
+    torch.testing.assert_close(model.weight, by_hand.weight)
+    torch.testing.assert_close(model.bias, by_hand.bias)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 16])
+def test_accumulation_gives_the_same_weights(accumulate: int) -> None:
+    whole, parts = net(dropout=0.0), net(dropout=0.0)
+    one = run(whole, Plan(epochs=3, patience=5, seed=0))
+    two = run(parts, Plan(epochs=3, patience=5, seed=0, accumulate=accumulate))
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, atol=1e-5, rtol=1e-4)
+    assert [line["train_loss"] for line in one.history] == pytest.approx([line["train_loss"] for line in two.history])
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kill_at", [3, 7, 8, 20])
+def test_a_killed_training_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    plan = Plan(epochs=4, patience=9, seed=5, warmup_share=0.2, decay=True)
+    straight = net()
+    expected = run(straight, plan)
+
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    resume = resume_state(tmp_path, {"test": kill_at})
+    calls = 0
+
+    def step(*args):
+        nonlocal calls
+        calls += 1
+        if calls == kill_at:
+            raise Killed
+        return original(*args)
+
+    original = loop._step
+    monkeypatch.setattr(loop, "_step", step)
+    model = net()
+    with pytest.raises(Killed):
+        run(model, plan, resume=resume)
+    assert resume.path.exists()
+    again = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(0.2), nn.Linear(8, 2))  # other initial weights
+    found = run(again, plan, resume=resume)
+    assert calls == 4 * 7 + 1  # the killed step, and each other step once: nothing was done twice
+    assert found == expected
+    for name, value in straight.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    assert not resume.path.exists()
+
+
+def test_another_identity_is_another_state(tmp_path: Path) -> None:
+    assert resume_state(tmp_path, {"fold": 1}).path != resume_state(tmp_path, {"fold": 2}).path
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
+    train = rows(40, 1)
+    assert isinstance(train.inputs[0], torch.Tensor)
+    train.inputs[0][:] = math.inf
+    model = net()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match="test: epoch 1, batch 1: the loss is nan"):
+        run(model, Plan(epochs=1, patience=1, seed=0), train=train)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class ThreadedRows(TensorRows):
+    workers = 2
+
+
+def test_rows_loaded_by_threads_give_the_same_weights() -> None:
+    plain, threaded = rows(100, 1), rows(100, 1)
+    threaded.__class__ = ThreadedRows
+    models = net(), net()
+    for model, train in zip(models, (plain, threaded), strict=True):
+        run(model, Plan(epochs=2, patience=2, seed=0), train=train)
+    assert all(torch.equal(a, b) for a, b in zip(*(model.state_dict().values() for model in models), strict=True))
+
+
+def test_predictions_are_in_row_order_whatever_the_batches() -> None:
+    model = nn.Linear(4, 2)
+    data = rows(33, 1, batch=8)
+    shuffled = np.random.default_rng(0).permutation(33)
+    data.batches = lambda rng: [shuffled[:20], shuffled[20:]]  # type: ignore[method-assign]
+    inputs = data.inputs[0]
+    assert isinstance(inputs, torch.Tensor)
+    np.testing.assert_allclose(predict(model, data, CPU), model(inputs).detach().numpy(), atol=1e-6)
+
+
+def test_warm_up_rises_then_falls_to_zero() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+    schedule = warm_up(optimizer, 10, 0.2, decay=True)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([1.0, 2.0, 2.0, 1.75, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25])
+    assert optimizer.param_groups[0]["lr"] == 0.0
+
+
+def test_only_matrices_are_decayed() -> None:
+    optimizer = adamw([(net(), 0.1)], 0.3)
+    assert [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups] == [(0.3, 2), (0.0, 2)]
