@@ -27,8 +27,8 @@ LITE0_POINTWISE = ["_expand_conv", "_project_conv"]
 class EfficientNetLite0(nn.Module):
     """The convolutional part of EfficientNet-Lite0 and the mean over the picture's area.
 
-    Its batch normalisation always uses the statistics of the pre-training, also in training mode: the batches that fit
-    a small machine are too small to estimate them, and tuned vectors stay comparable with frozen ones.
+    It is full of batch normalisation: who tunes it keeps those layers in eval mode, because the statistics of ImageNet
+    are better than those of small batches.
     """
 
     width = 1280
@@ -46,13 +46,6 @@ class EfficientNetLite0(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """float32 [B, 3, 224, 224] → float32 [B, 1280]."""
         return self.model.extract_features(pixels.contiguous(memory_format=torch.channels_last)).mean((2, 3)).float()
-
-    def train(self, mode: bool = True) -> "EfficientNetLite0":
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
 
 
 def _plain(pointwise: nn.Conv2d) -> nn.Conv2d:

@@ -70,7 +70,7 @@ def tfidf_logreg(
     parts: list[Any] = [vectorizer.transform(texts) for texts in (train_texts, val_texts, test_texts)]
 
     def model(strength: float, weight: str | None) -> OneVsRestClassifier:
-        # Dual coordinate descent: on 40,000 short texts a second or two, where L-BFGS takes one or two minutes.
+        # Dual coordinate descent: on 40,000 short texts a second or two, where L-BFGS takes about a minute.
         return OneVsRestClassifier(
             LogisticRegression(C=strength, class_weight=weight, solver="liblinear", dual=True, tol=1e-2, random_state=0)
         )

@@ -163,9 +163,9 @@ def _pictures(encoder: ImageEncoder, folder: Path, device: torch.device, embed: 
 
 def _clips(encoder: VideoEncoder, folder: Path, device: torch.device, embed: Embed) -> Files:
     def read(path: Path) -> np.ndarray:
-        size = encoder.image.at_least
-        frames = media.read_frames(path, frames=encoder.frames, max_pixels=embed.max_pixels, at_least=size)
-        return np.stack([encoder.image.preprocess(frame) for frame in frames])
+        limits = {"max_pixels": embed.max_pixels, "at_least": encoder.at_least}
+        frames = media.read_frames(path, frames=encoder.frames, **limits)
+        return np.stack([encoder.preprocess(frame) for frame in frames])
 
     # Memory holds clips as their frames, so a batch is counted in frames.
     batch = max(embed.video.batch // encoder.frames, 1)

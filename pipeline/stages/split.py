@@ -57,7 +57,7 @@ def run(params: Params, layout: Layout) -> None:
     artifacts.write_json(layout.metrics("split"), _metrics(rows, manifest, refused, links, counts, how))
     with artifacts.replacing_folder(layout.plots("split")) as plots:
         artifacts.write_csv(plots / "counts.csv", counts)
-        figures.split_bars(plots / "split.png", counts)
+        figures.split_bars(plots / "split.png", counts, "Posts in each split")
 
 
 def _stop_if_too_many(refused: pd.DataFrame, total: int, share: float, path: Path) -> None:
