@@ -24,6 +24,10 @@ LITE0_POINTWISE = ["_expand_conv", "_project_conv"]
 """Layers of a block that hold nearly all of its parameters; there is no attention for LoRA to adapt."""
 
 
+LONGEST = 8
+"""Beyond this many times its shortest side, a picture is cut before it is resized."""
+
+
 class EfficientNetLite0(nn.Module):
     """The convolutional part of EfficientNet-Lite0 and the mean over the picture's area.
 
@@ -86,19 +90,21 @@ class Preprocessing:
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         """uint8 [H, W, 3] → float32 [3, size, size]."""
-        image = Image.fromarray(picture)
-        box = self._box(*image.size)
-        cut = np.asarray(image.resize((self.size, self.size), Image.Resampling(self.resample), box=box))
+        image = Image.fromarray(_without_far_ends(picture))
+        short = min(image.size)
+        width, height = (self.shortest * side // short for side in image.size)
+        resized = image.resize((width, height), Image.Resampling(self.resample))
+        left, top = (width - self.size) // 2, (height - self.size) // 2
+        cut = np.asarray(resized.crop((left, top, left + self.size, top + self.size)))
         pixels = (cut.astype(np.float32) - np.array(self.offset, np.float32)) / np.array(self.scale, np.float32)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
-    def _box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """What of the picture is seen. Only this is resized: a strip of 1 by 50,000 pixels would become gigabytes."""
-        short = min(width, height)
-        resized = int(self.shortest * width / short), int(self.shortest * height / short)
-        left, top = (resized[0] - self.size) // 2, (resized[1] - self.size) // 2
-        across, down = width / resized[0], height / resized[1]
-        return left * across, top * down, (left + self.size) * across, (top + self.size) * down
+
+def _without_far_ends(picture: np.ndarray) -> np.ndarray:
+    """The middle of a long strip, whose ends are cut off later anyway: 1 by 50,000 pixels would become gigabytes."""
+    longest = LONGEST * min(picture.shape[:2])
+    top, left = (max(side - longest, 0) // 2 for side in picture.shape[:2])
+    return picture[top : top + longest, left : left + longest]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""The graph says what the code does: files imported, params read, paths written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.cli import STAGES
+from pipeline.layout import Layout
+from tests.imports import ROOT, closure
+
+GRAPH: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+SPEED_ONLY = {"embed.workers"}
+"""Params that change no result, and so are no reason to run a stage again."""
+
+
+def test_the_graph_has_the_stages_of_the_command_line_in_order() -> None:
+    assert list(GRAPH["stages"]) == list(STAGES)
+
+
+@pytest.mark.parametrize("stage", GRAPH["stages"])
+def test_command_module_and_outputs_share_the_stage_name(stage: str) -> None:
+    block = GRAPH["stages"][stage]
+    assert block["cmd"] == f"python -m pipeline {stage}"
+    for out in block["outs"]:
+        top, _, rest = out.partition("/")
+        if top in ("models", "metrics", "plots"):
+            assert Path(rest).with_suffix("").name == stage
+
+
+@pytest.mark.parametrize("stage", GRAPH["stages"])
+def test_deps_hold_every_file_that_the_stage_imports(stage: str) -> None:
+    deps = {dep for dep in GRAPH["stages"][stage]["deps"] if dep.startswith("pipeline/")}
+    assert deps == {path.as_posix() for path in closure(Path("pipeline", "stages", f"{stage}.py"))}
+
+
+def test_every_output_is_cached_so_that_the_run_cache_works() -> None:
+    assert all(isinstance(out, str) for block in GRAPH["stages"].values() for out in block["outs"])
+
+
+def test_metrics_and_plots_are_listed_at_top_level_and_are_outputs() -> None:
+    outs = {out for block in GRAPH["stages"].values() for out in block["outs"]}
+    assert set(GRAPH["metrics"]) == {out for out in outs if out.startswith("metrics/")}
+    named: set[str] = set()
+    for plot in GRAPH["plots"]:
+        for name, settings in plot.items() if isinstance(plot, dict) else [(plot, {})]:
+            y = settings.get("y")
+            named |= set(y) if isinstance(y, dict) else {name}
+    folders = {out for out in outs if out.startswith("plots/")}
+    assert all(any(name.startswith(f"{folder}/") for folder in folders) for name in named)
+
+
+def test_paths_of_the_graph_are_those_of_the_layout() -> None:
+    layout = Layout(Path())
+    outs = {out for block in GRAPH["stages"].values() for out in block["outs"]}
+    expected = {layout.sample_posts, layout.table("posts"), layout.refused}
+    expected |= {layout.embeddings("posts", modality) for modality in ("text", "image", "video")}
+    for stage, block in GRAPH["stages"].items():
+        for kind in ("model", "metrics", "plots"):
+            path = getattr(layout, kind)(stage)
+            if any(out == path.as_posix() for out in block["outs"]):
+                expected.add(path)
+    assert outs == {path.as_posix() for path in expected}

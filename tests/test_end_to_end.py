@@ -1,0 +1,183 @@
+"""The whole graph on small corpora, stage by stage, as DVC would run it."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import BaseModel
+from sklearn.metrics import f1_score
+
+from pipeline import artifacts
+from pipeline.cli import STAGES
+from pipeline.layout import Layout
+from pipeline.params import Params
+from tests.test_dvc_yaml import GRAPH, SPEED_ONLY
+
+SMALL = {
+    "sample": {"posts": 120},
+    "train_text": {"folds": 3, "head": {"epochs": 8}},
+    "train_image": {"folds": 3, "head": {"epochs": 8}},
+    "train_video": {"folds": 3, "head": {"epochs": 8}},
+    "fuse": {"epochs": 6, "width": 16, "hidden": 16},
+    "evaluate": {"bootstrap": 200, "gallery": 4},
+}
+
+
+class Reader:
+    """Stands in for a block of params and notes which keys are read."""
+
+    def __init__(self, block: BaseModel, prefix: str, seen: set[str]) -> None:
+        self._block, self._prefix, self._seen = block, prefix, seen
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._block, name)
+        if isinstance(value, BaseModel):
+            return Reader(value, f"{self._prefix}{name}.", self._seen)
+        if callable(value):  # model_dump reads the whole block
+            self._seen.add(self._prefix.rstrip("."))
+            return value
+        self._seen.add(f"{self._prefix}{name}")
+        return value
+
+    def specialist(self, modality: str) -> Any:
+        return getattr(self, f"train_{modality}")
+
+
+def run(root: Path, settings: dict[str, Any], stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, set[str]]:
+    """Runs stages in order; returns the params that each one read."""
+    reads: dict[str, set[str]] = {}
+    for stage in stages:
+        reads[stage] = set()
+        params: Any = Reader(Params.model_validate(settings), "", reads[stage])
+        importlib.import_module(f"pipeline.stages.{stage}").run(params, Layout(root))
+    return reads
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, dict[str, set[str]]]:
+    root = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOCARE_CACHE", str(root / "cache"))
+        reads = run(root, SMALL)
+    return Layout(root), reads
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_graph_lists_every_param_that_a_stage_reads(
+    project: tuple[Layout, dict[str, set[str]]], stage: str
+) -> None:
+    listed = GRAPH["stages"][stage]["params"]
+    covered = {key for key in project[1][stage] for name in listed if key == name or key.startswith(f"{name}.")}
+    assert project[1][stage] - covered - SPEED_ONLY == set()
+
+
+def test_every_output_of_the_graph_is_there(project: tuple[Layout, dict[str, set[str]]]) -> None:
+    outs = [out for block in GRAPH["stages"].values() for out in block["outs"]]
+    assert [out for out in outs if not (project[0].root / out).exists()] == []
+    left = [path for path in project[0].root.rglob("*") if path.name.endswith(".tmp")]
+    assert left == []
+
+
+def test_nothing_that_is_scored_was_fitted_on(project: tuple[Layout, dict[str, set[str]]]) -> None:
+    layout = project[0]
+    posts = artifacts.read_posts(layout.table("posts")).set_index("sample_id")
+    test_groups = set(posts.loc[posts["split"] == "test", "group_id"])
+    for stage in ("train_text", "train_image", "train_video", "fuse"):
+        fitted = artifacts.read_parquet(layout.fitted(stage)).to_pandas()
+        assert len(fitted)
+        assert not test_groups & set(fitted["group_id"])
+
+
+def test_training_rows_are_predicted_by_models_that_did_not_see_their_group(
+    project: tuple[Layout, dict[str, set[str]]],
+) -> None:
+    layout = project[0]
+    posts = artifacts.read_posts(layout.table("posts")).set_index("sample_id")
+    for stage in ("train_text", "train_image", "train_video"):
+        fitted = artifacts.read_parquet(layout.fitted(stage)).to_pandas()
+        predictions = artifacts.read_predictions(layout.predictions(stage), classes=5)
+        train = predictions.rows[predictions.rows["split"] == "train"]
+        assert set(train["fold"]) == {"fold-0", "fold-1", "fold-2"}
+        for fold, rows in train.groupby("fold"):
+            assert not set(posts.loc[rows["sample_id"], "group_id"]) & set(
+                fitted.loc[fitted["fold"] == fold, "group_id"]
+            )
+
+
+def test_headline_numbers_are_those_of_the_predictions(project: tuple[Layout, dict[str, set[str]]]) -> None:
+    layout = project[0]
+    metrics = json.loads(layout.metrics("evaluate").read_text())["posts"]
+    labels = artifacts.read_json(layout.model("fuse") / "model.json")["labels"]
+    posts = artifacts.read_posts(layout.table("posts")).set_index("sample_id")
+    predictions = artifacts.read_predictions(layout.predictions("fuse"), classes=5)
+    mask = ((predictions.rows["split"] == "test") & (predictions.rows["variant"] == "fusion")).to_numpy()
+    chosen = predictions.where(mask)
+    actual = posts.loc[chosen.rows["sample_id"], "label"]
+    predicted = np.array(labels)[chosen.logits.argmax(axis=1)]
+    assert metrics["n"] == len(actual) == (posts["split"] == "test").sum()
+    assert metrics["fusion"]["macro_f1"] == pytest.approx(f1_score(actual, predicted, average="macro"), abs=1e-6)
+    assert set(metrics["ablation"]) == {
+        "text", "image", "video", "text_image", "text_video", "image_video", "text_image_video",
+    }  # fmt: skip
+    assert metrics["ablation"]["text_image_video"]["masked"]["macro_f1"] == metrics["fusion"]["macro_f1"]
+
+
+def test_two_fresh_runs_give_the_same_bytes(
+    project: tuple[Layout, dict[str, set[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
+    run(tmp_path, SMALL)
+    names = [
+        path.relative_to(tmp_path)
+        for top in ("data", "models", "metrics", "plots")
+        for path in (tmp_path / top).rglob("*")
+    ]
+    files = [name for name in names if (tmp_path / name).is_file()]
+    assert len(files) > 150
+    assert [
+        str(name) for name in files if (tmp_path / name).read_bytes() != (project[0].root / name).read_bytes()
+    ] == []
+
+
+def corpus(root: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Writes a manifest into ``root``; returns the settings that run it."""
+    pd.DataFrame(rows).to_csv(root / "manifest.csv", index=False)
+    block = {"folds": 2, "head": {"epochs": 3}}
+    small = {"fuse": SMALL["fuse"], "evaluate": SMALL["evaluate"], "train_text": block, "train_image": block}
+    return {**small, "posts": {"manifest": "manifest.csv", "media": "."}}
+
+
+def texts(count: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    words = {"good": ["lovely", "great", "nice", "happy", "fine"], "bad": ["awful", "sad", "broken", "terrible", "poor"]}
+    rows = []
+    for at in range(count):
+        label = ("good", "bad")[at % 2]
+        rows.append({"id": f"p{at}", "label": label, "text": f"{' '.join(rng.choice(words[label], 3))} number {at}"})
+    return rows
+
+
+ALL_BUT_SAMPLE = tuple(stage for stage in STAGES if stage != "sample")
+
+
+def test_a_corpus_of_texts_alone_with_two_labels(tmp_path: Path) -> None:
+    run(tmp_path, corpus(tmp_path, texts(80)), ALL_BUT_SAMPLE)
+    metrics = json.loads(Layout(tmp_path).metrics("evaluate").read_text())["posts"]
+    assert set(metrics["ablation"]) == {"text"}
+    assert "image" not in metrics
+    assert metrics["fusion"]["macro_f1"] > 0.7
+    absent = json.loads(Layout(tmp_path).metrics("train_video").read_text())["posts"]
+    assert absent == {"train_rows": 0, "warnings": "no post has video"}
+
+
+def test_a_corpus_with_its_own_train_and_val_scores_val_and_makes_a_validation_part(tmp_path: Path) -> None:
+    rows = [{**row, "split": "val" if at >= 60 else "train"} for at, row in enumerate(texts(80))]
+    run(tmp_path, corpus(tmp_path, rows), ALL_BUT_SAMPLE)
+    posts = artifacts.read_posts(Layout(tmp_path).table("posts"))
+    assert set(posts.loc[posts["split"] == "test", "sample_id"]) == {f"p{at}" for at in range(60, 80)}
+    assert (posts["split"] == "val").sum() == 6
+    assert json.loads(Layout(tmp_path).metrics("evaluate").read_text())["posts"]["n"] == 20
