@@ -27,7 +27,7 @@ from pipeline.params import Fuse, Params
 from pipeline.schemas import FINAL, MODALITIES, Modality
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import read_description, write_model
-from pipeline.training.loop import Fit, Plan, fit, predict
+from pipeline.training.loop import Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
 
@@ -74,14 +74,15 @@ def run(params: Params, layout: Layout) -> None:
     everything = corpus.modalities
     subsets = subsets_of(everything)
 
-    net, went = _fit(corpus, everything, train, val, params)
     device = pick(params.device)
     logits: dict[str, np.ndarray] = {}
-    for subset in subsets:
-        rows = corpus.rows(scored, params.fuse.batch, subset)
-        logits[f"masked:{'_'.join(subset)}"] = predict(net, rows, device)
-        part = net if subset == everything else _fit(corpus, subset, train, val, params)[0]
-        logits[f"retrained:{'_'.join(subset)}"] = predict(part, rows, device)
+    with one_thread():
+        net, went = _fit(corpus, everything, train, val, params)
+        for subset in subsets:
+            rows = corpus.rows(scored, params.fuse.batch, subset)
+            logits[f"masked:{'_'.join(subset)}"] = predict(net, rows, device)
+            part = net if subset == everything else _fit(corpus, subset, train, val, params)[0]
+            logits[f"retrained:{'_'.join(subset)}"] = predict(part, rows, device)
     logits = {"fusion": logits[f"masked:{'_'.join(everything)}"], **logits}
 
     val_logits, val_codes = logits["fusion"][: len(val)], corpus.codes.numpy()[val]

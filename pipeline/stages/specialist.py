@@ -30,7 +30,7 @@ from pipeline.params import Params
 from pipeline.schemas import FINAL, Modality
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import resume_state, write_model
-from pipeline.training.loop import Fit, Plan, fit, predict
+from pipeline.training.loop import Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows, TensorRows
 
@@ -173,18 +173,19 @@ def _fit_head(
         return TensorRows((torch.from_numpy(corpus.vectors[at]),), corpus.codes[at], block.head.batch)
 
     device = pick(params.device)
-    went = fit(
-        net,
-        rows(train),
-        rows(val),
-        objective=_objective(corpus, block, train),
-        score=_score,
-        optimizer=adamw([(net, block.head.learning_rate)], block.head.weight_decay),
-        plan=Plan(block.head.epochs, block.patience, params.seed),
-        device=device,
-        what=f"train_{corpus.modality} {fold}",
-    )
-    return net, went, predict(net, rows(unseen), device)
+    with one_thread():
+        went = fit(
+            net,
+            rows(train),
+            rows(val),
+            objective=_objective(corpus, block, train),
+            score=_score,
+            optimizer=adamw([(net, block.head.learning_rate)], block.head.weight_decay),
+            plan=Plan(block.head.epochs, block.patience, params.seed),
+            device=device,
+            what=f"train_{corpus.modality} {fold}",
+        )
+        return net, went, predict(net, rows(unseen), device)
 
 
 def _fit_tuned(
