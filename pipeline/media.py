@@ -204,7 +204,7 @@ def read_frames(path: Path, *, frames: int, max_pixels: int, at_least: int | Non
 
     Args:
         max_pixels: a clip whose frames are larger is refused before any is decoded.
-        at_least: the shortest side that is needed; larger frames are shrunk by a whole factor, no smaller than this.
+        at_least: the shortest side that is needed; a clip's larger frames are shrunk by a whole factor, no smaller.
 
     Raises:
         MediaError: no readable mp4, mov, mkv, WebM or AVI, GIF, PNG or WebP; no video stream; cut short; too large.
@@ -269,22 +269,33 @@ def _video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
     except FFmpegError:
-        raise MediaError("not a clip: no mp4, mov, mkv, WebM or AVI") from None
+        raise MediaError(_unopened(path)) from None
     with container:
         if not container.streams:
-            raise MediaError("truncated")  # an mp4 has its index at the end
+            raise MediaError(_unopened(path))
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
             raise MediaError("no video stream")
+        if stream.codec_context is None:
+            raise MediaError("no video stream: unknown codec")
         # One thread a clip: clips are decoded side by side, and frame threads would multiply the frames in memory.
         stream.codec_context.thread_count = 1
         yield container, stream
 
 
+def _unopened(path: Path) -> str:
+    """Why FFmpeg made nothing of a file: most often an mp4 that lacks its end, where the index is."""
+    with _reading(path) as handle:
+        head = _head(handle)
+    if head[4:8] == b"ftyp":
+        return "truncated: its index is missing or damaged"
+    return "corrupt" if head.startswith(b"\x1aE\xdf\xa3") else "not a clip: no mp4, mov, mkv, WebM or AVI"
+
+
 def _timeline(container: InputContainer, stream: VideoStream, max_pixels: int) -> Timeline:
     """Reads all packets without decoding them, which finds every frame's time, and the keyframes, in any container."""
     _check_size(stream.codec_context.width, stream.codec_context.height, max_pixels)
-    read, shown, end, cut = 0, [], 0, False
+    read, shown, cut = 0, [], False
     for packet in container.demux(stream):
         start = _start(packet)
         if start is None:
@@ -292,15 +303,31 @@ def _timeline(container: InputContainer, stream: VideoStream, max_pixels: int) -
         read += 1
         cut = cut or packet.is_corrupt
         if not packet.is_discard:
-            shown.append((start, packet.is_keyframe))
-            end = max(end, start + (packet.duration or 0))
-    if cut or read < len(stream.index_entries) or _seconds(end, stream) < 0.95 * _declared(stream) - 0.25:
+            shown.append((start, packet.is_keyframe, packet.duration or 0))
+    if cut or read < len(stream.index_entries):
         raise MediaError("truncated")
     if not shown:
         raise MediaError("no frames")
-    starts = np.unique([start for start, _ in shown])
-    keyframes = np.unique([start for start, is_keyframe in shown if is_keyframe or start == starts[0]])
-    return Timeline(starts, keyframes, max(end, int(starts[-1]) + 1))
+    starts = np.unique([start for start, _, _ in shown])
+    keyframes = np.unique([start for start, is_keyframe, _ in shown if is_keyframe or start == starts[0]])
+    timeline = Timeline(starts, keyframes, _end(starts, max(shown)[2], stream))
+    if _ends_early(timeline, stream):
+        raise MediaError("truncated")
+    return timeline
+
+
+def _end(starts: np.ndarray, duration: int, stream: VideoStream) -> int:
+    """When the last frame leaves the screen; its ``duration`` may be wrong, for mp4 measures it by decoding time."""
+    end = int(starts[-1]) + (duration or int(np.median(np.diff(starts, prepend=starts[0] - 1))))
+    declared = int(starts[0]) + stream.duration if stream.duration else end
+    return max(min(end, declared), int(starts[-1]) + 1)
+
+
+def _ends_early(timeline: Timeline, stream: VideoStream) -> bool:
+    """Whether Matroska or WebM, which have no index to compare with, hold less than the stream says that it lasts."""
+    longest = int(np.diff(timeline.starts).max(initial=0))
+    last = float((timeline.end + longest) * (stream.time_base or 0))
+    return last + 0.1 < 0.99 * _declared(stream)
 
 
 def _start(packet: Packet) -> int | None:
@@ -308,12 +335,8 @@ def _start(packet: Packet) -> int | None:
     return packet.pts if packet.pts is not None else packet.dts
 
 
-def _seconds(ticks: int, stream: VideoStream) -> float:
-    return float(ticks * (stream.time_base or 0))
-
-
 def _declared(stream: VideoStream) -> float:
-    """Where a Matroska or WebM stream says that it ends, in seconds; 0 when it does not say."""
+    """When a Matroska or WebM stream says that it ends, in seconds; 0 when it does not say."""
     hours, _, rest = stream.metadata.get("DURATION", "0:0:0").partition(":")
     minutes, _, seconds = rest.partition(":")
     try:
@@ -348,7 +371,7 @@ def _shown_at(
 def _jump(
     want: int, keyframes: np.ndarray, container: InputContainer, stream: VideoStream, wanted: set[int]
 ) -> Iterator[VideoFrame]:
-    """Plays from the last of ``keyframes`` on, or from an earlier one if the container lands behind ``want``.
+    """Plays from the last of ``keyframes`` on, or from an earlier one if the container lands beyond ``want``.
 
     Containers are searched by decoding time, which runs ahead of presentation time by as much as the codec reorders.
     """

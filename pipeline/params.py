@@ -102,7 +102,7 @@ class Head(Block):
 
 
 class Tuned(Block):
-    epochs: Annotated[int, Field(ge=1, le=1000)] = 3
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 2
     """At most so many passes over the training rows; the learning rate falls linearly to zero over them."""
     batch: Annotated[int, Field(ge=1, le=4096)] = 16
     """Rows in a batch."""

@@ -153,7 +153,10 @@ def corpus(root: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def texts(count: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
-    words = {"good": ["lovely", "great", "nice", "happy", "fine"], "bad": ["awful", "sad", "broken", "terrible", "poor"]}
+    words = {
+        "good": ["lovely", "great", "nice", "happy", "fine"],
+        "bad": ["awful", "sad", "broken", "terrible", "poor"],
+    }
     rows = []
     for at in range(count):
         label = ("good", "bad")[at % 2]

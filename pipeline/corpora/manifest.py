@@ -3,7 +3,7 @@
 Columns: ``id`` and ``label``, and any of ``text image video group split``. Media paths are relative to the manifest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
     has_splits = rows["split"].notna().any()
     first = rows.drop_duplicates("id").set_index("id")["row"]
 
-    def reason(row: pd.Series) -> str | None:
+    def reason(row: Mapping[Hashable, Any]) -> str | None:
         if row["id"] is None:
             return "no id"
         if first[row["id"]] != row["row"]:
@@ -139,4 +139,4 @@ def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
             return "split is none of train, val, test"
         return None
 
-    return rows.apply(reason, axis="columns").astype(object)
+    return pd.Series([reason(row) for row in rows.to_dict("records")], dtype=object)

@@ -387,7 +387,7 @@ def handle(author: int) -> str:
 def render_posts(folder: Path, *, posts: int, seed: int, progress: Callable[[int], None] | None = None) -> None:
     """Renders a corpus into `folder`: `manifest.csv`, `images/` and `videos/`. The same arguments give the same bytes.
 
-    The manifest is written last, so a folder without one is unfinished. `progress` gets the number of posts done.
+    The manifest is written last, so a folder without one is unfinished. `progress` is called with 1 after each post.
     Raises FileExistsError if the folder holds anything, ValueError for fewer than `MIN_POSTS` posts.
     """
     plan = plan_posts(posts, seed)
@@ -412,7 +412,7 @@ def render_posts(folder: Path, *, posts: int, seed: int, progress: Callable[[int
             (f"post_{post.index:05d}", post.text, media["image"], media["video"], post.label, handle(post.author))
         )
         if progress is not None:
-            progress(len(rows))
+            progress(1)
     with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)

@@ -1,4 +1,4 @@
-"""Rows of raw text, pictures or clips for training an encoder: batched, decoded and augmented as the loop asks for them."""
+"""Rows of raw text, pictures or clips for training an encoder: batched, decoded and augmented as the loop asks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,7 +103,7 @@ class MediaRows:
         return np.stack([self.encoder.preprocess(picture) for picture in pictures])
 
     def _picture(self, path: Path) -> np.ndarray:
-        return media.read_picture(path, max_pixels=self.max_pixels, at_least=self.encoder.size)
+        return media.read_picture(path, max_pixels=self.max_pixels, at_least=self.encoder.at_least)
 
     def _frames(self, path: Path, frames: int) -> list[np.ndarray]:
         return media.read_frames(path, frames=frames, max_pixels=self.max_pixels)

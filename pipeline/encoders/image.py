@@ -24,6 +24,9 @@ LITE0_POINTWISE = ["_expand_conv", "_project_conv"]
 """Layers of a block that hold nearly all of its parameters; there is no attention for LoRA to adapt."""
 
 
+PREPROCESSING_VERSION = 1
+"""Raised when reading or preprocessing changes its pixels, so that vectors kept from before are not used."""
+
 LONGEST = 8
 """Beyond this many times its shortest side, a picture is cut before it is resized."""
 
@@ -195,7 +198,7 @@ def _clip_preprocessing(where: str, processor: CLIPImageProcessorPil, size: int)
 
 def _identity(found: weights.Weights, width: int, preprocess: Preprocessing) -> dict[str, Any]:
     steps = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(preprocess).items()}
-    return found.identity | {"width": width, "preprocessing": steps}
+    return found.identity | {"width": width, "preprocessing": steps | {"version": PREPROCESSING_VERSION}}
 
 
 def augment(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -99,6 +99,21 @@ class VideoEncoder:
         return pool(vectors, mask, self.pool).numpy()
 
 
+class ClipNet(nn.Module):
+    """The picture encoder on every frame and the pooling after it, as one net that can be tuned."""
+
+    def __init__(self, encoder: VideoEncoder) -> None:
+        super().__init__()
+        self.frame = encoder.image.net
+        self.how: Pooling = encoder.pool
+
+    def forward(self, pixels: Tensor, mask: Tensor) -> Tensor:
+        """float32 [B, F, 3, S, S] and bool [B, F], true where there is a frame → float32 [B, width of the clip]."""
+        found = self.frame(pixels[mask])
+        vectors = found.new_zeros(*mask.shape, found.shape[1])
+        return pool(vectors.masked_scatter(mask.unsqueeze(-1), found), mask, self.how)
+
+
 def load(params: EmbedVideo) -> VideoEncoder:
     """Loads the encoder that params ``embed.video`` names, on the processor. Raises InputError as ``image.load``."""
     encoder = image.load(params, "embed.video")

@@ -13,8 +13,8 @@ Columns = Mapping[str, Tensor]
 class Fusion(nn.Module):
     """Vectors and opinions of the modalities → logits; an absent modality is a learned token.
 
-    A modality's *vector* is its encoder's embedding, its *opinion* the centred log-probabilities of its specialist. Both
-    are projected into one token a modality. Then
+    A modality's *vector* is its encoder's embedding, its *opinion* the centred log-probabilities of its specialist.
+    Both are projected into one token a modality. Then
 
     * ``attention``: a pre-norm transformer layer over the tokens and a summary token, so that each modality is read in
       the light of the others (cross-modal attention as in Tsai et al. 2019, with one token a modality);

@@ -1,15 +1,16 @@
-"""Trains the fusion of the specialists, and predicts with it: whole, with modalities masked, and retrained without them.
+"""Trains the fusion of the specialists; predicts with it whole, with modalities masked, and retrained without them.
 
-The specialists are frozen. Training rows come with out-of-fold opinions; validation and test rows with those of the final
-specialists, which saw neither.
+The specialists are frozen. Training rows come with out-of-fold opinions; validation and test rows with those of the
+final specialists, which saw neither. In a corpus of one modality there is nothing to fuse, and its specialist's
+predictions are the fusion's.
 
 Reads:  data/split/posts.parquet, data/embeddings/posts/*.parquet, models/train_{text,image,video}/.
 Writes: models/fuse/, metrics/fuse.json, plots/fuse/.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from pipeline.params import Fuse, Params
 from pipeline.schemas import FINAL, MODALITIES, Modality
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import read_description, write_model
-from pipeline.training.loop import Fit, Plan, fit, one_thread, predict
+from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
 
@@ -72,18 +73,12 @@ def run(params: Params, layout: Layout) -> None:
     train, val, held_out = (np.flatnonzero(split == part) for part in ("train", "val", "test"))
     scored = np.concatenate([val, held_out])
     everything = corpus.modalities
-    subsets = subsets_of(everything)
-
-    device = pick(params.device)
-    logits: dict[str, np.ndarray] = {}
-    with one_thread():
-        net, went = _fit(corpus, everything, train, val, params)
-        for subset in subsets:
-            rows = corpus.rows(scored, params.fuse.batch, subset)
-            logits[f"masked:{'_'.join(subset)}"] = predict(net, rows, device)
-            part = net if subset == everything else _fit(corpus, subset, train, val, params)[0]
-            logits[f"retrained:{'_'.join(subset)}"] = predict(part, rows, device)
-    logits = {"fusion": logits[f"masked:{'_'.join(everything)}"], **logits}
+    if len(everything) == 1:
+        net, went = None, None
+        alone = corpus.opinions[everything[0]].numpy()[scored]
+        logits = dict.fromkeys(("fusion", f"masked:{everything[0]}", f"retrained:{everything[0]}"), alone)
+    else:
+        net, went, logits = _fit_all(corpus, train, val, scored, params)
 
     val_logits, val_codes = logits["fusion"][: len(val)], corpus.codes.numpy()[val]
     temperature = calibration.fit_temperature(val_logits, val_codes)
@@ -97,15 +92,33 @@ def run(params: Params, layout: Layout) -> None:
             "stage": "fuse",
             "labels": list(corpus.labels),
             "modalities": list(everything),
-            "net": {"widths": _widths(corpus, everything), "classes": len(corpus.labels), **_shape(params.fuse)},
+            "net": net
+            and {"widths": _widths(corpus, everything), "classes": len(corpus.labels), **_shape(params.fuse)},
             "seed": params.seed,
-            "best_epoch": went.best_epoch,
+            "best_epoch": went.best_epoch if went else None,
             "temperature": temperature,
             "fitted": {"rows": len(train) + len(val), "digest": digest},
             "parents": [f"train_{name}" for name in everything],
         }
         write_model(folder, net, description)
     _report(corpus, logits, val, went, temperature, layout)
+
+
+def _fit_all(
+    corpus: Corpus, train: np.ndarray, val: np.ndarray, scored: np.ndarray, params: Params
+) -> tuple[Fusion, Fit, dict[str, np.ndarray]]:
+    """The fusion, how it went, and variant → logits for the scored rows."""
+    device = pick(params.device)
+    everything = corpus.modalities
+    logits: dict[str, np.ndarray] = {}
+    with one_thread():
+        net, went = _fit(corpus, everything, train, val, params)
+        for subset in subsets_of(everything):
+            rows = corpus.rows(scored, params.fuse.batch, subset)
+            logits[f"masked:{'_'.join(subset)}"] = predict(net, rows, device)
+            part = net if subset == everything else _fit(corpus, subset, train, val, params)[0]
+            logits[f"retrained:{'_'.join(subset)}"] = predict(part, rows, device)
+    return net, went, {"fusion": logits[f"masked:{'_'.join(everything)}"], **logits}
 
 
 def subsets_of(modalities: Subset) -> list[Subset]:
@@ -131,22 +144,24 @@ def _read(params: Params, layout: Layout) -> Corpus:
         opinions[name] = torch.from_numpy(_opinions(layout, stage, posts, embeddings.present, len(labels)))
     if not vectors:
         raise InputError("no modality has a trained specialist: too few posts, or no readable text, picture or clip")
-    modalities = tuple(name for name in MODALITIES if name in vectors)
+    modalities: Subset = tuple(name for name in MODALITIES if name in vectors)
     return Corpus(posts, labels, modalities, vectors, opinions, present, torch.from_numpy(codes_of(posts, labels)))
 
 
 def _opinions(layout: Layout, stage: str, posts: pd.DataFrame, present: np.ndarray, classes: int) -> np.ndarray:
     """Centred log-probabilities of a specialist for every post that has its modality, zeros for the others."""
     predictions = artifacts.read_predictions(layout.predictions(stage), classes)
-    wanted = posts.loc[present, "sample_id"].to_numpy()
-    if not np.array_equal(predictions.rows["sample_id"].to_numpy(), wanted):
-        raise InputError(f"{layout.predictions(stage)}: rows differ from the embeddings; run `dvc repro {stage}`")
-    out_of_fold = predictions.rows["fold"].to_numpy() != FINAL
-    if not np.array_equal(out_of_fold, posts.loc[present, "split"].to_numpy() == "train"):
+    rows = predictions.rows
+    if not ((rows["fold"] == FINAL) == (rows["split"] != "train")).all():
         raise InputError(f"{layout.predictions(stage)}: training rows are not out of fold; run `dvc repro {stage}`")
+    at = pd.Index(posts["sample_id"]).get_indexer(pd.Index(rows["sample_id"]))
+    missing = present & (posts["split"] != "train").to_numpy()
+    missing[at] = False
+    if (at < 0).any() or missing.any():
+        raise InputError(f"{layout.predictions(stage)}: rows differ from the embeddings; run `dvc repro {stage}`")
     opinions = np.zeros((len(posts), classes), dtype=np.float32)
     log_p = emotion.log_probabilities(predictions.logits)
-    opinions[present] = log_p - log_p.mean(axis=1, keepdims=True)
+    opinions[at] = log_p - log_p.mean(axis=1, keepdims=True)
     return opinions
 
 
@@ -154,7 +169,7 @@ def _widths(corpus: Corpus, subset: Subset) -> dict[str, int]:
     return {name: corpus.vectors[name].shape[1] for name in subset}
 
 
-def _shape(block: Fuse) -> dict[str, object]:
+def _shape(block: Fuse) -> dict[str, Any]:
     return block.model_dump(include={"strategy", "width", "heads", "hidden", "dropout", "modality_dropout"})
 
 
@@ -187,7 +202,7 @@ def _fitted(posts: pd.DataFrame, train: np.ndarray, val: np.ndarray) -> pd.DataF
 
 
 def _report(
-    corpus: Corpus, logits: dict[str, np.ndarray], val: np.ndarray, went: Fit, temperature: float, layout: Layout
+    corpus: Corpus, logits: dict[str, np.ndarray], val: np.ndarray, went: Fit | None, temperature: float, layout: Layout
 ) -> None:
     """Scores validation rows; the test rows are left to `evaluate`."""
     codes = corpus.codes.numpy()[val]
@@ -199,20 +214,22 @@ def _report(
             score = emotion.macro_f1(codes, values.argmax(axis=1), len(corpus.labels))
             subsets.setdefault(subset, {})[kind] = score
     metrics = {
-        "best_epoch": went.best_epoch,
         "temperature": temperature,
         "val": {**emotion.report(of_val["fusion"], codes, corpus.labels, temperature), "subsets": subsets},
     }
+    if went is not None:
+        metrics["best_epoch"] = went.best_epoch
     artifacts.write_json(layout.metrics("fuse"), {"posts": metrics})
 
     predicted = of_val["fusion"].argmax(axis=1)
-    names: Sequence[str] = np.array(corpus.labels, dtype=object)
-    history = pd.DataFrame(went.history)
+    names = np.array(corpus.labels, dtype=object)
+    history = pd.DataFrame(went.history if went else [], columns=HISTORY)
     with artifacts.replacing_folder(layout.plots("fuse")) as plots:
         artifacts.write_csv(plots / "history.csv", history)
         artifacts.write_csv(
             plots / "confusion.csv", pd.DataFrame({"actual": names[codes], "predicted": names[predicted]})
         )
-        figures.history(plots / "history.png", history.assign(fold=FINAL), "fusion")
+        if went is not None:
+            figures.history(plots / "history.png", history.assign(fold=FINAL), "fusion")
         matrix = emotion.confusion(codes, predicted, len(corpus.labels))
         figures.confusion(plots / "confusion.png", matrix, corpus.labels, "fusion, validation")

@@ -1,10 +1,11 @@
 """The one implementation behind `train_text`, `train_image` and `train_video`.
 
 A specialist sees only the posts that have its modality. It is fitted once on all their training rows (fold ``final``,
-which predicts validation and test rows) and once for each fold with that fold left out (which predicts the fold), so that
-`fuse` never learns from a prediction that a model made for a row of its own training.
+which predicts validation and test rows) and once for each fold with that fold left out (which predicts the fold), so
+that `fuse` never learns from a prediction that a model made for a row of its own training.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +31,7 @@ from pipeline.params import Params
 from pipeline.schemas import FINAL, Modality
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import resume_state, write_model
-from pipeline.training.loop import Fit, Plan, fit, one_thread, predict
+from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows, TensorRows
 
@@ -39,7 +40,10 @@ MEDIA_COLUMN: dict[Modality, str] = {"text": "text", "image": "image_path", "vid
 
 @dataclass(frozen=True)
 class Corpus:
-    """The posts that have the modality: N rows, their vectors [N, width] and their classes [N]."""
+    """The posts that have the modality: N rows, their vectors [N, width] and their classes [N].
+
+    ``alone`` says that no post of the corpus has another modality.
+    """
 
     modality: Modality
     posts: pd.DataFrame
@@ -47,6 +51,7 @@ class Corpus:
     vectors: np.ndarray
     codes: torch.Tensor
     labels: tuple[str, ...]
+    alone: bool
 
     def part(self, split: str) -> np.ndarray:
         return np.flatnonzero(self.posts["split"] == split)
@@ -64,28 +69,27 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
         return
 
     tune = _mode(block, modality, len(rows), params.device)
-    wanted = block.folds if tune == "head" else block.tuned.folds
-    groups, codes = corpus.posts["group_id"].to_numpy()[rows], corpus.codes.numpy()[rows]
-    fold_of = grouped_folds(groups, codes, wanted, np.random.default_rng(params.seed))
     fit_one = partial(_fit_head if tune == "head" else _fit_tuned, corpus, params, layout, tune=tune)
-
     outcome: dict[str, Fit] = {}
     logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
     made_by = np.full(len(corpus.posts), FINAL, dtype=object)
     fitted: list[pd.DataFrame] = []
-    for number in range(int(fold_of.max()) + 1):
-        fold, held_out = f"fold-{number}", rows[fold_of == number]
-        _, outcome[fold], logits[held_out] = fit_one(rows[fold_of != number], val, held_out, fold)
+    for number, (kept, held_out) in enumerate(_folds(corpus, rows, tune, params)):
+        fold = f"fold-{number}"
+        _, outcome[fold], logits[held_out] = fit_one(kept, val, held_out, fold)
         made_by[held_out] = fold
-        fitted.append(_fitted(corpus.posts, fold, rows[fold_of != number], val))
+        fitted.append(_fitted(corpus.posts, fold, kept, val))
     unseen = np.flatnonzero(corpus.posts["split"] != "train")
     net, outcome[FINAL], logits[unseen] = fit_one(rows, val, unseen, FINAL)
     fitted.append(_fitted(corpus.posts, FINAL, rows, val))
 
+    predicted = np.arange(len(corpus.posts)) if len(outcome) > 1 else unseen
     keys = corpus.posts[["sample_id", "split"]].assign(fold=made_by, variant="specialist")
     with artifacts.replacing_folder(layout.model(stage)) as folder:
         digest = artifacts.write_fitted(folder / "fitted.parquet", pd.concat(fitted))
-        artifacts.write_predictions(folder / "predictions.parquet", Predictions(keys, logits))
+        artifacts.write_predictions(
+            folder / "predictions.parquet", Predictions(keys.iloc[predicted], logits[predicted])
+        )
         description = {
             "stage": stage,
             "tune": tune,
@@ -113,8 +117,15 @@ def _read(modality: Modality, params: Params, layout: Layout) -> Corpus:
     labels = labels_of(posts, params.posts.labels)
     present = embeddings.present
     codes = torch.from_numpy(codes_of(posts, labels)[present])
+    others = [column for name, column in MEDIA_COLUMN.items() if name != modality]
     return Corpus(
-        modality, posts.loc[present].reset_index(drop=True), embeddings, embeddings.vectors[present], codes, labels
+        modality,
+        posts.loc[present].reset_index(drop=True),
+        embeddings,
+        embeddings.vectors[present],
+        codes,
+        labels,
+        alone=not posts[others].notna().to_numpy().any(),
     )
 
 
@@ -134,6 +145,20 @@ def _mode(block: parameters.Specialist, modality: Modality, rows: int, device: s
         return block.tune
     bearable = modality == "text" or pick(device).type != "cpu"
     return "full" if rows >= block.auto_rows and bearable else "head"
+
+
+def _folds(corpus: Corpus, rows: np.ndarray, tune: str, params: Params) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(kept, held out) training rows of each cross-fitted model.
+
+    None where no other modality is there: nothing will be fused, so out-of-fold features would be trained for nobody.
+    """
+    if corpus.alone:
+        return []
+    block = params.specialist(corpus.modality)
+    groups, labels = corpus.posts["group_id"].iloc[rows].tolist(), corpus.codes.numpy()[rows].tolist()
+    wanted = block.folds if tune == "head" else block.tuned.folds
+    fold_of = grouped_folds(groups, labels, wanted, np.random.default_rng(params.seed))
+    return [(rows[fold_of != number], rows[fold_of == number]) for number in range(int(fold_of.max()) + 1)]
 
 
 def _fitted(posts: pd.DataFrame, fold: str, train: np.ndarray, val: np.ndarray) -> pd.DataFrame:
@@ -203,9 +228,9 @@ def _fit_tuned(
     block = params.specialist(corpus.modality)
     tuned = block.tuned
     torch.manual_seed(params.seed)
-    encoder, make_rows = _raw(corpus, params, layout)
+    encoder, targets, make_rows = _raw(corpus, params, layout)
     classifier = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
-    net = TunedSpecialist(_lora(encoder, tuned.lora_rank) if tune == "lora" else encoder.net, classifier)
+    net = TunedSpecialist(_lora(encoder, targets, tuned.lora_rank) if tune == "lora" else encoder, classifier)
     device = pick(params.device)
     identity = {
         "stage": f"train_{corpus.modality}",
@@ -241,25 +266,29 @@ def _fit_tuned(
     return net, went, predict(net, make_rows(unseen), device)
 
 
-def _raw(corpus: Corpus, params: Params, layout: Layout):
-    """A fresh encoder, and a function from row numbers to rows of raw inputs for it."""
+def _raw(corpus: Corpus, params: Params, layout: Layout) -> tuple[nn.Module, list[str], Callable[[np.ndarray], Rows]]:
+    """A fresh encoder that can learn, its targets for LoRA, and a function from row numbers to raw inputs for it."""
     block = params.specialist(corpus.modality)
     inputs = corpus.posts[MEDIA_COLUMN[corpus.modality]].to_numpy()
     if corpus.modality == "text":
-        encoder = text.load(params.embed.text)
+        texts = text.load(params.embed.text)
+        return (
+            texts.net,
+            texts.lora_targets,
+            lambda at: TokenRows(texts, inputs[at].tolist(), corpus.codes[at], block.tuned.batch),
+        )
 
-        def texts(at: np.ndarray) -> Rows:
-            return TokenRows(encoder, inputs[at].tolist(), corpus.codes[at], block.tuned.batch)
-
-        return encoder, texts
-
-    encoder = image.load(params.embed.image) if corpus.modality == "image" else video.load(params.embed.video)
-    frames = params.embed.video.frames if corpus.modality == "video" else None
     folder = layout.root / params.posts.media
+    if corpus.modality == "image":
+        pictures, frames = image.load(params.embed.image), None
+        net = pictures.net
+    else:
+        clips, frames = video.load(params.embed.video), params.embed.video.frames
+        pictures, net = clips.image, video.ClipNet(clips)
 
     def media(at: np.ndarray) -> Rows:
         return MediaRows(
-            encoder,
+            pictures,
             [folder / path for path in inputs[at]],
             corpus.codes[at],
             block.tuned.batch,
@@ -269,17 +298,17 @@ def _raw(corpus: Corpus, params: Params, layout: Layout):
             workers=params.embed.workers,
         )
 
-    return encoder, media
+    return net, pictures.lora_targets, media
 
 
-def _lora(encoder: Any, rank: int) -> nn.Module:
+def _lora(encoder: nn.Module, targets: list[str], rank: int) -> nn.Module:
     """The encoder frozen but for low-rank updates (Hu et al. 2022, "LoRA") of its attention, or of its convolutions."""
     try:
         import peft
     except ModuleNotFoundError:
         raise InputError("tune: lora needs the package peft; `pip install emocare-pipeline[lora]`") from None
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=encoder.lora_targets)
-    return peft.get_peft_model(encoder.net, config)
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
+    return peft.get_peft_model(encoder, config)  # pyright: ignore[reportArgumentType] - it takes any module
 
 
 def _precision(wanted: str, device: torch.device) -> str:
@@ -293,7 +322,9 @@ def _precision(wanted: str, device: torch.device) -> str:
 def _report(stage: str, corpus: Corpus, logits: np.ndarray, tune: str, outcome: dict[str, Fit], layout: Layout) -> None:
     """Scores out-of-fold and validation rows; the test rows are left to `evaluate`."""
     codes = corpus.codes.numpy()
-    scored = {"val": corpus.part("val"), "out_of_fold": corpus.part("train")}
+    scored = {"val": corpus.part("val")}
+    if len(outcome) > 1:
+        scored["out_of_fold"] = corpus.part("train")
     metrics: dict[str, Any] = {
         "tune": tune,
         "train_rows": len(corpus.part("train")),
@@ -339,6 +370,5 @@ def _write_absent(stage: str, corpus: Corpus, why: str, layout: Layout) -> None:
         write_model(folder, None, description)
     artifacts.write_json(layout.metrics(stage), {"posts": {"train_rows": 0, "warnings": why}})
     with artifacts.replacing_folder(layout.plots(stage)) as plots:
-        columns = ["epoch", "train_loss", "val_loss", "val_macro_f1"]
-        artifacts.write_csv(plots / "history.csv", pd.DataFrame(columns=columns))
+        artifacts.write_csv(plots / "history.csv", pd.DataFrame(columns=HISTORY))
         artifacts.write_csv(plots / "confusion.csv", pd.DataFrame(columns=["actual", "predicted"]))

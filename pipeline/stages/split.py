@@ -93,8 +93,9 @@ def _assign(
         return rows, _refusals(rows.iloc[:0], {}), "made by shares, groups whole"
 
     crossing = splits.crossing_rows(rows["group_id"].tolist(), rows["split"].tolist())
-    protected = rows.loc[~crossing].drop_duplicates("group_id").set_index("group_id")["id"]
-    refused = _refusals(rows.loc[crossing], protected.to_dict())
+    protected = rows.loc[~crossing].drop_duplicates("group_id")
+    twin = dict(zip(protected["group_id"], protected["id"], strict=True))
+    refused = _refusals(rows.loc[crossing], twin)
     rows, strata = rows.loc[~crossing].reset_index(drop=True), strata.loc[~crossing].reset_index(drop=True)
     how = "given"
     if "test" not in set(rows["split"]):
@@ -138,7 +139,7 @@ def count_rows(rows: pd.DataFrame) -> pd.DataFrame:
         table = pd.crosstab(rows["split"], names).reindex(
             [part for part in schemas.SPLITS if part in set(rows["split"])]
         )
-        long = table.stack().rename("rows").rename_axis(["split", "name"]).reset_index()
+        long = table.stack().rename_axis(["split", "name"]).reset_index(name="rows")
         parts.append(long.assign(kind=kind)[["split", "kind", "name", "rows"]])
     return pd.concat(parts, ignore_index=True)
 

@@ -25,6 +25,9 @@ from pipeline.training.rows import Rows
 SAVE_EVERY_S = 60.0
 """A killed training loses at most about so much time."""
 
+HISTORY = ["epoch", "train_loss", "val_loss", "val_macro_f1"]
+"""What an epoch leaves behind."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -58,7 +61,7 @@ class Fit:
     Attributes:
         best_epoch: 1-based.
         best_score: validation score of that epoch.
-        history: one dict an epoch: ``epoch, train_loss, val_loss, val_macro_f1``.
+        history: one dict an epoch, with the keys ``HISTORY``.
     """
 
     best_epoch: int

@@ -1,6 +1,5 @@
 """What the loop trains on: rows that can be put in batches and loaded; here, rows that are already tensors."""
 
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,7 +38,7 @@ class TensorRows:
 
     workers = 0
 
-    def __init__(self, inputs: tuple[Tensor | Mapping[str, Tensor], ...], labels: Tensor, batch: int) -> None:
+    def __init__(self, inputs: tuple[Any, ...], labels: Tensor, batch: int) -> None:
         self.inputs = inputs
         self.labels = labels
         self.batch = batch

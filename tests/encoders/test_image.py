@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,8 @@ def test_clip_vectors_equal_get_image_features(clip: image.ImageEncoder, clip_fo
     processor, model = CLIPImageProcessorPil.from_pretrained(clip_folder), CLIPModel.from_pretrained(clip_folder).eval()
     with torch.no_grad():
         inputs = processor(images=[Image.fromarray(picture) for picture in pictures], return_tensors="pt")
-        expected = model.get_image_features(**inputs).pooler_output.numpy()
+        features: Any = model.get_image_features(**inputs)
+    expected = features.pooler_output.numpy()
     found = clip.encode(np.stack([clip.preprocess(picture) for picture in pictures]), CPU)
     assert clip.width == found.shape[1] == tiny.CLIP_WIDTH
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -28,7 +28,7 @@ def test_no_more_than_depth_items_are_drawn() -> None:
     next(results)
     # One handed over, three under way.
     assert len(drawn) == 4
-    results.close()
+    del results
     assert len(drawn) == 4
 
 

@@ -73,7 +73,7 @@ def test_collate_pads_on_the_right(encoder: text.TextEncoder) -> None:
 
 def test_net_is_differentiable_and_padding_gets_no_gradient(encoder: text.TextEncoder) -> None:
     batch = encoder.collate(encoder.tokenize(["sad", "i am so happy"]))
-    embedding = encoder.net.get_submodule("model.embeddings.word_embeddings").weight
+    embedding = encoder.net.get_parameter("model.embeddings.word_embeddings.weight")
     encoder.net(**batch).sum().backward()
     assert embedding.grad is not None
     assert embedding.grad[tiny.VOCABULARY.index("happy")].abs().sum() > 0

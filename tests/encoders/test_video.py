@@ -59,8 +59,8 @@ def test_net_equals_encode_whatever_lies_in_the_padding(folder: Path) -> None:
 
 def test_identity_follows_frames_and_pooling(folder: Path) -> None:
     identities = [
-        video.load(EmbedVideo(encoder=str(folder), frames=frames, pool=how)).identity
-        for frames, how in ((8, "mean"), (4, "mean"), (8, "mean_std"))
+        video.load(params.model_copy(update={"encoder": str(folder)})).identity
+        for params in (EmbedVideo(pool="mean"), EmbedVideo(pool="mean", frames=4), EmbedVideo(pool="mean_std"))
     ]
     assert len({str(identity) for identity in identities}) == 3
     assert [identity["width"] for identity in identities] == [12, 12, 24]

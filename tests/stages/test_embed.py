@@ -1,0 +1,276 @@
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from pipeline import artifacts, media, schemas
+from pipeline.encoders import image, text, video
+from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.text import TextEncoder
+from pipeline.errors import InputError
+from pipeline.layout import Layout
+from pipeline.params import Embed, EmbedImage, EmbedText, EmbedVideo, Params, Posts
+from pipeline.stages import embed
+from tests import tiny
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Embed:
+    """Tiny encoders; batches small enough that a few rows need several."""
+    words, clip = tiny.distilbert(tmp_path_factory.mktemp("words")), tiny.clip(tmp_path_factory.mktemp("clip"))
+    return Embed(
+        text=EmbedText(encoder=str(words), batch_tokens=64),
+        image=EmbedImage(encoder=str(clip), batch=2),
+        video=EmbedVideo(encoder=str(clip), batch=4, frames=3),
+        max_bad_share=0.5,
+    )
+
+
+def params(encoders: Embed, **changes: object) -> Params:
+    return Params(device="cpu", posts=Posts(media="media"), embed=encoders.model_copy(update=changes))
+
+
+def draw(path: Path, colour: tuple[int, int, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (50, 40), colour).save(path)
+
+
+def animate(path: Path, colours: Sequence[tuple[int, int, int]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = [Image.new("RGB", (40, 40), colour) for colour in colours]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+
+
+ROWS = [
+    # id, text, picture, clip
+    ("p0", "i am so happy", "a.png", None),
+    ("p1", None, "b.png", "clips/x.png"),
+    ("p2", "   ", "copy of a.png", None),
+    ("p3", "sad", None, "clips/y.png"),
+    ("p4", "i am so happy", "broken.png", "clips/x.png"),
+    ("p5", "the dog is angry", "missing.png", None),
+    ("p6", "me rn", "c.png", None),
+]
+
+
+def project(root: Path, rows: Sequence[tuple[str, str | None, str | None, str | None]] = ROWS) -> Layout:
+    folder = root / "media"
+    draw(folder / "a.png", (200, 0, 0))
+    draw(folder / "b.png", (0, 200, 0))
+    draw(folder / "c.png", (0, 0, 200))
+    draw(folder / "copy of a.png", (200, 0, 0))
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    animate(folder / "clips" / "x.png", [(0, 0, 0), (250, 250, 250)])
+    animate(folder / "clips" / "y.png", [(9, 9, 9), (99, 99, 99), (50, 50, 50), (200, 20, 2)])
+    layout = Layout(root)
+    frame = pd.DataFrame(rows, columns=["sample_id", "text", "image_path", "video_path"])
+    frame = frame.assign(group_id=frame["sample_id"], split="train", label="Joy")
+    artifacts.write_parquet(
+        layout.table("posts"), pa.Table.from_pandas(frame, schema=schemas.POSTS_TABLE, preserve_index=False)
+    )
+    return layout
+
+
+def rows_of(layout: Layout, modality: schemas.Modality) -> pd.DataFrame:
+    rows = pq.read_table(layout.embeddings("posts", modality)).to_pylist()
+    return pd.DataFrame(rows, dtype=object).set_index("sample_id")
+
+
+def test_every_row_has_the_vector_of_its_own_content(tmp_path: Path, encoders: Embed) -> None:
+    layout = project(tmp_path)
+    embed.run(params(encoders), layout)
+    folder = tmp_path / "media"
+
+    texts = rows_of(layout, "text")
+    assert list(texts.index) == [row[0] for row in ROWS]
+    expected = text.load(encoders.text).encode(["sad"], CPU)[0]
+    np.testing.assert_allclose(texts["vector"]["p3"], expected, atol=1e-6)
+    assert texts["reason"].tolist() == [None, "none", "empty", None, None, None, None]
+
+    pictures, encoder = rows_of(layout, "image"), image.load(encoders.image)
+    pixels = encoder.preprocess(media.read_picture(folder / "b.png", max_pixels=10_000))
+    np.testing.assert_allclose(pictures["vector"]["p1"], encoder.encode(pixels[None], CPU)[0], atol=1e-5)
+    assert pictures["content"]["p1"] == media.content_digest(folder / "b.png")
+    assert pictures["reason"].tolist() == [None, None, None, "none", "truncated", "file not found", None]
+
+    clips, whole = rows_of(layout, "video"), video.load(encoders.video)
+    frames = media.read_frames(folder / "clips" / "y.png", frames=3, max_pixels=10_000)
+    expected = whole.encode([np.stack([whole.preprocess(frame) for frame in frames])], CPU)[0]
+    assert len(frames) == 3
+    np.testing.assert_allclose(clips["vector"]["p3"], expected, atol=1e-5)
+
+
+def test_absent_rows_are_zeros_without_content(tmp_path: Path, encoders: Embed) -> None:
+    layout = project(tmp_path)
+    embed.run(params(encoders), layout)
+    for modality in schemas.MODALITIES:
+        found = artifacts.read_embeddings(layout.embeddings("posts", modality))
+        assert not found.vectors[~found.present].any()
+        assert (found.vectors[found.present] != 0).any(axis=1).all()
+        assert [value is None for value in found.content] == (~found.present).tolist()
+
+
+def test_metrics_count_rows_and_reasons(tmp_path: Path, encoders: Embed) -> None:
+    layout = project(tmp_path)
+    embed.run(params(encoders), layout)
+    report = json.loads(layout.metrics("embed").read_text())
+    assert report["image"] == {
+        "rows": 7,
+        "present": 4,
+        "absent": 1,
+        "unreadable": 2,
+        "bad_share": 0.333333,
+        "reasons": {"file not found": 1, "none": 1, "truncated": 1},
+        "width": tiny.CLIP_WIDTH,
+        "encoder": Path(encoders.image.encoder).name,
+    }
+    assert report["text"]["reasons"] == {"empty": 1, "none": 1}
+    assert report["text"]["bad_share"] == 0
+    assert report["video"]["width"] == 2 * tiny.CLIP_WIDTH
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many texts and pictures each call encoded."""
+    calls: list[int] = []
+    tokens, pixels = TextEncoder.encode_tokens, ImageEncoder.encode
+
+    def encode_tokens(self: TextEncoder, batch: Sequence[list[int]], device: torch.device) -> np.ndarray:
+        calls.append(len(batch))
+        return tokens(self, batch, device)
+
+    def encode(self: ImageEncoder, batch: np.ndarray, device: torch.device) -> np.ndarray:
+        calls.append(len(batch))
+        return pixels(self, batch, device)
+
+    monkeypatch.setattr(TextEncoder, "encode_tokens", encode_tokens)
+    monkeypatch.setattr(ImageEncoder, "encode", encode)
+    return calls
+
+
+def test_one_content_is_encoded_once_and_never_again(tmp_path: Path, encoders: Embed, encoded: list[int]) -> None:
+    layout = project(tmp_path)
+    embed.run(params(encoders), layout)
+    # Four different texts, three pictures (one has a copy), two clips of two and three frames.
+    assert sum(encoded) == 4 + 3 + 2 + 3
+    first = layout.embeddings("posts", "image").read_bytes()
+    encoded.clear()
+    embed.run(params(encoders), layout)
+    assert encoded == []
+    assert layout.embeddings("posts", "image").read_bytes() == first
+    # A new post costs only itself.
+    embed.run(params(encoders), project(tmp_path / "other", [*ROWS, ("p7", "today the cat", None, None)]))
+    assert encoded == [1]
+
+
+def test_a_changed_file_is_encoded_anew(tmp_path: Path, encoders: Embed, encoded: list[int]) -> None:
+    layout = project(tmp_path)
+    embed.run(params(encoders), layout)
+    before = rows_of(layout, "image")["vector"]["p1"]
+    encoded.clear()
+    draw(tmp_path / "media" / "b.png", (7, 77, 177))
+    embed.run(params(encoders), layout)
+    assert encoded == [1]
+    assert np.abs(np.subtract(rows_of(layout, "image")["vector"]["p1"], before)).max() > 1e-3
+
+
+def test_a_killed_run_goes_on_where_it_was(
+    tmp_path: Path, encoders: Embed, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = project(tmp_path)
+    counted = ImageEncoder.encode
+
+    def dies(self: ImageEncoder, batch: np.ndarray, device: torch.device) -> np.ndarray:
+        if len(encoded) == 2:  # the texts were one batch, the first two pictures another
+            raise KeyboardInterrupt
+        return counted(self, batch, device)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageEncoder, "encode", dies)
+        with pytest.raises(KeyboardInterrupt):
+            embed.run(params(encoders), layout)
+    assert not layout.embeddings("posts", "image").exists()
+    assert encoded == [4, 2]
+    encoded.clear()
+    embed.run(params(encoders), layout)
+    assert encoded == [1, 2, 3]  # the third picture, then the clips of two and three frames
+
+
+def test_chunks_do_not_change_the_tables(tmp_path: Path, encoders: Embed, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = project(tmp_path / "whole"), project(tmp_path / "cut")
+    embed.run(params(encoders), whole)
+    monkeypatch.setattr(embed, "CHUNK", 2)
+    monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "another cache"))
+    embed.run(params(encoders), cut)
+    for modality in schemas.MODALITIES:
+        one, other = rows_of(whole, modality), rows_of(cut, modality)
+        np.testing.assert_allclose(one["vector"].tolist(), other["vector"].tolist(), atol=1e-5)
+        pd.testing.assert_frame_equal(one.drop(columns="vector"), other.drop(columns="vector"))
+    assert whole.metrics("embed").read_text() == cut.metrics("embed").read_text()
+
+
+def test_two_fresh_runs_write_the_same_bytes(tmp_path: Path, encoders: Embed, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    for name in ("one", "two"):
+        monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / f"cache {name}"))
+        layout = project(tmp_path / name)
+        embed.run(params(encoders, workers=3), layout)
+        files = [layout.metrics("embed"), *(layout.embeddings("posts", modality) for modality in schemas.MODALITIES)]
+        written.append([file.read_bytes() for file in files])
+    assert written[0] == written[1]
+
+
+def test_too_many_unreadable_files_end_the_stage_in_one_line(tmp_path: Path, encoders: Embed) -> None:
+    layout = project(tmp_path)
+    with pytest.raises(InputError) as error:
+        embed.run(params(encoders, max_bad_share=0.3), layout)
+    assert str(error.value) == (
+        "image: 2 of 6 files (33.3%) cannot be read, more than embed.max_bad_share, 30.0%; "
+        "the first: broken.png (truncated), missing.png (file not found)"
+    )
+    folder = layout.embeddings("posts", "image").parent
+    assert [path.name for path in folder.iterdir()] == ["text.parquet"]
+    assert not layout.metrics("embed").exists()
+
+
+def test_no_path_leads_out_of_the_media_folder(tmp_path: Path, encoders: Embed) -> None:
+    draw(tmp_path / "secret.png", (1, 2, 3))
+    names = ["a.png", "../secret.png", str(tmp_path / "secret.png"), "clips/../a.png"]
+    if os.name == "posix":
+        names.append("link.png")
+    layout = project(tmp_path, [(f"p{at}", None, name, None) for at, name in enumerate(names)])
+    if os.name == "posix":
+        (tmp_path / "media" / "link.png").symlink_to(tmp_path / "secret.png")
+    embed.run(params(encoders, max_bad_share=1.0), layout)
+    outside = "path leads out of posts.media"
+    assert rows_of(layout, "image")["reason"].tolist() == [None, outside, outside, None, outside][: len(names)]
+
+
+def test_modalities_that_are_wholly_absent_have_their_width(tmp_path: Path, encoders: Embed) -> None:
+    layout = project(tmp_path, [("p0", "sad", None, None), ("p1", "me rn", None, None)])
+    embed.run(params(encoders, max_bad_share=0.0), layout)
+    found = artifacts.read_embeddings(layout.embeddings("posts", "video"))
+    assert found.vectors.shape == (2, 2 * tiny.CLIP_WIDTH)
+    assert not found.present.any()
+    assert found.encoder["frames"] == 3
+
+
+def test_oversized_pictures_are_absent(tmp_path: Path, encoders: Embed) -> None:
+    layout = project(tmp_path, [("p0", None, "large.png", None), ("p1", None, "a.png", None)])
+    Image.new("RGB", (300, 300)).save(tmp_path / "media" / "large.png")
+    embed.run(params(encoders, max_pixels=65_536), layout)
+    assert rows_of(layout, "image")["reason"].tolist() == [
+        "too large: 300x300 px, at most 65536 pixels are allowed",
+        None,
+    ]
+    assert json.loads(layout.metrics("embed").read_text())["image"]["reasons"] == {"too large": 1}
