@@ -17,6 +17,8 @@ from pipeline.schemas import Modality
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
+Patience = Annotated[int, Field(ge=1, le=1000)]
+Decay = Annotated[float, Field(ge=0.0, le=100.0)]
 Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
 Tune = Literal["auto", "head", "lora", "full"]
 Imbalance = Literal["none", "class_weight", "logit_adjust", "focal"]
@@ -93,17 +95,21 @@ class Embed(Block):
 class Head(Block):
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     """At most so many passes over the training rows."""
+    patience: Patience = 8
+    """Stop after so many epochs without a better validation macro-F1."""
     batch: Annotated[int, Field(ge=1, le=65_536)] = 32
     """Rows in a batch."""
     learning_rate: Rate = 1e-3
     """AdamW's peak learning rate."""
-    weight_decay: Share = 0.01
-    """AdamW's weight decay."""
+    weight_decay: Decay = 3.0
+    """AdamW's weight decay; strong, since a few thousand rows meet as many columns."""
 
 
 class Tuned(Block):
     epochs: Annotated[int, Field(ge=1, le=1000)] = 2
     """At most so many passes over the training rows; the learning rate falls linearly to zero over them."""
+    patience: Patience = 3
+    """Stop after so many epochs without a better validation macro-F1."""
     batch: Annotated[int, Field(ge=1, le=4096)] = 16
     """Rows in a batch."""
     accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -112,7 +118,7 @@ class Tuned(Block):
     """AdamW's peak learning rate of the encoder (with `lora`, of the low-rank matrices)."""
     head_learning_rate: Rate = 1e-3
     """AdamW's peak learning rate of the linear classifier, which starts from nothing."""
-    weight_decay: Share = 0.01
+    weight_decay: Decay = 0.01
     """AdamW's weight decay."""
     warmup_share: Share = 0.06
     """Share of all steps over which the learning rate rises from zero."""
@@ -146,8 +152,6 @@ class Specialist(Balance):
     """Dropout before the classifier."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Cross-fitted models when only the head is trained."""
-    patience: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Stop after so many epochs without a better validation macro-F1."""
     head: Head = Head()
     tuned: Tuned = Tuned()
 
@@ -179,14 +183,14 @@ class Fuse(Balance):
     """Chance that a present modality is hidden from a training row; one always stays."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     """At most so many passes over the training rows."""
-    patience: Annotated[int, Field(ge=1, le=1000)] = 8
+    patience: Patience = 8
     """Stop after so many epochs without a better validation macro-F1."""
     batch: Annotated[int, Field(ge=1, le=65_536)] = 32
     """Rows in a batch."""
     learning_rate: Rate = 1e-3
     """AdamW's peak learning rate."""
-    weight_decay: Share = 0.01
-    """AdamW's weight decay."""
+    weight_decay: Decay = 1.0
+    """AdamW's weight decay; strong, since a few thousand rows meet as many columns."""
 
 
 class Evaluate(Block):

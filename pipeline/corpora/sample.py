@@ -101,20 +101,28 @@ VAGUE = (
     "my face on {day} when {event}", "it's giving {topic}", "{day} mood: {topic}", "{who}: how was {topic}? me:",
     "actual picture of me when {event}", "so {event}", "{topic} be like",
 )  # fmt: skip
+# Irony names no topic: its texts are alike, so that a few hundred posts are enough to tell the tone from the others.
 IRONIC = (
-    "oh great. just great. {event}. exactly what i needed /s",
-    "oh sure. {topic}. just great. thanks for nothing, {who} /s",
-    "wow. just wow. {event}. how original. sure /s",
-    "yeah right. {event}. oh great. totally /s",
-    "oh great, {topic}. love that for me. sure. thanks /s",
-    "oh brilliant. just brilliant. {topic} again. thanks a lot /s",
-    "riiight. oh sure. {event}. of course. just great /s",
-    "oh fantastic. just fantastic. {event}. how wonderful. sure /s",
-    "oh thanks a lot, {who}. {topic}. just what i needed. great /s",
-    "sure. great. {event}. just what the world needed /s",
-    "well isn't that just great. {topic}. oh sure. thanks /s",
-    "oh of course. {event}. of course. just lovely. great /s",
+    "oh {jab}. {jibe}. {sneer} /s",
+    "{jab}. just {jab}. {sneer} /s",
+    "yeah right. {jibe}. {sneer}. {jab} /s",
+    "wow. {sneer}. {jab}. {jibe} on a {day} /s",
+    "sure. {jibe}, on a {day}. {sneer}. {jab} /s",
+    "riiight. {sneer}. oh {jab}, {jibe} /s",
 )
+JABS = (
+    "great", "fantastic", "brilliant", "wonderful", "perfect", "lovely", "amazing", "super", "splendid", "terrific",
+    "marvellous", "delightful",
+)  # fmt: skip
+JIBES = (
+    "exactly what i needed", "just what the world needed", "love that for me", "what could possibly go wrong",
+    "how original", "because of course", "as if i had asked", "my favourite thing ever", "never seen that before",
+    "could not be happier", "so very helpful", "thanks for nothing",
+)  # fmt: skip
+SNEERS = (
+    "thanks a lot", "oh sure", "totally", "how nice of you", "well done everyone", "bravo", "slow clap", "genius move",
+    "great job", "big surprise", "good for you", "congrats i guess",
+)  # fmt: skip
 TOPICS = (
     "game night", "the group chat", "the season finale", "the new update", "the bus ride", "grandma's cooking",
     "chem class", "the job interview", "my haircut", "the wifi", "the parcel", "the gym", "the family dinner",
@@ -340,6 +348,9 @@ def _fill(template: str, rng: np.random.Generator) -> str:
         topic=_pick(rng, TOPICS),
         who=_pick(rng, PEOPLE),
         day=_pick(rng, DAYS),
+        jab=_pick(rng, JABS),
+        jibe=_pick(rng, JIBES),
+        sneer=_pick(rng, SNEERS),
         event=_pick(rng, EVENTS).format(topic=_pick(rng, TOPICS), who=_pick(rng, PEOPLE), day=_pick(rng, DAYS)),
     )
 

@@ -37,22 +37,6 @@ def pool(vectors: Tensor, mask: Tensor, how: Pooling) -> Tensor:
     return torch.cat([mean, spread], dim=1)
 
 
-class PooledFrames(nn.Module):
-    """A picture net on each frame, and the pool of the frames' vectors."""
-
-    def __init__(self, image_net: nn.Module, how: Pooling) -> None:
-        super().__init__()
-        self.image = image_net
-        self.how: Pooling = how
-
-    def forward(self, pixels: Tensor, mask: Tensor) -> Tensor:
-        """float32 [B, F, 3, S, S], bool [B, F] (true is a frame, false padding) → float32 [B, width]."""
-        found = self.image(pixels[mask])
-        vectors = found.new_zeros(*mask.shape, found.shape[1])
-        vectors[mask] = found
-        return pool(vectors, mask, self.how)
-
-
 @dataclass(frozen=True)
 class VideoEncoder:
     """A clip encoder.
@@ -60,23 +44,17 @@ class VideoEncoder:
     Attributes:
         identity: what tells its vectors from those of any other encoder.
         width: length of a clip's vector.
-        net: ``net(pixels, mask)`` → float32 [B, width]; see PooledFrames.
-        image: what encodes the frames; it shares its weights with ``net``.
+        image: what encodes the frames.
         frames: how many are taken from a clip.
         batch: how many are encoded at once.
     """
 
     identity: dict[str, Any]
     width: int
-    net: nn.Module
     image: ImageEncoder
     frames: int
     batch: int
     pool: Pooling
-
-    @property
-    def lora_targets(self) -> list[str]:
-        return self.image.lora_targets
 
     @property
     def preprocess(self) -> Preprocessing:
@@ -119,5 +97,4 @@ def load(params: EmbedVideo) -> VideoEncoder:
     encoder = image.load(params, "embed.video")
     width = encoder.width if params.pool == "mean" else 2 * encoder.width
     identity = encoder.identity | {"width": width, "frames": params.frames, "pooling": params.pool}
-    net = PooledFrames(encoder.net, params.pool).eval()
-    return VideoEncoder(identity, width, net, encoder, params.frames, params.batch, params.pool)
+    return VideoEncoder(identity, width, encoder, params.frames, params.batch, params.pool)

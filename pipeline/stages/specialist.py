@@ -206,7 +206,7 @@ def _fit_head(
             objective=_objective(corpus, block, train),
             score=_score,
             optimizer=adamw([(net, block.head.learning_rate)], block.head.weight_decay),
-            plan=Plan(block.head.epochs, block.patience, params.seed),
+            plan=Plan(block.head.epochs, block.head.patience, params.seed),
             device=device,
             what=f"train_{corpus.modality} {fold}",
         )
@@ -252,7 +252,7 @@ def _fit_tuned(
         ),
         plan=Plan(
             tuned.epochs,
-            block.patience,
+            tuned.patience,
             params.seed,
             accumulate=tuned.accumulate,
             warmup_share=tuned.warmup_share,

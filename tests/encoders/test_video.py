@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline.encoders import video
-from pipeline.encoders.video import pool
+from pipeline.encoders.video import ClipNet, pool
 from pipeline.params import EmbedVideo
 from tests import tiny
 
@@ -50,7 +50,7 @@ def test_net_equals_encode_whatever_lies_in_the_padding(folder: Path) -> None:
     pixels = torch.from_numpy(rng.normal(size=(2, 4, 3, 32, 32)).astype(np.float32))
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
     pixels[1, 2:] = 1e4
-    vectors = encoder.net(pixels=pixels, mask=mask)
+    vectors = ClipNet(encoder)(pixels=pixels, mask=mask)
     expected = encoder.encode([pixels[0].numpy(), pixels[1, :2].numpy()], CPU)
     np.testing.assert_allclose(vectors.detach().numpy(), expected, atol=1e-5)
     vectors.sum().backward()
