@@ -126,7 +126,7 @@ def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
         if row["id"] is None:
             return "no id"
         if first[row["id"]] != row["row"]:
-            return f"id already in row {first[row['id']]}"
+            return f"id already used in row {first[row['id']]}"
         if row["label"] is None:
             return "no label"
         if labels and row["label"] not in labels:

@@ -72,7 +72,7 @@ def _stop_if_too_many(refused: pd.DataFrame, total: int, share: float, path: Pat
 
 def _by_reason(refused: pd.DataFrame) -> dict[str, int]:
     """Reasons and how often; those that name a row or id are counted under what they have in common."""
-    kinds = refused["reason"].str.replace(r" (in row|as) .*", "", regex=True)
+    kinds = refused["reason"].str.replace(r",? (in row|as) .*", "", regex=True)
     return {str(reason): int(count) for reason, count in kinds.value_counts(sort=False).sort_index().items()}
 
 

@@ -45,7 +45,7 @@ def test_numbers_as_ids_and_labels_become_texts(tmp_path: Path) -> None:
     ("row", "reason"),
     [
         ({"id": ""}, "no id"),
-        ({"id": "first"}, "id already in row 1"),
+        ({"id": "first"}, "id already used in row 1"),
         ({"label": " "}, "no label"),
         ({"label": "Fear"}, "label not in posts.labels"),
         ({"text": ""}, "no text, image or video"),
