@@ -74,9 +74,11 @@ def run(params: Params, layout: Layout) -> None:
     scored = np.concatenate([val, held_out])
     everything = corpus.modalities
     if len(everything) == 1:
-        net, went = None, None
+        net: Fusion | None = None
+        went: Fit | None = None
         alone = corpus.opinions[everything[0]].numpy()[scored]
-        logits = dict.fromkeys(("fusion", f"masked:{everything[0]}", f"retrained:{everything[0]}"), alone)
+        variants = ["fusion", f"masked:{everything[0]}", f"retrained:{everything[0]}"]
+        logits: dict[str, np.ndarray] = dict.fromkeys(variants, alone)
     else:
         net, went, logits = _fit_all(corpus, train, val, scored, params)
 

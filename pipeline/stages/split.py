@@ -139,7 +139,7 @@ def count_rows(rows: pd.DataFrame) -> pd.DataFrame:
         table = pd.crosstab(rows["split"], names).reindex(
             [part for part in schemas.SPLITS if part in set(rows["split"])]
         )
-        long = table.stack().rename_axis(["split", "name"]).reset_index(name="rows")
+        long = table.melt(ignore_index=False, var_name="name", value_name="rows").reset_index()
         parts.append(long.assign(kind=kind)[["split", "kind", "name", "rows"]])
     return pd.concat(parts, ignore_index=True)
 

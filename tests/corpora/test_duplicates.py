@@ -13,7 +13,7 @@ def scene(seed: int) -> Image.Image:
     picture = Image.new("RGB", (240, 180), tuple(rng.integers(0, 256, 3).tolist()))
     draw = ImageDraw.Draw(picture)
     for _ in range(12):
-        x, y, size = rng.integers(0, 200), rng.integers(0, 140), rng.integers(20, 90)
+        x, y, size = rng.integers([0, 0, 20], [200, 140, 90]).tolist()
         draw.ellipse((x, y, x + size, y + size), fill=tuple(rng.integers(0, 256, 3).tolist()))
     return picture
 

@@ -57,12 +57,36 @@ def test_every_parameter_learns_when_modalities_come_and_go(strategy: str) -> No
 
 def test_without_what_it_learned_it_is_a_weighted_sum_of_opinions() -> None:
     net = Fusion(WIDTHS, 3, width=8, heads=2, hidden=8).eval()
-    torch.nn.init.zeros_(net.classify[-1].weight)
-    torch.nn.init.zeros_(net.classify[-1].bias)
+    last = net.classify[-1]
+    assert isinstance(last, torch.nn.Linear)
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
     vectors, opinions, present = inputs(4)
     present["text"][0] = False
     expected = sum(opinions[name] * present[name][:, None] for name in WIDTHS)
     torch.testing.assert_close(net(vectors, opinions, present), expected)
+
+
+def test_readings_are_linear_maps_of_one_vector_weighed_by_what_another_believes() -> None:
+    torch.manual_seed(0)
+    net = Fusion({"a": 4, "b": 5}, 3, width=8, heads=2, hidden=8).eval()
+    before = net(*pair())
+    torch.nn.init.normal_(net.readings["a_given_b"])
+    (vectors, opinions, present) = pair()
+    expected = before.clone()
+    for row in range(6):
+        belief = torch.softmax(opinions["b"][row], dim=0)
+        for believed in range(3):
+            reading = vectors["a"][row] @ net.readings["a_given_b"][believed]
+            expected[row] += belief[believed] * reading * present["a"][row] * present["b"][row]
+    torch.testing.assert_close(net(vectors, opinions, present), expected)
+
+
+def pair() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    torch.manual_seed(3)
+    vectors = {"a": torch.randn(6, 4), "b": torch.randn(6, 5)}
+    opinions = {name: torch.randn(6, 3) for name in vectors}
+    return vectors, opinions, {"a": torch.tensor([True] * 5 + [False]), "b": torch.tensor([False] + [True] * 5)}
 
 
 def test_attention_lets_one_modality_change_what_another_means() -> None:

@@ -46,8 +46,9 @@ def test_batch_normalisation_keeps_its_statistics_while_tuning() -> None:
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             return self.norm(pixels).mean(dim=(2, 3))
 
-    net = TunedSpecialist(Encoder(), Specialist(3, 2)).train()
-    before = {name: value.clone() for name, value in net.encoder.state_dict().items()}
+    encoder = Encoder()
+    net = TunedSpecialist(encoder, Specialist(3, 2)).train()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
     net({"pixels": torch.randn(4, 3, 5, 5) + 9}).sum().backward()
-    assert all(torch.equal(value, before[name]) for name, value in net.encoder.state_dict().items())
-    assert net.encoder.norm.weight.grad is not None
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert encoder.norm.weight.grad is not None
