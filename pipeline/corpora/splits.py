@@ -47,7 +47,16 @@ def grouped_split(
         pressure = ((filled + counts[group]) / target * (counts[group] / totals)).sum(axis=1)
         chosen[group] = int(pressure.argmin())
         filled[chosen[group]] += counts[group]
+    _leave_no_part_empty(chosen, counts[:, -1], len(parts))
     return np.array(parts, dtype=object)[chosen[member]]
+
+
+def _leave_no_part_empty(chosen: np.ndarray, sizes: np.ndarray, parts: int) -> None:
+    """With few groups each may be larger than a small part's share: such a part gets the smallest group to be spared."""
+    for part in set(range(parts)) - set(chosen.tolist()):
+        spared = [group for group in np.argsort(sizes, kind="stable") if (chosen == chosen[group]).sum() > 1]
+        if spared:
+            chosen[spared[0]] = part
 
 
 def crossing_rows(groups: Sequence[str], split: Sequence[str]) -> np.ndarray:

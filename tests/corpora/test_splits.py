@@ -43,6 +43,14 @@ def test_a_group_too_large_for_a_small_part_goes_to_training() -> None:
     assert np.mean(parts == "test") == pytest.approx(0.1, abs=0.01)
 
 
+def test_a_part_smaller_than_every_group_still_gets_one() -> None:
+    groups = [f"actor{at // 20}" for at in range(120)]
+    strata = pd.DataFrame({"label": ["a", "b"] * 60})
+    parts = grouped_split(groups, strata, {"train": 0.9, "val": 0.1}, np.random.default_rng(0))
+    assert (parts == "val").sum() == 20
+    assert grouped_split(["one"] * 4, strata.iloc[:4], SHARES, np.random.default_rng(0)).tolist() == ["train"] * 4
+
+
 def test_the_same_seed_gives_the_same_split_and_another_one_another() -> None:
     groups, strata = corpus(500, 200, 0)
     one, same, other = (grouped_split(groups, strata, SHARES, np.random.default_rng(seed)) for seed in (1, 1, 2))
