@@ -52,7 +52,7 @@ def grouped_split(
 
 
 def _leave_no_part_empty(chosen: np.ndarray, sizes: np.ndarray, parts: int) -> None:
-    """With few groups each may be larger than a small part's share: such a part gets the smallest group to be spared."""
+    """Where every group is larger than a small part's share, that part gets the smallest group to be spared."""
     for part in set(range(parts)) - set(chosen.tolist()):
         spared = [group for group in np.argsort(sizes, kind="stable") if (chosen == chosen[group]).sum() > 1]
         if spared:
