@@ -7,7 +7,6 @@ that `fuse` never learns from a prediction that a model made for a row of its ow
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,6 +56,16 @@ class Corpus:
         return np.flatnonzero(self.posts["split"] == split)
 
 
+@dataclass(frozen=True)
+class Fold:
+    """One model to fit: on the rows ``train``, stopped by ``val``, to predict ``unseen`` (positions in the corpus)."""
+
+    name: str
+    train: np.ndarray
+    val: np.ndarray
+    unseen: np.ndarray
+
+
 def train(modality: Modality, params: Params, layout: Layout) -> None:
     """Trains, cross-fits and writes the specialist of one modality."""
     stage = f"train_{modality}"
@@ -69,24 +78,23 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
         return
 
     tune = _mode(block, modality, len(rows), params.device)
-    fit_one = partial(_fit_head if tune == "head" else _fit_tuned, corpus, params, layout, tune=tune)
+    unseen = np.flatnonzero(corpus.posts["split"] != "train")
+    folds = [*_folds(corpus, rows, val, tune, params), Fold(FINAL, rows, val, unseen)]
     outcome: dict[str, Fit] = {}
     logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
     made_by = np.full(len(corpus.posts), FINAL, dtype=object)
-    fitted: list[pd.DataFrame] = []
-    for number, (kept, held_out) in enumerate(_folds(corpus, rows, tune, params)):
-        fold = f"fold-{number}"
-        _, outcome[fold], logits[held_out] = fit_one(kept, val, held_out, fold)
-        made_by[held_out] = fold
-        fitted.append(_fitted(corpus.posts, fold, kept, val))
-    unseen = np.flatnonzero(corpus.posts["split"] != "train")
-    net, outcome[FINAL], logits[unseen] = fit_one(rows, val, unseen, FINAL)
-    fitted.append(_fitted(corpus.posts, FINAL, rows, val))
+    net: nn.Module | None = None
+    for fold in folds:
+        net, outcome[fold.name], logits[fold.unseen] = (
+            _fit_head(corpus, params, fold) if tune == "head" else _fit_tuned(corpus, params, fold, layout, tune)
+        )
+        made_by[fold.unseen] = fold.name
+    fitted = pd.concat([_fitted(corpus.posts, fold.name, fold.train, fold.val) for fold in folds])
 
     predicted = np.arange(len(corpus.posts)) if len(outcome) > 1 else unseen
     keys = corpus.posts[["sample_id", "split"]].assign(fold=made_by, variant="specialist")
     with artifacts.replacing_folder(layout.model(stage)) as folder:
-        digest = artifacts.write_fitted(folder / "fitted.parquet", pd.concat(fitted))
+        digest = artifacts.write_fitted(folder / "fitted.parquet", fitted)
         artifacts.write_predictions(
             folder / "predictions.parquet", Predictions(keys.iloc[predicted], logits[predicted])
         )
@@ -147,8 +155,8 @@ def _mode(block: parameters.Specialist, modality: Modality, rows: int, device: s
     return "full" if rows >= block.auto_rows and bearable else "head"
 
 
-def _folds(corpus: Corpus, rows: np.ndarray, tune: str, params: Params) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(kept, held out) training rows of each cross-fitted model.
+def _folds(corpus: Corpus, rows: np.ndarray, val: np.ndarray, tune: str, params: Params) -> list[Fold]:
+    """The cross-fitted models of the training rows.
 
     None where no other modality is there: nothing will be fused, so out-of-fold features would be trained for nobody.
     """
@@ -158,7 +166,8 @@ def _folds(corpus: Corpus, rows: np.ndarray, tune: str, params: Params) -> list[
     groups, labels = corpus.posts["group_id"].iloc[rows].tolist(), corpus.codes.numpy()[rows].tolist()
     wanted = block.folds if tune == "head" else block.tuned.folds
     fold_of = grouped_folds(groups, labels, wanted, np.random.default_rng(params.seed))
-    return [(rows[fold_of != number], rows[fold_of == number]) for number in range(int(fold_of.max()) + 1)]
+    numbers = range(int(fold_of.max()) + 1)
+    return [Fold(f"fold-{number}", rows[fold_of != number], val, rows[fold_of == number]) for number in numbers]
 
 
 def _fitted(posts: pd.DataFrame, fold: str, train: np.ndarray, val: np.ndarray) -> pd.DataFrame:
@@ -177,22 +186,12 @@ def _objective(corpus: Corpus, block: parameters.Specialist, train: np.ndarray):
     return objective(block.imbalance, counts.tolist(), power=block.imbalance_power, gamma=block.focal_gamma)
 
 
-def _fit_head(
-    corpus: Corpus,
-    params: Params,
-    layout: Layout,
-    train: np.ndarray,
-    val: np.ndarray,
-    unseen: np.ndarray,
-    fold: str,
-    *,
-    tune: str,
-) -> tuple[nn.Module, Fit, np.ndarray]:
+def _fit_head(corpus: Corpus, params: Params, fold: Fold) -> tuple[nn.Module, Fit, np.ndarray]:
     """Fits a classifier on cached vectors; returns it, how it went, and its logits for the unseen rows."""
     block = params.specialist(corpus.modality)
     torch.manual_seed(params.seed)
     net = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
-    net.standardise_like(torch.from_numpy(corpus.vectors[train]))
+    net.standardise_like(torch.from_numpy(corpus.vectors[fold.train]))
 
     def rows(at: np.ndarray) -> TensorRows:
         return TensorRows((torch.from_numpy(corpus.vectors[at]),), corpus.codes[at], block.head.batch)
@@ -201,28 +200,20 @@ def _fit_head(
     with one_thread():
         went = fit(
             net,
-            rows(train),
-            rows(val),
-            objective=_objective(corpus, block, train),
+            rows(fold.train),
+            rows(fold.val),
+            objective=_objective(corpus, block, fold.train),
             score=_score,
             optimizer=adamw([(net, block.head.learning_rate)], block.head.weight_decay),
             plan=Plan(block.head.epochs, block.head.patience, params.seed),
             device=device,
-            what=f"train_{corpus.modality} {fold}",
+            what=f"train_{corpus.modality} {fold.name}",
         )
-        return net, went, predict(net, rows(unseen), device)
+        return net, went, predict(net, rows(fold.unseen), device)
 
 
 def _fit_tuned(
-    corpus: Corpus,
-    params: Params,
-    layout: Layout,
-    train: np.ndarray,
-    val: np.ndarray,
-    unseen: np.ndarray,
-    fold: str,
-    *,
-    tune: str,
+    corpus: Corpus, params: Params, fold: Fold, layout: Layout, tune: str
 ) -> tuple[nn.Module, Fit, np.ndarray]:
     """As `_fit_head`, with the encoder learning too: all its weights, or low-rank updates of its attention."""
     block = params.specialist(corpus.modality)
@@ -238,14 +229,14 @@ def _fit_tuned(
         "encoder": corpus.embeddings.encoder,
         "seed": params.seed,
         "device": str(device),
-        "rows": artifacts.digest(corpus.posts["sample_id"].iloc[train] + corpus.posts["label"].iloc[train]),
+        "rows": artifacts.digest(corpus.posts["sample_id"].iloc[fold.train] + corpus.posts["label"].iloc[fold.train]),
         "content": artifacts.digest(corpus.embeddings.content[corpus.embeddings.present].tolist()),
     }
     went = fit(
         net,
-        make_rows(train),
-        make_rows(val),
-        objective=_objective(corpus, block, train),
+        make_rows(fold.train),
+        make_rows(fold.val),
+        objective=_objective(corpus, block, fold.train),
         score=_score,
         optimizer=adamw(
             [(net.encoder, tuned.encoder_learning_rate), (net.classifier, tuned.head_learning_rate)], tuned.weight_decay
@@ -260,10 +251,10 @@ def _fit_tuned(
             mixed_precision=_precision(tuned.mixed_precision, device),
         ),
         device=device,
-        what=f"train_{corpus.modality} {fold}",
+        what=f"train_{corpus.modality} {fold.name}",
         resume=resume_state(layout.cache, identity),
     )
-    return net, went, predict(net, make_rows(unseen), device)
+    return net, went, predict(net, make_rows(fold.unseen), device)
 
 
 def _raw(corpus: Corpus, params: Params, layout: Layout) -> tuple[nn.Module, list[str], Callable[[np.ndarray], Rows]]:

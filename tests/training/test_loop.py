@@ -165,9 +165,14 @@ def test_rows_loaded_by_threads_give_the_same_weights() -> None:
 
 def test_predictions_are_in_row_order_whatever_the_batches() -> None:
     model = nn.Linear(4, 2)
-    data = rows(33, 1, batch=8)
     shuffled = np.random.default_rng(0).permutation(33)
-    data.batches = lambda rng: [shuffled[:20], shuffled[20:]]  # type: ignore[method-assign]
+
+    class Shuffled(TensorRows):
+        def batches(self, rng: np.random.Generator | None) -> list[np.ndarray]:
+            return [shuffled[:20], shuffled[20:]]
+
+    plain = rows(33, 1)
+    data = Shuffled(plain.inputs, plain.labels, batch=8)
     inputs = data.inputs[0]
     assert isinstance(inputs, torch.Tensor)
     np.testing.assert_allclose(predict(model, data, CPU), model(inputs).detach().numpy(), atol=1e-6)
