@@ -126,6 +126,13 @@ def read_posts(path: Path) -> pd.DataFrame:
     return frame.astype(object).where(frame.notna(), None)
 
 
+def read_scored(path: Path) -> pd.DataFrame:
+    """A sample table with scores: columns of ``schemas.SCORED_TABLE``; absent cells are None, absent scores NaN."""
+    frame = read_parquet(path, schemas.SCORED_TABLE).to_pandas()
+    scores = frame["score"].astype(np.float64)
+    return frame.astype(object).where(frame.notna(), None).assign(score=scores)
+
+
 def digest(values: Iterable[str]) -> str:
     """sha256 over the sorted values, each ended by a newline: one set of ids, one digest."""
     hasher = hashlib.sha256()
@@ -258,6 +265,19 @@ def read_predictions(path: Path, classes: int) -> Predictions:
     table = read_parquet(path, schemas.predictions_table(classes))
     logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(len(table), classes)
     return Predictions(table.drop(["logits"]).to_pandas(), logits)
+
+
+def write_scores(path: Path, rows: pd.DataFrame) -> None:
+    """Writes predicted scores: the columns of ``schemas.SCORES_TABLE``."""
+    write_parquet(path, pa.Table.from_pandas(rows, schema=schemas.SCORES_TABLE, preserve_index=False))
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Raises InputError when the file is missing, has another shape, or holds a score that is not finite."""
+    rows = read_parquet(path, schemas.SCORES_TABLE).to_pandas()
+    if not np.isfinite(rows["score"]).all():
+        raise InputError(f"{path}: holds scores that are not finite; train again, with a smaller learning rate")
+    return rows
 
 
 def write_fitted(path: Path, rows: pd.DataFrame) -> str:

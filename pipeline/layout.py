@@ -6,8 +6,6 @@ from pathlib import Path
 
 import platformdirs
 
-from pipeline.schemas import Modality
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -24,6 +22,10 @@ class Layout:
         """The built-in example corpus of posts: ``manifest.csv``, ``images/``, ``videos/``."""
         return self.root / "data" / "sample" / "posts"
 
+    def sample_corpus(self, corpus: str) -> Path:
+        """The built-in ``source`` or ``target`` corpus of features."""
+        return self.root / "data" / "sample" / f"{corpus}.parquet"
+
     def table(self, corpus: str) -> Path:
         """The canonical sample table of a corpus, one row a sample."""
         return self.root / "data" / "split" / f"{corpus}.parquet"
@@ -33,7 +35,12 @@ class Layout:
         """Manifest rows that did not become samples, each with its reason."""
         return self.root / "data" / "split" / "refused.csv"
 
-    def embeddings(self, corpus: str, modality: Modality) -> Path:
+    @property
+    def folds(self) -> Path:
+        """Which target rows each fold's models learn from, choose on and are scored on."""
+        return self.root / "data" / "split" / "target_folds.parquet"
+
+    def embeddings(self, corpus: str, modality: str) -> Path:
         return self.root / "data" / "embeddings" / corpus / f"{modality}.parquet"
 
     def model(self, stage: str) -> Path:

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import InputError
-from pipeline.schemas import Modality
+from pipeline.schemas import Feature, Modality
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -37,9 +37,41 @@ class Posts(Block):
     """The classes in the order of tables and figures; empty: every label of the manifest, in alphabetical order."""
 
 
+class Source(Block):
+    corpus: str = "data/sample/source.parquet"
+    """The large corpus: features in Parquet or CSV, an MMSA pickle (.pkl), or a folder of CMU SDK .csd files."""
+    texts: str = "data/sample/source.parquet"
+    """A table with the source's own words in `text`, and scores, to tune the text encoder on; features are ignored."""
+    level: Literal["row", "group"] = "row"
+    """`group` averages the rows of a group (a video) into one."""
+
+
+class Target(Block):
+    corpus: str = "data/sample/target.parquet"
+    """The small corpus, in any form that `source.corpus` takes; rows without a score are used without one."""
+    modalities: Annotated[tuple[Feature, ...], Field(strict=False)] = ()
+    """Which of text, audio and visual to use; empty: all that the target has."""
+    level: Literal["row", "group"] = "row"
+    """`group` averages the rows of a group (a video) into one."""
+    protocol: Literal["auto", "holdout", "cross_validation"] = "auto"
+    """`auto`: holdout where the corpus gives a split, otherwise nested cross-validation by groups."""
+    folds: Annotated[int, Field(ge=2, le=50)] = 5
+    """Outer folds of the cross-validation."""
+    repeats: Annotated[int, Field(ge=1, le=50)] = 3
+    """Times the cross-validation is repeated with another partition and other seeds."""
+    val_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
+    """Share of a fold's training groups on which it stops and chooses."""
+
+
 class Sample(Block):
     posts: Annotated[int, Field(ge=40, le=1_000_000)] = 625
     """How many posts the built-in example corpus has."""
+    source_rows: Annotated[int, Field(ge=60, le=1_000_000)] = 900
+    """Rows of the built-in source corpus."""
+    target_rows: Annotated[int, Field(ge=30, le=1_000_000)] = 93
+    """Labelled rows of the built-in target corpus."""
+    unlabelled_rows: Annotated[int, Field(ge=0, le=1_000_000)] = 279
+    """Rows of the built-in target corpus that have no score."""
 
 
 class Split(Block):
@@ -50,7 +82,7 @@ class Split(Block):
     phash_distance: Annotated[int, Field(ge=0, le=8)] = 4
     """Pictures are one group if their 64-bit perceptual hashes differ in at most so many bits and thumbnails agree."""
     max_refused_share: Share = 0.05
-    """Share of manifest rows that may be refused before the stage fails."""
+    """Share of a corpus's rows that may be refused before the stage fails."""
 
 
 class EmbedText(Block):
@@ -90,6 +122,8 @@ class Embed(Block):
     """A picture or frame with more pixels is refused unread: a small file can unpack to many gigabytes."""
     max_bad_share: Share = 0.05
     """Share of a modality's files that may be unreadable before the stage fails."""
+    max_nonfinite_share: Share = 0.05
+    """A feature column with a larger share of values that are no finite numbers is dropped; fewer are filled in."""
 
 
 class Head(Block):
@@ -193,7 +227,115 @@ class Fuse(Balance):
     """AdamW's weight decay; strong, since a few thousand rows meet as many columns."""
 
 
+class TrainSource(Block):
+    width: Annotated[int, Field(ge=8, le=4096)] = 64
+    """Width of the space in which modalities meet."""
+    heads: Annotated[int, Field(ge=1, le=64)] = 4
+    """Attention heads; must divide `width`."""
+    hidden: Annotated[int, Field(ge=8, le=65_536)] = 64
+    """Hidden width of the score head."""
+    dropout: Dropout = 0.3
+    """Dropout in the projections and in the score head."""
+    modality_dropout: Dropout = 0.3
+    """Chance that a present modality is hidden from a training row; one always stays."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
+    """At most so many passes over the training rows."""
+    patience: Patience = 10
+    """Stop after so many epochs without a better validation correlation."""
+    batch: Annotated[int, Field(ge=2, le=65_536)] = 32
+    """Rows in a batch."""
+    learning_rate: Rate = 1e-3
+    """AdamW's peak learning rate."""
+    weight_decay: Decay = 1.0
+    """AdamW's weight decay; strong, since a few hundred rows meet as many columns."""
+    text: Literal["none", "lora", "full"] = "full"
+    """How the text encoder learns from `source.texts`, where those are words: not at all, low-rank, or in full."""
+    tuned: Tuned = Tuned(epochs=3)
+
+
+class OneAdapter(Block):
+    epochs: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Passes for this modality; null: `adapter.epochs`."""
+    learning_rate: Rate | None = None
+    """Peak learning rate for this modality; null: `adapter.learning_rate`."""
+
+
+class Adapter(Block):
+    match: Literal["random", "kmeans", "nearest", "ot", "coral"] = "ot"
+    """What a target row is to meet in the source's space: a random row, its cluster, the nearest row, its optimal
+    transport; or (coral) no row, but the source's mean and covariance."""
+    distance: Literal["l2", "cosine"] = "l2"
+    """The loss between an adapted row and what it is to meet."""
+    hidden: Annotated[tuple[int, ...], Field(strict=False)] = (256, 512, 1024)
+    """Widths of the adapter's hidden layers; empty: a linear map."""
+    dropout: Dropout = 0.1
+    """Dropout before each layer but the first."""
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = 40
+    """Passes over the target's training rows; 0 leaves the adapters as they are initialised."""
+    learning_rate: Rate = 1e-3
+    """AdamW's peak learning rate; falls by `plateau_factor` where the validation loss stays."""
+    weight_decay: Decay = 0.01
+    """AdamW's weight decay."""
+    batch: Annotated[int, Field(ge=2, le=65_536)] = 32
+    """Rows in a batch."""
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.7
+    """ReduceLROnPlateau's factor."""
+    plateau_patience: Patience = 5
+    """ReduceLROnPlateau's patience, in epochs."""
+    clusters: Annotated[int, Field(ge=1, le=100_000)] = 32
+    """Clusters of each corpus when `match` is `kmeans`."""
+    label_weight: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
+    """Weight of the source model's error on the target's training labels in the adapted step; 0 leaves them unused."""
+    text: OneAdapter = OneAdapter()
+    audio: OneAdapter = OneAdapter()
+    visual: OneAdapter = OneAdapter()
+
+
+class FinetuneE2e(Block):
+    first: Literal["head", "model"] = "head"
+    """What learns first, while the adapters stand still: the source model's score head, or all of the source model."""
+    first_epochs: Annotated[int, Field(ge=0, le=10_000)] = 20
+    """Passes of that first phase."""
+    first_learning_rate: Rate = 1e-3
+    """AdamW's peak learning rate of the first phase."""
+    epochs: Annotated[int, Field(ge=0, le=10_000)] = 40
+    """At most so many passes in which adapters, model and readings learn together."""
+    learning_rate: Rate = 1e-4
+    """AdamW's peak learning rate of that phase: small."""
+    patience: Patience = 10
+    """Stop a phase after so many epochs without a better validation loss."""
+    batch: Annotated[int, Field(ge=2, le=65_536)] = 32
+    """Rows in a batch; the correlation in the loss is that of a batch."""
+    weight_decay: Decay = 0.01
+    """AdamW's weight decay."""
+    loss: Literal["mixed", "ccc"] = "mixed"
+    """`mixed`: the weighted sum of MSE, MAE and 1 - Pearson's r; `ccc`: 1 - the concordance correlation."""
+    mse: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.3
+    """Weight of the mean squared error."""
+    mae: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
+    """Weight of the mean absolute error."""
+    correlation: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.3
+    """Weight of 1 - Pearson's r."""
+    pull: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.01
+    """L2-SP: weight of the squared distance of all weights to where the phase began."""
+    scale: bool = True
+    """Fit a scale and an offset of the output on training rows, against predictions that cluster."""
+    text: Literal["auto", "none", "lora", "full"] = "auto"
+    """Whether the text encoder learns too, where the target's text is words; `auto`: in full from `auto_rows` on."""
+    auto_rows: Annotated[int, Field(ge=1)] = 500
+    """`auto` tunes the text encoder from so many training rows on."""
+    tuned: Tuned = Tuned(epochs=4)
+    curve: Annotated[tuple[int, ...], Field(strict=False)] = (20, 40, 60)
+    """Numbers of labelled training groups for the learning curve with and without the source; empty: no curve."""
+    processes: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Folds that are trained side by side, each on one thread."""
+
+
 class Evaluate(Block):
+    sentiment_per: Literal["row", "group"] = "row"
+    """Whether sentiment is scored row by row, or group by group on the means of a group's rows."""
+    permutations: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
+    """Shuffles of the scores, by groups, behind each permutation p-value."""
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 2000
     """Resamples of whole groups behind each interval."""
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
@@ -210,12 +352,17 @@ class Params(Block):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where torch computes; `auto` takes an accelerator if there is one."""
     posts: Posts = Posts()
+    source: Source = Source()
+    target: Target = Target()
     sample: Sample = Sample()
     split: Split = Split()
     embed: Embed = Embed()
     train_text: TrainText = TrainText()
     train_image: TrainImage = TrainImage()
     train_video: TrainVideo = TrainVideo()
+    train_source: TrainSource = TrainSource()
+    adapter: Adapter = Adapter()
+    finetune_e2e: FinetuneE2e = FinetuneE2e()
     fuse: Fuse = Fuse()
     evaluate: Evaluate = Evaluate()
 
@@ -242,6 +389,9 @@ def load(path: Path) -> Params:
         raise InputError("\n".join(f"{path}: {_line(item)}" for item in error.errors())) from None
     if params.fuse.width % params.fuse.heads:
         raise InputError(f"{path}: fuse.heads: {params.fuse.heads} does not divide fuse.width, {params.fuse.width}")
+    if params.train_source.width % params.train_source.heads:
+        heads, width = params.train_source.heads, params.train_source.width
+        raise InputError(f"{path}: train_source.heads: {heads} does not divide train_source.width, {width}")
     if params.split.val_share + params.split.test_share > 0.8:
         raise InputError(f"{path}: split: val_share and test_share leave less than 0.2 of the rows for training")
     return params

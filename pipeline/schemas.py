@@ -5,11 +5,15 @@ from typing import Literal, get_args
 import pyarrow as pa
 
 Modality = Literal["text", "image", "video"]
+Feature = Literal["text", "audio", "visual"]
 Split = Literal["train", "val", "test"]
 Role = Literal["train", "val"]
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
+FEATURES: tuple[Feature, ...] = get_args(Feature)
 SPLITS: tuple[Split, ...] = get_args(Split)
+UNLABELLED = "unlabelled"
+"""The split of target rows without a score: adapters may meet their features, and nothing is scored on them."""
 
 FINAL = "final"
 """The ``fold`` of a model fitted on every training row; the others are ``fold-0``, ``fold-1``, …"""
@@ -26,6 +30,50 @@ POSTS_TABLE = pa.schema(
     ]
 )
 """``data/split/posts.parquet``: sorted by ``sample_id``; paths are relative to ``posts.media``, with ``/``."""
+
+SCORED_TABLE = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("group_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("given_split", pa.string()),
+        pa.field("score", pa.float64()),
+        pa.field("text", pa.string()),
+    ]
+)
+"""``data/split/{source,source_texts,target}.parquet``: sorted by ``sample_id``.
+
+``split`` is ``train | val | test | unlabelled``; a cross-validated corpus has ``train`` (and ``unlabelled``) only.
+``given_split`` is what the corpus itself said, null where it said nothing. ``score`` is null for unlabelled rows.
+"""
+
+FOLDS_TABLE = pa.schema(
+    [
+        pa.field("fold", pa.string(), nullable=False),
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+    ]
+)
+"""``data/split/target_folds.parquet``: what each fold does with the labelled target rows.
+
+Its models learn from ``train``, stop and choose on ``val``, and are scored on ``test``. Under holdout there is the one
+fold ``final``; under cross-validation ``repeat-0.fold-0``, …, and ``final``, which learns from all rows and is scored
+on none.
+"""
+
+SCORES_TABLE = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("fold", pa.string(), nullable=False),
+        pa.field("variant", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+    ]
+)
+"""``models/<stage>/predictions.parquet`` of a score: ``split`` is the row's role in the fold that predicted it.
+
+Rows with the role ``test`` were unseen by that fold's models; ``train`` and ``val`` are there to show the gap.
+"""
 
 FITTED_TABLE = pa.schema(
     [
