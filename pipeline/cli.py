@@ -1,4 +1,4 @@
-"""The table of commands: one for each stage of ``dvc.yaml``, and ``params``.
+"""The table of commands: one for each stage of ``dvc.yaml``, ``diagnose``, ``params``, ``export`` and ``predict``.
 
 Run from the project's folder. A stage is imported only when it is called, so ``--help`` answers at once.
 """
@@ -66,6 +66,9 @@ for _name, _summary in STAGES.items():
     _add_stage(_name, _summary)
 
 
+_add_stage("diagnose", "Say what is wrong with the source → target transfer: measured, what it means, what to try.")
+
+
 @app.command("params")
 def params_command() -> None:
     """Print every knob of params.yaml: its meaning, what it takes and its default."""
@@ -80,3 +83,72 @@ def params_command() -> None:
         table.add_row(key, shown, params.allowed(field), field.description)
     # Piped output keeps whole sentences on one line instead of being folded at 80 columns.
     Console(width=None if sys.stdout.isatty() else 320, markup=False, highlight=False).print(table)
+
+
+Bundle = Annotated[
+    Path | None, typer.Option(help="Use this bundle; without it, the project's models.", exists=True, file_okay=False)
+]
+
+
+@app.command("export")
+def export_command(
+    folder: Annotated[Path, typer.Argument(help="A new folder, or an older bundle, which is replaced.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write classifiers and fusion as ONNX.")] = False,
+    project: Project = Path(),
+) -> None:
+    """Put all that prediction needs into one folder: it works without the project, DVC or a network."""
+    with one_line_errors():
+        from pipeline import params
+        from pipeline.layout import Layout
+        from pipeline.serving import bundle
+
+        layout = Layout(project)
+        bundle.export(params.load(layout.params), layout, folder, onnx=onnx)
+
+
+@app.command("predict")
+def predict_command(
+    text: Annotated[str | None, typer.Option(help="The text of a post.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Its picture.", exists=True, dir_okay=False)] = None,
+    video: Annotated[Path | None, typer.Option(help="Its clip.", exists=True, dir_okay=False)] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="A table of posts: CSV, JSON Lines or Parquet.", exists=True, dir_okay=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the manifest's predictions go: .parquet or .csv.")] = None,
+    media: Annotated[
+        Path | None,
+        typer.Option(help="What the manifest's paths are relative to; otherwise its own folder.", exists=True),
+    ] = None,
+    stdin: Annotated[bool, typer.Option("--stdin", help="JSON Lines in, JSON Lines out; so is any pipe.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Also say what each word, patch and frame did.")] = False,
+    coverage: Annotated[float | None, typer.Option(help="Also give the labels that hold the truth so often.")] = None,
+    bundle: Bundle = None,
+    project: Project = Path(),
+) -> None:
+    """Predict one post, a table of posts, or JSON Lines from a pipe."""
+    one = [
+        option for option, given in {"--text": text, "--image": image, "--video": video}.items() if given is not None
+    ]
+    ways = [*one[:1], *(["--manifest"] if manifest else []), *(["--stdin"] if stdin else [])]
+    if len(ways) > 1:
+        raise typer.BadParameter(f"{ways[0]} and {ways[1]} do not go together")
+    if not ways and sys.stdin.isatty():
+        raise typer.BadParameter("give --text, --image or --video, a --manifest, or JSON Lines on standard input")
+    if (manifest is None) != (out is None):
+        raise typer.BadParameter("--manifest and --out go together")
+    if out is not None and out.suffix not in (".parquet", ".csv"):
+        raise typer.BadParameter(f"--out: {out} ends in neither .parquet nor .csv")
+    if coverage is not None and not 0 < coverage < 1:
+        raise typer.BadParameter(f"--coverage: {coverage} is not above 0 and below 1")
+    with one_line_errors():
+        from pipeline.serving import command
+        from pipeline.serving.posts import Post
+
+        using = command.predictor(bundle, project)
+        if manifest is not None and out is not None:
+            command.rows(using, manifest, out, media, coverage, explain=explain)
+        elif one:
+            command.one(using, Post(text, image, video), coverage, explain=explain, as_json=as_json)
+        elif not command.pipe(using, coverage, explain=explain):
+            raise typer.Exit(1)

@@ -70,10 +70,10 @@ class Tile:
     caption: str
 
 
-def history(path: Path, rows: pd.DataFrame, title: str) -> None:
-    """Losses and validation macro-F1 over the epochs of every fold, the final model in front.
+def history(path: Path, rows: pd.DataFrame, title: str, score: str = "macro-F1") -> None:
+    """Losses and validation ``score`` over the epochs of every fold, the final model in front.
 
-    ``rows`` has the columns ``fold, epoch, train_loss, val_loss, val_macro_f1``; a missing value is not drawn.
+    ``rows`` has the columns ``fold, epoch, train_loss, val_loss, val_score``; a missing value is not drawn.
     """
     with _drawing(path, (9.0, 3.6), title) as figure:
         losses, scores = figure.subplots(1, 2)
@@ -81,7 +81,7 @@ def history(path: Path, rows: pd.DataFrame, title: str) -> None:
             front = fold == "final" or rows["fold"].nunique() == 1
             _history_lines(losses, scores, epochs, front)
         losses.set_title("loss")
-        scores.set_title("macro-F1 on validation rows")
+        scores.set_title(f"{score} on validation rows")
         for axes in (losses, scores):
             axes.set_xlabel("epoch")
             axes.grid(axis="y")
@@ -89,7 +89,7 @@ def history(path: Path, rows: pd.DataFrame, title: str) -> None:
             axes.margins(x=0.02)
         losses.set_ylim(bottom=0)
         if rows["fold"].nunique() > 1:
-            _note(scores, "thin lines: cross-fitted models")
+            _note(scores, "thin lines: models of the folds")
 
 
 def _history_lines(losses: Axes, scores: Axes, epochs: pd.DataFrame, front: bool) -> None:
@@ -102,15 +102,51 @@ def _history_lines(losses: Axes, scores: Axes, epochs: pd.DataFrame, front: bool
         losses.plot(line["epoch"], line[column], style, color=colour, linewidth=width, alpha=alpha)
         if front and len(line):
             _beside(losses, line["epoch"].iloc[-1], line[column].iloc[-1], name, colour)
-    line = epochs.dropna(subset=["val_macro_f1"])
-    scores.plot(line["epoch"], line["val_macro_f1"], color=BLUE, linewidth=width, alpha=alpha)
+    line = epochs.dropna(subset=["val_score"])
+    scores.plot(line["epoch"], line["val_score"], color=BLUE, linewidth=width, alpha=alpha)
     if front and len(line):
-        best = int(line["val_macro_f1"].to_numpy().argmax())
-        epoch, score = line["epoch"].iloc[best], line["val_macro_f1"].iloc[best]
+        best = int(line["val_score"].to_numpy().argmax())
+        epoch, score = line["epoch"].iloc[best], line["val_score"].iloc[best]
         scores.plot(epoch, score, "o", color=BLUE, clip_on=False)
         text = f"best {score:.3f}\nepoch {epoch:.0f}"
         side = "right" if 2 * best > len(line) else "left"
         scores.annotate(text, (epoch, score), (0, -8), textcoords="offset points", color=BLUE, ha=side, va="top")
+
+
+def adapters(path: Path, history: pd.DataFrame, report: Mapping[str, Mapping[str, Any]], title: str) -> None:
+    """Each modality's loss by epoch, above how far its output was from the source before and after.
+
+    ``history`` has the columns ``modality, step`` (``zero_shot`` or ``adapted``) ``, epoch, train_loss, val_loss``;
+    ``report`` is step → modality → the scalars of `train_adapters`.
+    """
+    modalities = list(dict.fromkeys(history["modality"])) or list(report["adapted"])
+    with _drawing(path, (3.4 * len(modalities) + 0.6, 5.6), title) as figure:
+        grid = figure.subplots(2, len(modalities), squeeze=False, height_ratios=[1.5, 1.0])
+        for name, losses, distances in zip(modalities, grid[0], grid[1], strict=True):
+            losses.set_title(_plain(name))
+            for step, colour, style in (("zero_shot", ORANGE, "--"), ("adapted", BLUE, "-")):
+                lines = history[(history["modality"] == name) & (history["step"] == step)]
+                losses.plot(lines["epoch"], lines["val_loss"], style, color=colour)
+                _moved(distances, report[step][name], 0.0 if step == "adapted" else 1.0, colour)
+            losses.set(xlabel="epoch", ylabel="validation loss" if name == modalities[0] else "")
+            losses.set_ylim(bottom=0)
+            losses.grid(axis="y")
+            distances.set_yticks([0.0, 1.0], ["with labels", "without"] if name == modalities[0] else ["", ""])
+            distances.set(ylim=(1.6, -0.6), xlabel="distance of means to the source")
+            distances.set_xlim(left=0)
+            distances.grid(axis="x")
+        grid[0][0].text(
+            0.98, 0.97, "— with target labels", color=BLUE, transform=grid[0][0].transAxes, ha="right", va="top"
+        )
+        grid[0][0].text(0.98, 0.89, "-- without", color=ORANGE, transform=grid[0][0].transAxes, ha="right", va="top")
+        _note(grid[1][0], "○ before  ● after")
+
+
+def _moved(axes: Axes, report: Mapping[str, Any], place: float, colour: str) -> None:
+    before, after = report["mean_distance_before"], report["mean_distance_after"]
+    axes.plot([before, after], [place, place], color=colour, linewidth=1.2)
+    axes.plot(before, place, "o", color=colour, markerfacecolor="white", markersize=6)
+    axes.plot(after, place, "o", color=colour, markersize=6)
 
 
 def confusion(path: Path, matrix: np.ndarray, labels: Sequence[str], title: str) -> None:
@@ -220,6 +256,151 @@ def _ranked(axes: Axes, names: list[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
+def transfer(path: Path, rows: pd.DataFrame, title: str) -> None:
+    """Pearson's r of each step on unseen rows with its interval, and hollow, on the rows that it was trained on.
+
+    ``rows`` has the columns ``name, step, value, low, high, resubstitution``, NaN where there is none; drawn in order,
+    the step ``finetuned`` in colour.
+    """
+    if rows.empty:
+        _nothing(path, title)
+        return
+    with _drawing(path, (8.2, 1.5 + 0.46 * len(rows)), title) as figure:
+        axes = figure.subplots()
+        for place, row in enumerate(rows.to_dict("records")):
+            colour = BLUE if row["step"] == "finetuned" else GREY
+            if np.isfinite(row["resubstitution"]):
+                ends = [row["value"], row["resubstitution"]]
+                axes.plot(ends, [place, place], ":", color=ORANGE, linewidth=1.2, zorder=1)
+                hollow = {"color": ORANGE, "markerfacecolor": "white", "markersize": 6, "clip_on": False}
+                axes.plot(row["resubstitution"], place, "o", **hollow, zorder=2)
+            _interval(axes, place, row, colour, colour)
+        _correlations(axes, [_plain(str(name)) for name in rows["name"]], rows)
+        for text, colour, at in (
+            ("● unseen rows", GREY, 0.0),
+            ("○ rows it was trained on: not a result", ORANGE, 0.22),
+        ):
+            axes.text(at, 1.02, text, color=colour, transform=axes.transAxes, va="bottom", fontsize=9)
+
+
+def sentiment_subsets(path: Path, rows: pd.DataFrame, title: str) -> None:
+    """Pearson's r with each subset of the modalities: columns ``subset, step, value, low, high``, drawn in order."""
+    if rows.empty:
+        _nothing(path, title)
+        return
+    subsets = list(dict.fromkeys(rows["subset"]))
+    looks = {
+        "finetuned": ("● fine-tuned", BLUE, BLUE, -0.27),
+        "adapted": ("○ adapted", BLUE, "white", -0.09),
+        "zero_shot": ("○ adapted without labels", ORANGE, "white", 0.09),
+        "ridge": ("● ridge on the target alone", GREY, GREY, 0.27),
+    }
+    with _drawing(path, (8.2, 1.6 + 0.95 * len(subsets)), title) as figure:
+        axes = figure.subplots()
+        for row in rows.to_dict("records"):
+            _, colour, face, shift = looks[row["step"]]
+            _interval(axes, subsets.index(row["subset"]) + shift, row, colour, face)
+        _correlations(axes, [_plain(str(subset)).replace("_", " + ") for subset in subsets], rows)
+        for (text, colour, _, _), at in zip(looks.values(), (0.0, 0.17, 0.31, 0.63), strict=True):
+            axes.text(at, 1.02, text, color=colour, transform=axes.transAxes, va="bottom", fontsize=9)
+
+
+def _correlations(axes: Axes, names: Sequence[str], rows: pd.DataFrame) -> None:
+    """An axis of correlations that reaches below zero where a value, or an interval, does."""
+    _ranked(axes, list(names))
+    lowest = float(np.nanmin(rows.select_dtypes("number").to_numpy(dtype=np.float64)))
+    axes.set_xlim(min(0.0, np.floor(lowest * 5) / 5), 1)
+    axes.set_xlabel("Pearson's r, with its interval")
+    axes.axvline(0, color=GREY, linewidth=0.8, zorder=0)
+
+
+def learning_curve(path: Path, rows: pd.DataFrame, title: str) -> None:
+    """Pearson's r over the number of labelled target groups, ``with`` and ``without`` the source.
+
+    ``rows`` has the columns ``kind, groups, value, low, high``.
+    """
+    if rows.empty:
+        _nothing(path, title)
+        return
+    looks = {"with": ("with the source", BLUE, BLUE, -1), "without": ("without", ORANGE, "white", 1)}
+    sizes = sorted(set(rows["groups"]))
+    nudge = 0.006 * (max(sizes) - min(sizes) or 1)
+    ends = rows[rows["groups"] == sizes[-1]].set_index("kind")["value"]
+    with _drawing(path, (6.4, 4.0), title) as figure:
+        axes = figure.subplots()
+        for kind, (text, colour, face, side) in looks.items():
+            line = rows[rows["kind"] == kind].sort_values("groups")
+            if line.empty:
+                continue
+            at, value = line["groups"] + side * nudge, line["value"]
+            axes.vlines(at, line["low"], line["high"], color=colour, linewidth=1.4, alpha=0.6)
+            style = "-" if kind == "with" else "--"
+            axes.plot(at, value, style, color=colour, marker="o", markerfacecolor=face, markersize=6)
+            # The higher name above its point and the lower one below it, so that near ends can be read.
+            above = ends.get(kind, value.iloc[-1]) >= ends.max()
+            axes.annotate(
+                f"{text} {value.iloc[-1]:.3f}",
+                (max(sizes) + nudge, value.iloc[-1]),
+                (8, 5 if above else -5),
+                textcoords="offset points",
+                color=colour,
+                va="bottom" if above else "top",
+                annotation_clip=False,
+            )
+        axes.set_xticks(sizes)
+        axes.set(xlabel="labelled target groups", ylabel="Pearson's r on unseen rows")
+        axes.grid(axis="y")
+        axes.margins(x=0.08)
+        axes.set_ylim(top=1)
+        if axes.get_ylim()[0] < 0:
+            axes.axhline(0, color=GREY, linewidth=0.8, zorder=0)
+
+
+def predicted_against_actual(path: Path, frame: pd.DataFrame, title: str) -> None:
+    """Each row of ``frame``, columns ``actual, predicted``, against the line where both are equal, and the spreads."""
+    actual, predicted = (frame[name].to_numpy(dtype=np.float64) for name in ("actual", "predicted"))
+    with _drawing(path, (5.6, 5.6), title) as figure:
+        axes = figure.subplots()
+        both = np.concatenate([actual, predicted])
+        low, high = np.floor(both.min() * 2) / 2, np.ceil(both.max() * 2) / 2
+        axes.plot([low, high], [low, high], color=GREY, linewidth=0.8)
+        axes.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
+        axes.axvline(0, color=FAINT, linewidth=0.8, zorder=0)
+        few = len(actual) <= 300
+        axes.plot(actual, predicted, "o", color=BLUE, alpha=0.55 if few else 0.25, markersize=5 if few else 3.5, mew=0)
+        axes.set(xlim=(low, high), ylim=(low, high), xlabel="actual score", ylabel="predicted score", aspect="equal")
+        _note(axes, f"standard deviation: actual {actual.std():.2f}, predicted {predicted.std():.2f}")
+
+
+def modality_gap(path: Path, rows: pd.DataFrame, title: str) -> None:
+    """Pearson's r of each modality on ``train``, ``val`` and ``test`` rows: columns ``modality, part, value``.
+
+    What is high on the first two and gone on the last was made with the labels of the first two.
+    """
+    looks = {
+        "train": ("○ training", GREY, "white"),
+        "val": ("○ validation", ORANGE, "white"),
+        "test": ("● test", BLUE, BLUE),
+    }
+    if rows.empty:
+        _nothing(path, title)
+        return
+    names = list(dict.fromkeys(rows["modality"]))
+    with _drawing(path, (7.6, 1.5 + 0.5 * len(names)), title) as figure:
+        axes = figure.subplots()
+        for place, name in enumerate(names):
+            part = rows[rows["modality"] == name].set_index("part")["value"]
+            axes.plot([part.min(), part.max()], [place, place], color=FAINT, linewidth=1.6, zorder=1)
+            for key, value in part.items():
+                _, colour, face = looks[str(key)]
+                look = {"color": colour, "markerfacecolor": face, "markersize": 8, "clip_on": False}
+                axes.plot(value, place, "o", **look, zorder=3)
+        _correlations(axes, [_plain(str(name)) for name in names], rows)
+        axes.set_xlabel("Pearson's r")
+        for (text, colour, _), at in zip(looks.values(), (0.0, 0.16, 0.34), strict=True):
+            axes.text(at, 1.02, text, color=colour, transform=axes.transAxes, va="bottom", fontsize=9)
+
+
 def split_bars(path: Path, counts: pd.DataFrame, title: str) -> None:
     """How alike the splits are: the share of each class and of each set of modalities, with counts.
 
@@ -258,8 +439,8 @@ def contact_sheet(path: Path, tiles: Sequence[Tile]) -> None:
     Signs that the font lacks, such as emoji, are spelled out by their Unicode name.
     """
     if not tiles:
-        with _drawing(path, (4.0, 1.0), "nothing to show"):
-            return
+        _nothing(path, "")
+        return
     down = -(-len(tiles) // TILES_ACROSS)
     with _drawing(path, (3.1 * TILES_ACROSS, 3.5 * down), "") as figure:
         for place, tile in enumerate(tiles):
@@ -301,6 +482,11 @@ def _drawing(path: Path, inches: tuple[float, float], title: str) -> Iterator[Fi
         with artifacts.replacing(path) as aside:
             # Neither matplotlib's version nor a date, so that the same numbers give the same bytes.
             figure.savefig(aside, format="png", metadata={"Software": None})
+
+
+def _nothing(path: Path, title: str) -> None:
+    with _drawing(path, (4.0, 1.0), f"{title}: nothing to show" if title else "nothing to show"):
+        pass
 
 
 def _beside(axes: Axes, x: float, y: float, text: str, colour: str) -> None:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from itertools import chain
 from pathlib import Path
 
@@ -63,12 +63,15 @@ def content_digest(path: Path) -> str:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[BufferedReader]:
+def _reading(source: Path | bytes) -> Iterator[BufferedReader]:
+    if isinstance(source, bytes):
+        yield BufferedReader(BytesIO(source))
+        return
     try:
         # A pipe or a device would block or never end, so the kind of file is looked at before it is opened.
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not stat.S_ISREG(source.stat().st_mode):
             raise MediaError("not a file")
-        handle = path.open("rb")
+        handle = source.open("rb")
     except (FileNotFoundError, NotADirectoryError):
         raise MediaError("file not found") from None
     except (OSError, ValueError) as error:
@@ -95,10 +98,11 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 # --- pictures ------------------------------------------------------------------------------------------------------
 
 
-def read_picture(path: Path, *, max_pixels: int, at_least: int | None = None) -> np.ndarray:
+def read_picture(source: Path | bytes, *, max_pixels: int, at_least: int | None = None) -> np.ndarray:
     """A picture as uint8 [H, W, 3], RGB: upright by its EXIF tag, transparency on white, the first of several frames.
 
     Args:
+        source: a file, or the bytes of one.
         max_pixels: a larger picture is refused by its header, before it is unpacked.
         at_least: the shortest side that is needed. A larger JPEG is then decoded at a half, a quarter or an eighth of
             its size, but no smaller than this, which takes less than half the time.
@@ -106,7 +110,7 @@ def read_picture(path: Path, *, max_pixels: int, at_least: int | None = None) ->
     Raises:
         MediaError: no readable JPEG, PNG, GIF, WebP, BMP or TIFF, or too large.
     """
-    with _reading(path) as handle, _opened(handle, max_pixels) as image:
+    with _reading(source) as handle, _opened(handle, max_pixels) as image:
         if at_least is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
             image.draft(None, (at_least, at_least))
         return _upright(image)

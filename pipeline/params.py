@@ -61,6 +61,8 @@ class Target(Block):
     """Times the cross-validation is repeated with another partition and other seeds."""
     val_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
     """Share of a fold's training groups on which it stops and chooses."""
+    processes: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Folds that are trained side by side on a processor, each on one thread."""
 
 
 class Sample(Block):
@@ -262,21 +264,22 @@ class OneAdapter(Block):
 
 class Adapter(Block):
     match: Literal["random", "kmeans", "nearest", "ot", "coral"] = "ot"
-    """What a target row is to meet in the source's space: a random row, its cluster, the nearest row, its optimal
-    transport; or (coral) no row, but the source's mean and covariance."""
+    """What a target row is to meet: a source row at random, of its cluster, the nearest, by transport; or moments."""
     distance: Literal["l2", "cosine"] = "l2"
     """The loss between an adapted row and what it is to meet."""
-    hidden: Annotated[tuple[int, ...], Field(strict=False)] = (256, 512, 1024)
-    """Widths of the adapter's hidden layers; empty: a linear map."""
+    hidden: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    """Widths of the adapter's hidden layers, such as [256, 512, 1024] for thousands of rows; empty: a linear map."""
+    components: Annotated[int, Field(ge=0, le=100_000)] = 8
+    """An adapter sees so many principal components of the columns, against learning by rote; 0: the columns."""
     dropout: Dropout = 0.1
     """Dropout before each layer but the first."""
-    epochs: Annotated[int, Field(ge=0, le=100_000)] = 40
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = 20
     """Passes over the target's training rows; 0 leaves the adapters as they are initialised."""
-    learning_rate: Rate = 1e-3
+    learning_rate: Rate = 5e-3
     """AdamW's peak learning rate; falls by `plateau_factor` where the validation loss stays."""
     weight_decay: Decay = 0.01
     """AdamW's weight decay."""
-    batch: Annotated[int, Field(ge=2, le=65_536)] = 32
+    batch: Annotated[int, Field(ge=2, le=65_536)] = 128
     """Rows in a batch."""
     plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.7
     """ReduceLROnPlateau's factor."""
@@ -285,7 +288,7 @@ class Adapter(Block):
     clusters: Annotated[int, Field(ge=1, le=100_000)] = 32
     """Clusters of each corpus when `match` is `kmeans`."""
     label_weight: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
-    """Weight of the source model's error on the target's training labels in the adapted step; 0 leaves them unused."""
+    """Weight of 1 - r between the source model's scores and the target's training labels; 0 leaves these unused."""
     text: OneAdapter = OneAdapter()
     audio: OneAdapter = OneAdapter()
     visual: OneAdapter = OneAdapter()
@@ -294,15 +297,15 @@ class Adapter(Block):
 class FinetuneE2e(Block):
     first: Literal["head", "model"] = "head"
     """What learns first, while the adapters stand still: the source model's score head, or all of the source model."""
-    first_epochs: Annotated[int, Field(ge=0, le=10_000)] = 20
+    first_epochs: Annotated[int, Field(ge=0, le=10_000)] = 10
     """Passes of that first phase."""
     first_learning_rate: Rate = 1e-3
     """AdamW's peak learning rate of the first phase."""
-    epochs: Annotated[int, Field(ge=0, le=10_000)] = 40
+    epochs: Annotated[int, Field(ge=0, le=10_000)] = 20
     """At most so many passes in which adapters, model and readings learn together."""
     learning_rate: Rate = 1e-4
     """AdamW's peak learning rate of that phase: small."""
-    patience: Patience = 10
+    patience: Patience = 5
     """Stop a phase after so many epochs without a better validation loss."""
     batch: Annotated[int, Field(ge=2, le=65_536)] = 32
     """Rows in a batch; the correlation in the loss is that of a batch."""
@@ -325,10 +328,10 @@ class FinetuneE2e(Block):
     auto_rows: Annotated[int, Field(ge=1)] = 500
     """`auto` tunes the text encoder from so many training rows on."""
     tuned: Tuned = Tuned(epochs=4)
+    inner_folds: Annotated[int, Field(ge=2, le=20)] = 2
+    """Folds of a fold's training rows, on which the start of fine-tuning weighs the source against the target."""
     curve: Annotated[tuple[int, ...], Field(strict=False)] = (20, 40, 60)
     """Numbers of labelled training groups for the learning curve with and without the source; empty: no curve."""
-    processes: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Folds that are trained side by side, each on one thread."""
 
 
 class Evaluate(Block):

@@ -10,6 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 LOG_EVERY_S = 15.0
 
+_muted = False
+
+
+def mute() -> None:
+    """No more bars or lines from this process: it works for another one that shows the progress of all."""
+    global _muted
+    _muted = True
+
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -18,6 +26,9 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     On a terminal this draws a bar with the time left. Elsewhere a log gets one line each quarter of a minute, so a
     long stage under CI or in a DVC queue is seen to be alive.
     """
+    if _muted:
+        yield lambda steps: None
+        return
     console = Console(file=sys.stderr)
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -23,7 +23,7 @@ def picture() -> np.ndarray:
 
 def history(path: Path) -> None:
     folds = [("final", 1, 1.0, 1.1, 0.2), ("final", 2, 0.8, 0.9, 0.4), ("fold-0", 1, 1.2, np.nan, np.nan)]
-    columns = ["fold", "epoch", "train_loss", "val_loss", "val_macro_f1"]
+    columns = ["fold", "epoch", "train_loss", "val_loss", "val_score"]
     figures.history(path, pd.DataFrame(folds, columns=columns), "text specialist")
 
 
@@ -68,7 +68,47 @@ def contact_sheet(path: Path) -> None:
     figures.contact_sheet(path, tiles)
 
 
-DRAWINGS = [history, confusion, reliability, ablation, systems, split_bars, contact_sheet]
+def transfer(path: Path) -> None:
+    steps = [("ridge", 0.7), ("zero_shot", np.nan), ("finetuned", 0.95)]
+    rows = [{"name": name, "step": name, **INTERVALS, "resubstitution": seen} for name, seen in steps]
+    figures.transfer(path, pd.DataFrame([*rows, {**rows[1], "value": -0.2, "low": -0.4, "high": 0.1}]), "unseen rows")
+
+
+def learning_curve(path: Path) -> None:
+    rows = [{"kind": kind, "groups": size, **INTERVALS} for kind in ("with", "without") for size in (20, 40)]
+    figures.learning_curve(path, pd.DataFrame(rows), "with and without the source")
+
+
+def predicted_against_actual(path: Path) -> None:
+    scores = np.linspace(-2.5, 2.5, 40)
+    figures.predicted_against_actual(path, pd.DataFrame({"actual": scores, "predicted": 0.5 * scores}), "40 rows")
+
+
+def sentiment_subsets(path: Path) -> None:
+    kinds = ("ridge", "zero_shot", "adapted", "finetuned")
+    rows = [{"subset": subset, "step": step, **INTERVALS} for subset in ("text", "text_audio") for step in kinds]
+    figures.sentiment_subsets(path, pd.DataFrame(rows), "what each modality brings")
+
+
+def modality_gap(path: Path) -> None:
+    rows = [("visual", "train", 0.74), ("visual", "val", 0.68), ("visual", "test", -0.07), ("text", "test", 0.7)]
+    figures.modality_gap(path, pd.DataFrame(rows, columns=["modality", "part", "value"]), "ridge on one modality")
+
+
+DRAWINGS = [
+    history,
+    confusion,
+    reliability,
+    ablation,
+    systems,
+    split_bars,
+    contact_sheet,
+    transfer,
+    learning_curve,
+    predicted_against_actual,
+    sentiment_subsets,
+    modality_gap,
+]
 
 
 @pytest.mark.parametrize("draw", DRAWINGS, ids=lambda draw: draw.__name__)
@@ -88,6 +128,16 @@ def test_figures_are_pictures_of_the_same_bytes_each_time(draw: Callable[[Path],
 
 def test_a_contact_sheet_without_tiles_is_a_picture_too(tmp_path: Path):
     figures.contact_sheet(tmp_path / "empty.png", [])
+    assert (tmp_path / "empty.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "draw", [figures.transfer, figures.learning_curve, figures.sentiment_subsets, figures.modality_gap]
+)
+def test_a_figure_without_rows_says_so(draw: Callable[[Path, pd.DataFrame, str], None], tmp_path: Path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(tmp_path / "empty.png", pd.DataFrame(), "nothing")
     assert (tmp_path / "empty.png").stat().st_size > 0
 
 

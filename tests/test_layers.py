@@ -82,4 +82,6 @@ def test_nothing_imports_dvc() -> None:
 
 
 def test_nothing_unpickles() -> None:
-    assert [str(path) for path in MODULES if {"pickle", "joblib", "dill", "cloudpickle"} & imported(path)] == []
+    """But for the one module that reads plain data and refuses whatever else a pickle names."""
+    unpickling = {path.as_posix() for path in MODULES if {"pickle", "joblib", "dill", "cloudpickle"} & imported(path)}
+    assert unpickling == {"pipeline/corpora/pickles.py"}

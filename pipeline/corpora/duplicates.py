@@ -1,4 +1,4 @@
-"""Which posts are copies of each other: same normalised text, same file, or near-identical pictures.
+"""Which posts or rows are copies of each other: same text, same file, near-identical pictures, texts or vectors.
 
 Copies end in one group, so that none is trained on while its twin is scored.
 """
@@ -6,7 +6,8 @@ Copies end in one group, so that none is trained on while its twin is scored.
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,12 @@ import pandas as pd
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from pipeline import media
 from pipeline.encoders.prefetch import ahead
 from pipeline.progress import progress
+from pipeline.schemas import FEATURES, Feature
 
 HASH_BITS = 64
 THUMBNAIL = 8
@@ -29,6 +32,16 @@ SAME_THUMBNAIL = 12.0
 FLAT_THUMBNAIL = 8.0
 """A picture whose thumbnail varies less than this has a perceptual hash of noise: only its exact copies are found."""
 PAIRS_AT_ONCE = 2000
+
+SAME_WORDS, NEAR_WORDS = 8, 12
+"""Fewest words of texts that count as copies when they are the same, or nearly so: short ones recur by chance."""
+SHINGLE, SHINGLES_SHARED = 3, 0.85
+"""Nearly the same: of the different runs of so many words in either text, this share is in both (Jaccard)."""
+TELLING_WIDTH = 8
+"""Vectors of fewer columns are alike by chance."""
+ALIKE = 1e-3
+"""Vectors are copies when they are no further apart than this share of the typical standardised vector's length."""
+PROJECTIONS = 6
 
 Edges = list[tuple[int, int]]
 
@@ -155,6 +168,124 @@ def _candidates(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray,
                 left, right = np.meshgrid(some, bucket[at:], indexing="ij")
                 ahead_of = left < right
                 yield left[ahead_of], right[ahead_of]
+
+
+def near_rows(
+    texts: Sequence[str | None], vectors: Mapping[Feature, np.ndarray], present: Mapping[Feature, np.ndarray]
+) -> Edges:
+    """Pairs of rows of feature corpora that are copies of each other; enough of them to link each copy to its like.
+
+    Two rows are copies when they say the same in at least ``SAME_WORDS`` words, or nearly the same in at least
+    ``NEAR_WORDS``, or when all vectors that both have are alike. For two tables, put one under the other.
+
+    Args:
+        texts: N texts, None where a row has none.
+        vectors: modality → float [N, width], absent rows and values that are no finite numbers anyhow.
+        present: modality → bool [N].
+    """
+    words = [normalised(text) if text is not None else None for text in texts]
+    long = [text if text is not None and text.count(" ") >= SAME_WORDS - 1 else None for text in words]
+    return sorted({*_same(long), *_near_texts(long), *_alike(vectors, present)})
+
+
+def _near_texts(texts: Sequence[str | None]) -> Edges:
+    """Pairs of different texts whose shingles have a Jaccard index of at least ``SHINGLES_SHARED``.
+
+    Prefix filtering (Chaudhuri, Ganti and Kaushik 2006) finds all of them without comparing all with all: with the
+    rarest shingles first, two such sets share one of the first (1 - share) of either.
+    """
+    first = {text: at for at, text in reversed(list(enumerate(texts))) if text is not None}
+    shingles = {at: _shingles(text.split()) for text, at in first.items() if text.count(" ") >= NEAR_WORDS - 1}
+    frequency = Counter(shingle for some in shingles.values() for shingle in some)
+    holders: defaultdict[str, list[int]] = defaultdict(list)
+    edges: Edges = []
+    for at, some in sorted(shingles.items(), key=lambda item: (len(item[1]), item[0])):
+        rarest = sorted(some, key=lambda shingle: (frequency[shingle], shingle))
+        prefix = rarest[: len(some) - int(np.ceil(SHINGLES_SHARED * len(some))) + 1]
+        for other in {other for shingle in prefix for other in holders[shingle]}:
+            if len(shingles[other]) >= SHINGLES_SHARED * len(some):
+                shared = len(some & shingles[other])
+                if shared >= SHINGLES_SHARED * (len(some) + len(shingles[other]) - shared):
+                    edges.append((min(at, other), max(at, other)))
+        for shingle in prefix:
+            holders[shingle].append(at)
+    return edges
+
+
+def _shingles(words: Sequence[str]) -> set[str]:
+    return {" ".join(words[at : at + SHINGLE]) for at in range(len(words) - SHINGLE + 1)}
+
+
+def _alike(vectors: Mapping[Feature, np.ndarray], present: Mapping[Feature, np.ndarray]) -> Edges:
+    """Pairs of rows that are alike in every modality that both have.
+
+    Rows are compared once for each set of modalities that some two rows may have in common.
+    """
+    names: list[Feature] = [name for name in FEATURES if name in vectors and vectors[name].shape[1] >= TELLING_WIDTH]
+    # A vector of zeros is what an extractor gives that found nothing: no evidence of anything.
+    said = {name: present[name] & np.nan_to_num(vectors[name]).any(axis=1) for name in names}
+    units = {name: _standardised(vectors[name], said[name]) for name in names}
+    if not names:
+        return []
+    have = np.sum([said[name].astype(int) << bit for bit, name in enumerate(names)], axis=0)
+    patterns = np.unique(have)
+    edges: Edges = []
+    for shared in sorted({int(one & other) for one in patterns for other in patterns} - {0}):
+        rows = np.flatnonzero((have & shared) == shared)
+        blocks = [units[name][rows] for bit, name in enumerate(names) if shared >> bit & 1]
+        for left, right in _alike_pairs(blocks, have[rows], shared):
+            edges.append((int(rows[min(left, right)]), int(rows[max(left, right)])))
+    return edges
+
+
+def _standardised(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """float32 [N, width]: columns with mean 0 and deviation 1, the median row of length 1; zeros where not finite."""
+    values = np.where(present[:, None] & np.isfinite(values), values, np.nan).astype(np.float32)
+    if not present.any():
+        return np.zeros_like(values)
+    known = ~np.isnan(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    values -= np.where(known, values, 0).sum(axis=0, dtype=np.float64) / count
+    deviation = np.sqrt((np.where(known, values, 0) ** 2).sum(axis=0, dtype=np.float64) / count)
+    values = np.nan_to_num(values / np.where(deviation > 0, deviation, np.inf))
+    typical = np.median(np.linalg.norm(values[present], axis=1))
+    return values / typical if typical > 0 else values
+
+
+def _alike_pairs(blocks: Sequence[np.ndarray], have: np.ndarray, shared: int) -> Iterator[tuple[int, int]]:
+    """Pairs of positions whose blocks are all alike and whose common modalities are exactly ``shared``.
+
+    Equal rows are linked directly. The others are looked for around each row after a projection onto a few random
+    directions at right angles, which brings no two rows further apart.
+    """
+    joined = np.concatenate(blocks, axis=1)
+    # Bytes of the rows, since comparing their numbers would take most of the time; + 0.0 makes one of both zeros.
+    member = pd.factorize(np.array([(row + 0.0).tobytes() for row in joined], dtype=object))[0]
+    firsts = np.unique(member, return_index=True)[1]
+    order = np.argsort(member, kind="stable")
+    equal = np.split(order, np.flatnonzero(np.diff(member[order])) + 1)
+    for rows in equal:
+        if len(rows) > 1:
+            yield from _across(rows, rows, have, shared)
+
+    directions = np.random.default_rng(0).normal(size=(joined.shape[1], PROJECTIONS))
+    flat = joined[firsts] @ np.linalg.qr(directions)[0].astype(np.float32)
+    # Each block may be ALIKE apart; rounding in the projection is far below the tenth that is added.
+    pairs = cKDTree(flat).query_pairs(1.1 * ALIKE * len(blocks) ** 0.5, output_type="ndarray")
+    for left, right in pairs:
+        a, b = firsts[left], firsts[right]
+        if all(np.linalg.norm(block[a] - block[b]) <= ALIKE for block in blocks):
+            yield from _across(equal[left], equal[right], have, shared)
+
+
+def _across(left: np.ndarray, right: np.ndarray, have: np.ndarray, shared: int) -> Iterator[tuple[int, int]]:
+    """Links rows of two sets whose common modalities are exactly ``shared``, each to the first that fits."""
+    for one in np.unique(have[left]):
+        for other in np.unique(have[right]):
+            if one & other == shared:
+                some, more = left[have[left] == one], right[have[right] == other]
+                yield from ((row, more[0]) for row in some if row != more[0])
+                yield from ((some[0], row) for row in more if row != some[0])
 
 
 def merge_groups(given: Sequence[str | None], ids: Sequence[str], edges: Edges) -> np.ndarray:

@@ -53,7 +53,7 @@ def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = ()) -> Mani
     ignored = tuple(str(name) for name in table.columns if name not in REQUIRED + OPTIONAL)
     rows = pd.DataFrame({"row": range(1, len(table) + 1)})
     for name in REQUIRED + OPTIONAL:
-        rows[name] = _texts(table[name]) if name in table.columns else None
+        rows[name] = trimmed_texts(table[name]) if name in table.columns else None
     rows["split"] = rows["split"].map(lambda value: SPLIT_ALIASES.get(value.lower(), value.lower()), na_action="ignore")
     for name in MEDIA:
         rows[name] = rows[name].map(_relative_to(media, path.parent), na_action="ignore")
@@ -87,7 +87,7 @@ def _read(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: not readable as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
 
 
-def _texts(column: pd.Series) -> pd.Series:
+def trimmed_texts(column: pd.Series) -> pd.Series:
     """Cells as trimmed strings; blank and missing cells as None. An id read as the number 7.0 stays ``7``."""
 
     def text(value: Any) -> str | None:

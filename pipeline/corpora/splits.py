@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from pipeline.errors import InputError
+from pipeline.schemas import FINAL, UNLABELLED
+
 PROTECTION = {"test": 2, "val": 1, "train": 0}
 
 
@@ -71,3 +74,87 @@ def grouped_folds(groups: Sequence[str], labels: Sequence[str], folds: int, rng:
     names = {str(fold): 1 / folds for fold in range(folds)}
     parts = grouped_split(groups, pd.DataFrame({"label": list(labels)}), names, rng)
     return parts.astype(int)
+
+
+def completed(
+    given: Sequence[str], groups: Sequence[str], strata: pd.DataFrame, val_share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, str]:
+    """A given split with the part that it lacks, and how it was done.
+
+    Where nothing is marked test, the rows marked val are what nobody may see, so they become the test part; and where
+    nothing is marked val then, validation comes out of the training rows.
+    """
+    split, how = np.asarray(given, dtype=object), "given"
+    if "test" not in set(split):
+        split = np.where(split == "val", "test", split)
+        how += "; no row was marked test, so the rows marked val are the test part"
+    if "val" not in set(split):
+        split = _with_val(groups, strata, split, val_share, rng)
+        how += "; validation was taken out of the training rows"
+    return split, how
+
+
+def score_strata(scores: Sequence[float]) -> pd.DataFrame:
+    """N rows with ``sign`` and ``tercile``, so that parts of a regression are alike in their scores."""
+    values = np.asarray(scores, dtype=np.float64)
+    terciles = np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values) if len(values) else values
+    return pd.DataFrame({"sign": np.sign(values).astype(int).astype(str), "tercile": terciles.astype(int).astype(str)})
+
+
+def target_folds(
+    table: pd.DataFrame, protocol: str, folds: int, repeats: int, val_share: float, seed: int
+) -> pd.DataFrame:
+    """Which labelled rows each fold's models learn from, choose on and are scored on.
+
+    Under ``holdout`` the one fold `final`, as the table's split says. Under ``cross_validation`` the folds
+    ``repeat-<r>.fold-<k>``: each row is in the test part of one fold a repeat, groups are whole and their mean scores
+    spread, and a part of the remaining groups is for validation; and `final`, which learns from all and tests on none.
+
+    Args:
+        table: columns ``sample_id, group_id, split, score``.
+
+    Returns:
+        ``fold, sample_id, role``, sorted by the first two.
+
+    Raises:
+        InputError: there are fewer than two labelled groups for each fold.
+    """
+    rows = table.loc[table["split"] != UNLABELLED].reset_index(drop=True)
+    if protocol == "holdout":
+        return _roles(rows, FINAL, rows["split"].to_numpy())
+    count = rows["group_id"].nunique()
+    if count < 2 * folds:
+        raise InputError(
+            f"target.corpus: {count} groups have a score, too few for target.folds {folds}; set it to at most "
+            f"{count // 2}" + ("" if count >= 4 else "; and 4 groups are the fewest that can be cross-validated")
+        )
+    groups = rows["group_id"].tolist()
+    means = rows["score"].groupby(rows["group_id"]).transform("mean")
+    strata = score_strata(means.to_numpy())[["tercile"]]
+    found = []
+    for repeat in range(repeats):
+        rng = np.random.default_rng([seed, repeat])
+        fold_of = grouped_folds(groups, strata["tercile"].tolist(), folds, rng)
+        for fold in range(folds):
+            roles = np.where(fold_of == fold, "test", "train").astype(object)
+            roles = _with_val(groups, strata, roles, val_share, rng)
+            found.append(_roles(rows, f"repeat-{repeat}.fold-{fold}", roles))
+    everything = np.full(len(rows), "train", dtype=object)
+    rng = np.random.default_rng([seed, repeats])
+    found.append(_roles(rows, FINAL, _with_val(groups, strata, everything, val_share, rng)))
+    return pd.concat(found).sort_values(["fold", "sample_id"], ignore_index=True)
+
+
+def _with_val(
+    groups: Sequence[str], strata: pd.DataFrame, split: np.ndarray, val_share: float, rng: np.random.Generator
+) -> np.ndarray:
+    """The split with a share of its train rows, in whole groups, as val."""
+    split, train = split.copy(), split == "train"
+    some, shares = strata.loc[train].reset_index(drop=True), {"train": 1 - val_share, "val": val_share}
+    split[train] = grouped_split(np.asarray(groups, dtype=object)[train].tolist(), some, shares, rng)
+    return split
+
+
+def _roles(rows: pd.DataFrame, fold: str, roles: np.ndarray) -> pd.DataFrame:
+    found = pd.DataFrame({"fold": fold, "sample_id": rows["sample_id"].to_numpy(), "role": roles})
+    return found.sort_values("sample_id", ignore_index=True)

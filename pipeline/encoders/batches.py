@@ -106,4 +106,5 @@ class MediaRows:
         return media.read_picture(path, max_pixels=self.max_pixels, at_least=self.encoder.at_least)
 
     def _frames(self, path: Path, frames: int) -> list[np.ndarray]:
-        return media.read_frames(path, frames=frames, max_pixels=self.max_pixels)
+        limits = {"max_pixels": self.max_pixels, "at_least": self.encoder.at_least}
+        return media.read_frames(path, frames=frames, **limits)

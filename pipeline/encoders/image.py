@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, CLIPImageProcessorPil, CLIPModel
 
@@ -151,14 +152,17 @@ def load(params: EmbedImage, key: str = "embed.image") -> ImageEncoder:
     """
     found = weights.resolve(key, params.encoder, params.revision, PACKAGED)
     if params.encoder == PACKAGED:
-        return _efficientnet(found)
+        return efficientnet(found)
     with weights.quiet():
         return _clip(key, found)
 
 
-def _efficientnet(found: weights.Weights) -> ImageEncoder:
-    model = EfficientNet.from_name("efficientnet-lite0")
-    model.load_state_dict(torch.load(found.path, map_location="cpu", weights_only=True))
+def efficientnet(found: weights.Weights) -> ImageEncoder:
+    """The packaged encoder from its released file, or from a safetensors file with the same tensors."""
+    model = EfficientNet.from_name(PACKAGED)
+    safe = found.path.suffix == ".safetensors"
+    tensors = load_file(found.path) if safe else torch.load(found.path, map_location="cpu", weights_only=True)
+    model.load_state_dict(tensors)
     preprocess = Preprocessing(size=224, shortest=224, offset=(127.0,) * 3, scale=(128.0,) * 3)
     net = EfficientNetLite0(model)
     return ImageEncoder(_identity(found, net.width, preprocess), net.width, net.eval(), LITE0_POINTWISE, preprocess)

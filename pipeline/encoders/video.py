@@ -94,7 +94,11 @@ class ClipNet(nn.Module):
 
 def load(params: EmbedVideo) -> VideoEncoder:
     """Loads the encoder that params ``embed.video`` names, on the processor. Raises InputError as ``image.load``."""
-    encoder = image.load(params, "embed.video")
+    return on_frames(image.load(params, "embed.video"), params)
+
+
+def on_frames(encoder: ImageEncoder, params: EmbedVideo) -> VideoEncoder:
+    """The clip encoder that encodes each frame by ``encoder``."""
     width = encoder.width if params.pool == "mean" else 2 * encoder.width
     identity = encoder.identity | {"width": width, "frames": params.frames, "pooling": params.pool}
     return VideoEncoder(identity, width, encoder, params.frames, params.batch, params.pool)

@@ -119,7 +119,7 @@ class Fusion(nn.Module):
         }
         tokens = self._tokens(vectors, opinions, present)
         if self.strategy == "attention":
-            summary = self.summary.expand(len(tokens), 1, -1)
+            summary = self.summary.expand(tokens.shape[0], 1, -1)  # len() would fix the batch of an ONNX export
             read = self.attend(torch.cat([summary, tokens + self.identity], dim=1))[:, 0]
         elif self.strategy == "gated":
             read = (self.gate(tokens).softmax(dim=1) * tokens).sum(dim=1)

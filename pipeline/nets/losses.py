@@ -1,14 +1,14 @@
-"""Losses for imbalanced classes; each is a function of logits and labels."""
+"""Losses for imbalanced classes and for scores; each is a function of a net's outputs and the labels."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-"""(logits [B, classes], labels int64 [B]) → mean loss, a scalar."""
+"""(outputs [B, K], labels [B] or [B, K]) → mean loss, a scalar."""
 
 
 def class_weights(counts: Sequence[int], power: float = 1.0) -> Float[Tensor, " classes"]:
@@ -66,3 +66,96 @@ def focal(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"],
     """Mean of (1 - p) ** gamma * -log p over the rows, p the probability of the true class."""
     log_p = functional.log_softmax(logits, dim=-1).gather(1, labels[:, None])[:, 0]
     return ((1 - log_p.exp()) ** gamma * -log_p).mean()
+
+
+def mixed(mse: float, mae: float, correlation: float) -> Objective:
+    """The weighted sum of MSE, MAE and 1 - Pearson's r of the batch, for scores [B, 1] and labels float32 [B]."""
+
+    def loss(scores: Float[Tensor, "batch 1"], labels: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+        error = scores[:, 0] - labels
+        return mse * error.square().mean() + mae * error.abs().mean() + correlation * (1 - _pearson(scores, labels))
+
+    return loss
+
+
+def ccc_loss(scores: Float[Tensor, "batch 1"], labels: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """1 - the concordance correlation of the batch (Lin 1989): it also punishes a wrong mean and a wrong spread."""
+    x, y = scores[:, 0] - scores.mean(), labels - labels.mean()
+    between = (scores.mean() - labels.mean()).square()
+    return 1 - 2 * (x * y).mean() / (x.square().mean() + y.square().mean() + between + TINY)
+
+
+TINY = 1e-6
+"""Keeps a batch of equal scores, or of one row, from a division by zero."""
+
+
+def _pearson(scores: Float[Tensor, "batch 1"], labels: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    x, y = scores[:, 0] - scores.mean(), labels - labels.mean()
+    return (x * y).sum() / (x.square().sum() * y.square().sum() + TINY).sqrt()
+
+
+def meeting(width: int, out_scale: Tensor, distance: str, label_weight: float) -> Objective:
+    """What an adapter is trained by: the distance to the source row to meet, and whether the source model agrees.
+
+    Outputs and labels are [B, width + 1]: the adapted row, and in the last column the source model's score of it and
+    the row's own, NaN where it is not known. ``l2`` is the mean squared difference in units of ``out_scale``, the
+    source's spread; ``cosine`` is 1 - the cosine of the rows in these units.
+    """
+
+    def loss(outputs: Float[Tensor, "batch columns"], labels: Float[Tensor, "batch columns"]) -> Float[Tensor, ""]:
+        scale = out_scale.to(outputs.device)
+        made, wanted = outputs[:, :width] / scale, labels[:, :width] / scale
+        if distance == "cosine":
+            apart = 1 - functional.cosine_similarity(made, wanted, dim=1).mean()
+        else:
+            apart = (made - wanted).square().mean()
+        return apart + label_weight * _disorder(outputs[:, width], labels[:, width])
+
+    return loss
+
+
+def coral(source: Float[Tensor, "rows width"], out_scale: Tensor, label_weight: float) -> Objective:
+    """As ``meeting``, without rows to meet: mean and covariance of a batch against those of the source.
+
+    Sun and Saenko 2016, "Deep CORAL", in units of the source's spread; the means are compared too.
+    """
+    width = source.shape[1]
+    mean, covariance = _moments(source / out_scale)
+
+    def loss(outputs: Float[Tensor, "batch columns"], labels: Float[Tensor, "batch columns"]) -> Float[Tensor, ""]:
+        device = outputs.device
+        made_mean, made_covariance = _moments(outputs[:, :width] / out_scale.to(device))
+        apart = (made_mean - mean.to(device)).square().mean()
+        apart = apart + (made_covariance - covariance.to(device)).square().sum() / (4 * width)
+        return apart + label_weight * _disorder(outputs[:, width], labels[:, width])
+
+    return loss
+
+
+def _moments(rows: Float[Tensor, "rows width"]) -> tuple[Float[Tensor, " width"], Float[Tensor, "width width"]]:
+    centred = rows - rows.mean(dim=0)
+    return rows.mean(dim=0), centred.T @ centred / max(len(rows) - 1, 1)
+
+
+def _disorder(scores: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """1 - Pearson's r over the rows whose score is known; 0 with fewer than three.
+
+    An error would make a weak modality louder than the source knows it, until it alone gives the whole score.
+    """
+    known = labels.isfinite()
+    if known.sum() < 3:
+        return scores.new_zeros(())
+    return 1 - _pearson(scores[known][:, None], labels[known])
+
+
+class Pull:
+    """L2-SP (Li et al. 2018): the squared distance of the learning weights to where they stood at construction."""
+
+    def __init__(self, net: nn.Module, weight: float) -> None:
+        self.weight = weight
+        self.parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        self.start = [parameter.detach().clone() for parameter in self.parameters]
+
+    def __call__(self) -> Tensor:
+        pairs = zip(self.parameters, self.start, strict=True)
+        return self.weight * torch.stack([(now - start.to(now.device)).square().sum() for now, start in pairs]).sum()

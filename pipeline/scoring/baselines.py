@@ -1,7 +1,8 @@
-"""What a fusion has to beat on the same rows: guessing, counting words, and a linear model on the same embeddings.
+"""What a model has to beat on the same rows: guessing, counting words, and a linear model on the same embeddings.
 
-Every baseline is fitted on training rows alone. How strongly it is regularised, and whether classes are weighted, is
-what gives the best macro-F1 on the validation rows, which are not added to the fit afterwards.
+Every baseline is fitted on training rows alone. For emotions, how strongly it is regularised, and whether classes are
+weighted, is what gives the best macro-F1 on the validation rows, which are not added to the fit afterwards. For scores,
+of which there may be few, training and validation rows are one, and cross-validation among them by groups chooses.
 """
 
 import warnings
@@ -14,6 +15,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 from sklearn.multiclass import OneVsRestClassifier
 
 from pipeline.scoring import emotion
@@ -29,6 +31,11 @@ VOCABULARY = 200_000
 
 TOKEN = r"(?u)\w+|[^\w\s]"
 """Every word, also of one letter, and every other sign: emoji and exclamation marks carry emotion."""
+
+ALPHAS = np.logspace(0, 5, 11)
+INNER_FOLDS = 5
+CLIP = 5.0
+"""Ridge's penalties, the folds that choose among them, and how many standard deviations a column may lie out."""
 
 NEVER = 1e-9
 """Probability of a class that no training row has."""
@@ -130,3 +137,59 @@ def _log_probabilities(fitted: Any, rows: Any, classes: int) -> np.ndarray:
     if rows.shape[0]:
         full[:, fitted.classes_] = np.log(np.maximum(fitted.predict_proba(rows), NEVER))
     return full
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """One modality's ``vectors``, float [N, width], and for which rows it is ``present``, bool [N]."""
+
+    vectors: np.ndarray
+    present: np.ndarray
+
+
+def ridge(blocks: Sequence[Block], scores: np.ndarray, fitted: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Ridge regression on all blocks side by side: predictions for every row, float64 [N].
+
+    Args:
+        blocks: the modalities; an absent one counts as zeros, which is the mean of the fitted rows.
+        scores: [N]; read for the fitted rows only.
+        fitted: int [n], positions of the rows to fit on: training and validation rows.
+        groups: [N] names; rows of a group stay together in the cross-validation among the fitted rows that chooses the
+            penalty, by squared error, from ``ALPHAS``. Of equal ones the strongest is taken, also where a single group
+            leaves nothing to choose by.
+    """
+    rows = np.concatenate([_standardised(block, fitted) for block in blocks], axis=1)
+    x, y = rows[fitted], np.asarray(scores, dtype=np.float64)[fitted]
+    errors = np.zeros(len(ALPHAS))
+    folds = min(INNER_FOLDS, len(set(groups[fitted])))
+    if folds > 1:
+        for inner, held in GroupKFold(folds).split(x, groups=groups[fitted]):
+            errors += ((_ridge_path(x[inner], y[inner], x[held], ALPHAS) - y[held]) ** 2).sum(axis=1)
+    best = len(ALPHAS) - 1 - int(errors[::-1].argmin())
+    return _ridge_path(x, y, rows, ALPHAS[best : best + 1])[0]
+
+
+def _standardised(block: Block, fitted: np.ndarray) -> np.ndarray:
+    known = block.vectors[fitted][block.present[fitted]].astype(np.float64)
+    if len(known) == 0:
+        return np.zeros(block.vectors.shape)
+    spread = known.std(axis=0)
+    spread[spread < 1e-6] = 1.0  # a constant column says nothing and must not be divided by nothing
+    return np.clip((block.vectors - known.mean(axis=0)) / spread, -CLIP, CLIP) * block.present[:, None]
+
+
+def _ridge_path(x: np.ndarray, y: np.ndarray, wanted: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """Predictions [alphas, m] for the rows ``wanted`` under each penalty, with an intercept that is not penalised.
+
+    One eigendecomposition serves all penalties, of the smaller of the two matrices that ridge may be written with.
+    """
+    mean, offset = x.mean(axis=0), y.mean()
+    x, y, wanted = x - mean, y - offset, wanted - mean
+    wide = x.shape[1] > len(x)
+    values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+    moments = vectors.T @ (y if wide else x.T @ y)
+    basis = (wanted @ x.T if wide else wanted) @ vectors
+    return (basis @ (moments[:, None] / (np.maximum(values, 0.0)[:, None] + alphas))).T + offset

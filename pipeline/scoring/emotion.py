@@ -17,6 +17,15 @@ def log_probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarra
     return log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
 
 
+def log_odds(logits: np.ndarray, at: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Log-odds of class ``at[n]`` against all others together, float64 [N], of ``logits`` [N, K]."""
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    rows = np.arange(len(at))
+    others = scaled.copy()
+    others[rows, at] = -np.inf
+    return scaled[rows, at] - np.logaddexp.reduce(others, axis=1)
+
+
 def log_loss(logits: np.ndarray, actual: np.ndarray, temperature: float = 1.0) -> float:
     """Mean negative log-likelihood of the true class, in nats."""
     return float(-log_probabilities(logits, temperature)[np.arange(len(actual)), actual].mean())

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of macro-F1 that resample whole groups, because posts of one author are not independent.
+"""Bootstrap intervals that resample whole groups: posts of one author, or parts of one video, are not independent.
 
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993 (percentile interval); Field and Welsh,
 "Bootstrapping clustered data", 2007 (groups are drawn whole, with replacement).
@@ -6,9 +6,12 @@ Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993 (percenti
 A resample only matters through its confusion matrix, and that is linear in how often each group was drawn: draw counts
 times the groups' own confusion matrices. Groups with equal matrices are interchangeable, so they are drawn as one kind
 with the sum of their chances. This is the same distribution, and a million single posts become K x K kinds.
+
+For scores the confusion matrix gives way to the sums of the scores, their squares, products and errors, from which
+correlations and errors follow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -18,6 +21,9 @@ from pipeline.scoring import emotion
 
 CHUNK_CELLS = 2**22
 """Draw counts and confusion cells held at once, at most: 32 MB each."""
+
+NO_VARIANCE = 1e-12
+"""A resample whose scores vary less has no correlation."""
 
 
 def grouped_bootstrap_macro_f1(
@@ -97,3 +103,110 @@ def _kinds(cells: np.ndarray, groups: np.ndarray, width: int) -> tuple[csr_array
 def _percentiles(scores: np.ndarray, confidence: float) -> tuple[float, float]:
     low, high = np.quantile(scores, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def resampled_scores(
+    actual: np.ndarray, systems: Mapping[str, np.ndarray], groups: np.ndarray, resamples: int, seed: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """System → ``pearson, ccc, mae, mse`` → its value in every resample of whole groups, float64 [resamples].
+
+    Args:
+        actual: [n] true scores, n > 0.
+        systems: name → [repeats, n] predictions of the same rows; one repeat is a holdout, several are those of a
+            repeated cross-validation, which are scored one by one and averaged.
+        groups: [n] names of any kind.
+
+    A resample draws its groups once, for all systems and all repeats, so that the difference of two of these arrays is
+    a paired one. NaN where a resample has no correlation.
+    """
+    group_of = pd.factorize(np.asarray(groups))[0]
+    count = int(group_of.max()) + 1
+    sums = {name: _moments(actual, predicted, group_of) for name, predicted in systems.items()}
+    parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in systems}
+    generator = np.random.default_rng(seed)
+    chunk = max(1, CHUNK_CELLS // count)
+    for start in range(0, resamples, chunk):
+        draws = generator.multinomial(count, np.full(count, 1 / count), size=min(chunk, resamples - start))
+        for name, moments in sums.items():
+            parts[name].append(_scores_of(np.tensordot(draws.astype(np.float64), moments, axes=1)))
+    return {
+        name: {metric: np.concatenate([part[metric] for part in found]) for metric in found[0]}
+        for name, found in parts.items()
+    }
+
+
+def _moments(actual: np.ndarray, predicted: np.ndarray, group_of: np.ndarray) -> np.ndarray:
+    """Each group's sums over its rows, [groups, repeats, 8], from which every metric of a resample follows."""
+    # Both sides lose the same constant, which no metric notices, and squares lose no digits.
+    a = np.broadcast_to(actual - actual.mean(), predicted.shape)
+    p = predicted - actual.mean()
+    columns = np.stack([np.ones_like(p), a, p, a * a, p * p, a * p, np.abs(a - p), (a - p) ** 2])
+    sums = np.zeros((group_of.max() + 1, *columns.shape[:2]))
+    np.add.at(sums, group_of, np.moveaxis(columns, 2, 0))
+    return np.swapaxes(sums, 1, 2)
+
+
+def _scores_of(moments: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics [resamples], averaged over the repeats, of ``moments`` [resamples, repeats, 8]."""
+    a, p, aa, pp, ap, absolute, squared = np.moveaxis(moments[..., 1:] / moments[..., :1], -1, 0)
+    var_a, var_p, covariance = aa - a * a, pp - p * p, ap - a * p
+    with np.errstate(invalid="ignore", divide="ignore"):
+        varied = (var_a > NO_VARIANCE) & (var_p > NO_VARIANCE)
+        pearson = np.where(varied, covariance / np.sqrt(var_a * var_p), np.nan)
+        apart = var_a + var_p + (a - p) ** 2
+        ccc = np.where(apart > NO_VARIANCE, 2 * covariance / apart, np.nan)
+    found = {"pearson": pearson, "ccc": ccc, "mae": absolute, "mse": squared}
+    return {name: values.mean(axis=1) for name, values in found.items()}
+
+
+def interval(values: np.ndarray, confidence: float) -> tuple[float, float] | None:
+    """The percentile interval of resampled ``values``, without those that are NaN; None where all are."""
+    defined = values[np.isfinite(values)]
+    return _percentiles(defined, confidence) if len(defined) else None
+
+
+def permutation_p(
+    actual: np.ndarray, systems: Mapping[str, np.ndarray], groups: np.ndarray, permutations: int, seed: int
+) -> dict[str, float]:
+    """System → how often scores that have nothing to do with its predictions correlate as strongly, up or down.
+
+    The arguments are those of ``resampled_scores``; a system without a correlation is left out. A score is taken apart
+    into its group's mean and the rest. Means change places between groups, the rest between the rows of a group: what
+    is not exchangeable, rows of different groups, is never exchanged, and with one row a group this is the plain
+    permutation test. p = (1 + as strong) / (1 + permutations), so it is never 0 (Phipson and Smyth, 2010).
+    """
+    group_of = pd.factorize(np.asarray(groups))[0]
+    order = np.argsort(group_of, kind="stable")
+    group_of, actual = group_of[order], np.asarray(actual, dtype=np.float64)[order]
+    means = np.bincount(group_of, weights=actual) / np.bincount(group_of)
+    rest = actual - means[group_of]
+    centred = {name: _unit(np.asarray(predicted)[:, order]) for name, predicted in systems.items()}
+    centred = {name: rows for name, rows in centred.items() if rows is not None}
+    own = _unit(actual[None])
+    if own is None:
+        return {}
+    observed = {name: abs(float((rows @ own[0]).mean())) for name, rows in centred.items()}
+    as_strong = dict.fromkeys(centred, 0)
+    generator = np.random.default_rng(seed)
+    chunk = max(1, CHUNK_CELLS // len(actual))
+    for start in range(0, permutations, chunk):
+        size = min(chunk, permutations - start)
+        places = generator.permuted(np.tile(np.arange(len(means)), (size, 1)), axis=1)
+        within = np.argsort(group_of + generator.random((size, len(actual))), axis=1)
+        shuffled = means[places][:, group_of] + rest[within]
+        shuffled -= shuffled.mean(axis=1, keepdims=True)
+        shuffled /= np.maximum(np.linalg.norm(shuffled, axis=1, keepdims=True), NO_VARIANCE)
+        for name, rows in centred.items():
+            strength = np.abs((shuffled @ rows.T).mean(axis=1))
+            as_strong[name] += int((strength >= observed[name] - 1e-12).sum())
+    return {name: (1 + count) / (1 + permutations) for name, count in as_strong.items()}
+
+
+def _unit(rows: np.ndarray) -> np.ndarray | None:
+    """Rows [repeats, n] without their means and of length 1: products are correlations; None if one is constant."""
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / lengths if (lengths**2 > NO_VARIANCE * rows.shape[1]).all() else None

@@ -1,4 +1,7 @@
-"""Refuses to score rows that a model behind the score has seen."""
+"""Refuses to score rows that a model behind the score has seen, or whose group or copy it has seen."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -35,3 +38,80 @@ def refuse_fitted_rows(scored: pd.DataFrame, fitted: pd.DataFrame) -> None:
 
 def _first(ids: list[str]) -> str:
     return ", ".join(ids[:NAMED]) + (", …" if len(ids) > NAMED else "")
+
+
+# --- folds -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Leak:
+    """``what`` is wrong, as the start of a sentence, and the ids of the scored rows or groups that it concerns."""
+
+    what: str
+    ids: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.what} ({_first(list(self.ids))})" if self.ids else self.what
+
+
+def refuse(leaks: Sequence[Leak]) -> None:
+    """Raises InputError, one line that names every leak, unless there is none."""
+    if leaks:
+        found = "; ".join(str(leak) for leak in leaks)
+        raise InputError(f"{found}; nothing is scored; take the rows out of one side, or run `dvc repro`")
+
+
+def fitted_in_fold(scored: pd.DataFrame, fitted: pd.DataFrame) -> list[Leak]:
+    """Rows that a fold scores and a model of the same fold was fitted on, or another row of their group.
+
+    Args:
+        scored: columns ``fold, sample_id, group_id``: which rows each fold scores.
+        fitted: columns ``stage, fold, sample_id, group_id, role``, of every model in the lineage.
+    """
+    leaks = []
+    for stage, of_stage in fitted.groupby("stage", sort=False):
+        for key, what in (("sample_id", "test rows"), ("group_id", "groups of test rows")):
+            seen = scored.merge(of_stage[["fold", key]].drop_duplicates(), on=["fold", key])
+            if len(seen):
+                ids = tuple(sorted(seen[key].unique()))
+                leaks.append(Leak(f"{len(ids)} {what} were fitted on by {stage} in the same fold", ids))
+    return leaks
+
+
+def wrong_roles(predicted: pd.DataFrame, folds: pd.DataFrame, stage: str) -> list[Leak]:
+    """Predictions whose role, ``split``, is not the one that the table of folds gives the row in that fold.
+
+    ``predicted`` has the columns ``fold, sample_id, split``, ``folds`` those of ``schemas.FOLDS_TABLE``.
+    """
+    unique = predicted[["fold", "sample_id", "split"]].drop_duplicates()
+    known = unique.merge(folds, on=["fold", "sample_id"], how="left")
+    wrong = known[known["role"] != known["split"]]
+    if wrong.empty:
+        return []
+    first = wrong.iloc[0]
+    role = first["role"] if isinstance(first["role"], str) else "none"
+    example = f"as {first['split']} in {first['fold']}, where its role is {role}"
+    return [Leak(f"{stage} predicted rows {example}", tuple(sorted(wrong["sample_id"].unique())))]
+
+
+def copies_in_fold(
+    pairs: Iterable[tuple[str, str]], scored: pd.DataFrame, fitted: pd.DataFrame, what: str
+) -> list[Leak]:
+    """Scored rows with a near-duplicate among the rows fitted in the same fold.
+
+    ``pairs`` are sample ids, the scored side first; ``scored`` and ``fitted`` are those of ``fitted_in_fold``.
+    """
+    table = pd.DataFrame(pairs, columns=["sample_id", "copy"], dtype=object)
+    at = scored[["fold", "sample_id"]].merge(table, on="sample_id")
+    seen = at.merge(
+        fitted[["fold", "sample_id"]].drop_duplicates(), left_on=["fold", "copy"], right_on=["fold", "sample_id"]
+    )
+    if seen.empty:
+        return []
+    ids = sorted({f"{scored_id} = {copy}" for scored_id, copy in zip(seen["sample_id_x"], seen["copy"], strict=True)})
+    return [Leak(f"{len(ids)} test rows are near-duplicates of rows of {what} fitted on in the same fold", tuple(ids))]
+
+
+def shared_names(scored: Iterable[str], fitted: Iterable[str]) -> list[str]:
+    """Ids that two corpora have in common, sorted; a plain number is none, since every corpus counts its rows."""
+    return sorted(name for name in set(scored) & set(fitted) if not name.isdigit())

@@ -1,14 +1,16 @@
-"""Encodes texts, pictures and clips with frozen encoders.
+"""Encodes texts, pictures and clips with frozen encoders, and cleans the features that corpora bring along.
 
-Reads:  ``data/split/posts.parquet`` and the media under params ``posts.media``.
-Writes: ``data/embeddings/posts/{text,image,video}.parquet`` and ``metrics/embed.json``.
+Reads:  ``data/split/{posts,source,target}.parquet``, the media under params ``posts.media``, and the corpora that
+        params ``source`` and ``target`` name.
+Writes: ``data/embeddings/posts/{text,image,video}.parquet``,
+        ``data/embeddings/{source,target}/{text,audio,visual}.parquet`` and ``metrics/embed.json``.
 Keeps:  vectors by content and encoder in the user's cache folder, so that new posts cost only themselves.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,6 +21,14 @@ import pandas as pd
 import torch
 
 from pipeline import artifacts, media
+from pipeline.corpora.features import (
+    FeatureCorpus,
+    average_groups,
+    faulty_columns,
+    filled,
+    only_scored,
+    read_corpus,
+)
 from pipeline.encoders import image, text, video
 from pipeline.encoders.device import pick
 from pipeline.encoders.image import ImageEncoder
@@ -30,8 +40,10 @@ from pipeline.errors import InputError
 from pipeline.layout import Layout
 from pipeline.media import MediaError
 from pipeline.params import Embed, Params
+from pipeline.params import Source as SourceParams
+from pipeline.params import Target as TargetParams
 from pipeline.progress import progress
-from pipeline.schemas import Modality
+from pipeline.schemas import FEATURES, Feature, Modality
 
 Result = TypeVar("Result")
 
@@ -49,20 +61,24 @@ Encoded = Mapping[str, np.ndarray | MediaError]
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Raises InputError when an encoder cannot be loaded or too many files of a modality are unreadable."""
+    """Raises InputError when an encoder cannot be loaded, too many files of a modality are unreadable, or none of its
+    columns is of use."""
     device = pick(params.device)
     embed = params.embed
     posts = artifacts.read_posts(layout.table("posts"))
     folder = layout.root / params.posts.media
 
-    texts = text.load(embed.text)
-    report = {"text": _embed("text", posts, "text", texts.identity, Texts(texts, device), params, layout)}
+    words = Texts(text.load(embed.text), device)
+    report = {"text": _embed("text", posts, "text", words.encoder.identity, words, params, layout)}
     pictures = image.load(embed.image)
     source = _pictures(pictures, folder, device, embed)
     report["image"] = _embed("image", posts, "image_path", pictures.identity, source, params, layout)
     clips = video.load(embed.video)
     source = _clips(clips, folder, device, embed)
     report["video"] = _embed("video", posts, "video_path", clips.identity, source, params, layout)
+    report["source"] = _embed_corpus(Rows.read("source", params.source, layout), FEATURES, words, embed, layout)
+    wanted = params.target.modalities or FEATURES
+    report["target"] = _embed_corpus(Rows.read("target", params.target, layout), wanted, words, embed, layout)
     artifacts.write_json(layout.metrics("embed"), report)
 
 
@@ -297,3 +313,169 @@ def _encode(
         encoded.update(batch)
         advance(sum(rows_of[digest] for digest in batch))
     return encoded
+
+
+# --- corpora of features -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A corpus beside its sample table: M rows of the corpus, N samples.
+
+    Attributes:
+        name: ``source`` or ``target``.
+        corpus: the rows of the corpus that the samples are made of.
+        at: int [M]: the sample of each.
+        sample_ids: N strings.
+        fit: bool [N]: samples that columns are judged and filled by, which are those outside the test part.
+        grouped: whether a sample is the mean of several rows.
+    """
+
+    name: str
+    corpus: FeatureCorpus
+    at: np.ndarray
+    sample_ids: np.ndarray
+    fit: np.ndarray
+    grouped: bool
+
+    @classmethod
+    def read(cls, name: str, params: SourceParams | TargetParams, layout: Layout) -> "Rows":
+        """Raises InputError when the corpus has changed since it was split."""
+        path = layout.root / params.corpus
+        corpus = read_corpus(path, f"{name}.corpus")
+        corpus = only_scored(corpus) if name == "source" else corpus
+        table = artifacts.read_scored(layout.table(name))
+        key = "group" if params.level == "group" else "id"
+        at = pd.Index(table["sample_id"]).get_indexer(pd.Index(corpus.rows[key]))
+        if len(set(at[at >= 0].tolist())) < len(table):
+            raise InputError(f"{path}: does not have all rows of {layout.table(name)}; run `dvc repro split`")
+        corpus = corpus.where(at >= 0)
+        fit = (table["split"] != "test").to_numpy()
+        return cls(name, corpus, at[at >= 0], table["sample_id"].to_numpy(), fit, params.level == "group")
+
+    def samples(self, modality: Feature, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The modality's columns, float32 [N, columns], NaN where not finite, and bool [N]: where it is present."""
+        values, present = self.corpus.features[modality][:, columns], self.corpus.present[modality]
+        if self.grouped:
+            means = average_groups(replace(self.corpus, features={modality: values}, present={modality: present}))
+            order = pd.Index(means.rows["id"]).get_indexer(pd.Index(self.sample_ids))
+            return means.features[modality][order], means.present[modality][order]
+        order = np.argsort(self.at)
+        return values[order], present[order]
+
+    def texts(self) -> list[list[str]]:
+        """The texts of the rows of each sample, in the order of the file."""
+        found: list[list[str]] = [[] for _ in self.sample_ids]
+        for at, value in zip(self.at, self.corpus.rows["text"], strict=True):
+            if value is not None:
+                found[at].append(value)
+        return found
+
+
+def _embed_corpus(rows: Rows, wanted: Sequence[Feature], words: Texts, params: Embed, layout: Layout) -> dict[str, Any]:
+    """Writes the tables of all three modalities, those that are not wanted as absent; returns what became of each."""
+    report: dict[str, Any] = {}
+    for modality in FEATURES:
+        path = layout.embeddings(rows.name, modality)
+        if modality not in wanted or modality not in rows.corpus.modalities:
+            report[modality] = _write_absent(path, rows)
+        elif modality == "text" and rows.corpus.words:
+            report[modality] = _embed_words(path, rows, words, layout)
+        else:
+            report[modality] = _clean_features(path, rows, modality, params.max_nonfinite_share)
+    return report
+
+
+def _summary(rows: int, present: int, encoder: dict[str, Any], columns: str = "", filled_in: int = 0) -> dict[str, Any]:
+    return {
+        "rows": rows,
+        "present": present,
+        "width": encoder["width"],
+        "dropped": encoder.get("dropped", {}),
+        "dropped_columns": columns,
+        "filled": filled_in,
+        "encoder": encoder["name"],
+    }
+
+
+def _write_absent(path: Path, rows: Rows) -> dict[str, Any]:
+    encoder, count = {"name": NONE, "width": 1}, len(rows.sample_ids)
+    nothing = np.zeros((count, 1), dtype=np.float32)
+    _write_vectors(path, rows.sample_ids, nothing, np.zeros(count, dtype=bool), [None] * count, encoder)
+    return _summary(count, 0, encoder)
+
+
+def _clean_features(path: Path, rows: Rows, modality: Feature, max_nonfinite_share: float) -> dict[str, Any]:
+    """Drops columns that must not be learned from, by the rows of the corpus; fills the gaps of the others."""
+    values, present = rows.corpus.features[modality], rows.corpus.present[modality]
+    groups = rows.corpus.rows["group"].to_numpy()
+    faulty = faulty_columns(values[present], groups[present], rows.fit[rows.at][present], max_nonfinite_share)
+    names = "; ".join(f"{modality}[{at}]: {reason}" for at, reason in faulty.items())
+    columns = np.array([at for at in range(values.shape[1]) if at not in faulty], dtype=int)
+    if not len(columns):
+        raise InputError(
+            f"{rows.name}.corpus: no column of {modality} is of use ({names}); leave {modality} out of the corpus"
+        )
+    vectors, present = rows.samples(modality, columns)
+    content = [
+        hashlib.sha256(row.tobytes()).hexdigest() if here else None for row, here in zip(vectors, present, strict=True)
+    ]
+    vectors, gaps = filled(vectors, present, rows.fit)
+    dropped = dict(sorted(Counter(faulty.values()).items()))
+    encoder = {"name": "features", "width": len(columns), "dropped": dropped, "columns": columns.tolist()}
+    _write_vectors(path, rows.sample_ids, vectors, present, content, encoder)
+    return _summary(len(vectors), int(present.sum()), encoder, names, gaps)
+
+
+def _write_vectors(
+    path: Path,
+    sample_ids: np.ndarray,
+    vectors: np.ndarray,
+    present: np.ndarray,
+    content: Sequence[str | None],
+    encoder: dict[str, Any],
+) -> None:
+    with artifacts.embeddings_writer(path, vectors.shape[1], encoder) as writer:
+        for at in range(0, len(vectors), CHUNK):
+            part = slice(at, at + CHUNK)
+            reasons = [None if here else NONE for here in present[part]]
+            some = np.where(present[part, None], vectors[part], np.float32(0))
+            writer.write(sample_ids[part].tolist(), some, reasons, content[part])
+
+
+def _embed_words(path: Path, rows: Rows, words: Texts, layout: Layout) -> dict[str, Any]:
+    """Encodes texts one by one; a sample of several texts has the mean of their vectors."""
+    identity = words.encoder.identity | ({"level": "group"} if rows.grouped else {})
+    texts, found = rows.texts(), 0
+    with (
+        Store(layout.cache / "embeddings", words.encoder.identity) as store,
+        artifacts.embeddings_writer(path, words.encoder.width, identity) as writer,
+        progress(f"embedding {rows.name} text", sum(len(some) for some in texts)) as advance,
+    ):
+        for at in range(0, len(texts), CHUNK):
+            chunk = texts[at : at + CHUNK]
+            flat = [value for some in chunk for value in some]
+            digests = _digests(flat, words)
+            encoded = _encode(flat, digests, words, store, advance)
+            vectors = iter([(encoded[str(digest)], str(digest)) for digest in digests])
+            pooled = [_mean(list(islice(vectors, len(some)))) for some in chunk]
+            results = [result for result, _ in pooled]
+            _write(
+                writer,
+                rows.sample_ids[at : at + CHUNK].tolist(),
+                results,
+                [key for _, key in pooled],
+                words.encoder.width,
+            )
+            found += sum(not isinstance(result, MediaError) for result in results)
+    return _summary(len(texts), found, words.encoder.identity)
+
+
+def _mean(vectors: Sequence[tuple[np.ndarray | MediaError, str]]) -> tuple[np.ndarray | MediaError, str | MediaError]:
+    """The mean of some vectors, and a digest of all that was encoded; one vector stays as it is."""
+    known = [vector for vector, _ in vectors if not isinstance(vector, MediaError)]
+    if not known:
+        return MediaError(NONE), MediaError(NONE)
+    if len(vectors) == 1:
+        return vectors[0]
+    return np.mean(known, axis=0), hashlib.sha256("\n".join(key for _, key in vectors).encode()).hexdigest()

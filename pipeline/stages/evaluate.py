@@ -1,10 +1,11 @@
-"""Scores the test rows, which no model has seen, and shows where and why the fusion errs.
+"""Scores the test rows of both tracks, which no model has seen, and shows where and why the fusion errs.
 
 Nothing is scored before the rows that every model in the lineage was fitted on have been checked against the test rows.
-Whatever a choice was needed for, such as the baseline to compare with, was chosen on validation rows.
+Whatever a choice was needed for, such as the baseline to compare with, was chosen on validation rows. The source →
+target track is scored in ``sentiment_evaluation``.
 
 Reads:  data/split/posts.parquet, data/embeddings/posts/*.parquet, models/{train_text,train_image,train_video,fuse}/,
-        and of the posts' media what the contact sheet shows.
+        of the posts' media what the contact sheet shows, and what ``sentiment_tables`` names.
 Writes: metrics/evaluate.json, plots/evaluate/.
 """
 
@@ -27,6 +28,7 @@ from pipeline.params import Evaluate, Params
 from pipeline.schemas import FINAL, MODALITIES, Modality
 from pipeline.scoring import baselines, calibration, emotion, intervals, leaks
 from pipeline.scoring.baselines import Baseline
+from pipeline.stages import sentiment_evaluation
 
 FEW_ROWS, FEW_GROUPS = 100, 20
 """Fewer test rows, or groups behind an interval, are worth a warning."""
@@ -85,7 +87,10 @@ class Features:
 
 def run(params: Params, layout: Layout) -> None:
     with artifacts.replacing_folder(layout.plots("evaluate")) as plots:
-        metrics = {"posts": _posts(params, layout, plots)}
+        metrics = {
+            "posts": _posts(params, layout, plots),
+            "sentiment": sentiment_evaluation.run(params, layout, plots),
+        }
     artifacts.write_json(layout.metrics("evaluate"), metrics)
 
 

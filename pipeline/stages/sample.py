@@ -1,10 +1,11 @@
 """Renders the built-in example corpora, so that a fresh clone runs with no download.
 
 Reads:  nothing.
-Writes: data/sample/posts/ (manifest.csv, images/, videos/).
+Writes: data/sample/posts/ (manifest.csv, images/, videos/), data/sample/source.parquet, data/sample/target.parquet.
 """
 
 from pipeline import artifacts
+from pipeline.corpora.pair import render_pair
 from pipeline.corpora.sample import render_posts
 from pipeline.layout import Layout
 from pipeline.params import Params
@@ -17,3 +18,11 @@ def run(params: Params, layout: Layout) -> None:
         progress("drawing posts", params.sample.posts) as advance,
     ):
         render_posts(folder, posts=params.sample.posts, seed=params.seed, progress=advance)
+    render_pair(
+        layout.sample_corpus("source"),
+        layout.sample_corpus("target"),
+        source_rows=params.sample.source_rows,
+        target_rows=params.sample.target_rows,
+        unlabelled_rows=params.sample.unlabelled_rows,
+        seed=params.seed,
+    )

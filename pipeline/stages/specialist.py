@@ -221,7 +221,7 @@ def _fit_tuned(
     torch.manual_seed(params.seed)
     encoder, targets, make_rows = _raw(corpus, params, layout)
     classifier = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
-    net = TunedSpecialist(_lora(encoder, targets, tuned.lora_rank) if tune == "lora" else encoder, classifier)
+    net = TunedSpecialist(lora(encoder, targets, tuned.lora_rank) if tune == "lora" else encoder, classifier)
     device = pick(params.device)
     identity = {
         "stage": f"train_{corpus.modality}",
@@ -248,7 +248,7 @@ def _fit_tuned(
             accumulate=tuned.accumulate,
             warmup_share=tuned.warmup_share,
             decay=True,
-            mixed_precision=_precision(tuned.mixed_precision, device),
+            mixed_precision=precision(tuned.mixed_precision, device),
         ),
         device=device,
         what=f"train_{corpus.modality} {fold.name}",
@@ -292,7 +292,7 @@ def _raw(corpus: Corpus, params: Params, layout: Layout) -> tuple[nn.Module, lis
     return net, pictures.lora_targets, media
 
 
-def _lora(encoder: nn.Module, targets: list[str], rank: int) -> nn.Module:
+def lora(encoder: nn.Module, targets: list[str], rank: int) -> nn.Module:
     """The encoder frozen but for low-rank updates (Hu et al. 2022, "LoRA") of its attention, or of its convolutions."""
     try:
         import peft
@@ -302,7 +302,7 @@ def _lora(encoder: nn.Module, targets: list[str], rank: int) -> nn.Module:
     return peft.get_peft_model(encoder, config)  # pyright: ignore[reportArgumentType] - it takes any module
 
 
-def _precision(wanted: str, device: torch.device) -> str:
+def precision(wanted: str, device: torch.device) -> str:
     if wanted != "auto":
         return wanted
     if device.type != "cuda":

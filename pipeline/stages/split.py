@@ -1,9 +1,12 @@
-"""Reads the manifest, finds copies, and gives every post a group and a split that no group crosses.
+"""Reads the corpora, finds copies, and gives every row a group and a split that no group crosses.
 
-Reads:  the manifest and the media that params ``posts`` names.
-Writes: data/split/posts.parquet, data/split/refused.csv, metrics/split.json, plots/split/.
+Reads:  the manifest and the media that params ``posts`` names, and the tables of ``source`` and ``target``.
+Writes: data/split/{posts,source,source_texts,target}.parquet, data/split/target_folds.parquet, data/split/refused.csv,
+        metrics/split.json, plots/split/.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +16,59 @@ import pyarrow as pa
 
 from pipeline import artifacts, figures, schemas
 from pipeline.corpora import duplicates, splits
+from pipeline.corpora.features import FeatureCorpus, average_groups, only_scored, read_corpus
 from pipeline.corpora.manifest import Manifest, read_manifest
 from pipeline.errors import InputError
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.params import Split as SplitParams
-from pipeline.schemas import MODALITIES
+from pipeline.schemas import MODALITIES, Feature
 
 
 def run(params: Params, layout: Layout) -> None:
+    """Raises InputError when a corpus cannot be read, too many rows are faulty, or a part would be empty."""
+    posts = _posts(params, layout)
+    source, texts, target = _scored_corpora(params, layout)
+    folds = splits.target_folds(
+        target.table,
+        target.report["protocol"],
+        params.target.folds,
+        params.target.repeats,
+        params.target.val_share,
+        params.seed,
+    )
+    artifacts.write_parquet(
+        layout.table("posts"), pa.Table.from_pandas(posts.table, schema=schemas.POSTS_TABLE, preserve_index=False)
+    )
+    for name, corpus in (("source", source), ("source_texts", texts), ("target", target)):
+        table = pa.Table.from_pandas(corpus.table, schema=schemas.SCORED_TABLE, preserve_index=False)
+        artifacts.write_parquet(layout.table(name), table)
+    artifacts.write_parquet(layout.folds, pa.Table.from_pandas(folds, schema=schemas.FOLDS_TABLE, preserve_index=False))
+    parts = {"posts": posts, "source": source, "source_texts": texts, "target": target}
+    refused = pd.concat([part.refused.assign(corpus=name) for name, part in parts.items()], ignore_index=True)
+    artifacts.write_csv(layout.refused, refused[["corpus", "row", "id", "reason"]])
+    report = {name: part.report for name, part in parts.items()}
+    report["target"]["folds"] = int(folds["fold"].nunique())
+    artifacts.write_json(layout.metrics("split"), report)
+    counts = count_rows(posts.table)
+    with artifacts.replacing_folder(layout.plots("split")) as plots:
+        artifacts.write_csv(plots / "counts.csv", counts)
+        figures.split_bars(plots / "split.png", counts, "Posts in each split")
+
+
+@dataclass(frozen=True)
+class Divided:
+    """A corpus with its splits: the table to write, ``row, id, reason`` of the rows left out, and the metrics."""
+
+    table: pd.DataFrame
+    refused: pd.DataFrame
+    report: dict[str, Any]
+
+
+# --- posts ---------------------------------------------------------------------------------------------------------
+
+
+def _posts(params: Params, layout: Layout) -> Divided:
     manifest_path = layout.root / params.posts.manifest
     folder = layout.root / params.posts.media
     if not folder.is_dir():
@@ -48,16 +95,8 @@ def run(params: Params, layout: Layout) -> None:
 
     rows = rows.rename(columns={"id": "sample_id", "image": "image_path", "video": "video_path"})
     rows = rows.sort_values("sample_id", ignore_index=True)
-    counts = count_rows(rows)
-    artifacts.write_parquet(
-        layout.table("posts"),
-        pa.Table.from_pandas(rows[schemas.POSTS_TABLE.names], schema=schemas.POSTS_TABLE, preserve_index=False),
-    )
-    artifacts.write_csv(layout.refused, refused)
-    artifacts.write_json(layout.metrics("split"), _metrics(rows, manifest, refused, links, counts, how))
-    with artifacts.replacing_folder(layout.plots("split")) as plots:
-        artifacts.write_csv(plots / "counts.csv", counts)
-        figures.split_bars(plots / "split.png", counts, "Posts in each split")
+    report = _metrics(rows, manifest, refused, links, count_rows(rows), how)
+    return Divided(rows[schemas.POSTS_TABLE.names], refused, report)
 
 
 def _stop_if_too_many(refused: pd.DataFrame, total: int, share: float, path: Path) -> None:
@@ -82,33 +121,30 @@ def _assign(
     """Gives every row a split; returns the rows, those refused because their group crosses parts, and how it was done.
 
     Without given parts: train, val and test by the shares. With them: they are kept, a row whose group also stands in a
-    more protected part is refused, and a missing part is made: validation comes out of the training rows, and where
-    nothing is marked test, the rows marked val are what nobody may see, so they become the test part.
+    more protected part is refused, and a missing part is made.
     """
     modality_set = rows[["text", "image", "video"]].notna().apply(lambda row: "+".join(row.index[row]), axis="columns")
     strata = pd.DataFrame({"label": rows["label"], "modalities": modality_set})
     if rows["split"].isna().all():
-        shares = {"train": 1 - params.val_share - params.test_share, "val": params.val_share, "test": params.test_share}
-        rows["split"] = splits.grouped_split(rows["group_id"].tolist(), strata, shares, rng)
-        return rows, _refusals(rows.iloc[:0], {}), "made by shares, groups whole"
+        rows["split"] = splits.grouped_split(rows["group_id"].tolist(), strata, _shares(params), rng)
+        return rows, _refusals(rows.iloc[:0], {}), MADE
 
     crossing = splits.crossing_rows(rows["group_id"].tolist(), rows["split"].tolist())
     protected = rows.loc[~crossing].drop_duplicates("group_id")
     twin = dict(zip(protected["group_id"], protected["id"], strict=True))
     refused = _refusals(rows.loc[crossing], twin)
     rows, strata = rows.loc[~crossing].reset_index(drop=True), strata.loc[~crossing].reset_index(drop=True)
-    how = "given"
-    if "test" not in set(rows["split"]):
-        rows["split"] = rows["split"].replace({"val": "test"})
-        how += "; no row was marked test, so the rows marked val are the test part"
-    if "val" not in set(rows["split"]):
-        train = rows["split"] == "train"
-        shares = {"train": 1 - params.val_share, "val": params.val_share}
-        rows.loc[train, "split"] = splits.grouped_split(
-            rows.loc[train, "group_id"].tolist(), strata.loc[train].reset_index(drop=True), shares, rng
-        )
-        how += "; validation was taken out of the training rows"
+    rows["split"], how = splits.completed(
+        rows["split"].tolist(), rows["group_id"].tolist(), strata, params.val_share, rng
+    )
     return rows, refused, how
+
+
+MADE = "made by shares, groups whole"
+
+
+def _shares(params: SplitParams) -> dict[str, float]:
+    return {"train": 1 - params.val_share - params.test_share, "val": params.val_share, "test": params.test_share}
 
 
 def _refusals(rows: pd.DataFrame, twin: dict[str, str]) -> pd.DataFrame:
@@ -117,11 +153,14 @@ def _refusals(rows: pd.DataFrame, twin: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame({"row": rows["row"], "id": rows["id"], "reason": pd.Series(reasons, rows.index, dtype=object)})
 
 
-def _check_classes(rows: pd.DataFrame, labels: tuple[str, ...], path: Path) -> None:
-    parts = set(rows["split"])
+def _check_parts(parts: set[str], path: Path) -> None:
     for part in schemas.SPLITS:
         if part not in parts:
             raise InputError(f"{path}: no row is left for {part}; too few groups, or the split column gives it none")
+
+
+def _check_classes(rows: pd.DataFrame, labels: tuple[str, ...], path: Path) -> None:
+    _check_parts(set(rows["split"]), path)
     trained = set(rows.loc[rows["split"] == "train", "label"])
     missing = sorted((set(labels) or set(rows["label"])) - trained)
     if missing:
@@ -164,18 +203,218 @@ def _metrics(
     for part, kind, name, number in counts.itertuples(index=False):
         nested[part][kind][name] = int(number)
     return {
-        "posts": {
-            "rows": len(rows),
-            "split": how,
-            **nested,
-            "groups": {"given": given, "after_merging": len(sizes), "largest_share": float(sizes.iloc[0] / len(rows))},
-            "copies": {
-                "same_text": len(links.text),
-                "same_picture": len(links.picture),
-                "near_picture_pairs": len(links.near_picture),
-                "same_clip": len(links.clip),
-            },
-            "refused": {"rows": len(refused), **_by_reason(refused)},
-            "ignored_columns": ", ".join(manifest.ignored_columns),
-        }
+        "rows": len(rows),
+        "split": how,
+        **nested,
+        "groups": {"given": given, "after_merging": len(sizes), "largest_share": float(sizes.iloc[0] / len(rows))},
+        "copies": {
+            "same_text": len(links.text),
+            "same_picture": len(links.picture),
+            "near_picture_pairs": len(links.near_picture),
+            "same_clip": len(links.clip),
+        },
+        "refused": {"rows": len(refused), **_by_reason(refused)},
+        "ignored_columns": ", ".join(manifest.ignored_columns),
+    }
+
+
+# --- source and target ---------------------------------------------------------------------------------------------
+
+
+def _scored_corpora(params: Params, layout: Layout) -> tuple[Divided, Divided, Divided]:
+    """The source, the source's own words, and the target."""
+    source_path, texts_path = layout.root / params.source.corpus, layout.root / params.source.texts
+    target_path = layout.root / params.target.corpus
+    source = only_scored(read_corpus(source_path, "source.corpus"))
+    texts = only_scored(read_corpus(texts_path, "source.texts", only_words=True))
+    target = read_corpus(target_path, "target.corpus")
+    used = _chosen(params.target.modalities, target, target_path)
+    _check_common(source, source_path, used, target_path)
+    target = _with_any_of(target, used)
+    limit = params.split.max_refused_share
+    for path, corpus in ((source_path, source), (texts_path, texts), (target_path, target)):
+        _stop_if_too_many(corpus.refused, len(corpus.rows) + len(corpus.refused), limit, path)
+
+    source = average_groups(source) if params.source.level == "group" else source
+    target = average_groups(target) if params.target.level == "group" else target
+    protocol = params.target.protocol
+    if protocol == "auto":
+        protocol = "holdout" if _has_split(target.rows) else "cross_validation"
+    from_source = _divide(source, source_path, params, stream=1)
+    # Words of a row that tests the source model must not tune the encoder that makes its vectors.
+    known = _parts_of_groups(source, from_source.table) if source.words else {}
+    words = _divide(texts, texts_path, params, stream=2, known=known) if texts.words else _no_words(texts)
+    divided = _divide(target, target_path, params, stream=3, protocol=protocol)
+    divided.report["protocol"] = protocol
+    return from_source, words, divided
+
+
+def _chosen(wanted: Sequence[Feature], target: FeatureCorpus, path: Path) -> tuple[Feature, ...]:
+    """The target's modalities that are used. Raises InputError for one that it lacks."""
+    missing = [name for name in wanted if name not in target.modalities]
+    if missing:
+        has = ", ".join(target.modalities) or "none"
+        raise InputError(f"{path}: target.modalities asks for {', '.join(missing)}, and the corpus has {has}")
+    return tuple(wanted) or target.modalities
+
+
+def _check_common(source: FeatureCorpus, source_path: Path, used: Sequence[Feature], target_path: Path) -> None:
+    if not set(source.modalities) & set(used):
+        raise InputError(
+            f"{target_path}: its modalities {', '.join(used) or 'none'} and those of {source_path}, "
+            f"{', '.join(source.modalities) or 'none'}, have none in common, so nothing can be carried over"
+        )
+
+
+def _with_any_of(corpus: FeatureCorpus, modalities: Sequence[Feature]) -> FeatureCorpus:
+    """Refuses rows that have none of the modalities."""
+    some = np.zeros(len(corpus.rows), dtype=bool)
+    for name in modalities:
+        some |= corpus.present[name] if name in corpus.present else corpus.rows["text"].notna().to_numpy()
+    if some.all():
+        return corpus
+    refused = corpus.rows.loc[~some, ["row", "id"]].assign(reason=f"no {', '.join(modalities)}")
+    return replace(
+        corpus.where(some), refused=pd.concat([corpus.refused, refused]).sort_values("row", ignore_index=True)
+    )
+
+
+def _has_split(rows: pd.DataFrame) -> bool:
+    """Whether rows with a score are divided into some to learn from and some that are held out."""
+    given = set(rows.loc[rows["score"].notna(), "split"])
+    return "train" in given and bool(given & {"val", "test"})
+
+
+def _parts_of_groups(corpus: FeatureCorpus, table: pd.DataFrame) -> dict[str, str]:
+    group_of = corpus.rows.set_index("id")["group"]
+    return dict(zip(table["sample_id"].map(group_of), table["split"], strict=True))
+
+
+def _no_words(texts: FeatureCorpus) -> Divided:
+    nothing = pd.DataFrame(columns=schemas.SCORED_TABLE.names)
+    return Divided(nothing, texts.refused.iloc[:0], {"rows": 0, "split": "none: the table has no words in `text`"})
+
+
+def _divide(
+    corpus: FeatureCorpus,
+    path: Path,
+    params: Params,
+    *,
+    stream: int,
+    protocol: str = "holdout",
+    known: Mapping[str, str] | None = None,
+) -> Divided:
+    """Gives every row a split and a group that holds its copies.
+
+    Args:
+        stream: tells the random choices of one corpus from those of another.
+        protocol: ``cross_validation`` leaves the parts to the folds.
+        known: group → the part it has elsewhere and must have here, unless the corpus gives a split itself.
+    """
+    edges = duplicates.near_rows(corpus.rows["text"].tolist(), corpus.features, corpus.present)
+    ids, given = corpus.rows["id"].tolist(), corpus.rows["group"].tolist()
+    rows = corpus.rows.assign(whole=duplicates.merge_groups(given, ids, edges))
+    labelled = rows["score"].notna().to_numpy()
+    scored, rng = rows.loc[labelled].reset_index(drop=True), np.random.default_rng([params.seed, stream])
+    if scored.empty:
+        raise InputError(f"{path}: no row has a score")
+    crossing = scored.iloc[:0].assign(reason="")
+    if protocol == "cross_validation":
+        divided, how = scored.assign(part="train", group_id=scored["whole"]), "by folds, groups whole"
+    elif _has_split(scored):
+        divided, crossing, how = _keep_given(scored, _among(edges, labelled), params.split, rng)
+    else:
+        divided, how = _by_shares(scored, params.split, known or {}, rng), MADE
+    faults = pd.concat([corpus.refused, crossing[["row", "id", "reason"]]])
+    _stop_if_too_many(faults, len(rows) + len(corpus.refused), params.split.max_refused_share, path)
+    _check_scores(divided, protocol, path)
+
+    free, bound = _unlabelled(rows.loc[~labelled], divided, protocol)
+    table = pd.concat([divided, free]).rename(columns={"id": "sample_id", "split": "given_split", "part": "split"})
+    table = table.sort_values("sample_id", ignore_index=True)[schemas.SCORED_TABLE.names]
+    refused = pd.concat([faults, bound]).sort_values("row", ignore_index=True)
+    return Divided(table, refused, _report(table, corpus, refused, len(edges), how))
+
+
+def _among(edges: duplicates.Edges, mask: np.ndarray) -> duplicates.Edges:
+    """The pairs of which both rows are in the mask, by their positions among those."""
+    at = np.cumsum(mask) - 1
+    return [(int(at[a]), int(at[b])) for a, b in edges if mask[a] and mask[b]]
+
+
+def _by_shares(
+    rows: pd.DataFrame, params: SplitParams, known: Mapping[str, str], rng: np.random.Generator
+) -> pd.DataFrame:
+    """Gives rows a ``part`` by the shares, and a ``group_id`` that copies share."""
+    rank = rows["group"].map(known).map(splits.PROTECTION).groupby(rows["whole"]).transform("max")
+    parts = rank.map({level: part for part, level in splits.PROTECTION.items()}).astype(object)
+    free = parts.isna()
+    if free.any():
+        groups, strata = rows.loc[free, "whole"].tolist(), splits.score_strata(rows.loc[free, "score"].tolist())
+        parts[free] = splits.grouped_split(groups, strata, _shares(params), rng)
+    return rows.assign(part=parts, group_id=rows["whole"])
+
+
+def _keep_given(
+    rows: pd.DataFrame, edges: duplicates.Edges, params: SplitParams, rng: np.random.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Keeps the given parts; returns the rows, those refused with a ``reason``, and how a missing part was made.
+
+    A row goes when its group, or a copy of it, also stands in a more protected part.
+    """
+    ids = rows["id"].tolist()
+    copies = duplicates.merge_groups([None] * len(rows), ids, edges)
+    reasons: list[str | None] = [None] * len(rows)
+    for groups, what in ((copies, "a copy"), (rows["group"].to_numpy(), "group")):
+        crossing = splits.crossing_rows(groups.tolist(), rows["split"].tolist())
+        twin = dict(zip(groups[~crossing], rows.loc[~crossing, "id"], strict=True))
+        for at in np.flatnonzero(crossing).tolist():
+            reasons[at] = f"{what} also stands in a more protected split, as {twin[groups[at]]}"
+    kept = np.array([reason is None for reason in reasons])
+    left = rows.loc[kept].reset_index(drop=True)
+    given, ids = left["group"].tolist(), left["id"].tolist()
+    left["group_id"] = duplicates.merge_groups(given, ids, _among(edges, kept))
+    strata = splits.score_strata(left["score"].tolist())
+    left["part"], how = splits.completed(
+        left["split"].tolist(), left["group_id"].tolist(), strata, params.val_share, rng
+    )
+    return left, rows.assign(reason=pd.Series(reasons, rows.index, dtype=object)).loc[~kept], how
+
+
+def _check_scores(rows: pd.DataFrame, protocol: str, path: Path) -> None:
+    if protocol == "holdout":
+        _check_parts(set(rows["part"]), path)
+    learned = rows.loc[rows["part"] == "train", "score"]
+    if learned.nunique() < 2:
+        raise InputError(f"{path}: all training rows have the score {learned.iloc[0]}; there is nothing to learn")
+
+
+def _unlabelled(rows: pd.DataFrame, scored: pd.DataFrame, protocol: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows without a score: those that adapters may meet, and those left out since their group is scored.
+
+    A model that met the features of a test video in training would not be tested on an unseen one.
+    """
+    held_out = scored if protocol == "cross_validation" else scored.loc[scored["part"] == "test"]
+    bound = rows["whole"].isin(held_out["whole"])
+    names = scored.drop_duplicates("group").set_index("group")["group_id"]
+    free = rows.loc[~bound]
+    free = free.assign(part=schemas.UNLABELLED, group_id=free["group"].map(names).fillna(free["whole"]))
+    where = "has rows with one" if protocol == "cross_validation" else "is in the test part"
+    return free, rows.loc[bound, ["row", "id"]].assign(reason=f"no score, and its group {where}")
+
+
+def _report(table: pd.DataFrame, corpus: FeatureCorpus, refused: pd.DataFrame, copies: int, how: str) -> dict[str, Any]:
+    parts = {name: table.loc[table["split"] == name] for name in (*schemas.SPLITS, schemas.UNLABELLED)}
+    scores = table["score"].dropna()
+    return {
+        "rows": len(table),
+        "groups": int(table["group_id"].nunique()),
+        "split": how,
+        **{name: {"rows": len(rows), "groups": int(rows["group_id"].nunique())} for name, rows in parts.items()},
+        "score": {"mean": scores.mean(), "std": scores.std(ddof=0), "min": scores.min(), "max": scores.max()},
+        "modalities": ", ".join(corpus.modalities),
+        "copies": copies,
+        "refused": {"rows": len(refused), **_by_reason(refused)},
+        "set_aside": {"rows": sum(corpus.set_aside.values()), **corpus.set_aside},
+        "ignored_columns": ", ".join(corpus.ignored_columns),
     }

@@ -1,6 +1,7 @@
 """Weights as safetensors with readable JSON beside them; and the state that resumes a killed training."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ FORMAT = 1
 """Version of ``model.json``; a reader refuses one it does not know."""
 
 
-def write_model(folder: Path, net: nn.Module | None, description: dict[str, Any]) -> None:
-    """Writes ``model.safetensors`` (unless there is no net) and ``model.json`` into an existing folder."""
+def write_model(folder: Path, net: nn.Module | Mapping[str, Tensor] | None, description: dict[str, Any]) -> None:
+    """Writes ``model.safetensors`` (a net's weights, or tensors by name, or none) and ``model.json`` into a folder."""
     if net is not None:
-        tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+        named = net.state_dict() if isinstance(net, nn.Module) else net
+        tensors = {name: value.detach().cpu().contiguous() for name, value in named.items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     artifacts.write_json(folder / "model.json", {"format": FORMAT, **description})
 

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pipeline.encoders.prefetch import ahead
 from pipeline.errors import InputError
@@ -25,7 +26,7 @@ from pipeline.training.rows import Rows
 SAVE_EVERY_S = 60.0
 """A killed training loses at most about so much time."""
 
-HISTORY = ["epoch", "train_loss", "val_loss", "val_macro_f1"]
+HISTORY = ["epoch", "train_loss", "val_loss", "val_score"]
 """What an epoch leaves behind."""
 
 
@@ -42,6 +43,8 @@ class Plan:
         decay: whether it then falls linearly to zero.
         clip: largest norm of a step's gradient.
         mixed_precision: ``no | fp16 | bf16``.
+        plateau: (factor, patience) by which the learning rate falls where the validation loss stays, instead of the
+            schedule by steps; such a training does not resume.
     """
 
     epochs: int
@@ -52,6 +55,7 @@ class Plan:
     decay: bool = False
     clip: float = 1.0
     mixed_precision: str = "no"
+    plateau: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,15 @@ def fit(
     plan: Plan,
     device: torch.device,
     what: str,
+    penalty: Callable[[], Tensor] | None = None,
     resume: ResumeState | None = None,
 ) -> Fit:
     """Trains until the validation score stops rising; leaves the best epoch's weights in ``net``.
 
     Args:
-        score: (logits [N, classes], labels [N]) → the number to maximise; ties go to the lower validation loss.
+        score: (logits [N, classes], labels [N, ...]) → the number to maximise; ties go to the lower validation loss.
         what: names the training on the progress bar and in errors.
+        penalty: a scalar of the weights, added to the loss of each step but not to what is reported.
         resume: where to keep, and look for, the state of a killed run.
 
     Raises InputError when the loss stops being finite, before the weights are touched by it.
@@ -102,7 +108,11 @@ def fit(
     if resumed:
         state, best = resumed
     done = state.epoch * steps + state.batch
-    schedule = warm_up(optimizer, steps * plan.epochs, plan.warmup_share, decay=plan.decay, done=done)
+    schedule = plateau = None
+    if plan.plateau:
+        plateau = ReduceLROnPlateau(optimizer, factor=plan.plateau[0], patience=plan.plateau[1])
+    else:
+        schedule = warm_up(optimizer, steps * plan.epochs, plan.warmup_share, decay=plan.decay, done=done)
 
     saved = time.monotonic()
     with progress_bar(what, plan.epochs * steps) as advance:
@@ -118,8 +128,10 @@ def fit(
                     accelerator,
                     plan,
                     f"{what}: epoch {state.epoch + 1}, batch {batch + 1}",
+                    penalty,
                 )
-                schedule.step()
+                if schedule:
+                    schedule.step()
                 rows = sum(len(labels) for _, labels in parts)
                 state.batch, state.loss_sum, state.rows_seen = (
                     batch + 1,
@@ -132,6 +144,8 @@ def fit(
                     saved = time.monotonic()
             if _close_epoch(state, model, val, objective, score, device):
                 best = _weights(net)
+            if plateau:
+                plateau.step(state.history[-1]["val_loss"])
             if state.epoch - state.best_epoch >= plan.patience:
                 break
     net.load_state_dict(best)
@@ -171,6 +185,7 @@ def _step(
     accelerator: Accelerator,
     plan: Plan,
     where: str,
+    penalty: Callable[[], Tensor] | None,
 ) -> float:
     """One update; returns the mean loss over the batch's rows."""
     rows = sum(len(labels) for _, labels in parts)
@@ -185,6 +200,8 @@ def _step(
             raise InputError(f"{where}: the loss is {loss.item()}; lower the learning rate, or look for absurd inputs")
         accelerator.backward(loss * (len(labels) / rows))
         total += loss.item() * len(labels)
+    if penalty is not None:
+        accelerator.backward(penalty())
     accelerator.clip_grad_norm_(model.parameters(), plan.clip)
     optimizer.step()
     return total / rows
@@ -208,7 +225,7 @@ def _close_epoch(
             "epoch": state.epoch,
             "train_loss": state.loss_sum / max(state.rows_seen, 1),
             "val_loss": val_loss,
-            "val_macro_f1": val_score,
+            "val_score": val_score,
         }
     )
     state.batch, state.loss_sum, state.rows_seen = 0, 0.0, 0

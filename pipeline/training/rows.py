@@ -54,6 +54,22 @@ class TensorRows:
         )
 
 
+class Joined:
+    """Rows whose inputs come from two places: batched as ``second`` asks, loaded from ``first`` and then ``second``."""
+
+    def __init__(self, first: Rows, second: Rows) -> None:
+        self.first = first
+        self.second = second
+        self.labels = second.labels
+        self.workers = second.workers
+
+    def batches(self, rng: np.random.Generator | None) -> list[np.ndarray]:
+        return self.second.batches(rng)
+
+    def load(self, rows: np.ndarray, rng: np.random.Generator | None) -> tuple[Any, ...]:
+        return (*self.first.load(rows, rng), *self.second.load(rows, rng))
+
+
 def split_rows(order: np.ndarray, batch: int) -> list[np.ndarray]:
     """Consecutive runs of ``batch`` rows; the last may be shorter."""
     return [order[at : at + batch] for at in range(0, len(order), batch)]

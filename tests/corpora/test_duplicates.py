@@ -5,7 +5,17 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
-from pipeline.corpora.duplicates import Fingerprint, find_links, fingerprint, merge_groups, near_pairs, normalised
+from pipeline.corpora.duplicates import (
+    SHINGLES_SHARED,
+    Fingerprint,
+    find_links,
+    fingerprint,
+    merge_groups,
+    near_pairs,
+    near_rows,
+    normalised,
+)
+from pipeline.schemas import Feature
 
 
 def scene(seed: int) -> Image.Image:
@@ -94,3 +104,87 @@ def test_groups_merge_through_chains_of_links_and_given_names() -> None:
 
 def test_no_links_at_all() -> None:
     assert merge_groups([None, None], ["a", "b"], []).tolist() == ["post:a", "post:b"]
+
+
+def everywhere(vectors: dict[Feature, np.ndarray]) -> dict[Feature, np.ndarray]:
+    return {name: np.ones(len(values), dtype=bool) for name, values in vectors.items()}
+
+
+def test_the_same_words_are_copies_from_eight_on() -> None:
+    seven = "one two three four five six seven"
+    texts = [seven, f"{seven} eight", seven, None, "One, two; three four five six seven EIGHT!", "other"]
+    assert near_rows(texts, {}, {}) == [(1, 4)]
+
+
+def test_nearly_the_same_words_equal_a_comparison_of_all_with_all() -> None:
+    rng = np.random.default_rng(0)
+    words = [f"w{at}" for at in range(300)]
+    texts = [" ".join(rng.choice(words, rng.integers(12, 60))) for _ in range(30)]
+    for at in range(120):  # copies with some words changed, some words more
+        copy = texts[at % 30].split()
+        for place in rng.integers(0, len(copy), rng.integers(0, 4)):
+            copy[place] = rng.choice(words)
+        texts.append(" ".join([*copy, *rng.choice(words, rng.integers(0, 3))]))
+
+    def shingles(text: str) -> set[tuple[str, ...]]:
+        some = text.split()
+        return {tuple(some[at : at + 3]) for at in range(len(some) - 2)}
+
+    sets = [shingles(text) for text in texts]
+    slow = {
+        (a, b)
+        for a in range(len(texts))
+        for b in range(a + 1, len(texts))
+        if len(sets[a] & sets[b]) >= SHINGLES_SHARED * len(sets[a] | sets[b])
+    }
+    found = near_rows(texts, {}, {})
+    assert set(found) <= slow
+    ids = [str(at) for at in range(len(texts))]
+    none = [None] * len(texts)
+    # Same texts are linked to the first of them only, so that links are compared by what they join.
+    assert merge_groups(none, ids, found).tolist() == merge_groups(none, ids, sorted(slow)).tolist()
+    assert 20 < len(slow) < 2000
+
+
+def test_alike_vectors_equal_a_comparison_of_all_with_all() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(60, 20)) * 10.0 ** rng.integers(-3, 4, 20)
+    scale = values.std(axis=0)
+    for at in range(30):  # a copy that is off by up to three thousandths of the typical length
+        noise = rng.normal(size=20)
+        values[30 + at] = values[at] + noise / np.linalg.norm(noise) * at * 1e-4 * np.sqrt(20) * scale
+    vectors: dict[Feature, np.ndarray] = {"audio": values.astype(np.float32)}
+    found = near_rows([None] * 60, vectors, everywhere(vectors))
+    standard = (values - values.mean(axis=0)) / values.std(axis=0)
+    standard /= np.median(np.linalg.norm(standard, axis=1))
+    apart = np.linalg.norm(standard[:, None] - standard[None], axis=2)
+    assert found == [(int(a), int(b)) for a, b in np.argwhere(apart <= 1e-3) if a < b]
+    assert 5 < len(found) < 30
+
+
+def test_rows_are_alike_only_if_all_that_both_have_is() -> None:
+    rng = np.random.default_rng(0)
+    audio, visual = rng.normal(size=(6, 12)), rng.normal(size=(6, 12))
+    audio[1:4] = audio[0]
+    visual[1] = visual[0]
+    #  0 and 1: both the same; 2: another visual; 3: no visual, so audio alone counts.
+    vectors: dict[Feature, np.ndarray] = {"audio": audio, "visual": visual}
+    present = everywhere(vectors)
+    present["visual"][3] = False
+    found = near_rows([None] * 6, vectors, present)
+    assert (0, 1) in found
+    assert {pair for pair in found if pair != (0, 1)} <= {(0, 3), (1, 3), (2, 3)}
+    assert merge_groups([None] * 6, list("012345"), found)[:4].tolist() == ["post:0"] * 4
+    assert near_rows([None] * 6, {"audio": audio, "visual": visual}, everywhere(vectors)) == [(0, 1)]
+
+
+def test_narrow_vectors_zeros_and_gaps_are_no_evidence() -> None:
+    rng = np.random.default_rng(0)
+    narrow: dict[Feature, np.ndarray] = {"audio": np.ones((5, 7))}
+    assert near_rows([None] * 5, narrow, everywhere(narrow)) == []
+    wide = rng.normal(size=(6, 9))
+    wide[:3] = 0
+    wide[4] = wide[5]
+    wide[4:, 2] = np.nan
+    vectors: dict[Feature, np.ndarray] = {"visual": wide}
+    assert near_rows([None] * 6, vectors, everywhere(vectors)) == [(4, 5)]

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.corpora.splits import crossing_rows, grouped_folds, grouped_split
+from pipeline.corpora.splits import completed, crossing_rows, grouped_folds, grouped_split, score_strata, target_folds
+from pipeline.errors import InputError
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -73,3 +74,89 @@ def test_folds_cover_all_rows_with_groups_whole() -> None:
 
 def test_folds_are_no_more_than_groups() -> None:
     assert set(grouped_folds(["a", "a", "b"], ["x", "y", "x"], 5, np.random.default_rng(0))) == {0, 1}
+
+
+def test_a_given_split_is_completed() -> None:
+    strata = pd.DataFrame({"label": ["a"] * 20})
+    groups = [str(at) for at in range(20)]
+    whole = ["train", "val", "test", "train"] * 5
+    split, how = completed(whole, groups, strata, 0.2, np.random.default_rng(0))
+    assert (split.tolist(), how) == (whole, "given")
+    split, how = completed(["train"] * 10 + ["val"] * 10, groups, strata, 0.2, np.random.default_rng(0))
+    assert split[10:].tolist() == ["test"] * 10
+    assert sorted(split[:10]) == ["train"] * 8 + ["val"] * 2
+    assert how.startswith("given; no row was marked test")
+    split, how = completed(["train"] * 10 + ["test"] * 10, groups, strata, 0.2, np.random.default_rng(0))
+    assert sorted(split) == ["test"] * 10 + ["train"] * 8 + ["val"] * 2
+    assert how == "given; validation was taken out of the training rows"
+
+
+def test_strata_of_scores() -> None:
+    found = score_strata([-1.0, 0.0, 2.0])
+    assert found["sign"].tolist() == ["-1", "0", "1"]
+    assert found["tercile"].tolist() == ["0", "1", "2"]
+    assert score_strata([1.0] * 4)["tercile"].nunique() == 1
+
+
+def scored(groups: int, each: int = 3, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    names = np.repeat([f"g{at:02d}" for at in range(groups)], each)
+    means = np.repeat(np.linspace(-2, 2, groups), each)
+    table = pd.DataFrame({"sample_id": [f"{name}_{at}" for at, name in enumerate(names)], "group_id": names})
+    table = table.assign(split="train", score=means + rng.normal(0, 0.1, len(names)))
+    extra = pd.DataFrame({"sample_id": ["u0"], "group_id": ["u"], "split": ["unlabelled"], "score": [np.nan]})
+    return pd.concat([table, extra], ignore_index=True)
+
+
+def test_holdout_is_one_fold() -> None:
+    table = scored(4).assign(split=["train"] * 6 + ["val"] * 3 + ["test"] * 3 + ["unlabelled"])
+    found = target_folds(table.iloc[::-1], "holdout", 5, 3, 0.2, 0)
+    assert found.to_dict("list") == {
+        "fold": ["final"] * 12,
+        "sample_id": sorted(table["sample_id"][:12]),
+        "role": table.set_index("sample_id")["split"].sort_index()[:12].tolist(),
+    }
+
+
+def test_cross_validation_tests_each_row_once_a_repeat_with_groups_whole_and_scores_spread() -> None:
+    table = scored(40)
+    found = target_folds(table, "cross_validation", 4, 3, 0.25, 7)
+    assert found[["fold", "sample_id"]].apply(tuple, axis=1).is_monotonic_increasing
+    assert set(found["sample_id"]) == set(table["sample_id"][:120])
+    group = found["sample_id"].str.partition("_")[0]
+    assert found.groupby(["fold", group])["role"].nunique().max() == 1
+    score = found["sample_id"].map(table.set_index("sample_id")["score"])
+    for name, rows in found.groupby("fold"):
+        shares = rows["role"].value_counts(normalize=True)
+        if name == "final":
+            assert set(rows["role"]) == {"train", "val"}
+            assert shares["val"] == pytest.approx(0.25, abs=0.03)
+        else:
+            assert shares["test"] == pytest.approx(0.25, abs=0.03)
+            assert shares["val"] == pytest.approx(0.1875, abs=0.05)
+        # Groups' means go evenly from -2 to 2.
+        assert score[rows.index].groupby(rows["role"]).mean().abs().max() < 0.6
+    assert found["fold"].nunique() == 13
+    tested = found.loc[found["role"] == "test"]
+    assert (
+        tested.groupby(tested["fold"].str.partition(".")[0])["sample_id"].agg(["size", "nunique"]).to_numpy().tolist()
+        == [[120, 120]] * 3
+    )
+    first, second = (set(tested.loc[tested["fold"] == f"repeat-{at}.fold-0", "sample_id"]) for at in (0, 1))
+    assert first != second
+
+
+def test_folds_depend_on_the_seed_and_on_nothing_else() -> None:
+    one, same, other = (target_folds(scored(20), "cross_validation", 5, 1, 0.2, seed) for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(one, same)
+    assert not one.equals(other)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [(9, r"9 groups have a score, too few for target\.folds 5; set it to at most 4"), (3, "4 groups are the fewest")],
+)
+def test_too_few_groups_for_the_folds(groups: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        target_folds(scored(groups), "cross_validation", 5, 1, 0.2, 0)
+    assert target_folds(scored(10), "cross_validation", 5, 1, 0.2, 0)["fold"].nunique() == 6

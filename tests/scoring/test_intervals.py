@@ -2,9 +2,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import f1_score
 
-from pipeline.scoring import emotion, intervals
+from pipeline.scoring import emotion, intervals, sentiment
 from pipeline.scoring.intervals import grouped_bootstrap_macro_f1, paired_bootstrap_macro_f1
 
 
@@ -88,3 +89,98 @@ def test_memory_stays_bounded_with_many_groups():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200e6  # resampling all groups at once would take 200 MB for the draws alone
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def scores(groups: int, per_group: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """True scores, two systems of two repeats each, and groups whose rows are alike and are judged alike."""
+    generator = np.random.default_rng(seed)
+    group = np.repeat(np.arange(groups), per_group)
+    actual = generator.normal(size=groups)[group] + 0.5 * generator.normal(size=len(group))
+    wrong = generator.normal(size=(2, groups))[:, group] + 0.3 * generator.normal(size=(2, len(group)))
+    return actual, {"a": actual + wrong, "b": 0.5 * actual + 2 * wrong + 3}, group
+
+
+def mean_scores(actual: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    metrics = {"pearson": sentiment.pearson, "ccc": sentiment.ccc, "mae": sentiment.mae, "mse": sentiment.mse}
+    return {name: float(np.mean([metric(actual, one) for one in predicted])) for name, metric in metrics.items()}
+
+
+def test_intervals_of_scores_agree_with_a_slow_loop_over_groups_and_repeats():
+    actual, systems, groups = scores(30, 4, seed=3)
+    found = intervals.resampled_scores(actual, systems, groups, 20_000, seed=1)
+    generator = np.random.default_rng(99)
+    slow = []
+    for _ in range(600):
+        rows = np.concatenate([np.flatnonzero(groups == name) for name in generator.choice(30, size=30)])
+        slow.append([mean_scores(actual[rows], systems[name][:, rows]) for name in ("a", "b")])
+    for metric, width in (("pearson", 0.03), ("ccc", 0.03), ("mae", 0.03), ("mse", 0.1)):
+        wanted = np.quantile([both[0][metric] for both in slow], [0.05, 0.95])
+        assert intervals.interval(found["a"][metric], 0.9) == pytest.approx(wanted, abs=width)
+    wanted = np.quantile([both[0]["pearson"] - both[1]["pearson"] for both in slow], [0.05, 0.95])
+    paired = intervals.interval(found["a"]["pearson"] - found["b"]["pearson"], 0.9)
+    assert paired == pytest.approx(wanted, abs=0.03)
+    low, high = intervals.interval(found["a"]["pearson"], 0.9) or (0.0, 0.0)
+    assert low < np.mean([stats.pearsonr(actual, repeat)[0] for repeat in systems["a"]]) < high
+
+
+def test_a_resample_of_every_group_once_gives_the_metrics_themselves():
+    actual, systems, groups = scores(12, 3, seed=0)
+    whole = intervals._scores_of(intervals._moments(actual, systems["b"], groups).sum(axis=0, keepdims=True))
+    report = sentiment.report(actual, systems["b"])
+    assert {name: float(values[0]) for name, values in whole.items()} == pytest.approx(
+        {name: report[name] for name in ("pearson", "ccc", "mae", "mse")}
+    )
+
+
+def test_what_is_undefined_in_every_resample_has_no_interval():
+    actual, _, groups = scores(12, 3, seed=0)
+    found = intervals.resampled_scores(actual, {"constant": np.zeros((1, 36))}, groups, 200, seed=0)
+    assert intervals.interval(found["constant"]["pearson"], 0.95) is None
+    assert intervals.interval(found["constant"]["mae"], 0.95) is not None
+
+
+def test_the_size_of_a_chunk_changes_no_resample_of_scores(monkeypatch: pytest.MonkeyPatch):
+    actual, systems, groups = scores(20, 3, seed=0)
+    first = intervals.resampled_scores(actual, systems, groups, 99, seed=5)["a"]["pearson"]
+    monkeypatch.setattr(intervals, "CHUNK_CELLS", 1)
+    again = intervals.resampled_scores(actual, systems, groups, 99, seed=5)["a"]["pearson"]
+    assert again == pytest.approx(first, abs=1e-12)
+
+
+def test_with_one_row_a_group_the_permutation_test_is_the_plain_one():
+    actual, systems, _ = scores(40, 1, seed=6)
+    own = {"a": systems["a"][:1], "noise": np.random.default_rng(3).normal(size=(1, 40))}
+    found = intervals.permutation_p(actual, own, np.arange(40), 4000, seed=0)
+    for name, predicted in own.items():
+        wanted = stats.permutation_test(
+            (actual,),
+            lambda shuffled, predicted=predicted: stats.pearsonr(shuffled, predicted[0])[0],
+            permutation_type="pairings",
+            n_resamples=2000,
+            rng=np.random.default_rng(0),
+        ).pvalue
+        assert found[name] == pytest.approx(wanted, abs=0.04)
+    assert found["a"] < 0.01
+
+
+def test_rows_of_a_group_that_are_alike_are_no_evidence_but_groups_are():
+    generator = np.random.default_rng(0)
+    group = np.repeat(np.arange(8), 40)
+    small = []
+    for _ in range(60):
+        actual, predicted = (generator.normal(size=8)[group] + 0.1 * generator.normal(size=320) for _ in range(2))
+        small.append(intervals.permutation_p(actual, {"a": predicted[None]}, group, 200, seed=1)["a"] < 0.1)
+    # Eight groups, not 320 rows: as if rows were exchangeable, almost every pair would look significant.
+    assert np.mean(small) < 0.25
+    actual, systems, groups = scores(40, 3, seed=1)
+    assert intervals.permutation_p(actual, systems, groups, 500, seed=0)["a"] == pytest.approx(1 / 501)
+
+
+def test_a_constant_has_no_permutation_test():
+    actual, systems, groups = scores(10, 2, seed=0)
+    systems["constant"] = np.ones((2, 20))
+    assert set(intervals.permutation_p(actual, systems, groups, 100, seed=0)) == {"a", "b"}
+    assert intervals.permutation_p(np.zeros(20), systems, groups, 100, seed=0) == {}

@@ -2,7 +2,8 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.scoring.leaks import refuse_fitted_rows
+from pipeline.scoring import leaks
+from pipeline.scoring.leaks import Leak, refuse_fitted_rows
 
 SCORED = pd.DataFrame({"sample_id": ["p8", "p9"], "group_id": ["ann", "bob"]})
 
@@ -32,4 +33,52 @@ def test_stages_are_named_and_only_the_first_ids():
     with pytest.raises(InputError) as refusal:
         refuse_fitted_rows(scored, fitted(*rows))
     assert "fitted on by fuse, train_image: 9 rows (p0, p1, p2, p3, p4, …) and 9 groups (g0," in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+# --- folds -----------------------------------------------------------------------------------------------------------
+
+FOLDS = pd.DataFrame(
+    [("f0", "a", "test"), ("f0", "b", "train"), ("f1", "b", "test"), ("f1", "a", "train")],
+    columns=["fold", "sample_id", "role"],
+)
+IN_FOLDS = pd.DataFrame([("f0", "a", "x"), ("f1", "b", "y")], columns=["fold", "sample_id", "group_id"])
+
+
+def test_a_row_may_be_fitted_on_by_other_folds_but_not_by_its_own():
+    honest = [("tune", "f0", "b", "y", "train"), ("tune", "f1", "a", "x", "val")]
+    assert leaks.fitted_in_fold(IN_FOLDS, fitted(*honest)) == []
+    row, group = leaks.fitted_in_fold(IN_FOLDS, fitted(*honest, ("tune", "f0", "a", "x", "val")))
+    assert str(row) == "1 test rows were fitted on by tune in the same fold (a)"
+    assert str(group) == "1 groups of test rows were fitted on by tune in the same fold (x)"
+    only = leaks.fitted_in_fold(IN_FOLDS, fitted(*honest, ("tune", "f1", "c", "y", "train")))
+    assert only == [Leak("1 groups of test rows were fitted on by tune in the same fold", ("y",))]
+
+
+def test_a_prediction_that_calls_a_training_row_a_test_row_is_found():
+    rows = pd.DataFrame({"fold": ["f0", "f1"], "sample_id": ["a", "a"], "split": ["test", "test"]})
+    (found,) = leaks.wrong_roles(rows, FOLDS, "tune")
+    assert str(found) == "tune predicted rows as test in f1, where its role is train (a)"
+    unknown = rows.iloc[:1].assign(sample_id="z")
+    assert "where its role is none (z)" in str(leaks.wrong_roles(unknown, FOLDS, "tune")[0])
+    assert leaks.wrong_roles(rows.iloc[:1], FOLDS, "tune") == []
+
+
+def test_a_copy_counts_only_in_the_fold_that_fitted_on_it():
+    seen = fitted(("tune", "f1", "c", "z", "train"))
+    assert leaks.copies_in_fold([("a", "c"), ("c", "a")], IN_FOLDS, seen, "the corpus") == []
+    (found,) = leaks.copies_in_fold([("b", "c")], IN_FOLDS, seen, "the corpus")
+    assert found.ids == ("b = c",)
+    assert leaks.copies_in_fold([], IN_FOLDS, seen, "the corpus") == []
+
+
+def test_plain_numbers_are_no_evidence_that_two_corpora_share_a_group():
+    assert leaks.shared_names(["7", "x9", "ann"], ["7", "x9", "bob"]) == ["x9"]
+
+
+def test_every_leak_is_in_the_one_line_that_refuses():
+    leaks.refuse([])
+    with pytest.raises(InputError) as refusal:
+        leaks.refuse([Leak("this leaks", tuple("abcdefg")), Leak("that too")])
+    assert str(refusal.value).startswith("this leaks (a, b, c, d, e, …); that too; nothing is scored")
     assert "\n" not in str(refusal.value)

@@ -2,6 +2,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.text import TextEncoder
 from pipeline.errors import InputError
 from pipeline.layout import Layout
-from pipeline.params import Embed, EmbedImage, EmbedText, EmbedVideo, Params, Posts
+from pipeline.params import Embed, EmbedImage, EmbedText, EmbedVideo, Params, Posts, Source, Target
 from pipeline.stages import embed
 from tests import tiny
 
@@ -37,7 +38,13 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Embed:
 
 
 def params(encoders: Embed, **changes: object) -> Params:
-    return Params(device="cpu", posts=Posts(media="media"), embed=encoders.model_copy(update=changes))
+    return Params(
+        device="cpu",
+        posts=Posts(media="media"),
+        source=Source(corpus="source.parquet"),
+        target=Target(corpus="target.parquet"),
+        embed=encoders.model_copy(update=changes),
+    )
 
 
 def draw(path: Path, colour: tuple[int, int, int]) -> None:
@@ -78,7 +85,22 @@ def project(root: Path, rows: Sequence[tuple[str, str | None, str | None, str | 
     artifacts.write_parquet(
         layout.table("posts"), pa.Table.from_pandas(frame, schema=schemas.POSTS_TABLE, preserve_index=False)
     )
+    for name in ("source", "target"):
+        corpus(layout, name, [{"id": str(at), "score": 0.5, "audio": [at, 1.0 - at * at]} for at in range(3)])
     return layout
+
+
+def corpus(layout: Layout, name: str, rows: Sequence[dict[str, Any]], level: str = "row") -> None:
+    """A corpus and its sample table, as `split` would write them; rows without ``split`` are train."""
+    pq.write_table(pa.Table.from_pylist(list(rows)), layout.root / f"{name}.parquet")
+    frame = pd.DataFrame([{"split": "train", "group": row["id"], "text": None} | row for row in rows])
+    ids = frame["group"] if level == "group" else frame["id"]
+    table = pd.DataFrame({"sample_id": ids, "group_id": frame["group"], "split": frame["split"], "given_split": None})
+    words = frame["text"].map(lambda value: value if isinstance(value, str) else None)
+    table = table.assign(score=frame["score"], text=words).drop_duplicates("sample_id").sort_values("sample_id")
+    artifacts.write_parquet(
+        layout.table(name), pa.Table.from_pandas(table, schema=schemas.SCORED_TABLE, preserve_index=False)
+    )
 
 
 def rows_of(layout: Layout, modality: schemas.Modality) -> pd.DataFrame:
@@ -274,3 +296,145 @@ def test_oversized_pictures_are_absent(tmp_path: Path, encoders: Embed) -> None:
         None,
     ]
     assert json.loads(layout.metrics("embed").read_text())["image"]["reasons"] == {"too large": 1}
+
+
+# --- source and target ---------------------------------------------------------------------------------------------
+
+
+def feature_rows(count: int, **more: Any) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    return [
+        {"id": f"r{at}", "group": f"v{at // 3}", "score": 0.5, "audio": rng.normal(size=4).tolist()} | more
+        for at in range(count)
+    ]
+
+
+def test_features_are_cleaned_in_the_order_of_the_sample_table(tmp_path: Path, encoders: Embed) -> None:
+    layout, rows = project(tmp_path), feature_rows(24)
+    for at, row in enumerate(rows):
+        row["audio"][1] = 7.5 if at < 20 else at  # varies in the test part alone
+        row["visual"] = [float(at * at % 7)]  # so that no row is without anything
+        row["split"] = "train" if at < 20 else "test"
+    rows[3]["audio"][2] = rows[22]["audio"][2] = float("nan")
+    rows[5]["audio"] = None
+    corpus(layout, "target", rows)
+    embed.run(params(encoders, max_nonfinite_share=0.1), layout)
+    found = artifacts.read_embeddings(layout.embeddings("target", "audio"))
+    table = artifacts.read_scored(layout.table("target"))
+    assert found.sample_ids.tolist() == table["sample_id"].tolist() != [row["id"] for row in rows]
+    by_id = dict(zip(found.sample_ids, found.vectors, strict=True))
+    for at in (0, 11, 23):
+        np.testing.assert_array_equal(by_id[f"r{at}"], np.array(rows[at]["audio"], np.float32)[[0, 2, 3]])
+    known = [row["audio"][2] for at, row in enumerate(rows[:20]) if at not in (3, 5)]
+    assert by_id["r3"][1] == by_id["r22"][1] == np.median(np.array(known, np.float32))
+    assert not by_id["r5"].any()
+    assert found.sample_ids[~found.present].tolist() == ["r5"]
+    assert [value is None for value in found.content] == (~found.present).tolist()
+    assert found.encoder == {"name": "features", "width": 3, "dropped": {"constant": 1}, "columns": [0, 2, 3]}
+    assert json.loads(layout.metrics("embed").read_text())["target"]["audio"] == {
+        "rows": 24,
+        "present": 23,
+        "width": 3,
+        "dropped": {"constant": 1},
+        "dropped_columns": "audio[1]: constant",
+        "filled": 2,
+        "encoder": "features",
+    }
+
+
+def test_modalities_that_a_corpus_lacks_or_leaves_out_are_absent(tmp_path: Path, encoders: Embed) -> None:
+    layout = project(tmp_path)
+    rows = [row | {"visual": row["audio"][:2]} for row in feature_rows(6)]
+    corpus(layout, "source", rows)
+    corpus(layout, "target", rows)
+    settings = params(encoders).model_copy(update={"target": Target(corpus="target.parquet", modalities=("visual",))})
+    embed.run(settings, layout)
+    widths = {
+        (name, modality): artifacts.read_embeddings(layout.embeddings(name, modality)).vectors.shape
+        for name in ("source", "target")
+        for modality in schemas.FEATURES
+    }
+    assert widths == {
+        ("source", "text"): (6, 1),
+        ("source", "audio"): (6, 4),
+        ("source", "visual"): (6, 2),
+        ("target", "text"): (6, 1),
+        ("target", "audio"): (6, 1),
+        ("target", "visual"): (6, 2),
+    }
+    absent = pq.read_table(layout.embeddings("target", "audio")).to_pydict()
+    assert (absent["present"], absent["reason"], absent["vector"]) == ([False] * 6, ["none"] * 6, [[0.0]] * 6)
+    assert artifacts.read_embeddings(layout.embeddings("target", "audio")).encoder["name"] == "none"
+
+
+def test_words_are_encoded_like_those_of_posts(tmp_path: Path, encoders: Embed, encoded: list[int]) -> None:
+    layout = project(tmp_path)
+    words = ["SAD", "i am so happy", None, "the cat", "the cat", "me rn"]
+    corpus(layout, "target", [row | {"text": text} for row, text in zip(feature_rows(6), words, strict=True)])
+    embed.run(params(encoders), layout)
+    found = artifacts.read_embeddings(layout.embeddings("target", "text"))
+    expected = text.load(encoders.text).encode(["sad", "the cat"], CPU)
+    np.testing.assert_allclose(found.vectors[[0, 3]], expected, atol=1e-6)
+    assert found.present.tolist() == [True, True, False, True, True, True]
+    assert found.encoder["name"] == artifacts.read_embeddings(layout.embeddings("posts", "text")).encoder["name"]
+    # Of the target's texts all but one are texts of posts, and have been encoded.
+    posts = artifacts.read_embeddings(layout.embeddings("posts", "text"))
+    assert found.content[0] == posts.content[3]
+    assert json.loads(layout.metrics("embed").read_text())["target"]["text"]["present"] == 5
+    encoded.clear()
+    embed.run(params(encoders), layout)
+    assert encoded == []
+
+
+def test_groups_have_the_mean_of_their_rows(tmp_path: Path, encoders: Embed) -> None:
+    layout = project(tmp_path)
+    words = ["sad", "the cat", None, "me rn", None, None, None, None, None]
+    rows = [row | {"text": text} for row, text in zip(feature_rows(9), words, strict=True)]
+    rows[1]["audio"] = None
+    rows[2]["audio"][0] = float("nan")
+    corpus(layout, "target", rows, level="group")
+    grouped = Target(corpus="target.parquet", level="group")
+    embed.run(params(encoders, max_nonfinite_share=0.2).model_copy(update={"target": grouped}), layout)
+    found = artifacts.read_embeddings(layout.embeddings("target", "audio"))
+    assert found.sample_ids.tolist() == ["v0", "v1", "v2"]
+    first, third = np.array(rows[0]["audio"]), np.array(rows[2]["audio"])
+    np.testing.assert_allclose(found.vectors[0], [first[0], *(first + third)[1:] / 2], rtol=1e-6)
+    np.testing.assert_allclose(found.vectors[2], np.mean([row["audio"] for row in rows[6:]], axis=0), rtol=1e-6)
+    found = artifacts.read_embeddings(layout.embeddings("target", "text"))
+    expected = text.load(encoders.text).encode(["sad", "the cat", "me rn"], CPU)
+    np.testing.assert_allclose(found.vectors[:2], [expected[:2].mean(axis=0), expected[2]], atol=1e-6)
+    assert found.present.tolist() == [True, True, False]
+    assert found.encoder["level"] == "group"
+
+
+def test_a_time_stamp_is_seen_before_groups_are_averaged(tmp_path: Path, encoders: Embed) -> None:
+    layout, rows = project(tmp_path), feature_rows(60)
+    for at, row in enumerate(rows):
+        row["group"] = f"v{at // 6}"
+        row["audio"][0] = at % 6 + 0.3
+    corpus(layout, "target", rows, level="group")
+    grouped = Target(corpus="target.parquet", level="group")
+    embed.run(params(encoders).model_copy(update={"target": grouped}), layout)
+    found = artifacts.read_embeddings(layout.embeddings("target", "audio"))
+    assert found.encoder["dropped"] == {"time-like": 1}
+    assert found.vectors.shape == (10, 3)
+
+
+def test_features_without_a_column_of_use_stop_in_one_line(tmp_path: Path, encoders: Embed) -> None:
+    layout = project(tmp_path)
+    corpus(layout, "target", feature_rows(6, audio=[1.0, 2.0]))
+    with pytest.raises(InputError) as error:
+        embed.run(params(encoders), layout)
+    assert str(error.value) == (
+        "target.corpus: no column of audio is of use (audio[0]: constant; audio[1]: constant); "
+        "leave audio out of the corpus"
+    )
+
+
+def test_a_corpus_that_changed_since_it_was_split(tmp_path: Path, encoders: Embed) -> None:
+    layout = project(tmp_path)
+    table = layout.table("target").read_bytes()
+    corpus(layout, "target", feature_rows(6))
+    layout.table("target").write_bytes(table)
+    with pytest.raises(InputError, match=r"does not have all rows of .*; run `dvc repro split`"):
+        embed.run(params(encoders), layout)

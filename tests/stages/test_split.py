@@ -2,20 +2,63 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline import artifacts
+from pipeline import artifacts, schemas
 from pipeline.errors import InputError
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.stages import split
 
-PARAMS = Params.model_validate({"posts": {"manifest": "posts.csv", "media": "."}})
+
+def params(**blocks: dict[str, Any]) -> Params:
+    settings: dict[str, dict[str, Any]] = {
+        "posts": {"manifest": "posts.csv", "media": "."},
+        "source": {"corpus": "source.parquet", "texts": "source.parquet"},
+        "target": {"corpus": "target.parquet", "folds": 4, "repeats": 2},
+    }
+    return Params.model_validate({name: settings.get(name, {}) | blocks.get(name, {}) for name in settings | blocks})
 
 
-def write(root: Path, rows: list[dict[str, Any]]) -> Layout:
+PARAMS = params()
+
+
+def features(count: int, groups: int, seed: int = 0, **more: Any) -> list[dict[str, Any]]:
+    """Rows of a corpus, ``groups`` of them one after another, with audio of ten columns."""
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "id": f"r{at:03d}",
+            "group": f"v{at % groups:02d}",
+            "score": float(rng.normal()),
+            "split": None,
+            "text": None,
+            "audio": rng.normal(size=10).tolist(),
+            **more,
+        }
+        for at in range(count)
+    ]
+
+
+def table(path: Path, rows: list[dict[str, Any]]) -> None:
+    kinds = {name: pa.string() for name in ("id", "group", "split", "text")} | {"score": pa.float64()}
+    schema = pa.schema([*kinds.items(), ("audio", pa.list_(pa.float32()))])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+
+
+def write(
+    root: Path,
+    rows: list[dict[str, Any]],
+    source: list[dict[str, Any]] | None = None,
+    target: list[dict[str, Any]] | None = None,
+) -> Layout:
     pd.DataFrame(rows).to_csv(root / "posts.csv", index=False)
+    table(root / "source.parquet", features(60, 60) if source is None else source)
+    table(root / "target.parquet", features(40, 20, 1) if target is None else target)
     return Layout(root)
 
 
@@ -66,8 +109,8 @@ def test_a_given_split_is_kept_and_what_crosses_it_is_refused(tmp_path: Path) ->
     assert all(table.loc[row["id"], "split"] == row["split"] for row in rows if row["id"] in table.index)
     refused = pd.read_csv(layout.refused)
     assert refused.to_dict("records") == [
-        {"row": 1, "id": "p000", "reason": "group also stands in a more protected split, as p008"},
-        {"row": 7, "id": "p006", "reason": "group also stands in a more protected split, as p018"},
+        {"corpus": "posts", "row": 1, "id": "p000", "reason": "group also stands in a more protected split, as p008"},
+        {"corpus": "posts", "row": 7, "id": "p006", "reason": "group also stands in a more protected split, as p018"},
     ]
     assert metrics(layout)["refused"] == {"rows": 2, "group also stands in a more protected split": 2}
 
@@ -102,10 +145,209 @@ def test_what_cannot_be_split_stops_in_one_line_and_writes_nothing(tmp_path: Pat
         split.run(PARAMS, layout)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["posts.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["posts.csv", "source.parquet", "target.parquet"]
 
 
 def test_a_missing_media_folder_says_which_param(tmp_path: Path) -> None:
     layout = write(tmp_path, posts(10))
     with pytest.raises(InputError, match=r"not a folder; set posts\.media"):
         split.run(Params.model_validate({"posts": {"manifest": "posts.csv", "media": "gone"}}), layout)
+
+
+# --- source and target ---------------------------------------------------------------------------------------------
+
+
+def run(root: Path, settings: Params = PARAMS, **corpora: list[dict[str, Any]]) -> Layout:
+    layout = write(root, posts(60), **corpora)
+    split.run(settings, layout)
+    return layout
+
+
+def read_scored(layout: Layout, corpus: str) -> pd.DataFrame:
+    return artifacts.read_scored(layout.table(corpus)).set_index("sample_id")
+
+
+def folds(layout: Layout) -> pd.DataFrame:
+    return artifacts.read_parquet(layout.folds, schemas.FOLDS_TABLE).to_pandas()
+
+
+def report(layout: Layout, corpus: str) -> dict[str, Any]:
+    return json.loads(layout.metrics("split").read_text())[corpus]
+
+
+def refusals(layout: Layout) -> list[tuple[str, int, str, str]]:
+    return list(pd.read_csv(layout.refused).itertuples(index=False, name=None))
+
+
+def parts(rows: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    """The rows with parts in turn by their group."""
+    return [row | {"split": names[int(row["group"][1:]) % len(names)]} for row in rows]
+
+
+WORDS = [f"this is row number {at} of all the rows that there are in here" for at in range(200)]
+
+
+def test_without_a_split_the_source_gets_one_and_the_target_is_cross_validated(tmp_path: Path) -> None:
+    layout = run(tmp_path)
+    source, target = read_scored(layout, "source"), read_scored(layout, "target")
+    assert source["split"].value_counts().to_dict() == {"train": 49, "val": 5, "test": 6}
+    assert source.index.is_monotonic_increasing
+    assert set(target["split"]) == {"train"}
+    assert set(target["given_split"]) == {None}
+    assert target.loc["r003", "group_id"] == "v03"
+    assert len(read_scored(layout, "source_texts")) == 0
+    assert report(layout, "target")["protocol"] == "cross_validation"
+    assert report(layout, "target")["folds"] == folds(layout)["fold"].nunique() == 9
+    found = report(layout, "source")
+    scores = np.array([row["score"] for row in features(60, 60)])
+    assert found["train"] == {"rows": 49, "groups": 49}
+    assert found["score"] == pytest.approx(
+        {"mean": scores.mean(), "std": scores.std(), "min": scores.min(), "max": scores.max()}, abs=1e-6
+    )
+    first = {name: layout.table(name).read_bytes() for name in ("source", "target")}
+    split.run(PARAMS, layout)
+    assert first == {name: layout.table(name).read_bytes() for name in ("source", "target")}
+
+
+def test_a_given_split_is_a_holdout(tmp_path: Path) -> None:
+    target = parts(features(40, 20, 1), "train", "train", "train", "val", "test")
+    target[0] = target[0] | {"split": "excluded"}
+    layout = run(tmp_path, target=target)
+    found = read_scored(layout, "target")
+    assert found["split"].equals(found["given_split"])
+    assert set(folds(layout)["fold"]) == {"final"}
+    assert folds(layout).set_index("sample_id")["role"].to_dict() == found["split"].to_dict()
+    assert report(layout, "target")["set_aside"] == {"rows": 1, "excluded": 1}
+    assert report(layout, "target")["protocol"] == "holdout"
+    layout = run(tmp_path, params(target={"protocol": "cross_validation"}), target=target)
+    found = read_scored(layout, "target")
+    assert set(found["split"]) == {"train"}
+    assert set(found["given_split"]) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize("given", [None, "train", "val"])
+def test_a_holdout_can_be_made(tmp_path: Path, given: str | None) -> None:
+    target = [row | {"split": given} for row in features(80, 40, 1)]
+    layout = run(tmp_path, params(target={"protocol": "holdout"}), target=target)
+    found = read_scored(layout, "target")
+    # Shares of 8 rows, give or take a group.
+    assert found["split"].value_counts()[["val", "test"]].between(6, 10).all()
+    assert found.groupby("group_id")["split"].nunique().max() == 1
+    layout = run(tmp_path, target=target)
+    assert report(layout, "target")["protocol"] == "cross_validation"
+
+
+def test_rows_marked_val_are_the_test_part_where_nothing_is_marked_test(tmp_path: Path) -> None:
+    layout = run(tmp_path, source=parts(features(60, 60), "train", "train", "val"))
+    found = read_scored(layout, "source")
+    assert (found.loc[found["given_split"] == "val", "split"] == "test").all()
+    assert found["split"].value_counts().to_dict() == {"train": 37, "test": 20, "val": 3}
+
+
+def test_copies_are_one_group_where_the_split_is_made(tmp_path: Path) -> None:
+    source, target = features(60, 60), features(40, 20, 1)
+    source[50]["audio"] = source[3]["audio"]
+    target[1] |= {"text": WORDS[0], "audio": target[1]["audio"]}
+    target[2] |= {"text": WORDS[0].upper()}
+    layout = run(tmp_path, source=source, target=target)
+    found = read_scored(layout, "source")
+    assert found["group_id"][["r003", "r050"]].tolist() == ["v03", "v03"]
+    assert found["split"][["r003", "r050"]].nunique() == 1
+    assert set(read_scored(layout, "target").loc[["r001", "r002", "r021", "r022"], "group_id"]) == {"v01"}
+    assert report(layout, "source")["copies"] == report(layout, "target")["copies"] == 1
+
+
+def test_copies_and_groups_that_cross_a_given_split_are_refused(tmp_path: Path) -> None:
+    target = parts(features(100, 50, 1), "train", "train", "train", "val", "test")
+    target[0]["audio"] = target[4]["audio"]  # train, a copy of test; its video stays
+    target[51]["split"] = "test"  # the other row of a train video
+    layout = run(tmp_path, target=target)
+    assert refusals(layout) == [
+        ("target", 1, "r000", "a copy also stands in a more protected split, as r004"),
+        ("target", 2, "r001", "group also stands in a more protected split, as r051"),
+    ]
+    found = read_scored(layout, "target")
+    assert (found["group_id"]["r050"], found["split"]["r050"]) == ("v00", "train")
+    assert found.groupby("group_id")["split"].nunique().max() == 1
+    assert report(layout, "target")["refused"] == {
+        "rows": 2,
+        "a copy also stands in a more protected split": 1,
+        "group also stands in a more protected split": 1,
+    }
+
+
+def test_unlabelled_rows_are_met_unless_their_group_is_scored(tmp_path: Path) -> None:
+    free = [row | {"id": f"u{at}", "group": f"w{at}", "score": None} for at, row in enumerate(features(6, 6, 2))]
+    free[1]["group"] = "v04"  # a test video under holdout
+    free[2]["group"] = "v00"  # a train video
+    target = features(40, 20, 1)
+    free[3]["audio"] = target[4]["audio"]  # a copy of a test row
+    layout = run(tmp_path, target=target + free)
+    found = read_scored(layout, "target")
+    assert found.index[found["split"] == "unlabelled"].tolist() == ["u0", "u4", "u5"]
+    assert np.isnan(found["score"]["u0"])
+    assert set(folds(layout)["sample_id"]) == {row["id"] for row in target}
+    reason = "no score, and its group has rows with one"
+    assert refusals(layout) == [("target", 40 + at, f"u{at - 1}", reason) for at in (2, 3, 4)]
+
+    given = parts(target, "train", "train", "train", "val", "test") + free
+    layout = run(tmp_path, target=given)
+    found = read_scored(layout, "target")
+    assert found.index[found["split"] == "unlabelled"].tolist() == ["u0", "u2", "u4", "u5"]
+    assert {identity for _, _, identity, _ in refusals(layout)} == {"u1", "u3"}
+    assert found.loc["u2", "group_id"] == "v00"
+
+
+def test_source_rows_need_a_score(tmp_path: Path) -> None:
+    source = features(60, 60)
+    source[7]["score"] = None
+    layout = run(tmp_path, source=source)
+    assert "r007" not in read_scored(layout, "source").index
+    assert ("source", 8, "r007", "no score") in refusals(layout)
+
+
+def test_groups_are_averaged_where_asked(tmp_path: Path) -> None:
+    target = parts(features(60, 20, 1), "train", "train", "train", "val", "test")
+    layout = run(tmp_path, params(target={"level": "group"}), target=target)
+    found = read_scored(layout, "target")
+    assert found.index.tolist() == found["group_id"].tolist() == [f"v{at:02d}" for at in range(20)]
+    assert found.loc["v03", "score"] == pytest.approx(np.mean([target[at]["score"] for at in (3, 23, 43)]))
+    assert found["split"].value_counts().to_dict() == {"train": 12, "val": 4, "test": 4}
+
+
+def test_words_of_the_source_stay_in_the_parts_of_their_rows(tmp_path: Path) -> None:
+    source = [row | {"text": WORDS[at]} for at, row in enumerate(features(60, 30))]
+    layout = run(tmp_path, source=source)
+    rows, texts = read_scored(layout, "source"), read_scored(layout, "source_texts")
+    assert texts["text"].tolist() == WORDS[:60]
+    assert texts["split"].equals(rows["split"])
+    # At the level of groups the words are still one by one.
+    layout = run(tmp_path, params(source={"level": "group"}), source=source)
+    assert len(read_scored(layout, "source")) == 30
+    assert len(read_scored(layout, "source_texts")) == 60
+
+
+@pytest.mark.parametrize(
+    ("settings", "corpora", "message"),
+    [
+        ({}, {"target": features(4, 4)}, "4 groups have a score, too few for target.folds 4; set it to at most 2"),
+        ({}, {"target": [row | {"score": None} for row in features(9, 9)]}, "no row has a score"),
+        ({}, {"target": [row | {"score": 1.0} for row in features(9, 9)]}, "all training rows have the score 1.0"),
+        ({}, {"source": parts(features(8, 2), "train", "test")},
+         "source.parquet: no row is left for val"),
+        ({}, {"source": [row | {"score": None} if at < 9 else row for at, row in enumerate(features(60, 60))]},
+         "source.parquet: 9 of 60 rows refused (9 x no score), more than split.max_refused_share 0.05"),
+        ({}, {"source": [row | {"audio": None, "text": WORDS[at]} for at, row in enumerate(features(60, 60))]},
+         "target.parquet: its modalities audio and those of"),
+        ({"modalities": ["audio", "visual"]}, {}, "target.modalities asks for visual, and the corpus has audio"),
+        ({"corpus": "gone.parquet"}, {}, "not found; set target.corpus"),
+    ],
+)  # fmt: skip
+def test_corpora_that_cannot_be_used_stop_in_one_line(
+    tmp_path: Path, settings: dict[str, Any], corpora: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        run(tmp_path, params(target=settings), **corpora)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data").exists()

@@ -50,10 +50,10 @@ def run(model: nn.Module, plan: Plan, **more) -> Fit:
 def test_it_learns_and_keeps_the_best_epoch() -> None:
     model = net()
     went = run(model, Plan(epochs=20, patience=20, seed=0))
-    scores = [line["val_macro_f1"] for line in went.history]
+    scores = [line["val_score"] for line in went.history]
     assert went.best_score == max(scores) > 0.9
     assert accuracy(predict(model, rows(50, 2), CPU), rows(50, 2).labels.numpy()) == went.best_score
-    assert went.history[went.best_epoch - 1]["val_macro_f1"] == went.best_score
+    assert went.history[went.best_epoch - 1]["val_score"] == went.best_score
 
 
 def test_it_stops_after_patience() -> None:

@@ -1,0 +1,124 @@
+"""Scores from features: the source model, and the net that carries it to a target corpus."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.nets.adapter import Adapter, Reading
+from pipeline.nets.fusion import Columns, Fusion
+
+
+class ScoreNet(nn.Module):
+    """Features of modalities, some of them absent → a score: the posts' fusion with a single output.
+
+    Each modality has a linear reading of its own, which is its opinion in the fusion; so the net begins as a sum of
+    linear models and learns what lies beyond.
+
+    Args:
+        widths: modality → columns.
+        width, heads, hidden, dropout, modality_dropout: those of ``Fusion``.
+    """
+
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        *,
+        width: int = 64,
+        heads: int = 4,
+        hidden: int = 64,
+        dropout: float = 0.3,
+        modality_dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.widths = dict(widths)
+        self.readings = nn.ModuleDict({name: Reading(widths[name], dropout=dropout) for name in sorted(widths)})
+        self.fusion = Fusion(
+            widths, 1, width=width, heads=heads, hidden=hidden, dropout=dropout, modality_dropout=modality_dropout
+        )
+
+    def standardise_like(self, vectors: Columns, present: Columns) -> None:
+        """Takes the statistics of the training rows that have each modality."""
+        for name, reading in self.readings.items():
+            assert isinstance(reading, Reading)
+            reading.standardise_like(vectors[name][present[name]])
+
+    def forward(self, vectors: Columns, present: Columns) -> Float[Tensor, "batch 1"]:
+        """Scores; ``vectors`` are float32 [batch, columns] by modality, ``present`` bool [batch]."""
+        standard, opinions = {}, {}
+        for name, reading in self.readings.items():
+            assert isinstance(reading, Reading)
+            standard[name] = reading.standard(vectors[name])
+            opinions[name] = reading.weigh(reading.drop(standard[name]))
+        return self.fusion(standard, opinions, present)
+
+
+class TransferNet(nn.Module):
+    """The source model, carried to the target: what it says of adapted features, and what the target says by itself.
+
+    The score is a weighted sum (``mix``) of what the source model says of the adapted features and of what the source's
+    text model says, plus a linear reading of the target's own features.
+
+    Args:
+        adapters: modality → the adapter to the source's columns.
+        source: the source model; None without adapters.
+        widths: modality → the target's columns; a modality that the source lacks has a reading only.
+        teller: the head of the source's text model on text vectors of the target, where there is one.
+        encoder: turns tokens into text vectors, where it is to learn too; otherwise the vectors are given.
+        dropout: before the readings.
+    """
+
+    def __init__(
+        self,
+        adapters: Mapping[str, Adapter],
+        source: ScoreNet | None,
+        widths: Mapping[str, int],
+        *,
+        teller: nn.Linear | None = None,
+        encoder: nn.Module | None = None,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict(dict(adapters))
+        self.source = source
+        self.readings = nn.ModuleDict({name: Reading(widths[name], dropout=dropout) for name in sorted(widths)})
+        self.teller = teller
+        self.encoder = encoder
+        self.mix = nn.Linear(2, 1)
+
+    def standardise_like(self, vectors: Columns, present: Columns) -> None:
+        """Takes the statistics of the training rows that have each modality, for the readings."""
+        for name in self.readings:
+            self.reading(name).standardise_like(vectors[name][present[name]])
+
+    def reading(self, name: str) -> Reading:
+        found = self.readings[name]
+        assert isinstance(found, Reading)
+        return found
+
+    @torch.no_grad()
+    def rescale(self, scale: float, offset: float) -> None:
+        """Makes the net give ``scale * score + offset`` from now on."""
+        for layer in (self.mix, *(self.reading(name).weigh for name in self.readings)):
+            layer.weight *= scale
+            layer.bias *= scale
+        self.mix.bias += offset
+
+    def parts(self, vectors: Columns, present: Columns) -> tuple[Tensor, Tensor]:
+        """What the source model says of the adapted features, and what its text model says; each float32 [batch, 1]."""
+        nothing = next(iter(vectors.values())).new_zeros(len(next(iter(vectors.values()))), 1)
+        carried = told = nothing
+        if self.source is not None:
+            adapted = {name: adapter(vectors[name]) for name, adapter in self.adapters.items()}
+            carried = self.source(adapted, {name: present[name] for name in adapted})
+        if self.teller is not None:
+            told = self.teller(vectors["text"]) * present["text"][:, None]
+        return carried, told
+
+    def forward(self, vectors: Columns, present: Columns, tokens: Columns | None = None) -> Float[Tensor, "batch 1"]:
+        """Scores; ``tokens`` are the encoder's inputs, and take the place of ``vectors['text']``."""
+        if self.encoder is not None and tokens is not None:
+            vectors = {**vectors, "text": self.encoder(**tokens)}
+        read = [reading(vectors[name]) * present[name][:, None] for name, reading in self.readings.items()]
+        return self.mix(torch.cat(self.parts(vectors, present), dim=1)) + torch.stack(read).sum(dim=0)

@@ -1,0 +1,209 @@
+"""A trained pipeline in one folder that predicts by itself: no project, no DVC, no network.
+
+``bundle.json`` names every file with its sha256; nothing is loaded before all of them were checked. Weights are
+safetensors, the rest is JSON, and ``README.md`` is the model card.
+
+    bundle.json  README.md  predictor.json
+    fuse/  text/  image/  video/     the fusion and the final specialists: model.json, model.safetensors
+    encoders/text/  encoders/image/  the frozen encoders, with the tokenizer
+    onnx/                            on request: classifiers and fusion for other runtimes
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
+
+from pipeline import artifacts, media
+from pipeline.encoders import image, text, video, weights
+from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.weights import Weights
+from pipeline.errors import InputError
+from pipeline.layout import Layout
+from pipeline.params import Embed, EmbedImage, Params
+from pipeline.schemas import MODALITIES, Modality
+from pipeline.serving import card, model
+from pipeline.serving.model import Encoder, Model
+from pipeline.training.checkpoint import write_model
+
+FORMAT = 1
+"""Version of the folder's layout; a reader refuses one it does not know."""
+
+INDEX = "bundle.json"
+
+
+class Settings(BaseModel):
+    """``predictor.json``: what is not in the models' own JSON.
+
+    Attributes:
+        embed: how media are read; ``encoder`` is a folder of the bundle.
+        calibration: label → ascending nonconformity of the calibration rows.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    embed: Embed
+    calibration: dict[str, list[Annotated[float, Field(ge=0.0, le=1.0)]]]
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def export(params: Params, layout: Layout, folder: Path, *, onnx: bool = False) -> None:
+    """Writes a bundle of a project's models; it appears only when it is whole.
+
+    Raises InputError when the project is not fully run, ``folder`` holds something else than a bundle, or ONNX is asked
+    for and its packages are not installed.
+    """
+    folder = folder.resolve()
+    _refuse_other(folder)
+    parts = model.of_project(params, layout)
+    about = card.write(parts, params, layout)
+    with artifacts.replacing_folder(folder) as aside:
+        _write_nets(parts, aside)
+        _write_settings(parts, params, aside)
+        (aside / "README.md").write_text(about, encoding="utf-8", newline="\n")
+        if onnx:
+            from pipeline.serving import onnx as other_runtimes
+
+            other_runtimes.write(parts, aside / "onnx")
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        for path in files:
+            path.chmod(0o644)  # safetensors writes for the owner alone, but a bundle is made to be handed on
+        hashes = {path.relative_to(aside).as_posix(): media.content_digest(path) for path in files}
+        artifacts.write_json(aside / INDEX, {"format": FORMAT, "files": hashes})
+
+
+def _refuse_other(folder: Path) -> None:
+    """What is written over must be an older bundle, or nothing."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        known = {"format", "files"} <= set(json.loads((folder / INDEX).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        known = False
+    if not known:
+        raise InputError(f"{folder}: exists and is no bundle; give a new folder")
+
+
+def _write_nets(parts: Model, folder: Path) -> None:
+    nets = {"fuse": (parts.fusion, parts.description)}
+    nets |= {name: (branch.net, branch.description) for name, branch in parts.branches.items()}
+    for name, (net, description) in nets.items():
+        (folder / name).mkdir()
+        write_model(folder / name, net, {key: value for key, value in description.items() if key != "format"})
+
+
+def _write_settings(parts: Model, params: Params, folder: Path) -> None:
+    """``predictor.json`` and the encoders; pictures and frames share one where it is the same."""
+    # Of what the model does not know nothing is told: it may be a path of this machine.
+    unknown = {name for name in MODALITIES if name not in parts.branches}
+    embed = params.embed.model_dump(exclude=unknown)
+    written: dict[str, str] = {}
+    for name in parts.branches:
+        block = getattr(params.embed, name)
+        found = weights.resolve(f"embed.{name}", block.encoder, block.revision, _packaged(name))
+        key = weights.digest(found.identity)
+        if key not in written:
+            written[key] = f"encoders/{name}"
+            _write_encoder(found, folder / written[key])
+        embed[name] |= {"encoder": written[key], "revision": None}
+    calibration = {label: row.tolist() for label, row in zip(parts.labels, parts.calibration, strict=True)}
+    artifacts.write_json(folder / "predictor.json", {"embed": embed, "calibration": calibration})
+
+
+def _packaged(name: Modality) -> str:
+    return "minilm" if name == "text" else image.PACKAGED
+
+
+def _write_encoder(found: Weights, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    if found.path.is_file():  # the packaged picture encoder comes as a pickle of tensors
+        tensors = torch.load(found.path, map_location="cpu", weights_only=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+        return
+    safe = any(found.path.glob(weights.SAFE_WEIGHTS))
+    patterns = [*weights.SETTINGS, weights.SAFE_WEIGHTS if safe else weights.TORCH_WEIGHTS]
+    for path in sorted({path for pattern in patterns for path in found.path.glob(pattern) if path.is_file()}):
+        shutil.copyfile(path, folder / path.name)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read(folder: Path) -> Model:
+    """Checks a bundle and loads it.
+
+    Raises InputError, in one line, when it is of another format, when a file is missing, changed, not listed or outside
+    the folder.
+    """
+    check(folder)
+    try:
+        settings = Settings.model_validate_json((folder / "predictor.json").read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{folder / 'predictor.json'}: {' '.join(str(error).split())}") from None
+    modalities = model.modalities_of(folder / "fuse")
+    calibration = [np.array(settings.calibration.get(label, [])) for label in model.labels_of(folder / "fuse")]
+    specialists: dict[Modality, Path] = {name: folder / name for name in modalities}
+    encoders = _encoders(folder, settings.embed, modalities)
+    return model.build(folder / "fuse", specialists, encoders, calibration, settings.embed)
+
+
+def check(folder: Path) -> None:
+    """Raises InputError unless the folder holds a bundle of this format with its own files and no others."""
+    index = folder / INDEX
+    if not index.is_file():
+        raise InputError(f"{folder}: no bundle: it has no {INDEX}; make one with `python -m pipeline export`")
+    content: dict[str, Any] = artifacts.read_json(index)
+    if content.get("format") != FORMAT:
+        raise InputError(f"{index}: format {content.get('format')!r}, this version reads {FORMAT}; export it again")
+    files = content.get("files")
+    if not isinstance(files, dict) or not files or not all(isinstance(value, str) for value in files.values()):
+        raise InputError(f"{index}: does not list the bundle's files; export it again")
+    root = folder.resolve()
+    for name, expected in files.items():
+        path = root / name
+        if "\0" in name or "\\" in name or not path.resolve().is_relative_to(root) or ".." in Path(name).parts:
+            raise InputError(f"{index}: names {name!r}, which leads out of the bundle; do not use it")
+        _check_file(path, expected)
+    # transformers takes up whatever lies beside a model, so a file too many can change what it computes.
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    extra = sorted(name for name in found - set(files) - {INDEX} if not Path(name).name.startswith("."))
+    if extra:
+        raise InputError(f"{root / extra[0]}: not a file of this bundle; remove it, or export the bundle again")
+
+
+def _check_file(path: Path, expected: str) -> None:
+    try:
+        found = media.content_digest(path)
+    except media.MediaError as error:
+        raise InputError(f"{path}: {error}; the bundle is not whole: copy or export it again") from None
+    if found != expected:
+        raise InputError(f"{path}: was changed (its sha256 is {found}); copy or export the bundle again")
+
+
+def _encoders(folder: Path, embed: Embed, modalities: list[Modality]) -> dict[Modality, Encoder]:
+    """As ``model.load_encoders``, from the bundle's own folders."""
+    here = {name: str(folder / getattr(embed, name).encoder) for name in modalities}
+    encoders: dict[Modality, Encoder] = {}
+    if "text" in modalities:
+        encoders["text"] = text.load(embed.text.model_copy(update={"encoder": here["text"]}))
+    pictures = _pictures(here["image"]) if "image" in modalities else None
+    if pictures is not None:
+        encoders["image"] = pictures
+    if "video" in modalities:
+        shared = pictures if here.get("image") == here["video"] else None
+        encoders["video"] = video.on_frames(shared or _pictures(here["video"]), embed.video)
+    return encoders
+
+
+def _pictures(folder: str) -> ImageEncoder:
+    """A CLIP brings its configuration; the packaged encoder is its tensors alone."""
+    if (Path(folder) / "config.json").is_file():
+        return image.load(EmbedImage(encoder=folder))
+    return image.efficientnet(Weights(Path(folder) / "model.safetensors", {"name": image.PACKAGED}))

@@ -1,0 +1,148 @@
+"""The model card: what was learned from what, how well, and what it must not be used for.
+
+After Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pipeline import artifacts
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.scoring import conformal
+from pipeline.serving.model import Model
+
+COVERAGE = 0.9
+"""The coverage for which the card says which labels can be ruled out at all."""
+
+
+def write(model: Model, params: Params, layout: Layout) -> str:
+    """The card of a project's models, as Markdown. Raises InputError when the project was not evaluated."""
+    split = artifacts.read_json(layout.metrics("split"))["posts"]
+    scored = artifacts.read_json(layout.metrics("evaluate"))["posts"]
+    sections = [
+        "# Emotions of posts: a trained pipeline",
+        f"Tells {_listed(model.labels)} from {_listed(model.branches)}; any of these may be absent from a post.",
+        _use(),
+        "## Data\n\n" + _data(split),
+        "## Metrics\n\n" + _metrics(scored, params.evaluate.confidence, list(model.branches)),
+        "## Prediction sets\n\n" + _sets(model, scored),
+        "## How it was made\n\n" + _made(model, params),
+        "## Limits\n\n" + _limits(scored),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _use() -> str:
+    return (
+        "## Use\n\n"
+        '```sh\npython -m pipeline predict --bundle . --text "what a day" --image picture.jpg\n```\n\n'
+        "```python\nfrom pipeline.serving.posts import Post\nfrom pipeline.serving.predictor import Predictor\n\n"
+        'Predictor.load(".").predict([Post(text="what a day")])\n```\n\n'
+        "`bundle.json` holds the sha256 of every file; nothing is loaded that was changed."
+    )
+
+
+def _data(split: dict[str, Any]) -> str:
+    rows = [
+        [part, split[part]["rows"], _counts(split[part]["class"]), _counts(split[part]["modalities"])]
+        for part in ("train", "val", "test")
+    ]
+    groups = split["groups"]
+    return (
+        _table(["part", "posts", "classes", "modalities"], rows)
+        + f"\n\nThe split was {split['split']}. {groups['after_merging']} groups (authors, joined where they share a "
+        "picture, clip or text), none of which lies in two parts. Models learned from `train`; training stopped, and "
+        "temperatures and prediction sets were fitted, on `val`; the metrics below are of `test`."
+    )
+
+
+def _metrics(scored: dict[str, Any], confidence: float, modalities: Sequence[str]) -> str:
+    systems = {
+        "fusion": scored["fusion"],
+        **{f"{name} alone": scored[name] for name in modalities if scored[name]["n"]},
+    }
+    systems |= {f"baseline {name}": of for name, of in scored["baselines"].items()}
+    rows = [
+        [name, of.get("n", scored["n"]), f"{of['macro_f1']:.3f}", _interval(of, "macro_f1_"), f"{of['accuracy']:.3f}"]
+        for name, of in systems.items()
+    ]
+    interval = f"{confidence:.0%} interval"
+    fusion, gain = scored["fusion"], scored["fusion_minus_best_baseline"]
+    by_label = [[label, fusion["support"][label], f"{value:.3f}"] for label, value in fusion["f1"].items()]
+    return (
+        _table(["system", "test posts", "macro-F1", interval, "accuracy"], rows)
+        + f"\n\nFusion less the best baseline ({gain['baseline']}): {gain['value']:+.3f} {_interval(gain, '')}. "
+        "Intervals come from a bootstrap over whole groups. Expected calibration error of the fusion: "
+        f"{fusion['ece']:.3f}.\n\n" + _table(["label", "test posts", "F1"], by_label)
+    )
+
+
+def _sets(model: Model, scored: dict[str, Any]) -> str:
+    """What a set promises, on which rows that rests, and for which labels there were too few."""
+    needed = conformal.rows_needed(COVERAGE)
+    few = [label for label, rows in zip(model.labels, model.calibration, strict=True) if len(rows) < needed]
+    text = (
+        "Class-wise split conformal prediction. The calibration rows are the validation rows, on which training also "
+        "stopped and the temperature was fitted, so the promised coverage holds only nearly."
+    )
+    if few:
+        text += (
+            f" At a coverage of {COVERAGE:.0%} a label needs {needed} calibration rows to be ruled out: "
+            f"{_listed(few)} had fewer, and so {'is' if len(few) == 1 else 'are'} in every set."
+        )
+    if "conformal" in scored:
+        of = scored["conformal"]
+        text += (
+            f" On the test posts, sets for {of['target']:.0%} held the true label in {of['coverage']:.1%} of cases, of "
+            f"{of['mean_size']:.2f} labels on average."
+        )
+    return text
+
+
+def _made(model: Model, params: Params) -> str:
+    rows = []
+    for name, branch in model.branches.items():
+        encoder = branch.description["encoder"]
+        tuned = "tuned with the classifier" if branch.own is not branch.frozen else "frozen"
+        rows.append([name, encoder["name"], encoder["revision"], f"`{encoder['sha256'][:16]}…`", tuned])
+    how = f"`{params.fuse.strategy}`" if model.fusion is not None else "none: there is one modality"
+    return (
+        _table(["modality", "encoder", "revision", "sha256 of its weights", "specialist"], rows)
+        + f"\n\nFusion: {how}, from the encoders' frozen vectors and out-of-fold opinions of the specialists. "
+        f"Temperature {model.temperature:.3f}. Seed {params.seed}. Made by the DVC pipeline of this package with "
+        "`dvc repro` and `python -m pipeline export`; `model.json` in each folder says the rest."
+    )
+
+
+def _limits(scored: dict[str, Any]) -> str:
+    known = [f"{warning}." for warning in scored.get("warnings", "").split("; ") if warning]
+    return "\n".join(
+        f"* {line[0].upper()}{line[1:]}"
+        for line in [
+            *known,
+            "The metrics are about posts like those of the test part; on others expect less.",
+            "It learned what the labels say. Labels of emotion are noisy, and depend on who gave them.",
+            "The encoders were trained on public text and pictures, and have their biases.",
+            "A post of which nothing can be read gets about the prior; its parts say that nothing was read.",
+            "Do not judge people by this.",
+        ]
+    )
+
+
+def _interval(of: dict[str, Any], prefix: str) -> str:
+    return f"[{of[f'{prefix}ci_low']:.3f}, {of[f'{prefix}ci_high']:.3f}]"
+
+
+def _counts(of: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in of.items())
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

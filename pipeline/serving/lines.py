@@ -1,0 +1,109 @@
+"""JSON Lines in, JSON Lines out: one answer a line, in order, as soon as it is known."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any, Protocol, TextIO
+
+from pipeline.media import MediaError
+from pipeline.schemas import MODALITIES
+from pipeline.serving.posts import Post
+from pipeline.serving.predictor import Predictor
+
+BATCH = 64
+"""Lines predicted together, when so many are waiting; a lone line is not kept waiting for others."""
+
+READ_BYTES = 2**16
+
+Line = tuple[int, bytes]
+
+
+class Source(Protocol):
+    """Bytes that come as they are ready, like those of an unbuffered pipe."""
+
+    def read(self, size: int, /) -> bytes | None: ...
+
+
+def answer(predictor: Predictor, source: Source, sink: TextIO, coverage: float | None, *, explain: bool) -> int:
+    """Answers each line that is not blank; returns how many were bad.
+
+    A line is an object with any of ``text``, ``image``, ``video`` (paths), and an ``id`` that comes back with the
+    answer. A bad one is answered by ``{"line": 3, "error": "..."}``.
+    """
+    bad = 0
+    for batch in _batches(source):
+        found = [(number, _parse(line)) for number, line in batch if line.strip()]
+        good = [post for _, post in found if not isinstance(post, str)]
+        predictions = iter(predictor.predict([post for _, post in good], coverage))
+        for number, parsed in found:
+            if isinstance(parsed, str):
+                bad += 1
+                reply: dict[str, Any] = {"line": number, "error": parsed}
+            else:
+                name, post = parsed
+                reply = ({} if name is None else {"id": name}) | next(predictions).as_json()
+                if explain:
+                    reply |= predictor.explain(post).as_field()
+            sink.write(json.dumps(reply) + "\n")
+        sink.flush()
+    return bad
+
+
+def _parse(line: bytes) -> tuple[Any, Post] | str:
+    """The id and the post, or what is wrong with the line."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8
+        return f"not JSON: {error}"
+    if not isinstance(row, dict):
+        return "not an object"
+    given = {name: row[name] for name in MODALITIES if row.get(name) is not None}
+    if not given:
+        return f"gives none of {', '.join(MODALITIES)}"
+    wrong = [name for name, value in given.items() if not isinstance(value, str)]
+    if wrong:
+        return f"{wrong[0]} is not a text"
+    if isinstance(row.get("id"), dict | list):
+        return "id is neither a text nor a number"
+    return row.get("id"), Post(given.get("text"), _path(given.get("image")), _path(given.get("video")))
+
+
+def _path(value: str | None) -> Path | MediaError | None:
+    if value is None:
+        return None
+    return Path(value) if value.strip() else MediaError("file not found")
+
+
+def _batches(source: Source) -> Iterator[list[Line]]:
+    """Whatever lines are waiting, up to ``BATCH``; a thread reads on while they are predicted."""
+    waiting: Queue[Line | None] = Queue(2 * BATCH)
+    Thread(target=_read, args=(source, waiting), daemon=True).start()
+    ended = False
+    while not ended:
+        batch = [waiting.get()]
+        while len(batch) < BATCH and batch[-1] is not None:
+            try:
+                batch.append(waiting.get_nowait())
+            except Empty:
+                break
+        ended = batch[-1] is None
+        yield [line for line in batch if line is not None]
+
+
+def _read(source: Source, waiting: "Queue[Line | None]") -> None:
+    """Cuts bytes into numbered lines.
+
+    Reads without Python's own buffer, whose lock a thread that waits for input would still hold when the program ends.
+    """
+    number, rest = 0, b""
+    try:
+        while part := source.read(READ_BYTES):
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                number += 1
+                waiting.put((number, line))
+        waiting.put((number + 1, rest))
+    finally:
+        waiting.put(None)

@@ -1,0 +1,222 @@
+"""A table of posts → a table of predictions: any number of rows, in constant memory, resumed after a kill.
+
+Finished rows are kept as shards in a hidden folder beside the output, which takes its name only when it is whole.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from pipeline import artifacts, media
+from pipeline.corpora.manifest import trimmed_texts
+from pipeline.errors import InputError
+from pipeline.media import MediaError
+from pipeline.progress import progress
+from pipeline.schemas import MODALITIES
+from pipeline.serving.posts import Post, Prediction
+from pipeline.serving.predictor import Predictor
+
+CHUNK = 256
+"""Rows predicted and kept together: a killed run loses at most so many, and memory holds so many."""
+
+SUFFIXES = (".parquet", ".csv")
+
+
+def predict_manifest(
+    predictor: Predictor, manifest: Path, out: Path, folder: Path, coverage: float | None, *, explain: bool
+) -> int:
+    """Writes one row for each row of ``manifest``, in order; returns how many have media that cannot be used.
+
+    Args:
+        manifest: CSV, JSON Lines or Parquet with any of ``text image video``, and ``id`` (or the row's number).
+        out: ``.parquet`` or ``.csv``.
+        folder: what media paths are relative to, and must not lead out of.
+        coverage: for the column ``set``.
+        explain: fills the column ``explanation`` with JSON.
+
+    Raises InputError when the manifest cannot be read.
+    """
+    schema = predictions_schema(predictor, explain)
+    total = sum(len(rows) for rows in _chunks(manifest))
+    shards = _shards(out, _identity(predictor, manifest, coverage, explain))
+    made = [shards / f"{number:08d}.parquet" for number in range(-(-total // CHUNK))]
+    with progress("predicting", total) as advance:
+        at = 0
+        for shard, rows in zip(made, _chunks(manifest), strict=True):
+            if not shard.exists():
+                table = _predict(predictor, rows, at, folder, coverage, explain=explain)
+                artifacts.write_parquet(shard, pa.Table.from_pylist(table, schema=schema))
+            at += len(rows)
+            advance(len(rows))
+    unusable = _join(made, out, schema)
+    shutil.rmtree(shards)
+    return unusable
+
+
+def predictions_schema(predictor: Predictor, explain: bool) -> pa.Schema:
+    """Columns of the output; ``set`` is null without a coverage, ``reason`` where all that was given could be used."""
+    columns = [pa.field("id", pa.string(), nullable=False), pa.field("label", pa.string(), nullable=False)]
+    columns += [pa.field(f"prob_{label}", pa.float64(), nullable=False) for label in predictor.labels]
+    columns += [pa.field("set", pa.list_(pa.string()))]
+    for name in MODALITIES:
+        columns += [pa.field(f"{name}_state", pa.string(), nullable=False), pa.field(f"{name}_share", pa.float64())]
+    columns += [pa.field("reason", pa.string())]
+    return pa.schema([*columns, pa.field("explanation", pa.string())] if explain else columns)
+
+
+def _predict(
+    predictor: Predictor, rows: pd.DataFrame, at: int, folder: Path, coverage: float | None, *, explain: bool
+) -> list[dict[str, Any]]:
+    """Output rows for a chunk; ``at`` rows stand before it."""
+    posts = [_post(row, folder) for row in rows.to_dict("records")]
+    ids = [name or str(at + number) for number, name in enumerate(rows["id"], start=1)]
+    table = []
+    for name, post, prediction in zip(ids, posts, predictor.predict(posts, coverage), strict=True):
+        row = {"id": name, **_row(prediction)}
+        table.append(row | {"explanation": json.dumps(predictor.explain(post).as_json())} if explain else row)
+    return table
+
+
+def _post(row: Mapping[Any, Any], folder: Path) -> Post:
+    def inside(value: str | None) -> Path | MediaError | None:
+        return None if value is None else _inside(folder, value)
+
+    return Post(row["text"], inside(row["image"]), inside(row["video"]))
+
+
+def _inside(folder: Path, value: str) -> Path | MediaError:
+    try:
+        root = folder.resolve()
+        path = (root / value.replace("\\", "/")).resolve()
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have; links in a circle
+        return MediaError("file not found")
+    return path if path.is_relative_to(root) else MediaError("path leads out of the media folder")
+
+
+def _row(prediction: Prediction) -> dict[str, Any]:
+    row: dict[str, Any] = {"label": prediction.label, "set": prediction.labels_in_set, "reason": prediction.reasons}
+    row |= {f"prob_{label}": value for label, value in prediction.probabilities.items()}
+    for name, part in prediction.parts.items():
+        row |= {f"{name}_state": part.state, f"{name}_share": part.share}
+    return row
+
+
+# --- the manifest ----------------------------------------------------------------------------------------------------
+
+
+def _chunks(path: Path) -> Iterator[pd.DataFrame]:
+    """``CHUNK`` rows at a time, but for the last: ``id text image video`` as trimmed strings, absent cells None."""
+    readers = {".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: a manifest ends in .csv, .jsonl or .parquet")
+    try:
+        for rows in reader(path):
+            found = set(rows.columns) & set(MODALITIES)
+            if not found:
+                raise InputError(f"{path}: has none of the columns {', '.join(MODALITIES)}")
+            names = ("id", *MODALITIES)
+            yield pd.DataFrame(
+                {name: trimmed_texts(rows[name]) if name in rows else None for name in names}, rows.index
+            )
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found") from None
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path}: is empty") from None
+    except (ValueError, pa.ArrowInvalid, OSError) as error:  # parser errors and UnicodeDecodeError are ValueErrors
+        raise InputError(f"{path}: not readable as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
+
+
+def _csv(path: Path) -> Iterator[pd.DataFrame]:
+    with pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", chunksize=CHUNK) as reader:
+        yield from reader
+
+
+def _jsonl(path: Path) -> Iterator[pd.DataFrame]:
+    rows: list[dict[str, Any]] = []
+    names = ("id", *MODALITIES)
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            row = json.loads(line)
+            if not isinstance(row, dict) or any(isinstance(row.get(name), dict | list) for name in names):
+                raise ValueError(f"line {number} is no object with texts in {', '.join(names)}")
+            rows.append({name: row.get(name) for name in names})
+            if len(rows) == CHUNK:
+                yield pd.DataFrame(rows)
+                rows = []
+    if rows:
+        yield pd.DataFrame(rows)
+
+
+def _parquet(path: Path) -> Iterator[pd.DataFrame]:
+    with pq.ParquetFile(path) as file:
+        names = [name for name in ("id", *MODALITIES) if name in file.schema_arrow.names]
+        if any(pa.types.is_nested(file.schema_arrow.field(name).type) for name in names):
+            raise ValueError(f"of {', '.join(names)} one is no column of texts")
+        rest: list[pa.RecordBatch] = []
+        for batch in file.iter_batches(batch_size=CHUNK, columns=names):
+            rest.append(batch)  # row groups end where they like, so batches are joined to whole chunks
+            table = pa.Table.from_batches(rest)
+            if len(table) >= CHUNK:
+                yield table.slice(0, CHUNK).to_pandas()
+                rest = table.slice(CHUNK).to_batches()
+        if sum(map(len, rest)):
+            yield pa.Table.from_batches(rest).to_pandas()
+
+
+# --- shards ----------------------------------------------------------------------------------------------------------
+
+
+def _identity(predictor: Predictor, manifest: Path, coverage: float | None, explain: bool) -> str:
+    """What the shards of an earlier run must have in common with this one to be its beginning."""
+    columns = [*map(str, predictor.labels), str(coverage), str(explain), str(CHUNK)]
+    return artifacts.digest(
+        f"{at} {part}" for at, part in enumerate([predictor.model.identity, media.content_digest(manifest), *columns])
+    )
+
+
+def _shards(out: Path, identity: str) -> Path:
+    """The folder of finished shards: as an earlier run of the same left it, otherwise empty."""
+    folder = out.with_name(f".{out.name}.parts")
+    note = folder / "made_from.json"
+    if note.exists() and artifacts.read_json(note) != {"identity": identity}:
+        print(
+            f"{out}: another manifest, model or option than the run that was cut off: from the start", file=sys.stderr
+        )
+        shutil.rmtree(folder)
+    if not note.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        artifacts.write_json(note, {"identity": identity})
+    return folder
+
+
+def _join(shards: list[Path], out: Path, schema: pa.Schema) -> int:
+    """Shards → the output; returns how many rows have a reason."""
+    unusable = 0
+    with artifacts.replacing(out) as aside:
+        if out.suffix == ".parquet":
+            writer = pq.ParquetWriter(aside, schema, compression="zstd")
+        else:
+            writer = pa_csv.CSVWriter(aside, _for_csv(schema.empty_table()).schema)
+        with writer:
+            for shard in shards:
+                table = artifacts.read_parquet(shard, schema)
+                unusable += len(table) - table["reason"].null_count
+                writer.write_table(table if out.suffix == ".parquet" else _for_csv(table))
+    return unusable
+
+
+def _for_csv(table: pa.Table) -> pa.Table:
+    """A cell of CSV holds no list: the set as JSON."""
+    sets = [None if labels is None else json.dumps(labels, ensure_ascii=False) for labels in table["set"].to_pylist()]
+    return table.set_column(table.schema.get_field_index("set"), "set", pa.array(sets, pa.string()))

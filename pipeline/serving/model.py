@@ -1,0 +1,198 @@
+"""What a prediction is made with: encoders, specialists, the fusion, and how sure it may be.
+
+Built from the files of `fuse` and the specialists, wherever they lie: in a project or in a bundle.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from pipeline import artifacts, media
+from pipeline.corpora.posts import codes_of
+from pipeline.encoders import image, text, video
+from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.text import TextEncoder
+from pipeline.encoders.video import ClipNet, VideoEncoder
+from pipeline.errors import InputError
+from pipeline.layout import Layout
+from pipeline.nets.fusion import Fusion
+from pipeline.nets.specialist import Specialist, TunedSpecialist
+from pipeline.params import Embed, Params
+from pipeline.schemas import MODALITIES, Modality
+from pipeline.scoring import conformal, emotion
+from pipeline.training.checkpoint import load_weights, read_description
+
+Encoder = TextEncoder | ImageEncoder | VideoEncoder
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One modality on its way from what was posted to the fusion.
+
+    Attributes:
+        frozen: the encoder whose vectors the fusion reads.
+        own: the encoder whose vectors the specialist reads: ``frozen``, or one that was tuned with it.
+        classifier: vectors → logits.
+        net: the specialist as it is saved: ``classifier``, with the encoder in front where that was tuned.
+        description: what ``model.json`` says of ``net``; a LoRA has been merged into the weights.
+    """
+
+    frozen: Encoder
+    own: Encoder
+    classifier: Specialist
+    net: nn.Module
+    description: dict[str, Any]
+
+    @property
+    def temperature(self) -> float:
+        return self.description["temperature"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything behind a prediction.
+
+    Attributes:
+        branches: the modalities that have a specialist, in the order of ``MODALITIES``.
+        fusion: None in a corpus of one modality, whose specialist's opinion is then the fusion's.
+        description: what ``model.json`` says of the fusion.
+        calibration: ascending nonconformity of the calibration rows, by class.
+        embed: how media are read.
+        identity: sha256 over the files that the models were built from.
+    """
+
+    branches: dict[Modality, Branch]
+    fusion: Fusion | None
+    description: dict[str, Any]
+    calibration: list[np.ndarray]
+    embed: Embed
+    identity: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.description["labels"])
+
+    @property
+    def temperature(self) -> float:
+        return self.description["temperature"]
+
+
+def of_project(params: Params, layout: Layout) -> Model:
+    """The models of a finished run.
+
+    Raises InputError when a file is missing, or when params.yaml names other encoders than those of the training.
+    """
+    modalities = modalities_of(layout.model("fuse"))
+    specialists: dict[Modality, Path] = {name: layout.model(f"train_{name}") for name in modalities}
+    encoders = load_encoders(params.embed, modalities)
+    for name, folder in specialists.items():
+        if read_description(folder)["encoder"] != encoders[name].identity:
+            raise InputError(f"{layout.params}: embed.{name}: not what the models were trained with; run `dvc repro`")
+    return build(layout.model("fuse"), specialists, encoders, _calibration(layout), params.embed)
+
+
+def modalities_of(fuse: Path) -> list[Modality]:
+    """The modalities that the fusion in this folder knows, in the order of ``MODALITIES``."""
+    known = read_description(fuse)["modalities"]
+    return [name for name in MODALITIES if name in known]
+
+
+def labels_of(fuse: Path) -> list[str]:
+    """The labels of the fusion in this folder, in the order of its logits."""
+    return read_description(fuse)["labels"]
+
+
+def build(
+    fuse: Path,
+    specialists: Mapping[Modality, Path],
+    encoders: Mapping[Modality, Encoder],
+    calibration: list[np.ndarray],
+    embed: Embed,
+) -> Model:
+    """Rebuilds the nets from their JSON and fills them. Raises InputError when files are missing or do not match."""
+    description = read_description(fuse)
+    fusion = Fusion(**description["net"]) if description["net"] else None
+    if fusion is not None:
+        load_weights(fuse, fusion)
+        fusion.eval()
+    branches: dict[Modality, Branch] = {
+        name: _branch(name, folder, encoders[name]) for name, folder in specialists.items()
+    }
+    for name, branch in branches.items():
+        if branch.description["labels"] != description["labels"]:
+            raise InputError(f"{specialists[name] / 'model.json'}: its labels differ from those of the fusion")
+    return Model(branches, fusion, description, calibration, embed, _identity([fuse, *specialists.values()]))
+
+
+def load_encoders(embed: Embed, modalities: list[Modality]) -> dict[Modality, Encoder]:
+    """The encoders that params name; pictures and frames share one where it is the same."""
+    encoders: dict[Modality, Encoder] = {}
+    if "text" in modalities:
+        encoders["text"] = text.load(embed.text)
+    pictures = image.load(embed.image) if "image" in modalities else None
+    if pictures is not None:
+        encoders["image"] = pictures
+    if "video" in modalities:
+        same = (embed.image.encoder, embed.image.revision) == (embed.video.encoder, embed.video.revision)
+        frames = pictures if pictures is not None and same else image.load(embed.video, "embed.video")
+        encoders["video"] = video.on_frames(frames, embed.video)
+    return encoders
+
+
+def _branch(modality: Modality, folder: Path, frozen: Encoder) -> Branch:
+    description = read_description(folder)
+    classifier = Specialist(classes=len(description["labels"]), **description["net"])
+    if description["tune"] == "head":
+        load_weights(folder, classifier)
+        return Branch(frozen, frozen, classifier.eval(), classifier, description)
+
+    own = _copied(frozen)
+    encoder = ClipNet(own) if isinstance(own, VideoEncoder) else own.net
+    if description["tune"] == "lora":
+        encoder = _merged_lora(folder, encoder, own, classifier, description["lora_rank"])
+        net = TunedSpecialist(encoder, classifier)
+    else:
+        net = TunedSpecialist(encoder, classifier)
+        load_weights(folder, net)
+    return Branch(frozen, own, classifier, net.eval(), description | {"tune": "full", "lora_rank": None})
+
+
+def _copied(encoder: Encoder) -> Encoder:
+    """The same encoder with weights of its own."""
+    if isinstance(encoder, VideoEncoder):
+        return replace(encoder, image=replace(encoder.image, net=copy.deepcopy(encoder.image.net)))
+    return replace(encoder, net=copy.deepcopy(encoder.net))
+
+
+def _merged_lora(folder: Path, encoder: nn.Module, own: Encoder, classifier: Specialist, rank: int) -> nn.Module:
+    """The encoder with its low-rank updates added to its weights: as fast as any, and peft is needed no more."""
+    from pipeline.stages.specialist import lora  # brings peft and matplotlib, which nobody else here needs
+
+    targets = own.image.lora_targets if isinstance(own, VideoEncoder) else own.lora_targets
+    adapted: Any = lora(encoder, targets, rank)
+    load_weights(folder, TunedSpecialist(adapted, classifier))
+    return adapted.merge_and_unload()
+
+
+def _calibration(layout: Layout) -> list[np.ndarray]:
+    """Nonconformity of the fusion on the validation rows; see ``conformal`` on why these."""
+    description = read_description(layout.model("fuse"))
+    labels = description["labels"]
+    predictions = artifacts.read_predictions(layout.predictions("fuse"), len(labels))
+    rows = predictions.rows
+    val = predictions.where(((rows["split"] == "val") & (rows["variant"] == "fusion")).to_numpy())
+    posts = artifacts.read_posts(layout.table("posts")).set_index("sample_id")
+    if not val.rows["sample_id"].isin(posts.index).all():
+        raise InputError(f"{layout.predictions('fuse')}: rows differ from data/split; run `dvc repro fuse`")
+    actual = codes_of(posts.loc[val.rows["sample_id"]], labels)
+    return conformal.class_scores(emotion.softmax(val.logits, description["temperature"]), actual)
+
+
+def _identity(folders: list[Path]) -> str:
+    files = [folder / name for folder in folders for name in ("model.json", "model.safetensors")]
+    return artifacts.digest(f"{at} {media.content_digest(file)}" for at, file in enumerate(files) if file.exists())

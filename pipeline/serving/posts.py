@@ -1,0 +1,123 @@
+"""What is asked and what is answered: posts, predictions, explanations."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pipeline import artifacts
+from pipeline.media import MediaError
+from pipeline.schemas import Modality
+
+State = Literal["present", "absent", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Post:
+    """What is predicted from: any of the three.
+
+    Attributes:
+        image: a file, the bytes of one, or pixels, uint8 [H, W, 3], RGB, upright.
+        video: a file, or frames in order, each as such pixels.
+
+    A MediaError in place of a picture or clip says beforehand why there is none.
+    """
+
+    text: str | None = None
+    image: Path | bytes | np.ndarray | MediaError | None = None
+    video: Path | Sequence[np.ndarray] | MediaError | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """What became of one modality of a post, and what it did.
+
+    Attributes:
+        reason: why it is absent or unreadable, where there is more to say than that nothing was given.
+        change: log-odds of the predicted label less what they are with the modality masked; above 0 it spoke for the
+            label.
+        share: ``|change|`` as a share of that of all modalities that are there; 0 where it is not there.
+        alone: label → probability by the specialist, which sees this modality only; None where it is not there.
+    """
+
+    state: State
+    reason: str | None
+    change: float
+    share: float
+    alone: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Attributes:
+    probabilities: label → probability after temperature, in the model's order of labels.
+    parts: modality → what became of it, for all of ``MODALITIES``.
+    labels_in_set: labels that cannot be ruled out at the coverage that was asked for; None where none was.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    parts: dict[Modality, Part]
+    labels_in_set: list[str] | None
+
+    @property
+    def reasons(self) -> str | None:
+        """``image: truncated; video: not a clip``, or None where everything that was given could be used."""
+        told = [f"{name}: {part.reason}" for name, part in self.parts.items() if part.reason]
+        return "; ".join(told) or None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "probabilities": _rounded(self.probabilities),
+            "set": self.labels_in_set,
+            "modalities": {
+                name: {
+                    "state": part.state,
+                    "reason": part.reason,
+                    "share": round(part.share, artifacts.DECIMALS),
+                    "change": round(part.change, artifacts.DECIMALS),
+                    "alone": part.alone and _rounded(part.alone),
+                }
+                for name, part in self.parts.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the log-odds of ``label`` lose when a piece is taken away; above 0, the piece spoke for the label.
+
+    Occlusion as in Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
+
+    Attributes:
+        words: (word, where it starts in the text, change), for the first words of the text.
+        patches: float64 [rows, columns], changes with that patch of the picture painted in its mean colour.
+        frames: changes with that frame of the clip left out.
+    """
+
+    label: str
+    words: list[tuple[str, int, float]] | None
+    patches: np.ndarray | None
+    frames: list[float] | None
+
+    def as_json(self) -> dict[str, Any]:
+        words = self.words and [
+            {"word": word, "start": start, "change": round(change, artifacts.DECIMALS)}
+            for word, start, change in self.words
+        ]
+        return {
+            "label": self.label,
+            "words": words,
+            "patches": None if self.patches is None else self.patches.round(artifacts.DECIMALS).tolist(),
+            "frames": self.frames and [round(change, artifacts.DECIMALS) for change in self.frames],
+        }
+
+    def as_field(self) -> dict[str, Any]:
+        return {"explanation": self.as_json()}
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, artifacts.DECIMALS) for name, value in values.items()}

@@ -1,0 +1,349 @@
+"""Posts → predictions: label, calibrated probabilities, what each modality said, and why.
+
+``Predictor.load("bundle/")`` needs the bundle and this package: no project, no DVC, no network.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import media
+from pipeline.encoders.device import pick
+from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.prefetch import ahead
+from pipeline.layout import Layout
+from pipeline.media import MediaError
+from pipeline.params import Params
+from pipeline.schemas import MODALITIES, Modality
+from pipeline.scoring import conformal, emotion
+from pipeline.serving import bundle, model
+from pipeline.serving.model import Branch, Encoder, Model
+from pipeline.serving.posts import Explanation, Part, Post, Prediction
+
+EMPTY = "empty"
+"""Why a text of blanks is absent, in the words of `embed`."""
+
+GRID = 5
+"""A picture is occluded in so many by so many patches."""
+
+MOST_WORDS = 256
+"""Later words of a text are not occluded: most encoders do not read so far, and each word costs an encoding."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one modality knows of n posts: zeros where it is not there, and then the error says why.
+
+    Attributes:
+        vectors: float32 [n, width] of the frozen encoder.
+        logits: float32 [n, K] of the specialist.
+        errors: n; None where the modality is there.
+    """
+
+    vectors: np.ndarray
+    logits: np.ndarray
+    errors: list[MediaError | None]
+
+    @property
+    def present(self) -> np.ndarray:
+        return np.array([error is None for error in self.errors], dtype=bool)
+
+    @property
+    def opinions(self) -> np.ndarray:
+        """Centred log-probabilities, float32 [n, K], as `fuse` learned from them; zeros where absent."""
+        log_p = emotion.log_probabilities(self.logits)
+        centred = log_p - log_p.mean(axis=1, keepdims=True)
+        return (centred * self.present[:, None]).astype(np.float32)
+
+    def times(self, count: int) -> "Seen":
+        """The same post ``count`` times."""
+        return Seen(self.vectors.repeat(count, axis=0), self.logits.repeat(count, axis=0), self.errors * count)
+
+
+Given = Mapping[Modality, Seen]
+
+
+class Predictor:
+    """Predicts with one model that stays loaded; one caller at a time.
+
+    Args:
+        device: as params ``device``.
+    """
+
+    def __init__(self, parts: Model, device: str = "auto") -> None:
+        self.model = parts
+        self.device = pick(device)
+        for net in (parts.fusion, *(branch.classifier for branch in parts.branches.values())):
+            if net is not None:
+                net.to(self.device)
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "auto") -> "Predictor":
+        """From a bundle. Raises InputError when it is not whole, was changed, or is of another format."""
+        return cls(bundle.read(Path(folder)), device)
+
+    @classmethod
+    def of_project(cls, params: Params, layout: Layout) -> "Predictor":
+        """From the models of a finished run. Raises InputError when there are none, or params.yaml has changed."""
+        return cls(model.of_project(params, layout), params.device)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.model.labels
+
+    def predict(self, posts: Sequence[Post], coverage: float | None = None) -> list[Prediction]:
+        """One prediction a post, in order: texts are encoded together, pictures together, clips together.
+
+        A post of which nothing can be used gets what the fusion learned of such posts, which is about the prior; its
+        parts say so.
+
+        Args:
+            posts: as many as may be in memory as vectors; pictures and clips are decoded as they are needed.
+            coverage: above 0 and below 1, for prediction sets.
+        """
+        if not posts:
+            return []
+        given = self._given(posts)
+        logits = self._logits(given)
+        probabilities = emotion.softmax(logits, self.model.temperature)
+        changes = self._modality_changes(given, logits)
+        sets = None
+        if coverage is not None:
+            limits = conformal.thresholds(self.model.calibration, coverage)
+            sets = conformal.prediction_sets(probabilities, limits)
+        alone: dict[Modality, np.ndarray] = {
+            name: emotion.softmax(seen.logits, self.model.branches[name].temperature) for name, seen in given.items()
+        }
+        return [
+            Prediction(
+                self.labels[int(logits[at].argmax())],
+                self._named(probabilities[at]),
+                self._parts(post, at, given, changes, alone),
+                None if sets is None else [name for name, held in zip(self.labels, sets[at], strict=True) if held],
+            )
+            for at, post in enumerate(posts)
+        ]
+
+    def explain(self, post: Post) -> Explanation:
+        """Occludes one post piece by piece; costs an encoding for each word, each patch and each frame."""
+        post = Post(post.text, self._or_error(post.image, self.picture), self._or_error(post.video, self.frames))
+        given = self._given([post])
+        logits = self._logits(given)
+        there = {name for name, seen in given.items() if seen.present[0]}
+
+        def changes(name: Modality, seen: Seen) -> np.ndarray:
+            return self._changes(given, logits, name, seen)
+
+        words = patches = frames = None
+        if "text" in there and post.text is not None:
+            spans = list(islice(re.finditer(r"\S+", post.text), MOST_WORDS))
+            without = [post.text[: span.start()] + post.text[span.end() :] for span in spans]
+            found = changes("text", self._look("text", without)).tolist()
+            words = [(span.group(), span.start(), change) for span, change in zip(spans, found, strict=True)]
+        if "image" in there and isinstance(post.image, np.ndarray):
+            pixels = map(self._encoder("image").preprocess, occluded(post.image, GRID))
+            patches = changes("image", self._gather("image", pixels, GRID * GRID)).reshape(GRID, GRID)
+        if "video" in there and isinstance(post.video, Sequence):
+            clip = post.video
+            fewer = [[*clip[:at], *clip[at + 1 :]] for at in range(len(clip))]
+            frames = changes("video", self._look("video", fewer)).tolist()
+        return Explanation(self.labels[int(logits[0].argmax())], words, patches, frames)
+
+    def picture(self, source: Path | bytes | np.ndarray) -> np.ndarray:
+        """The pixels that are looked at, uint8 [H, W, 3]. Raises MediaError."""
+        if isinstance(source, np.ndarray):
+            return source
+        encoder = self._encoder("image")
+        return media.read_picture(source, max_pixels=self.model.embed.max_pixels, at_least=encoder.at_least)
+
+    def frames(self, source: Path | Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """The frames of a clip that are looked at, each uint8 [H, W, 3]. Raises MediaError."""
+        if not isinstance(source, Path):
+            return source
+        encoder = self._encoder("video")
+        limits = {"max_pixels": self.model.embed.max_pixels, "at_least": encoder.at_least}
+        return media.read_frames(source, frames=encoder.frames, **limits)
+
+    def _encoder(self, name: Modality) -> Any:
+        """The frozen encoder of a modality. Raises MediaError when the model has none."""
+        if name not in self.model.branches:
+            raise MediaError(_unknown(name))
+        return self.model.branches[name].frozen
+
+    def _or_error(self, source: Any, read: Callable[[Any], Any]) -> Any:
+        if source is None or isinstance(source, MediaError):
+            return source
+        try:
+            return read(source)
+        except MediaError as error:
+            return error
+
+    # --- from posts to logits ----------------------------------------------------------------------------------------
+
+    def _given(self, posts: Sequence[Post]) -> dict[Modality, Seen]:
+        return {name: self._look(name, [_value(post, name) for post in posts]) for name in self.model.branches}
+
+    def _look(self, name: Modality, values: Sequence[Any]) -> Seen:
+        """Reads and encodes one modality of n posts."""
+        read = {"text": _text, "image": self._pixels, "video": self._clip}[name]
+        if name == "text" or len(values) == 1:  # not worth a thread
+            return self._gather(name, map(read, values), len(values))
+        workers = self.model.embed.workers
+        items = ahead(read, values, workers=workers, depth=2 * self._batch(name, len(values)) + workers)
+        return self._gather(name, items, len(values))
+
+    def _batch(self, name: Modality, count: int) -> int:
+        """How many items are encoded together; the text encoder makes batches of its own, by length."""
+        embed = self.model.embed
+        return {"text": count, "image": embed.image.batch, "video": max(embed.video.batch // embed.video.frames, 1)}[
+            name
+        ]
+
+    @torch.inference_mode()
+    def _gather(self, name: Modality, items: Iterator[Any], count: int) -> Seen:
+        """Encodes ``count`` items that are ready for the encoder, or say why there is none."""
+        branch = self.model.branches[name]
+        vectors = np.zeros((count, branch.frozen.width), dtype=np.float32)
+        logits = np.zeros((count, len(self.labels)), dtype=np.float32)
+        errors: list[MediaError | None] = [None] * count
+        numbered = enumerate(items)
+        while batch := list(islice(numbered, self._batch(name, count))):
+            good = {at: item for at, item in batch if not isinstance(item, MediaError)}
+            for at, item in batch:
+                errors[at] = item if isinstance(item, MediaError) else None
+            if good:
+                rows = list(good)
+                vectors[rows], logits[rows] = self._encode(branch, list(good.values()))
+        return Seen(vectors, logits, errors)
+
+    def _encode(self, branch: Branch, items: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+        vectors = self._vectors(branch.frozen, items)
+        own = vectors if branch.own is branch.frozen else self._vectors(branch.own, items)
+        logits = branch.classifier(torch.from_numpy(own).to(self.device))
+        return vectors, logits.float().cpu().numpy()
+
+    def _vectors(self, encoder: Encoder, items: list[Any]) -> np.ndarray:
+        if isinstance(encoder, ImageEncoder):
+            return encoder.encode(np.stack(items), self.device)
+        return encoder.encode(items, self.device)
+
+    def _pixels(self, source: Any) -> np.ndarray | MediaError:
+        """float32 [3, S, S], or why there is none."""
+        found = self._or_error(source, self.picture)
+        if found is None:
+            return MediaError("none")
+        return found if isinstance(found, MediaError) else self._encoder("image").preprocess(found)
+
+    def _clip(self, source: Any) -> np.ndarray | MediaError:
+        """float32 [F, 3, S, S], or why there is none."""
+        found = self._or_error(source, self.frames)
+        if found is None:
+            return MediaError("none")
+        if isinstance(found, MediaError):
+            return found
+        if not found:
+            return MediaError("no frames")
+        preprocess = self._encoder("video").preprocess
+        return np.stack([preprocess(frame) for frame in found])
+
+    @torch.inference_mode()
+    def _logits(self, given: Given, without: Modality | None = None) -> np.ndarray:
+        """The fusion's logits, float32 [n, K], with a modality masked if wanted."""
+        fusion = self.model.fusion
+        if fusion is None:
+            (only,) = given
+            return given[only].opinions * (only != without)
+
+        def column(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values).to(self.device)
+
+        logits = fusion(
+            {name: column(seen.vectors) for name, seen in given.items()},
+            {name: column(seen.opinions) for name, seen in given.items()},
+            {name: column(seen.present & (name != without)) for name, seen in given.items()},
+        )
+        return logits.float().cpu().numpy()
+
+    # --- why ---------------------------------------------------------------------------------------------------------
+
+    def _modality_changes(self, given: Given, logits: np.ndarray) -> dict[Modality, np.ndarray]:
+        """Modality → change in the log-odds of the predicted label when it is masked, float64 [n]; 0 where absent."""
+        label = logits.argmax(axis=1)
+        whole = emotion.log_odds(logits, label, self.model.temperature)
+        changes: dict[Modality, np.ndarray] = {}
+        for name, seen in given.items():
+            masked = emotion.log_odds(self._logits(given, without=name), label, self.model.temperature)
+            changes[name] = np.where(seen.present, whole - masked, 0.0)
+        return changes
+
+    def _changes(self, given: Given, logits: np.ndarray, name: Modality, seen: Seen) -> np.ndarray:
+        """Changes in the log-odds of one post's label with each of ``seen`` in turn for what a modality holds."""
+        count = len(seen.errors)
+        label = logits.argmax(axis=1)
+        whole = emotion.log_odds(logits, label, self.model.temperature)
+        others: dict[Modality, Seen] = {other: known.times(count) for other, known in given.items()}
+        changed = self._logits({**others, name: seen})
+        return whole - emotion.log_odds(changed, label.repeat(count), self.model.temperature)
+
+    def _parts(
+        self,
+        post: Post,
+        at: int,
+        given: Given,
+        changes: Mapping[Modality, np.ndarray],
+        alone: Mapping[Modality, np.ndarray],
+    ) -> dict[Modality, Part]:
+        total = sum(abs(float(change[at])) for change in changes.values())
+        parts: dict[Modality, Part] = {}
+        for name in MODALITIES:
+            error = given[name].errors[at] if name in given else MediaError(_unknown(name))
+            if error is None:
+                change = float(changes[name][at])
+                share = abs(change) / total if total else 0.0
+                parts[name] = Part("present", None, change, share, self._named(alone[name][at]))
+            else:
+                parts[name] = _missing(error, _value(post, name) is not None, name in given)
+        return parts
+
+    def _named(self, values: np.ndarray) -> dict[str, float]:
+        return dict(zip(self.labels, values.tolist(), strict=True))
+
+
+def _value(post: Post, name: Modality) -> Any:
+    return {"text": post.text, "image": post.image, "video": post.video}[name]
+
+
+def _text(value: str | None) -> str | MediaError:
+    """Trimmed as `split` does; a half of a surrogate pair, which no tokenizer takes, becomes a question mark."""
+    if value is None:
+        return MediaError("none")
+    return value.encode("utf-8", "replace").decode().strip() or MediaError(EMPTY)
+
+
+def _unknown(name: Modality) -> str:
+    return f"the model knows no {name}"
+
+
+def _missing(error: MediaError, was_given: bool, known: bool) -> Part:
+    """A text of blanks, and what the model cannot use, are absent; what was given and cannot be read is unreadable."""
+    if not was_given:
+        return Part("absent", None, 0.0, 0.0, None)
+    unreadable = known and str(error) != EMPTY
+    return Part("unreadable" if unreadable else "absent", str(error), 0.0, 0.0, None)
+
+
+def occluded(picture: np.ndarray, grid: int) -> Iterator[np.ndarray]:
+    """Copies of a picture, uint8 [H, W, 3], each with one of ``grid`` by ``grid`` patches in the mean colour."""
+    colour = picture.mean(axis=(0, 1)).round().astype(np.uint8)
+    down, across = (np.linspace(0, side, grid + 1).round().astype(int) for side in picture.shape[:2])
+    for row, column in product(range(grid), repeat=2):
+        hidden = picture.copy()
+        hidden[down[row] : down[row + 1], across[column] : across[column + 1]] = colour
+        yield hidden

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from pipeline.scoring import columns
+from pipeline.scoring.columns import Part
+from pipeline.scoring.diagnostics import disorder
+
+
+def part(groups: int, seed: int, width: int = 20, shifted: float = 0.0, told: float = 0.0) -> Part:
+    """Columns that share three factors, of different means; two rows a group."""
+    fixed, drawn = np.random.default_rng(1), np.random.default_rng(seed)
+    rows = 2 * groups
+    scores = drawn.normal(size=rows)
+    values = drawn.normal(size=(rows, 3)) @ fixed.normal(size=(3, width)) + drawn.normal(size=(rows, width))
+    means = fixed.normal(scale=4, size=width) + shifted
+    return Part(values + means + told * np.outer(scores, fixed.normal(size=width)), np.arange(rows) // 2, scores)
+
+
+def moved(one: Part, order: np.ndarray) -> Part:
+    return Part(one.values[:, order], one.groups, one.scores)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_of_one_kind_are_in_order(seed: int):
+    found = columns.shift(part(60, 10 + seed), part(20, 20 + seed), seed=0)
+    assert found is not None
+    assert (found.columns, found.moved) == (20, 0)
+    assert found.likeness > 0.9 * found.usual
+    assert disorder(found) < 1
+
+
+@pytest.mark.parametrize("standardised", [False, True])
+def test_columns_in_other_places_are_told_by_their_means_or_by_their_company(standardised: bool):
+    fitted, scored = part(60, 2), moved(part(20, 3), np.roll(np.arange(20), 1))
+    if standardised:
+        fitted, scored = (
+            Part((one.values - one.values.mean(axis=0)) / one.values.std(axis=0), one.groups, one.scores)
+            for one in (fitted, scored)
+        )
+    found = columns.shift(fitted, scored, seed=0)
+    assert found is not None
+    assert found.likeness < 0.3 < found.usual
+    assert (found.moved == 0) == standardised
+    assert standardised or found.explained > 0.6
+    assert disorder(found) > 1
+
+
+def test_two_columns_that_changed_places_are_enough():
+    order = np.arange(20)
+    fitted = part(60, 2)
+    means = fitted.values.mean(axis=0)
+    apart = [int(means.argmin()), int(means.argmax())]
+    order[apart] = order[apart[::-1]]
+    found = columns.shift(fitted, moved(part(20, 3), order), seed=0)
+    assert found is not None
+    assert found.moved == 2
+    assert disorder(found) > 1
+
+
+def test_another_offset_is_a_shift_that_no_places_explain():
+    found = columns.shift(part(60, 2), part(20, 3, shifted=60.0), seed=0)
+    assert found is not None
+    assert found.moved == 20
+    assert disorder(found) < 1
+
+
+def test_labels_in_one_part_are_no_disorder():
+    found = columns.shift(part(60, 2, told=3.0), part(20, 3), seed=0)
+    assert found is not None
+    assert disorder(found) < 1
+
+
+def test_too_little_is_not_compared():
+    assert columns.shift(part(60, 2), part(columns.FEW_GROUPS - 1, 3), seed=0) is None
+    assert columns.shift(part(60, 2, width=1), part(20, 3, width=1), seed=0) is None

@@ -1,0 +1,129 @@
+from dataclasses import replace
+
+import pytest
+
+from pipeline.scoring import diagnostics
+from pipeline.scoring.columns import Shift
+from pipeline.scoring.diagnostics import Adapter, Evidence, Parts, Step, diagnose
+
+
+def step(pearson: float, width: float = 0.2, train: float | None = None, spread: float = 0.7) -> Step:
+    return Step(pearson, pearson - width / 2, pearson + width / 2, pearson if train is None else train, spread)
+
+
+FINE = Shift(columns=50, moved=1, explained=0.0, likeness=0.7, usual=0.6)
+HEALTHY = Evidence(
+    groups=90,
+    source=step(0.6),
+    steps={
+        "ridge": step(0.6),
+        "text_transfer": step(0.5),
+        "zero_shot": step(0.1),
+        "adapted": step(0.5),
+        "finetuned": step(0.7),
+    },
+    adapters={"text": Adapter(1.4, 0.6, 0.4, 0.1, 0.5, 0.2), "audio": Adapter(1.2, 0.9, 0.3, 0.3, 0.4, 0.2)},
+    parts={"text": Parts(0.8, 0.65, 0.6, 0.5, -0.1), "audio": Parts(0.4, 0.2, 0.1, 0.1, -0.1)},
+    shifts={"source text": FINE, "target text": FINE, "target audio": FINE},
+)
+
+
+def steps(**others: Step) -> Evidence:
+    return replace(HEALTHY, steps={**HEALTHY.steps, **others})
+
+
+def names(evidence: Evidence) -> list[str]:
+    return [finding.name for finding in diagnose(evidence) if finding.wrong]
+
+
+def test_a_healthy_run_has_no_finding_and_every_question_an_answer():
+    answers = diagnose(HEALTHY)
+    assert [answer.name for answer in answers if answer.wrong] == []
+    assert len(answers) == len(diagnostics.QUESTIONS)
+    assert all(answer.measured and answer.means and not answer.try_ for answer in answers)
+
+
+LEAKED = replace(HEALTHY, leaks=["1 test rows were fitted on by finetune_e2e in the same fold (a)"])
+SWAPPED = replace(HEALTHY, shifts={"target audio": replace(FINE, likeness=0.1)})
+FROZEN = replace(HEALTHY, adapters={**HEALTHY.adapters, "audio": Adapter(1.2, 1.19, 0.3, 0.3, 0.4, 0.4)})
+CONSTANT = steps(finetuned=Step(None, None, None, None, 0.0))
+LABELS = steps(ridge=step(-0.5, train=0.7), finetuned=step(-0.5, train=0.7), adapted=step(-0.4, train=0.6))
+SPACE = steps(zero_shot=step(-0.4), adapted=step(-0.3))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "first"),
+    [
+        (LEAKED, "leaked_rows"),
+        (SWAPPED, "swapped_columns"),
+        (FROZEN, "adapter_did_not_learn"),
+        (CONSTANT, "constant_output"),
+        (LABELS, "sign_flipped_labels"),
+        (SPACE, "sign_flipped_space"),
+        (steps(text_transfer=step(-0.4), zero_shot=step(-0.4)), "sign_flipped_labels"),
+        (steps(adapted=step(-0.05, train=-0.4)), "sign_flipped_space"),
+        (steps(finetuned=step(0.6, spread=0.1)), "clustered_predictions"),
+        (replace(HEALTHY, source=step(0.1)), "source_model_weak"),
+        (steps(finetuned=step(0.35, train=0.95)), "training_rows_remembered"),
+        (replace(HEALTHY, groups=19), "sample_too_small"),
+        (steps(finetuned=step(0.34, width=0.8)), "sample_too_small"),
+        (replace(HEALTHY, shifts={"target text": replace(FINE, moved=30)}), "shifted_features"),
+    ],
+)
+def test_each_fault_is_named_first_with_what_to_try(evidence: Evidence, first: str):
+    found = diagnose(evidence)[0]
+    assert found.name == first
+    assert found.wrong
+    assert found.measured and found.means and found.try_
+
+
+def test_a_leak_comes_before_all_that_it_may_explain():
+    everything = replace(
+        HEALTHY,
+        leaks=["a"],
+        shifts=SWAPPED.shifts,
+        adapters=FROZEN.adapters,
+        steps={**LABELS.steps, "adapted": CONSTANT.steps["finetuned"]},
+    )
+    assert names(everything)[:4] == ["leaked_rows", "swapped_columns", "adapter_did_not_learn", "constant_output"]
+    assert "sign_flipped_labels" in names(everything)
+
+
+def test_the_modality_that_was_made_with_labels_is_named():
+    trap = replace(HEALTHY, parts={**HEALTHY.parts, "visual": Parts(0.74, 0.68, -0.07, 0.05, 0.5)})
+    (found,) = (finding for finding in diagnose(trap) if finding.wrong)
+    assert found.name == "labels_in_features"
+    assert found.means.startswith("visual was made with the labels")
+    chance = replace(trap, parts={"visual": replace(trap.parts["visual"], drop_low=-0.02)})
+    assert names(chance) == []
+    # Where columns cannot show it themselves, another ridge among the test rows tells disorder from labels.
+    mute = replace(trap, parts={"visual": replace(trap.parts["visual"], within=0.6)})
+    assert names(mute) == ["swapped_columns"]
+    assert names(replace(mute, shifts={"target visual": FINE})) == ["labels_in_features"]
+    assert names(replace(mute, shifts={"target visual": replace(FINE, likeness=0.0)})) == ["swapped_columns"]
+
+
+def test_a_prediction_that_is_timid_because_it_knows_little_does_not_cluster():
+    assert names(steps(finetuned=step(0.2, spread=0.2))) == []
+
+
+def test_a_ridge_shrunk_to_the_mean_is_not_turned_round():
+    assert names(steps(ridge=step(-0.4, spread=0.05))) == []
+
+
+@pytest.mark.parametrize("adapter", [Adapter(0.0, 0.0, 0.4, 0.4, 0.5, 0.5), Adapter(1.0, 0.5, 0.4, 0.402, 0.5, 0.499)])
+def test_an_adapter_without_epochs_or_without_an_effect_did_not_learn(adapter: Adapter):
+    found = diagnose(replace(HEALTHY, adapters={"audio": adapter}))[0]
+    assert found.name == "adapter_did_not_learn"
+    assert "audio" in found.means
+    assert "adapter.audio.epochs" in found.try_
+
+
+def test_an_adapter_that_leads_away_from_the_source_is_named():
+    assert names(replace(HEALTHY, adapters={"text": Adapter(1.0, 0.5, 0.3, 0.8, 0.5, 0.4)})) == [
+        "adapter_far_from_source"
+    ]
+
+
+def test_the_first_answer_says_how_sure_the_sign_is():
+    assert "r -0.50 [-0.60, -0.40]" in diagnose(LABELS)[0].measured
