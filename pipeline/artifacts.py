@@ -65,15 +65,16 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     out and name it in a ``warnings`` text instead.
     """
     with replacing(path) as aside:
-        text = json.dumps(_rounded(value), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(rounded(value), indent=2, ensure_ascii=False, allow_nan=False)
         aside.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """What JSON holds of a value: numbers to ``DECIMALS``, numpy's as Python's, keys as texts."""
     if isinstance(value, dict):
-        return {str(key): _rounded(item) for key, item in value.items()}
+        return {str(key): rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     if isinstance(value, float | np.floating):
         return round(float(value), DECIMALS) if math.isfinite(value) else float(value)
     return value.item() if isinstance(value, np.generic) else value

@@ -29,6 +29,9 @@ STAGES = {
     "train_text": "Train the text specialist, and cross-fit it on the training rows.",
     "train_image": "Train the picture specialist, and cross-fit it on the training rows.",
     "train_video": "Train the video specialist, and cross-fit it on the training rows.",
+    "train_source": "Train the score model on the source corpus: its features, and its words.",
+    "train_adapters": "Train the adapters that carry the target's features into the source's space.",
+    "finetune_e2e": "Tune adapters, score model and text encoder together on the target, fold by fold.",
     "fuse": "Train the fusion of the specialists, and its retrained ablations.",
     "evaluate": "Score the test rows, with intervals, baselines, ablation and error analysis.",
 }

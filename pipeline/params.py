@@ -57,7 +57,7 @@ class Target(Block):
     """`auto`: holdout where the corpus gives a split, otherwise nested cross-validation by groups."""
     folds: Annotated[int, Field(ge=2, le=50)] = 5
     """Outer folds of the cross-validation."""
-    repeats: Annotated[int, Field(ge=1, le=50)] = 3
+    repeats: Annotated[int, Field(ge=1, le=50)] = 2
     """Times the cross-validation is repeated with another partition and other seeds."""
     val_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
     """Share of a fold's training groups on which it stops and chooses."""
@@ -243,7 +243,7 @@ class TrainSource(Block):
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     """At most so many passes over the training rows."""
     patience: Patience = 10
-    """Stop after so many epochs without a better validation correlation."""
+    """Stop after so many epochs without a better concordance on the validation rows."""
     batch: Annotated[int, Field(ge=2, le=65_536)] = 32
     """Rows in a batch."""
     learning_rate: Rate = 1e-3
@@ -273,9 +273,9 @@ class Adapter(Block):
     """An adapter sees so many principal components of the columns, against learning by rote; 0: the columns."""
     dropout: Dropout = 0.1
     """Dropout before each layer but the first."""
-    epochs: Annotated[int, Field(ge=0, le=100_000)] = 20
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = 10
     """Passes over the target's training rows; 0 leaves the adapters as they are initialised."""
-    learning_rate: Rate = 5e-3
+    learning_rate: Rate = 1e-2
     """AdamW's peak learning rate; falls by `plateau_factor` where the validation loss stays."""
     weight_decay: Decay = 0.01
     """AdamW's weight decay."""
@@ -306,7 +306,7 @@ class FinetuneE2e(Block):
     learning_rate: Rate = 1e-4
     """AdamW's peak learning rate of that phase: small."""
     patience: Patience = 5
-    """Stop a phase after so many epochs without a better validation loss."""
+    """Stop a phase after so many epochs without a better concordance on the validation rows."""
     batch: Annotated[int, Field(ge=2, le=65_536)] = 32
     """Rows in a batch; the correlation in the loss is that of a batch."""
     weight_decay: Decay = 0.01

@@ -8,10 +8,11 @@ from ruamel.yaml import YAML
 
 from pipeline.cli import STAGES
 from pipeline.layout import Layout
+from pipeline.schemas import FEATURES, MODALITIES
 from tests.imports import ROOT, closure
 
 GRAPH: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
-SPEED_ONLY = {"embed.workers"}
+SPEED_ONLY = {"embed.workers", "target.processes"}
 """Params that change no result, and so are no reason to run a stage again."""
 
 
@@ -54,8 +55,11 @@ def test_metrics_and_plots_are_listed_at_top_level_and_are_outputs() -> None:
 def test_paths_of_the_graph_are_those_of_the_layout() -> None:
     layout = Layout(Path())
     outs = {out for block in GRAPH["stages"].values() for out in block["outs"]}
-    expected = {layout.sample_posts, layout.table("posts"), layout.refused}
-    expected |= {layout.embeddings("posts", modality) for modality in ("text", "image", "video")}
+    expected = {layout.sample_posts, layout.sample_corpus("source"), layout.sample_corpus("target")}
+    expected |= {layout.table(name) for name in ("posts", "source", "source_texts", "target")}
+    expected |= {layout.refused, layout.folds}
+    expected |= {layout.embeddings("posts", modality) for modality in MODALITIES}
+    expected |= {layout.embeddings(corpus, name) for corpus in ("source", "target") for name in FEATURES}
     for stage, block in GRAPH["stages"].items():
         for kind in ("model", "metrics", "plots"):
             path = getattr(layout, kind)(stage)

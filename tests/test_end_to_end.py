@@ -17,13 +17,20 @@ from pipeline.layout import Layout
 from pipeline.params import Params
 from tests.test_dvc_yaml import GRAPH, SPEED_ONLY
 
+SENTIMENT = {
+    "target": {"folds": 2, "repeats": 1, "processes": 1},
+    "train_source": {"epochs": 3},
+    "adapter": {"epochs": 2},
+    "finetune_e2e": {"first_epochs": 1, "epochs": 2, "curve": [10]},
+}
 SMALL = {
-    "sample": {"posts": 120},
+    **SENTIMENT,
+    "sample": {"posts": 120, "source_rows": 120, "target_rows": 40, "unlabelled_rows": 20},
     "train_text": {"folds": 3, "head": {"epochs": 8}},
     "train_image": {"folds": 3, "head": {"epochs": 8}},
     "train_video": {"folds": 3, "head": {"epochs": 8}},
     "fuse": {"epochs": 6, "width": 16, "hidden": 16},
-    "evaluate": {"bootstrap": 200, "gallery": 4},
+    "evaluate": {"bootstrap": 200, "gallery": 4, "permutations": 100},
 }
 
 
@@ -147,7 +154,9 @@ def corpus(root: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Writes a manifest into ``root``; returns the settings that run it."""
     pd.DataFrame(rows).to_csv(root / "manifest.csv", index=False)
     block = {"folds": 2, "head": {"epochs": 3}}
-    small = {"fuse": SMALL["fuse"], "evaluate": SMALL["evaluate"], "train_text": block, "train_image": block}
+    small = {name: SMALL[name] for name in ("fuse", "evaluate", *SENTIMENT)}
+    sample = {**SMALL["sample"], "posts": 40}
+    small |= {"train_text": block, "train_image": block, "sample": sample}
     return {**small, "posts": {"manifest": "manifest.csv", "media": "."}}
 
 
@@ -164,11 +173,8 @@ def texts(count: int) -> list[dict[str, Any]]:
     return rows
 
 
-ALL_BUT_SAMPLE = tuple(stage for stage in STAGES if stage != "sample")
-
-
 def test_a_corpus_of_texts_alone_with_two_labels(tmp_path: Path) -> None:
-    run(tmp_path, corpus(tmp_path, texts(80)), ALL_BUT_SAMPLE)
+    run(tmp_path, corpus(tmp_path, texts(80)))
     metrics = json.loads(Layout(tmp_path).metrics("evaluate").read_text())["posts"]
     assert set(metrics["ablation"]) == {"text"}
     assert "image" not in metrics
@@ -179,7 +185,7 @@ def test_a_corpus_of_texts_alone_with_two_labels(tmp_path: Path) -> None:
 
 def test_a_corpus_with_its_own_train_and_val_scores_val_and_makes_a_validation_part(tmp_path: Path) -> None:
     rows = [{**row, "split": "val" if at >= 60 else "train"} for at, row in enumerate(texts(80))]
-    run(tmp_path, corpus(tmp_path, rows), ALL_BUT_SAMPLE)
+    run(tmp_path, corpus(tmp_path, rows))
     posts = artifacts.read_posts(Layout(tmp_path).table("posts"))
     assert set(posts.loc[posts["split"] == "test", "sample_id"]) == {f"p{at}" for at in range(60, 80)}
     assert (posts["split"] == "val").sum() == 6

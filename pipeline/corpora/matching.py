@@ -76,7 +76,8 @@ def common_space(target: Cloud, source: Cloud) -> tuple[np.ndarray, np.ndarray]:
 def _whitened(rows: np.ndarray, axes: int) -> np.ndarray:
     spread = rows.std(axis=0)
     standard = np.clip((rows - rows.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0), -5.0, 5.0)
-    found = PCA(axes, whiten=True, svd_solver="full").fit_transform(standard)
+    # The full decomposition of a wide table would take most of an adapter's training time.
+    found = PCA(axes, whiten=True, svd_solver="randomized", random_state=0).fit_transform(standard)
     return found * np.where(skew(found, axis=0) < 0, -1.0, 1.0)
 
 
@@ -97,7 +98,7 @@ def _by_cluster(
 ) -> np.ndarray:
     count = min(clusters, len(here), len(there))
     seed = int(rng.integers(2**31))
-    ours, theirs = (KMeans(count, n_init=4, random_state=seed).fit(cloud) for cloud in (here, there))
+    ours, theirs = (KMeans(count, n_init="auto", random_state=seed).fit(cloud) for cloud in (here, there))
     apart = ((ours.cluster_centers_[:, None] - theirs.cluster_centers_[None]) ** 2).sum(axis=2)
     partner = linear_sum_assignment(apart)[1]
     means = np.stack([source[theirs.labels_ == cluster].mean(axis=0) for cluster in range(count)])

@@ -101,9 +101,9 @@ class TransferNet(nn.Module):
     def rescale(self, scale: float, offset: float) -> None:
         """Makes the net give ``scale * score + offset`` from now on."""
         for layer in (self.mix, *(self.reading(name).weigh for name in self.readings)):
-            layer.weight *= scale
-            layer.bias *= scale
-        self.mix.bias += offset
+            layer.weight.mul_(scale)
+            layer.bias.mul_(scale)
+        self.mix.bias.add_(offset)
 
     def parts(self, vectors: Columns, present: Columns) -> tuple[Tensor, Tensor]:
         """What the source model says of the adapted features, and what its text model says; each float32 [batch, 1]."""

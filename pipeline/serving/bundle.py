@@ -111,7 +111,7 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> None:
         key = weights.digest(found.identity)
         if key not in written:
             written[key] = f"encoders/{name}"
-            _write_encoder(found, folder / written[key])
+            write_encoder(found, folder / written[key])
         embed[name] |= {"encoder": written[key], "revision": None}
     calibration = {label: row.tolist() for label, row in zip(parts.labels, parts.calibration, strict=True)}
     artifacts.write_json(folder / "predictor.json", {"embed": embed, "calibration": calibration})
@@ -121,7 +121,8 @@ def _packaged(name: Modality) -> str:
     return "minilm" if name == "text" else image.PACKAGED
 
 
-def _write_encoder(found: Weights, folder: Path) -> None:
+def write_encoder(found: Weights, folder: Path) -> None:
+    """Copies what an encoder is loaded from into a new folder."""
     folder.mkdir(parents=True)
     if found.path.is_file():  # the packaged picture encoder comes as a pickle of tensors
         tensors = torch.load(found.path, map_location="cpu", weights_only=True)
@@ -193,16 +194,16 @@ def _encoders(folder: Path, embed: Embed, modalities: list[Modality]) -> dict[Mo
     encoders: dict[Modality, Encoder] = {}
     if "text" in modalities:
         encoders["text"] = text.load(embed.text.model_copy(update={"encoder": here["text"]}))
-    pictures = _pictures(here["image"]) if "image" in modalities else None
+    pictures = load_pictures(here["image"]) if "image" in modalities else None
     if pictures is not None:
         encoders["image"] = pictures
     if "video" in modalities:
         shared = pictures if here.get("image") == here["video"] else None
-        encoders["video"] = video.on_frames(shared or _pictures(here["video"]), embed.video)
+        encoders["video"] = video.on_frames(shared or load_pictures(here["video"]), embed.video)
     return encoders
 
 
-def _pictures(folder: str) -> ImageEncoder:
+def load_pictures(folder: str) -> ImageEncoder:
     """A CLIP brings its configuration; the packaged encoder is its tensors alone."""
     if (Path(folder) / "config.json").is_file():
         return image.load(EmbedImage(encoder=folder))

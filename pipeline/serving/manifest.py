@@ -6,7 +6,7 @@ Finished rows are kept as shards in a hidden folder beside the output, which tak
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ from pipeline.serving.predictor import Predictor
 CHUNK = 256
 """Rows predicted and kept together: a killed run loses at most so many, and memory holds so many."""
 
-SUFFIXES = (".parquet", ".csv")
+COLUMNS = ("id", *MODALITIES)
+
+Row = dict[str, str | None]
+"""What a manifest says of a post, by ``COLUMNS``."""
 
 
 def predict_manifest(
@@ -73,11 +76,11 @@ def predictions_schema(predictor: Predictor, explain: bool) -> pa.Schema:
 
 
 def _predict(
-    predictor: Predictor, rows: pd.DataFrame, at: int, folder: Path, coverage: float | None, *, explain: bool
+    predictor: Predictor, rows: list[Row], at: int, folder: Path, coverage: float | None, *, explain: bool
 ) -> list[dict[str, Any]]:
     """Output rows for a chunk; ``at`` rows stand before it."""
-    posts = [_post(row, folder) for row in rows.to_dict("records")]
-    ids = [name or str(at + number) for number, name in enumerate(rows["id"], start=1)]
+    posts = [_post(row, folder) for row in rows]
+    ids = [row["id"] or str(at + number) for number, row in enumerate(rows, start=1)]
     table = []
     for name, post, prediction in zip(ids, posts, predictor.predict(posts, coverage), strict=True):
         row = {"id": name, **_row(prediction)}
@@ -85,7 +88,7 @@ def _predict(
     return table
 
 
-def _post(row: Mapping[Any, Any], folder: Path) -> Post:
+def _post(row: Row, folder: Path) -> Post:
     def inside(value: str | None) -> Path | MediaError | None:
         return None if value is None else _inside(folder, value)
 
@@ -112,7 +115,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
 # --- the manifest ----------------------------------------------------------------------------------------------------
 
 
-def _chunks(path: Path) -> Iterator[pd.DataFrame]:
+def _chunks(path: Path) -> Iterator[list[Row]]:
     """``CHUNK`` rows at a time, but for the last: ``id text image video`` as trimmed strings, absent cells None."""
     readers = {".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
     reader = readers.get(path.suffix.lower())
@@ -123,10 +126,13 @@ def _chunks(path: Path) -> Iterator[pd.DataFrame]:
             found = set(rows.columns) & set(MODALITIES)
             if not found:
                 raise InputError(f"{path}: has none of the columns {', '.join(MODALITIES)}")
-            names = ("id", *MODALITIES)
-            yield pd.DataFrame(
-                {name: trimmed_texts(rows[name]) if name in rows else None for name in names}, rows.index
-            )
+            columns = {name: trimmed_texts(rows[name]) for name in COLUMNS if name in rows}
+            absent = [None] * len(rows)
+            if len(rows):
+                yield [
+                    dict(zip(COLUMNS, row, strict=True))
+                    for row in zip(*(columns.get(name, absent) for name in COLUMNS), strict=True)
+                ]
     except FileNotFoundError:
         raise InputError(f"{path}: not found") from None
     except pd.errors.EmptyDataError:
@@ -142,15 +148,14 @@ def _csv(path: Path) -> Iterator[pd.DataFrame]:
 
 def _jsonl(path: Path) -> Iterator[pd.DataFrame]:
     rows: list[dict[str, Any]] = []
-    names = ("id", *MODALITIES)
     with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             row = json.loads(line)
-            if not isinstance(row, dict) or any(isinstance(row.get(name), dict | list) for name in names):
-                raise ValueError(f"line {number} is no object with texts in {', '.join(names)}")
-            rows.append({name: row.get(name) for name in names})
+            if not isinstance(row, dict) or any(isinstance(row.get(name), dict | list) for name in COLUMNS):
+                raise ValueError(f"line {number} is no object with texts in {', '.join(COLUMNS)}")
+            rows.append({name: row.get(name) for name in COLUMNS})
             if len(rows) == CHUNK:
                 yield pd.DataFrame(rows)
                 rows = []
@@ -160,7 +165,7 @@ def _jsonl(path: Path) -> Iterator[pd.DataFrame]:
 
 def _parquet(path: Path) -> Iterator[pd.DataFrame]:
     with pq.ParquetFile(path) as file:
-        names = [name for name in ("id", *MODALITIES) if name in file.schema_arrow.names]
+        names = [name for name in COLUMNS if name in file.schema_arrow.names]
         if any(pa.types.is_nested(file.schema_arrow.field(name).type) for name in names):
             raise ValueError(f"of {', '.join(names)} one is no column of texts")
         rest: list[pa.RecordBatch] = []

@@ -91,7 +91,7 @@ def of_project(params: Params, layout: Layout) -> Model:
     specialists: dict[Modality, Path] = {name: layout.model(f"train_{name}") for name in modalities}
     encoders = load_encoders(params.embed, modalities)
     for name, folder in specialists.items():
-        if read_description(folder)["encoder"] != encoders[name].identity:
+        if read_description(folder)["encoder"] != artifacts.rounded(encoders[name].identity):
             raise InputError(f"{layout.params}: embed.{name}: not what the models were trained with; run `dvc repro`")
     return build(layout.model("fuse"), specialists, encoders, _calibration(layout), params.embed)
 

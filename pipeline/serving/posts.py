@@ -1,6 +1,6 @@
 """What is asked and what is answered: posts, predictions, explanations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -64,26 +64,21 @@ class Prediction:
 
     @property
     def reasons(self) -> str | None:
-        """``image: truncated; video: not a clip``, or None where everything that was given could be used."""
+        """``image: truncated; video: not a clip``; None where all that was given, and something was, could be used."""
         told = [f"{name}: {part.reason}" for name, part in self.parts.items() if part.reason]
+        if not told and all(part.state == "absent" for part in self.parts.values()):
+            return "nothing given"
         return "; ".join(told) or None
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "label": self.label,
-            "probabilities": _rounded(self.probabilities),
-            "set": self.labels_in_set,
-            "modalities": {
-                name: {
-                    "state": part.state,
-                    "reason": part.reason,
-                    "share": round(part.share, artifacts.DECIMALS),
-                    "change": round(part.change, artifacts.DECIMALS),
-                    "alone": part.alone and _rounded(part.alone),
-                }
-                for name, part in self.parts.items()
-            },
-        }
+        return artifacts.rounded(
+            {
+                "label": self.label,
+                "probabilities": self.probabilities,
+                "set": self.labels_in_set,
+                "modalities": {name: vars(part) for name, part in self.parts.items()},
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -104,20 +99,9 @@ class Explanation:
     frames: list[float] | None
 
     def as_json(self) -> dict[str, Any]:
-        words = self.words and [
-            {"word": word, "start": start, "change": round(change, artifacts.DECIMALS)}
-            for word, start, change in self.words
-        ]
-        return {
-            "label": self.label,
-            "words": words,
-            "patches": None if self.patches is None else self.patches.round(artifacts.DECIMALS).tolist(),
-            "frames": self.frames and [round(change, artifacts.DECIMALS) for change in self.frames],
-        }
+        words = self.words and [{"word": word, "start": start, "change": change} for word, start, change in self.words]
+        patches = None if self.patches is None else self.patches.tolist()
+        return artifacts.rounded({"label": self.label, "words": words, "patches": patches, "frames": self.frames})
 
     def as_field(self) -> dict[str, Any]:
         return {"explanation": self.as_json()}
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, artifacts.DECIMALS) for name, value in values.items()}

@@ -10,7 +10,6 @@ Reads:  data/split/{source,target,target_folds}.parquet, data/embeddings/{source
 Writes: models/finetune_e2e/, metrics/finetune_e2e.json, plots/finetune_e2e/.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +35,7 @@ from pipeline.nets.transfer import TransferNet
 from pipeline.params import FinetuneE2e, Params
 from pipeline.schemas import FINAL, Feature
 from pipeline.scoring import sentiment
-from pipeline.stages.specialist import lora, precision
+from pipeline.stages.specialist import lora, merged, precision
 from pipeline.stages.train_adapters import (
     BATCH,
     Source,
@@ -47,6 +46,7 @@ from pipeline.stages.train_adapters import (
     teller,
     train_adapter,
 )
+from pipeline.stages.train_source import concordance
 from pipeline.stages.transfer import Columns, Target, fold_names, in_processes, read_target, subsets_of, variant
 from pipeline.training.checkpoint import resume_state, write_model
 from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
@@ -261,22 +261,20 @@ def _read_what_is_left(net: TransferNet, target: Target, train: np.ndarray, left
     groups = target.table["group_id"].to_numpy()[train]
     splits = list(GroupKFold(min(INNER_SPLITS, len(set(groups)))).split(train, groups=groups))
     columns = {name: _standard(net, target.columns, name, known) for name in target.columns.modalities}
-    best: tuple[float, RidgeCV, dict[str, np.ndarray], int] | None = None
+    fits: list[tuple[Any, dict[str, np.ndarray], int]] = []
     for count in COMPONENTS:
         bases = {name: _basis(rows, count) for name, rows in columns.items()}
         design = np.concatenate([rows[: len(train)] @ bases[name] for name, rows in columns.items()], axis=1)
-        ridge = RidgeCV(PENALTIES, cv=splits, scoring="neg_mean_squared_error").fit(design, left)
-        if best is None or ridge.best_score_ > best[0]:
-            best = (ridge.best_score_, ridge, bases, count)
-    assert best is not None
-    _, ridge, bases, count = best
+        ridge = RidgeCV(PENALTIES, cv=splits, scoring="neg_mean_squared_error")
+        fits.append((ridge.fit(design, left), bases, count))
+    ridge, bases, count = max(fits, key=lambda found: found[0].best_score_)
     at = 0
     with torch.no_grad():
         for name, basis in bases.items():
             weights = basis @ ridge.coef_[at : at + basis.shape[1]]
             net.reading(name).weigh.weight.copy_(torch.from_numpy(weights)[None])
             at += basis.shape[1]
-        net.mix.bias += float(ridge.intercept_)
+        net.mix.bias.add_(float(ridge.intercept_))
     return {"ridge_penalty": float(ridge.alpha_), "ridge_components": float(count)}
 
 
@@ -315,7 +313,9 @@ def _phases(net: TransferNet, target: Target, job: Job, mode: str) -> tuple[pd.D
                 went, better = _phase(net, learners, target, job, Schedule(name, epochs, rate))
         else:
             went, better = _phase_with_text(net, learners, target, job, text_mode)
-        histories.append(pd.DataFrame(went.history).assign(phase=name))
+        done = sum(map(len, histories))
+        lines = pd.DataFrame(went.history)
+        histories.append(lines.assign(epoch=lines["epoch"] + done, phase=name))
         kept[f"{name}_kept"] = better
     return pd.concat([pd.DataFrame(columns=[*HISTORY, "phase"]), *histories]), kept
 
@@ -342,11 +342,6 @@ def _objective(block: FinetuneE2e) -> Objective:
     return ccc_loss if block.loss == "ccc" else mixed(block.mse, block.mae, block.correlation)
 
 
-def _judge(objective: Objective) -> Callable[[np.ndarray, np.ndarray], float]:
-    """The validation score of a phase: its loss, so that more is better."""
-    return lambda found, actual: -objective(torch.from_numpy(found), torch.from_numpy(actual)).item()
-
-
 def _only(net: TransferNet, learners: list[nn.Module]) -> None:
     """Lets these learn and no others."""
     net.requires_grad_(False)
@@ -362,14 +357,13 @@ def _phase(
     _only(net, learners)
     train, val = (_rows(target, job.fold, role, block.batch) for role in ("train", "val"))
     objective, device = _objective(block), pick(params.device)
-    judge = _judge(objective)
-    before = _state(net), judge(predict(net, val, device), val.labels.numpy())
+    before = _state(net), concordance(predict(net, val, device), val.labels.numpy())
     went = fit(
         net,
         train,
         val,
         objective=objective,
-        score=judge,
+        score=concordance,
         optimizer=adamw([(module, schedule.learning_rate) for module in learners], block.weight_decay),
         plan=Plan(schedule.epochs, block.patience, params.seed),
         device=device,
@@ -418,11 +412,12 @@ def _phase_with_text(
 
     train, val = rows("train"), rows("val")
     objective = _objective(block)
-    judge = _judge(objective)
-    before = _state(net), judge(predict(net, val, device), val.labels.numpy())
+    before = _state(net), concordance(predict(net, val, device), val.labels.numpy())
     identity = {
         "stage": f"finetune_e2e {job.fold}",
-        "params": params.model_dump(include={"seed", "target", "train_source", "adapter", "finetune_e2e", "embed"}),
+        "params": block.model_dump(exclude={"curve"}),
+        "encoder": encoder.identity,
+        "seed": params.seed,
         "device": str(device),
         "start": artifacts.digest([str(value.double().sum().item()) for value in before[0].values()]),
         "rows": artifacts.digest(target.table["sample_id"] + target.table["score"].astype(str)),
@@ -434,7 +429,7 @@ def _phase_with_text(
         train,
         val,
         objective=objective,
-        score=judge,
+        score=concordance,
         optimizer=adamw([(net.encoder, tuned.encoder_learning_rate), *rates], tuned.weight_decay),
         plan=Plan(
             tuned.epochs,
@@ -452,7 +447,7 @@ def _phase_with_text(
     )
     better = _keep_the_better(net, before, went)
     if mode == "lora":
-        net.encoder = net.encoder.merge_and_unload()  # the low-rank updates become part of the weights
+        net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
     return went, better
 
 
@@ -514,5 +509,6 @@ def _report(target: Target, final: Outcome, layout: Layout) -> None:
     artifacts.write_json(layout.metrics("finetune_e2e"), {"sentiment": metrics})
     with artifacts.replacing_folder(layout.plots("finetune_e2e")) as plots:
         artifacts.write_csv(plots / "history.csv", final.history)
-        lines = final.history.rename(columns={"phase": "fold"})
-        figures.history(plots / "history.png", lines, "fine-tuning", "minus the loss")
+        figures.history(
+            plots / "history.png", final.history.assign(fold=FINAL), "fine-tuning, phase after phase", "concordance"
+        )

@@ -302,6 +302,11 @@ def lora(encoder: nn.Module, targets: list[str], rank: int) -> nn.Module:
     return peft.get_peft_model(encoder, config)  # pyright: ignore[reportArgumentType] - it takes any module
 
 
+def merged(adapted: Any) -> nn.Module:
+    """What ``lora`` made, with the low-rank updates added to the weights: a plain encoder again."""
+    return adapted.merge_and_unload()
+
+
 def precision(wanted: str, device: torch.device) -> str:
     if wanted != "auto":
         return wanted

@@ -200,7 +200,7 @@ def told_scores(layout: Layout, target: Target) -> np.ndarray:
     head = teller(layout)
     with torch.inference_mode():
         scores = head(target.columns.vectors["text"])[:, 0]
-    return torch.where(target.columns.present["text"], scores, head.bias).numpy()
+        return torch.where(target.columns.present["text"], scores, head.bias).numpy()
 
 
 def teller(layout: Layout) -> nn.Linear:

@@ -27,7 +27,7 @@ from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params, TrainSource
 from pipeline.schemas import FEATURES, FINAL, Feature
 from pipeline.scoring import sentiment
-from pipeline.stages.specialist import lora, precision
+from pipeline.stages.specialist import lora, merged, precision
 from pipeline.stages.transfer import Columns, lines_of, read_columns, subsets_of, variant
 from pipeline.training.checkpoint import resume_state, write_model
 from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
@@ -55,11 +55,11 @@ def run(params: Params, layout: Layout) -> None:
 
 def shared_modalities(layout: Layout) -> tuple[Feature, ...]:
     """Modalities that both corpora have. Raises InputError when there is none."""
-    found = {
+    found: dict[str, list[Feature]] = {
         corpus: [name for name in FEATURES if artifacts.read_embeddings(layout.embeddings(corpus, name)).present.any()]
         for corpus in ("source", "target")
     }
-    both = tuple(name for name in FEATURES if name in found["source"] and name in found["target"])
+    both = tuple(name for name in found["source"] if name in found["target"])
     if not both:
         here, there = (", ".join(found[corpus]) or "nothing" for corpus in ("source", "target"))
         raise InputError(
@@ -198,7 +198,7 @@ def _train_text(texts: pd.DataFrame, folder: Path, params: Params, layout: Layou
         resume=resume_state(layout.cache, identity),
     )
     if block.text == "lora":
-        net.encoder = net.encoder.merge_and_unload()  # the low-rank updates become part of the weights
+        net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
     predictions = _predicted(texts, predict(net, rows(np.arange(len(texts))), device)[:, 0], "source")
     description = {
         "stage": "train_source/text",

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pipeline import artifacts, schemas
@@ -155,14 +156,16 @@ def fold_names(folds: pd.DataFrame) -> list[str]:
 
 
 def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int, what: str) -> Iterator[Result]:
-    """The results in the order of the jobs, each computed on one thread; with one process, in this one.
+    """The results in the order of the jobs, each in a process with one thread; with one process or job, in this one.
 
     Results do not depend on how many processes there are, nor on how many cores.
     """
     with progress(what, len(jobs)) as advance:
         if processes == 1 or len(jobs) == 1:
             for job in jobs:
-                yield work(job)
+                with threadpool_limits(1, user_api="blas"):
+                    result = work(job)
+                yield result
                 advance(1)
             return
         # A forked copy of a process in which torch has started threads can hang; and Windows cannot fork.
@@ -175,4 +178,5 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: 
 
 def _begin() -> None:
     torch.set_num_threads(1)
+    threadpool_limits(1, user_api="blas")  # numpy's own threads: two processes with two each wait for one another
     mute()

@@ -1,0 +1,183 @@
+"""A bundle predicts as the project does, anywhere, and is refused when anything in it is not as it was made."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from pipeline.encoders import image, weights
+from pipeline.encoders.device import pick
+from pipeline.errors import InputError
+from pipeline.nets.fusion import Fusion
+from pipeline.serving import bundle, onnx
+from pipeline.serving.predictor import Predictor
+from tests.imports import ROOT
+from tests.serving.conftest import Trained, train
+
+
+@pytest.fixture(scope="module")
+def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("made") / "bundle"
+    bundle.export(trained.params, trained.layout, made)
+    return made
+
+
+@pytest.fixture
+def own(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+
+
+def test_a_bundle_predicts_as_the_project_does(trained: Trained, predictor: Predictor, own: Path) -> None:
+    loaded = Predictor.load(own)
+    posts = trained.posts()
+    expected = predictor.predict(posts, coverage=0.8)
+    assert [made.as_json() for made in loaded.predict(posts, coverage=0.8)] == [made.as_json() for made in expected]
+    assert loaded.explain(posts[1]).as_json() == predictor.explain(posts[1]).as_json()
+
+
+def test_tuned_encoders_travel_with_their_specialists_and_need_no_peft(tmp_path: Path) -> None:
+    tuned = train(tmp_path / "project", "tuned")
+    bundle.export(tuned.params, tuned.layout, tmp_path / "bundle")
+    expected = [made.as_json() for made in tuned.predictor().predict(tuned.posts())]
+    shutil.rmtree(tmp_path / "project" / "models")
+    shutil.rmtree(tmp_path / "project" / "bert")
+    code = (
+        "import sys, json; sys.modules['peft'] = sys.modules['dvc'] = None; from pathlib import Path\n"
+        "from pipeline.serving.predictor import Predictor; from pipeline.serving.posts import Post\n"
+        f"got = Predictor.load({str(tmp_path / 'bundle')!r}).predict([Post(text=sys.argv[1])])\n"
+        "print(json.dumps(got[0].as_json()))"
+    )
+    at = next(at for at, post in enumerate(tuned.posts()) if post.text and not post.image and not post.video)
+    said = [sys.executable, "-c", code, tuned.posts()[at].text or ""]
+    told = subprocess.run(said, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert json.loads(told)["probabilities"] == pytest.approx(expected[at]["probabilities"], abs=1e-5)
+
+
+def test_no_path_of_this_machine_is_in_a_bundle(trained: Trained, own: Path) -> None:
+    for path in own.rglob("*"):
+        if path.is_file():
+            assert str(trained.layout.root).encode() not in path.read_bytes()
+
+
+def test_the_card_gives_intervals_limits_and_labels_with_too_few_rows(own: Path) -> None:
+    text = (own / "README.md").read_text()
+    assert "| fusion | 16 | 0.700 | [0.600, 0.800] | 0.700 |" in text
+    assert "| sad | 8 | 0.800 |" in text
+    assert "* Only 16 test rows: the intervals are wide." in text
+    assert "needs 9 calibration rows to be ruled out: happy and sad had fewer, and so are in every set." in text
+
+
+def rewrite(path: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def name_outside(folder: Path, name: str) -> None:
+    rewrite(folder / "bundle.json", lambda content: content["files"].update({name: "0" * 64}))
+
+
+def link_outside(folder: Path) -> None:
+    shutil.move(folder / "predictor.json", folder.parent / "predictor.json")
+    (folder / "predictor.json").symlink_to(folder.parent / "predictor.json")
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "format": (lambda folder: rewrite(folder / "bundle.json", lambda c: c.update(format=2)), "format 2, this version"),
+    "no format": (lambda folder: rewrite(folder / "bundle.json", lambda c: c.pop("format")), "format None, this"),
+    "no list": (lambda folder: rewrite(folder / "bundle.json", lambda c: c.update(files=[])), "does not list the"),
+    "no index": (lambda folder: (folder / "bundle.json").unlink(), "no bundle: it has no bundle.json"),
+    "no JSON": (lambda folder: (folder / "bundle.json").write_text("{"), "not valid JSON"),
+    "missing": (
+        lambda folder: (folder / "text" / "model.safetensors").unlink(),
+        "text/model.safetensors: file not found",
+    ),
+    "changed": (lambda folder: (folder / "fuse" / "model.json").write_text("{}"), "fuse/model.json: was changed"),
+    "extra": (lambda folder: (folder / "encoders" / "text" / "x.json").write_text("{}"), "x.json: not a file of this"),
+    "dots": (lambda folder: name_outside(folder, "../x"), "'../x', which leads out"),
+    "root": (lambda folder: name_outside(folder, "/etc/hostname"), "'/etc/hostname', which leads out"),
+    "zero": (lambda folder: name_outside(folder, "a\0b"), "which leads out"),
+    "link": (link_outside, "'predictor.json', which leads out"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_is_not_as_it_was_made_is_refused_in_one_line(own: Path, damage: str) -> None:
+    harm, message = DAMAGE[damage]
+    harm(own)
+    with pytest.raises(InputError) as error:
+        Predictor.load(own)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_export_replaces_a_bundle_and_nothing_else(trained: Trained, own: Path, tmp_path: Path) -> None:
+    before = (own / "bundle.json").read_bytes()
+    bundle.export(trained.params, trained.layout, own)
+    assert (own / "bundle.json").read_bytes() == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("x")
+    for foreign in (tmp_path / "mine", tmp_path / "file"):
+        with pytest.raises(InputError, match="exists and is no bundle"):
+            bundle.export(trained.params, trained.layout, foreign)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
+
+
+def test_the_packaged_picture_encoder_travels_as_safetensors(tmp_path: Path) -> None:
+    packaged = weights.resolve("embed.image", image.PACKAGED, None, image.PACKAGED)
+    bundle.write_encoder(packaged, tmp_path / "encoder")
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 224, 224)).astype(np.float32)
+    here = image.efficientnet(packaged).encode(pixels, pick("cpu"))
+    there = bundle.load_pictures(str(tmp_path / "encoder")).encode(pixels, pick("cpu"))
+    np.testing.assert_allclose(there, here, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["attention", "gated", "concat"])
+def test_onnx_computes_the_same(predictor: Predictor, tmp_path: Path, strategy: str) -> None:
+    trained = predictor.model
+    torch.manual_seed(0)
+    widths = {name: branch.frozen.width for name, branch in trained.branches.items()}
+    fusion = Fusion(widths, len(trained.labels), strategy=strategy, width=16, hidden=16)
+    for weight in fusion.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    fusion.eval()
+    onnx.write(replace(trained, fusion=fusion), tmp_path / "onnx")
+    generator = np.random.default_rng(0)
+
+    def run(name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        session = onnxruntime.InferenceSession(tmp_path / "onnx" / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        (logits,) = session.run(None, inputs)
+        return np.asarray(logits)
+
+    for rows in (1, 2, 9):
+        vectors = {name: generator.normal(size=(rows, width)).astype(np.float32) for name, width in widths.items()}
+        opinions = {name: generator.normal(size=(rows, 2)).astype(np.float32) for name in widths}
+        present = {name: generator.random(rows) < 0.6 for name in widths}
+        given = {"vector": vectors, "opinion": opinions, "present": present}
+        flat = {f"{what}_{name}": value for what, of in given.items() for name, value in of.items()}
+        with torch.inference_mode():
+            expected = fusion(*({name: torch.from_numpy(value) for name, value in of.items()} for of in given.values()))
+        np.testing.assert_allclose(run("fuse", flat), expected.numpy(), atol=1e-5)
+        for name, branch in trained.branches.items():
+            with torch.inference_mode():
+                logits = branch.classifier(torch.from_numpy(vectors[name]))
+            np.testing.assert_allclose(run(name, {"vector": vectors[name]}), logits.numpy(), atol=1e-5)
+
+
+def test_onnx_without_its_packages_says_what_to_install(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r"pip install emocare-pipeline\[onnx\]"):
+        bundle.export(trained.params, trained.layout, tmp_path / "bundle", onnx=True)
+    assert list(tmp_path.iterdir()) == []

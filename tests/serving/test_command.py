@@ -1,0 +1,132 @@
+"""`export` and `predict` as they are typed: what is printed, and with which exit status."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from tests.imports import ROOT
+from tests.serving.conftest import Trained
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def project(trained: Trained) -> str:
+    """The trained project with its params written out, as a user has it."""
+    YAML(typ="safe", pure=True).dump(trained.params.model_dump(mode="json"), trained.layout.params)
+    return str(trained.layout.root)
+
+
+@pytest.fixture(scope="module")
+def bundle(project: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("made") / "bundle")
+    assert runner.invoke(app, ["export", folder, "--project", project]).exit_code == 0
+    return folder
+
+
+def test_one_post_as_a_table(project: str) -> None:
+    picture = str(Path(project) / "1.png")
+    given = ["--text", "so sad [bold]", "--image", picture, "--coverage", "0.8", "--explain", "--project", project]
+    result = runner.invoke(app, ["predict", *given])
+    assert result.exit_code == 0
+    for told in (
+        "happy",
+        "sad",
+        "text",
+        "present",
+        "video     absent",
+        "cannot be ruled out",
+        "[bold]",
+        "patch by patch",
+    ):
+        assert told in result.output
+
+
+def test_one_post_as_json_is_the_same_from_project_and_bundle(project: str, bundle: str) -> None:
+    said = [
+        runner.invoke(app, ["predict", "--text", "so sad", "--json", *where])
+        for where in (["--project", project], ["--bundle", bundle])
+    ]
+    assert [result.exit_code for result in said] == [0, 0]
+    assert json.loads(said[0].stdout) == json.loads(said[1].stdout)
+    assert set(json.loads(said[0].stdout)) == {"label", "probabilities", "set", "modalities"}
+
+
+def test_a_manifest(bundle: str, tmp_path: Path) -> None:
+    (tmp_path / "posts.csv").write_text("id,text,image\n1,sad,none.png\n2,so happy,\n")
+    given = ["--manifest", str(tmp_path / "posts.csv"), "--out", str(tmp_path / "out.csv"), "--bundle", bundle]
+    result = runner.invoke(app, ["predict", *given])
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert "in 1 row" in result.stderr
+    assert (tmp_path / "out.csv").read_text().count("\n") == 3
+
+
+def test_a_pipe_ends_with_status_1_when_a_line_was_bad(bundle: str) -> None:
+    good = runner.invoke(app, ["predict", "--bundle", bundle], input='{"text": "sad"}\n')
+    assert good.exit_code == 0
+    assert len(good.stdout.splitlines()) == 1
+    bad = runner.invoke(app, ["predict", "--stdin", "--bundle", bundle], input='{"text": "sad"}\nx\n{"text": "sad"}\n')
+    assert bad.exit_code == 1
+    assert ["error" in json.loads(line) for line in bad.stdout.splitlines()] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--text", "x", "--manifest", "posts.csv", "--out", "out.csv"],
+        ["--text", "x", "--stdin"],
+        ["--manifest", "posts.csv"],
+        ["--text", "x", "--out", "out.csv"],
+        ["--manifest", "posts.csv", "--out", "out.xlsx"],
+        ["--text", "x", "--coverage", "1"],
+        ["--text", "x", "--coverage", "much"],
+        ["--image", "none.png"],
+        ["--manifest", "none.csv", "--out", "out.csv"],
+        ["--bundle", "none", "--text", "x"],
+        ["--nonsense"],
+    ],
+)
+def test_what_was_typed_wrongly_ends_with_status_2(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("posts.csv").write_text("text\nsad\n")
+    result = runner.invoke(app, ["predict", *given])
+    assert result.exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["posts.csv"]
+
+
+def test_what_cannot_be_used_ends_with_one_line_and_status_1(project: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no.png").write_bytes(b"no")
+    for given, told in (
+        (["predict", "--text", "x", "--bundle", str(tmp_path / "empty")], "no bundle"),
+        (
+            ["predict", "--image", str(tmp_path / "no.png"), "--project", project],
+            "nothing to predict from: image: not a",
+        ),
+        (["predict", "--text", "x", "--project", str(tmp_path)], "params.yaml: not found"),
+        (["export", str(tmp_path), "--project", project], "exists and is no bundle"),
+    ):
+        result = runner.invoke(app, given)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("error: ")
+        assert told in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_answers_without_torch() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from pipeline.cli import app; "
+        "print([CliRunner().invoke(app, [name, '--help']).exit_code for name in ('predict', 'export')], "
+        "sorted({'torch', 'transformers', 'pandas'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout == "[0, 0] []\n"
