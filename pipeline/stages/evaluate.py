@@ -26,7 +26,7 @@ from pipeline.figures import Tile
 from pipeline.layout import Layout
 from pipeline.params import Evaluate, Params
 from pipeline.schemas import FINAL, MODALITIES, Modality
-from pipeline.scoring import baselines, calibration, emotion, intervals, leaks
+from pipeline.scoring import baselines, calibration, conformal, emotion, intervals, leaks
 from pipeline.scoring.baselines import Baseline
 from pipeline.stages import sentiment_evaluation
 
@@ -116,6 +116,7 @@ def _posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any]:
         "ablation": _ablation_metrics(test, fusion, modalities),
         "fusion_minus_best_baseline": _difference(test, fusion["fusion"], best, simple[best].test),
     }
+    metrics["conformal"] = _coverage(posts, test, fusion["fusion"], fuse["temperature"], layout)
     warnings = _warnings(test, metrics, features, int((posts["split"] == "train").sum()))
     if warnings:
         metrics["warnings"] = "; ".join(warnings)
@@ -283,6 +284,21 @@ def _ablation_metrics(test: HeldOut, fusion: dict[str, np.ndarray], modalities: 
     return {subset: {kind: test.macro_f1(fusion[f"{kind}:{subset}"]) for kind in kinds} for subset in subsets}
 
 
+def _coverage(
+    posts: pd.DataFrame, test: HeldOut, logits: np.ndarray, temperature: float, layout: Layout
+) -> dict[str, Any]:
+    """How often the prediction sets that `predict` gives hold the true class, on the test rows."""
+    predictions = artifacts.read_predictions(layout.predictions("fuse"), len(test.labels))
+    val = predictions.where(
+        ((predictions.rows["split"] == "val") & (predictions.rows["variant"] == "fusion")).to_numpy()
+    )
+    codes = codes_of(posts.set_index("sample_id", drop=False).loc[val.rows["sample_id"]], test.labels)
+    wanted = test.block.coverage
+    limits = conformal.thresholds(conformal.class_scores(emotion.softmax(val.logits, temperature), codes), wanted)
+    sets = conformal.prediction_sets(emotion.softmax(logits, temperature), limits)
+    return {"target": wanted, **conformal.coverage_report(sets, test.codes, test.labels)}
+
+
 def _difference(test: HeldOut, fusion: np.ndarray, best: str, baseline: np.ndarray) -> dict[str, Any]:
     value, low, high = intervals.paired_bootstrap_macro_f1(
         test.codes,
@@ -329,21 +345,13 @@ def _pulls(
     prediction. NaN where the row does not have the modality, or the corpus has no other.
     """
     predicted = fusion["fusion"].argmax(axis=1)
-    whole = _log_odds(fusion["fusion"], predicted, temperature)
+    whole = emotion.log_odds(fusion["fusion"], predicted, temperature)
     pulls = {}
     for name in modalities:
         others = "_".join(other for other in modalities if other != name)
-        masked = _log_odds(fusion[f"masked:{others}"], predicted, temperature) if others else np.nan
+        masked = emotion.log_odds(fusion[f"masked:{others}"], predicted, temperature) if others else np.nan
         pulls[f"pull_{name}"] = np.where(present[name], whole - masked, np.nan)
     return pulls
-
-
-def _log_odds(logits: np.ndarray, at: np.ndarray, temperature: float) -> np.ndarray:
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    rows = np.arange(len(at))
-    others = scaled.copy()
-    others[rows, at] = -np.inf
-    return scaled[rows, at] - np.logaddexp.reduce(others, axis=1)
 
 
 def _errors(test: HeldOut, logits: np.ndarray, temperature: float, pulls: dict[str, np.ndarray]) -> pd.DataFrame:
