@@ -53,6 +53,9 @@ from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Joined, TensorRows
 
+SHORT = 0.05
+"""By what share a fold may fall short of a size of the learning curve."""
+
 FEW = 30
 """With fewer validation rows the output's scale is fitted on training rows too."""
 
@@ -113,7 +116,10 @@ def run(params: Params, layout: Layout) -> None:
 
 
 def _curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout) -> list[Job]:
-    """The learning curve, on the folds of the first repeat; sizes that a fold does not have are left out."""
+    """The learning curve, on the folds of the first repeat.
+
+    A size that a fold does not have is left out, unless it falls short by a twentieth at most and gives all it has.
+    """
     scored = [fold for fold in folds if fold.startswith("repeat-0.")] or [FINAL]
     known = target.table.set_index("sample_id")["group_id"]
     most = min(
@@ -122,7 +128,7 @@ def _curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout
         ].nunique()
         for fold in scored
     )
-    sizes = [size for size in params.finetune_e2e.curve if size <= most]
+    sizes = [size for size in params.finetune_e2e.curve if (1 - SHORT) * size <= most]
     return [
         Job(params, layout, fold, size, with_source)
         for size in sizes
@@ -166,12 +172,9 @@ def _limited(target: Target, fold: str, groups: int, params: Params) -> Target:
     """The target with so many labelled groups to learn from and choose on; more groups hold all of fewer."""
     group_of = target.table["group_id"].to_numpy()
     rng = np.random.default_rng(params.seed)
-    wanted = {"val": max(1, round(groups * params.target.val_share))}
-    wanted["train"] = groups - wanted["val"]
-    kept: set[str] = set()
-    for role, count in sorted(wanted.items()):
-        names = np.unique(group_of[target.rows(fold, role)].astype(str))
-        kept |= set(rng.permutation(names)[:count].tolist())
+    names = {role: np.unique(group_of[target.rows(fold, role)].astype(str)) for role in ("train", "val")}
+    val = min(max(1, round(groups * params.target.val_share)), len(names["val"]))
+    kept = {*rng.permutation(names["train"])[: groups - val].tolist(), *rng.permutation(names["val"])[:val].tolist()}
     of = target.table.set_index("sample_id")["group_id"]
     folds = target.folds[(target.folds["fold"] == fold)]
     return replace(target, folds=folds[(folds["role"] == "test") | folds["sample_id"].map(of).isin(kept)])
@@ -481,10 +484,11 @@ def _predict(net: TransferNet, columns: Columns, subset: tuple[Feature, ...]) ->
 
 
 def _output_scale(net: TransferNet, columns: Columns, target: Target, fold: str, params: Params) -> tuple[float, float]:
-    """The least-squares scale and offset of the fold's own rows: its validation rows, if these are enough.
+    """The least-squares scale and offset of the fold's own rows (its validation rows, if these are enough), or (1, 0).
 
-    Training rows were fitted, and would have the scale too steep. A scale that is not positive would turn the order of
-    all rows round on a whim of a few, and is refused.
+    They are against predictions that rank well and cluster, so they only ever stretch: a smaller scale would be the
+    usual shrinking of least squares, which a net trained on the absolute error does not need, and a scale below zero
+    would turn the order of all rows round on a whim of a few.
     """
     at = target.rows(fold, "val")
     if len(at) < FEW:
@@ -495,7 +499,7 @@ def _output_scale(net: TransferNet, columns: Columns, target: Target, fold: str,
     actual = target.scores[torch.from_numpy(at)].numpy().astype(np.float64)
     spread = found.var()
     scale = float(np.mean((found - found.mean()) * (actual - actual.mean())) / spread) if spread > 1e-12 else 0.0
-    return (scale, float(actual.mean() - scale * found.mean())) if scale > 0 else (1.0, 0.0)
+    return (scale, float(actual.mean() - scale * found.mean())) if scale > 1 else (1.0, 0.0)
 
 
 # --- report ----------------------------------------------------------------------------------------------------------

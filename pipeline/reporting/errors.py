@@ -1,0 +1,115 @@
+"""What ``python -m pipeline errors`` does: lists mistakes of the fusion, or labels that look wrong, and draws them.
+
+Reads:  plots/evaluate/errors.csv, models/fuse/model.json, data/split/posts.parquet and of the media what is shown; for
+        suspects instead of the errors models/train_*/.
+"""
+
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline import artifacts
+from pipeline.errors import InputError
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.reporting import gallery, page, suspects
+from pipeline.reporting.gallery import Card
+
+TEXT_LETTERS = 60
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Cards with the words around them; ``total`` is how many posts matched, of which the cards are the first."""
+
+    title: str
+    lead: str
+    other: str
+    strength: str
+    reasons: str
+    total: int
+    cards: list[Card]
+
+
+def test_errors(params: Params, layout: Layout, label: str | None, predicted: str | None, limit: int) -> Listing:
+    """Misclassified test posts, the most confident first. Raises InputError for a label that the model lacks."""
+    _known(layout, label, predicted)
+    found = _matching(gallery.read_errors(layout), "prediction", label, predicted)
+    title = f"Test posts{_labelled(label)} taken for {predicted or 'another class'}"
+    lead = "A pull is the change in log-odds of the predicted class that a modality brings: above 0 it spoke for it."
+    cards = gallery.of_errors(found.head(limit), params, layout)
+    return Listing(title, lead, "taken for", "confidence", "pulls", len(found), cards)
+
+
+def label_suspects(params: Params, layout: Layout, label: str | None, predicted: str | None, limit: int) -> Listing:
+    """Training posts whose label is likely a mistake. Raises InputError for a label that the model lacks."""
+    labels = _known(layout, label, predicted)
+    found = _matching(suspects.likely_mistakes(layout, labels), "suggestion", label, predicted)
+    title = f"Training posts{_labelled(label)} that look like {predicted or 'another class'}"
+    lead = (
+        "Every specialist of the post, asked out of fold, finds its label less likely than that label usually is, and "
+        "another class as likely as that one usually is. Look at the post before you change anything."
+    )
+    rows = found.head(limit).rename(columns={"suggestion": "other", "evidence": "strength"}).to_dict("records")
+    cards = gallery.cards([{str(key): value for key, value in row.items()} for row in rows], params, layout)
+    return Listing(title, lead, "looks like", "evidence", "what they say", len(found), cards)
+
+
+def _known(layout: Layout, *given: str | None) -> list[str]:
+    labels = artifacts.read_json(layout.model("fuse") / "model.json")["labels"]
+    for option, label in zip(("--label", "--predicted"), given, strict=True):
+        if label is not None and label not in labels:
+            raise InputError(f"{option}: {label!r} is no label of this run, which knows {', '.join(labels)}")
+    return labels
+
+
+def _matching(rows: pd.DataFrame, other: str, label: str | None, predicted: str | None) -> pd.DataFrame:
+    asked = pd.Series(True, rows.index)
+    for column, wanted in (("label", label), (other, predicted)):
+        asked &= rows[column] == wanted if wanted is not None else True
+    return rows[asked]
+
+
+def _labelled(label: str | None) -> str:
+    return "" if label is None else f" labelled {label}"
+
+
+def show(console: Console, listing: Listing) -> None:
+    """Prints a listing as a table."""
+    console.print(Text(f"{_printable(listing.title)}: {_count(listing)}"))
+    if not listing.cards:
+        return
+    table = Table("id", "label", listing.other, listing.strength, listing.reasons, "text", box=None, pad_edge=False)
+    for card in listing.cards:
+        text = Text(_printable(card.text)[:TEXT_LETTERS])
+        for flag in card.flags:
+            text.append(f"\n{_printable(flag)}", "yellow")
+        words = (card.id, card.label, card.other)
+        reasons = Text("\n".join(card.reasons))
+        table.add_row(*(Text(_printable(word)) for word in words), f"{card.strength:.2f}", reasons, text)
+    console.print(table)
+
+
+def _printable(text: str) -> str:
+    """One line without control signs, which a terminal would obey."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
+def _count(listing: Listing) -> str:
+    shown = len(listing.cards)
+    return str(shown) if shown == listing.total else f"{shown} of {listing.total}"
+
+
+def write(out: Path, listing: Listing) -> None:
+    """Writes a listing as a page with thumbnails."""
+    page.write(out, "errors.html", listing=listing, count=_count(listing), labels=gallery.LABELS)
+
+
+def open_in_browser(out: Path) -> None:
+    if not webbrowser.open(out.absolute().as_uri()):
+        raise InputError(f"{out}: written, and no browser could be started; open it by hand")
