@@ -1,4 +1,4 @@
-"""The table of commands: one for each stage of ``dvc.yaml``, ``diagnose``, ``params``, ``export`` and ``predict``.
+"""The table of commands: one for each stage of ``dvc.yaml``, and those that use or show what the stages made.
 
 Run from the project's folder. A stage is imported only when it is called, so ``--help`` answers at once.
 """
@@ -155,3 +155,48 @@ def predict_command(
             command.one(using, Post(text, image, video), coverage, explain=explain, as_json=as_json)
         elif not command.pipe(using, coverage, explain=explain):
             raise typer.Exit(1)
+
+
+@app.command("report")
+def report_command(
+    out: Annotated[Path, typer.Option(help="The file to write.", dir_okay=False)] = Path("report.html"),
+    project: Project = Path(),
+) -> None:
+    """Write a finished run as one HTML file: data, curves, scores, mistakes, transfer, params. It needs no network."""
+    with one_line_errors():
+        from pipeline import params
+        from pipeline.layout import Layout
+        from pipeline.reporting import report
+
+        layout = Layout(project)
+        report.write(params.load(layout.params), layout, out)
+        print(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
+@app.command("errors")
+def errors_command(
+    label: Annotated[str | None, typer.Option(help="Only posts with this label.")] = None,
+    predicted: Annotated[str | None, typer.Option(help="Only posts taken for this class.")] = None,
+    suspects: Annotated[
+        bool, typer.Option("--suspects", help="Instead of errors: training posts whose label is likely a mistake.")
+    ] = False,
+    limit: Annotated[int, typer.Option(help="At most so many posts.", min=1, max=500)] = 50,
+    out: Annotated[Path, typer.Option(help="The gallery to write.", dir_okay=False)] = Path("errors.html"),
+    open_: Annotated[bool, typer.Option("--open", help="Open the gallery in the browser.")] = False,
+    project: Project = Path(),
+) -> None:
+    """List mistakes on test posts, or labels that look wrong, and draw them as a gallery."""
+    with one_line_errors():
+        from rich.console import Console
+
+        from pipeline import params
+        from pipeline.layout import Layout
+        from pipeline.reporting import errors
+
+        layout = Layout(project)
+        listed = errors.label_suspects if suspects else errors.mistakes
+        listing = listed(params.load(layout.params), layout, label, predicted, limit)
+        errors.write(out, listing)
+        errors.show(Console(), listing)
+        if open_:
+            errors.open_in_browser(out)

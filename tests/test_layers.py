@@ -10,7 +10,7 @@ from tests.imports import ROOT, closure, file_of, imported
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline/__main__.py",),
     ("pipeline/cli.py",),
-    ("pipeline/stages", "pipeline/serving"),
+    ("pipeline/stages", "pipeline/serving", "pipeline/reporting"),
     ("pipeline/training", "pipeline/encoders", "pipeline/nets", "pipeline/corpora"),
     ("pipeline/artifacts.py", "pipeline/scoring", "pipeline/figures.py", "pipeline/media.py", "pipeline/progress.py"),
     ("pipeline/params.py", "pipeline/layout.py"),

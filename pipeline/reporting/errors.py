@@ -36,7 +36,7 @@ class Listing:
     cards: list[Card]
 
 
-def test_errors(params: Params, layout: Layout, label: str | None, predicted: str | None, limit: int) -> Listing:
+def mistakes(params: Params, layout: Layout, label: str | None, predicted: str | None, limit: int) -> Listing:
     """Misclassified test posts, the most confident first. Raises InputError for a label that the model lacks."""
     _known(layout, label, predicted)
     found = _matching(gallery.read_errors(layout), "prediction", label, predicted)
@@ -57,7 +57,7 @@ def label_suspects(params: Params, layout: Layout, label: str | None, predicted:
     )
     rows = found.head(limit).rename(columns={"suggestion": "other", "evidence": "strength"}).to_dict("records")
     cards = gallery.cards([{str(key): value for key, value in row.items()} for row in rows], params, layout)
-    return Listing(title, lead, "looks like", "evidence", "what they say", len(found), cards)
+    return Listing(title, lead, "looks like", "evidence", "it : label", len(found), cards)
 
 
 def _known(layout: Layout, *given: str | None) -> list[str]:
@@ -84,7 +84,9 @@ def show(console: Console, listing: Listing) -> None:
     console.print(Text(f"{_printable(listing.title)}: {_count(listing)}"))
     if not listing.cards:
         return
-    table = Table("id", "label", listing.other, listing.strength, listing.reasons, "text", box=None, pad_edge=False)
+    table = Table("id", "label", listing.other, listing.strength, box=None, pad_edge=False)
+    table.add_column(listing.reasons, no_wrap=True)
+    table.add_column("text", min_width=TEXT_LETTERS // 2)
     for card in listing.cards:
         text = Text(_printable(card.text)[:TEXT_LETTERS])
         for flag in card.flags:
@@ -107,7 +109,7 @@ def _count(listing: Listing) -> str:
 
 def write(out: Path, listing: Listing) -> None:
     """Writes a listing as a page with thumbnails."""
-    page.write(out, "errors.html", listing=listing, count=_count(listing), labels=gallery.LABELS)
+    page.write(out, "errors.html", listing=listing, count=_count(listing))
 
 
 def open_in_browser(out: Path) -> None:

@@ -14,7 +14,7 @@ from pipeline.corpora import duplicates
 from pipeline.errors import InputError
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.reporting.page import Picture, thumbnail
+from pipeline.reporting.page import Picture, thumbnail, typeset
 from pipeline.schemas import MODALITIES
 
 PICTURE_SIDE, FRAME_SIDE, FRAMES = 320, 160, 4
@@ -67,8 +67,9 @@ def read_errors(layout: Layout) -> pd.DataFrame:
         raise InputError(f"{path}: not found; run `dvc repro evaluate`")
     # An id such as 007, or a label such as NA, is a text.
     errors = pd.read_csv(path, dtype=str, keep_default_na=False)
-    numbers = [name for name in errors if name not in ("id", "label", "prediction")]
-    return errors.assign(**{name: pd.to_numeric(errors[name]) for name in numbers})
+    for name in errors.columns.drop(["id", "label", "prediction"]):
+        errors[name] = pd.to_numeric(errors[name])
+    return errors
 
 
 def of_errors(errors: pd.DataFrame, params: Params, layout: Layout) -> list[Card]:
@@ -80,7 +81,7 @@ def of_errors(errors: pd.DataFrame, params: Params, layout: Layout) -> list[Card
             "other": error["prediction"],
             "strength": error["confidence"],
             "reasons": tuple(
-                f"{name} {pull:+.1f}".replace("-", "−")
+                f"{name} {typeset(f'{pull:+.1f}')}"
                 for name in MODALITIES
                 if np.isfinite(pull := error.get(f"pull_{name}", np.nan))
             ),

@@ -44,7 +44,7 @@ def write(path: Path, template: str, **values: Any) -> None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "coded": coded}
     html = environment.get_template(template).render(values)
     with artifacts.replacing(path) as aside:
         aside.write_text(html, encoding="utf-8", newline="\n")
@@ -52,7 +52,18 @@ def write(path: Path, template: str, **values: Any) -> None:
 
 def number(value: float, form: str = ".3f") -> Markup:
     """A metric, short to read; ``value`` of the ``data`` element is what the metrics file says, digit by digit."""
-    return Markup('<data value="{}">{}</data>').format(value, format(value, form).replace("-", "−"))
+    return Markup('<data value="{}">{}</data>').format(value, typeset(format(value, form)))
+
+
+def typeset(figure: str) -> str:
+    """A formatted number with a true minus and a narrow space before its percent sign."""
+    return figure.replace("-", "−").replace("%", "\N{NARROW NO-BREAK SPACE}%")
+
+
+def coded(text: str) -> Markup:
+    """A sentence whose words between backticks are code."""
+    parts = enumerate(text.split("`"))
+    return Markup("").join(Markup("<code>{}</code>").format(part) if at % 2 else part for at, part in parts)
 
 
 def png(path: Path) -> Picture | None:

@@ -24,17 +24,19 @@ def likely_mistakes(layout: Layout, labels: Sequence[str]) -> pd.DataFrame:
     """Suspects, most evidence first: columns ``id, label, suggestion, evidence, reasons``.
 
     ``evidence`` is the sum over specialists of the log of how much likelier they find the suggestion than the label;
-    ``reasons`` is a tuple of what each of them says.
+    ``reasons`` is a tuple of what each of them says: the probability of the suggestion, and that of the label.
     """
     posts = artifacts.read_posts(layout.table("posts"))
     train = posts[posts["split"] == "train"].reset_index(drop=True)
     codes = codes_of(train, labels)
-    said = {name: found for name in MODALITIES if (found := _out_of_fold(layout, name, train, labels)) is not None}
+    asked = {name: _out_of_fold(layout, name, train, labels) for name in MODALITIES}
+    said = {name: found for name, found in asked.items() if found is not None}
     if not said:
         raise InputError("models/: no specialist has predicted training rows out of fold; run `dvc repro`")
     suggested = agreed([contradictions(probabilities, codes) for probabilities in said.values()])
     rows = [
-        _suspect(train.iloc[at], said, at, codes[at], suggested[at], labels) for at in np.flatnonzero(suggested >= 0)
+        _suspect(train.iloc[at], said, at, codes[at], suggested[at], labels)
+        for at in np.flatnonzero(suggested >= 0).tolist()
     ]
     found = pd.DataFrame(rows, columns=["id", "label", "suggestion", "evidence", "reasons"])
     return found.sort_values(["evidence", "id"], ascending=[False, True], ignore_index=True)
@@ -84,7 +86,7 @@ def _out_of_fold(layout: Layout, modality: Modality, train: pd.DataFrame, labels
 
 
 def _suspect(
-    post: pd.Series, said: dict[Modality, np.ndarray], at: int, code: int, other: int, labels: Sequence[str]
+    post: pd.Series, said: dict[str, np.ndarray], at: int, code: int, other: int, labels: Sequence[str]
 ) -> dict[str, object]:
     heard = {name: of[at] for name, of in said.items() if np.isfinite(of[at, 0])}
     return {
@@ -92,5 +94,5 @@ def _suspect(
         "label": post["label"],
         "suggestion": labels[other],
         "evidence": float(sum(np.log(of[other]) - np.log(of[code]) for of in heard.values())),
-        "reasons": tuple(f"{name} {of[other]:.2f} against {of[code]:.2f}" for name, of in heard.items()),
+        "reasons": tuple(f"{name} {of[other]:.2f} : {of[code]:.2f}" for name, of in heard.items()),
     }

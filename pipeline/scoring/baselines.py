@@ -8,7 +8,7 @@ of which there may be few, training and validation rows are one, and cross-valid
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,9 @@ class Block:
     present: np.ndarray
 
 
-def ridge(blocks: Sequence[Block], scores: np.ndarray, fitted: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def ridge(
+    blocks: Sequence[Block], scores: np.ndarray, fitted: np.ndarray, groups: np.ndarray, *, select: bool = False
+) -> np.ndarray:
     """Ridge regression on all blocks side by side: predictions for every row, float64 [N].
 
     Args:
@@ -158,18 +160,34 @@ def ridge(blocks: Sequence[Block], scores: np.ndarray, fitted: np.ndarray, group
         scores: [N]; read for the fitted rows only.
         fitted: int [n], positions of the rows to fit on: training and validation rows.
         groups: [N] names; rows of a group stay together in the cross-validation among the fitted rows that chooses the
-            penalty, by squared error, from ``ALPHAS``. Of equal ones the strongest is taken, also where a single group
-            leaves nothing to choose by.
+            penalty, by squared error, from ``ALPHAS``.
+        select: lets the same cross-validation choose which blocks to use, as one that says nothing costs accuracy.
     """
-    rows = np.concatenate([_standardised(block, fitted) for block in blocks], axis=1)
-    x, y = rows[fitted], np.asarray(scores, dtype=np.float64)[fitted]
+    standard = [_standardised(block, fitted) for block in blocks]
+    y = np.asarray(scores, dtype=np.float64)[fitted]
+    sizes = range(1, len(standard) + 1) if select else [len(standard)]
+    tried = []
+    for chosen in (subset for size in sizes for subset in combinations(standard, size)):
+        rows = np.concatenate(chosen, axis=1)
+        error, alpha = penalty(rows[fitted], y, groups[fitted])
+        tried.append((error, alpha, rows))
+    _, alpha, rows = min(tried, key=lambda found: found[0])
+    return _ridge_path(rows[fitted], y, rows, np.array([alpha]))[0]
+
+
+def penalty(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """The least squared error [sum over n rows] of a grouped cross-validation of ridge, and the penalty that has it.
+
+    Of equal penalties the strongest is taken, also where a single group leaves nothing to choose by. ``x`` is
+    [n, width], ``y`` and ``groups`` [n].
+    """
     errors = np.zeros(len(ALPHAS))
-    folds = min(INNER_FOLDS, len(set(groups[fitted])))
+    folds = min(INNER_FOLDS, len(set(groups)))
     if folds > 1:
-        for inner, held in GroupKFold(folds).split(x, groups=groups[fitted]):
+        for inner, held in GroupKFold(folds).split(x, groups=groups):
             errors += ((_ridge_path(x[inner], y[inner], x[held], ALPHAS) - y[held]) ** 2).sum(axis=1)
     best = len(ALPHAS) - 1 - int(errors[::-1].argmin())
-    return _ridge_path(x, y, rows, ALPHAS[best : best + 1])[0]
+    return float(errors[best]), float(ALPHAS[best])
 
 
 def _standardised(block: Block, fitted: np.ndarray) -> np.ndarray:

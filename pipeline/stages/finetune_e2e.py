@@ -18,8 +18,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 from scipy.optimize import nnls
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import GroupKFold
+from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
 from pipeline import artifacts, figures
@@ -35,6 +34,7 @@ from pipeline.nets.transfer import TransferNet
 from pipeline.params import FinetuneE2e, Params
 from pipeline.schemas import FINAL, Feature
 from pipeline.scoring import sentiment
+from pipeline.scoring.baselines import penalty
 from pipeline.stages.specialist import lora, merged, precision
 from pipeline.stages.train_adapters import (
     BATCH,
@@ -47,7 +47,17 @@ from pipeline.stages.train_adapters import (
     train_adapter,
 )
 from pipeline.stages.train_source import concordance
-from pipeline.stages.transfer import Columns, Target, fold_names, in_processes, read_target, subsets_of, variant
+from pipeline.stages.transfer import (
+    Columns,
+    Subset,
+    Target,
+    fold_names,
+    in_processes,
+    read_target,
+    shared,
+    subsets_of,
+    variant,
+)
 from pipeline.training.checkpoint import resume_state, write_model
 from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
@@ -62,7 +72,7 @@ FEW = 30
 INNER_SPLITS = 5
 PENALTIES = np.logspace(0, 5, 11)
 COMPONENTS = (0, 8, 32)
-"""Of the ridge readings, chosen by grouped folds of the training rows; 0 components: all columns."""
+"""Principal components that a ridge reading may have, of each modality; 0: all columns."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +158,9 @@ def tune(job: Job) -> Outcome:
     if job.groups is not None:
         target = _limited(target, fold, job.groups, params)
     with one_thread():
-        net, start = _start(target, source, job)
-    mode = "none" if curve else _text_mode(target, fold, params)
+        net, used, start = _start(target, source, job)
+    target = target.using(used)
+    mode = "none" if curve or "text" not in used else _text_mode(target, fold, params)
     history, kept = _phases(net, target, job, mode)
     columns = _encoded(net, target, params)
     scale, offset = _output_scale(net, columns, target, fold, params)
@@ -195,8 +206,12 @@ def _text_mode(target: Target, fold: str, params: Params) -> str:
 # --- the start, without a gradient -----------------------------------------------------------------------------------
 
 
-def _start(target: Target, source: Source, job: Job) -> tuple[TransferNet, dict[str, Any]]:
-    """The net as it stands before it is tuned, and the weights it gives to its parts."""
+def _start(target: Target, source: Source, job: Job) -> tuple[TransferNet, Subset, dict[str, Any]]:
+    """The net as it stands before it is tuned, the modalities it uses, and the weights it gives to its parts.
+
+    Inner folds of the training rows choose: which modalities to use at all (one that says nothing costs accuracy), how
+    much to believe the source, and how to read what it leaves unexplained.
+    """
     params, fold = job.params, job.fold
     torch.manual_seed(params.seed)
     train = target.rows(fold, "train")
@@ -205,19 +220,72 @@ def _start(target: Target, source: Source, job: Job) -> tuple[TransferNet, dict[
     net = TransferNet(adapters, source.net if adapters else None, target.columns.widths, teller=head)
     net.standardise_like(*target.columns.at(train))
     labels = target.scores[torch.from_numpy(train)].numpy().astype(np.float64)
-    carried = _out_of_fold(target, source, job) if adapters else np.zeros(len(train))
+    carried = _out_of_fold(target, source, job) if adapters else {}
     with torch.inference_mode():
         told = net.eval().parts(*target.columns.at(train))[1][:, 0].numpy().astype(np.float64)
-    opinions = np.column_stack([carried, told])
-    centred = opinions - opinions.mean(axis=0)
-    weights = nnls(centred, labels - labels.mean())[0]
-    offset = labels.mean() - weights @ opinions.mean(axis=0)
-    left = labels - offset - opinions @ weights
+    groups = target.table["group_id"].to_numpy()[train]
+    tried = []
+    for subset in subsets_of(target.columns.modalities):
+        opinions = np.column_stack([carried.get(subset, np.zeros(len(train))), told * ("text" in subset)])
+        weights, offset = _believe(opinions, labels)
+        left = labels - offset - opinions @ weights
+        for count in COMPONENTS:
+            bases, design = _design(net, target, subset, train, count)
+            error, alpha = penalty(design, left, groups)
+            tried.append(Start(error, subset, weights, offset, bases, count, alpha, design, left))
+    best = min(tried, key=lambda start: start.error)
+    _set(net, best)
+    report = {"carried": float(best.weights[0]), "told": float(best.weights[1])}
+    report |= {"modalities": "+".join(best.subset), "ridge_penalty": best.alpha, "ridge_components": best.components}
+    return net, best.subset, report
+
+
+@dataclass(frozen=True)
+class Start:
+    """A way to start, and the squared error that grouped folds of the training rows found for it."""
+
+    error: float
+    subset: Subset
+    weights: np.ndarray
+    offset: float
+    bases: dict[str, np.ndarray]
+    components: int
+    alpha: float
+    design: np.ndarray
+    left: np.ndarray
+
+
+def _believe(opinions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights, not negative, and an offset for what the source says, float64 [n, 2], by least squares."""
+    weights = nnls(opinions - opinions.mean(axis=0), labels - labels.mean())[0]
+    return weights, float(labels.mean() - weights @ opinions.mean(axis=0))
+
+
+def _design(
+    net: TransferNet, target: Target, subset: Subset, train: np.ndarray, components: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What a reading regresses on: a basis a modality, and the training rows in all of them, float64 [n, kept].
+
+    The basis holds so many whitened principal components of the training rows and the rows without a score; 0
+    components: all columns as they are.
+    """
+    known = np.concatenate([train, target.unlabelled])
+    columns = {name: _standard(net, target.columns, name, known) for name in subset}
+    bases = {name: _basis(rows, components) for name, rows in columns.items()}
+    return bases, np.concatenate([columns[name][: len(train)] @ basis for name, basis in bases.items()], axis=1)
+
+
+def _set(net: TransferNet, start: Start) -> None:
+    """Gives the net the weights of a start."""
+    ridge = Ridge(start.alpha).fit(start.design, start.left)
+    at = 0
     with torch.no_grad():
-        net.mix.weight.copy_(torch.from_numpy(weights)[None])
-        net.mix.bias.fill_(float(offset))
-    chosen = _read_what_is_left(net, target, train, left)
-    return net, {"carried": float(weights[0]), "told": float(weights[1]), **chosen}
+        net.mix.weight.copy_(torch.from_numpy(start.weights)[None])
+        net.mix.bias.fill_(start.offset + float(ridge.intercept_))
+        for name, basis in start.bases.items():
+            weights = basis @ ridge.coef_[at : at + basis.shape[1]]
+            net.reading(name).weigh.weight.copy_(torch.from_numpy(weights)[None])
+            at += basis.shape[1]
 
 
 def _adapters(target: Target, source: Source, job: Job) -> dict[str, Adapter]:
@@ -233,8 +301,8 @@ def _trained(target: Target, source: Source, job: Job) -> dict[str, Adapter]:
     }
 
 
-def _out_of_fold(target: Target, source: Source, job: Job) -> np.ndarray:
-    """float64 [training rows]: what the source says of each through adapters that did not know its score.
+def _out_of_fold(target: Target, source: Source, job: Job) -> dict[Subset, np.ndarray]:
+    """Subset → float64 [training rows]: what the source says of each through adapters that did not know its score.
 
     The fold's own adapters were trained on these scores: by them the source would seem to know more than it does.
     """
@@ -243,42 +311,16 @@ def _out_of_fold(target: Target, source: Source, job: Job) -> np.ndarray:
     bins = pd.qcut(target.scores[torch.from_numpy(train)].numpy(), 3, labels=False, duplicates="drop")
     rng = np.random.default_rng(job.params.seed)
     inner = grouped_folds(groups, bins.astype(str).tolist(), job.params.finetune_e2e.inner_folds, rng)
-    found = np.zeros(len(train))
+    found = {subset: np.zeros(len(train)) for subset in subsets_of(target.columns.modalities)}
     ids = target.table["sample_id"].to_numpy()
     for number in range(int(inner.max()) + 1):
         held = set(ids[train[inner == number]])
         part = replace(target, folds=target.folds[~target.folds["sample_id"].isin(held)])
         columns = carried_columns(_trained(part, source, job), target.columns)
-        found[inner == number] = score(source.net, columns, source.modalities)[train[inner == number]]
+        for subset, scores in found.items():
+            if known := shared(subset, source.modalities):
+                scores[inner == number] = score(source.net, columns, known)[train[inner == number]]
     return found
-
-
-def _read_what_is_left(net: TransferNet, target: Target, train: np.ndarray, left: np.ndarray) -> dict[str, float]:
-    """Sets the readings to ridge regression on what the source leaves unexplained.
-
-    The regression sees all columns, or so many principal components of each modality as ``COMPONENTS`` says, which are
-    those of the training rows and the rows without a score. Grouped folds of the training rows choose; the components
-    and the penalty are returned.
-    """
-    known = np.concatenate([train, target.unlabelled])
-    groups = target.table["group_id"].to_numpy()[train]
-    splits = list(GroupKFold(min(INNER_SPLITS, len(set(groups)))).split(train, groups=groups))
-    columns = {name: _standard(net, target.columns, name, known) for name in target.columns.modalities}
-    fits: list[tuple[Any, dict[str, np.ndarray], int]] = []
-    for count in COMPONENTS:
-        bases = {name: _basis(rows, count) for name, rows in columns.items()}
-        design = np.concatenate([rows[: len(train)] @ bases[name] for name, rows in columns.items()], axis=1)
-        ridge = RidgeCV(PENALTIES, cv=splits, scoring="neg_mean_squared_error")
-        fits.append((ridge.fit(design, left), bases, count))
-    ridge, bases, count = max(fits, key=lambda found: found[0].best_score_)
-    at = 0
-    with torch.no_grad():
-        for name, basis in bases.items():
-            weights = basis @ ridge.coef_[at : at + basis.shape[1]]
-            net.reading(name).weigh.weight.copy_(torch.from_numpy(weights)[None])
-            at += basis.shape[1]
-        net.mix.bias.add_(float(ridge.intercept_))
-    return {"ridge_penalty": float(ridge.alpha_), "ridge_components": float(count)}
 
 
 def _standard(net: TransferNet, columns: Columns, name: Feature, rows: np.ndarray) -> np.ndarray:

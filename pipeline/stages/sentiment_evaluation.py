@@ -257,7 +257,7 @@ def baseline_predictions(track: Track) -> pd.DataFrame:
         for subset in subsets_of(track.modalities):
             blocks = [track.blocks["target"][name] for name in track.modalities if name in subset.split("_")]
             name = "ridge" if subset == whole else f"ridge:{subset}"
-            found[name] = baselines.ridge(blocks, scores, fitted, groups)
+            found[name] = baselines.ridge(blocks, scores, fitted, groups, select=subset == whole)
         roles = track.folds[track.folds["fold"] == fold].rename(columns={"role": "split"})
         at = pd.Index(track.target["sample_id"]).get_indexer(pd.Index(roles["sample_id"]))
         tables += [roles.assign(variant=name, score=values[at]) for name, values in found.items()]

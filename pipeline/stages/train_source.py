@@ -28,7 +28,7 @@ from pipeline.params import Params, TrainSource
 from pipeline.schemas import FEATURES, FINAL, Feature
 from pipeline.scoring import sentiment
 from pipeline.stages.specialist import lora, merged, precision
-from pipeline.stages.transfer import Columns, lines_of, read_columns, subsets_of, variant
+from pipeline.stages.transfer import Columns, lines_of, read_columns, shared, subsets_of, variant
 from pipeline.training.checkpoint import resume_state, write_model
 from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
@@ -59,7 +59,7 @@ def shared_modalities(layout: Layout) -> tuple[Feature, ...]:
         corpus: [name for name in FEATURES if artifacts.read_embeddings(layout.embeddings(corpus, name)).present.any()]
         for corpus in ("source", "target")
     }
-    both = tuple(name for name in found["source"] if name in found["target"])
+    both = shared(tuple(found["source"]), tuple(found["target"]))
     if not both:
         here, there = (", ".join(found[corpus]) or "nothing" for corpus in ("source", "target"))
         raise InputError(

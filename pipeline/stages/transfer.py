@@ -4,7 +4,7 @@ import multiprocessing
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeVar
 
@@ -90,6 +90,10 @@ class Target:
         ids = self.folds.loc[(self.folds["fold"] == fold) & (self.folds["role"] == role), "sample_id"]
         return np.flatnonzero(self.table["sample_id"].isin(set(ids)))
 
+    def using(self, subset: Subset) -> "Target":
+        """The same with the other modalities marked absent."""
+        return replace(self, columns=Columns(*self.columns.at(np.arange(len(self.table)), subset)))
+
     @property
     def unlabelled(self) -> np.ndarray:
         return np.flatnonzero(self.scores.isnan().numpy())
@@ -142,6 +146,11 @@ def lines_of(table: pd.DataFrame, level: str) -> list[list[str]]:
 def subsets_of(modalities: Subset) -> list[Subset]:
     """Every non-empty subset, small ones first, each in the order given."""
     return [subset for size in range(1, len(modalities) + 1) for subset in combinations(modalities, size)]
+
+
+def shared(one: Subset, other: Subset) -> Subset:
+    """The modalities that stand in both."""
+    return tuple(name for name in one if name in other)
 
 
 def variant(step: str, subset: Subset, modalities: Subset) -> str:

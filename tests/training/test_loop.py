@@ -87,6 +87,59 @@ def test_one_step_without_dropout_is_adamw_by_hand() -> None:
     torch.testing.assert_close(model.bias, by_hand.bias)
 
 
+def test_a_penalty_moves_the_weights_and_is_not_reported() -> None:
+    model, by_hand = nn.Linear(4, 2), nn.Linear(4, 2)
+    by_hand.load_state_dict(model.state_dict())
+    train = rows(16, 3)
+    plan = Plan(epochs=1, patience=1, seed=0, accumulate=2, clip=1e9)
+    went = fit(
+        model,
+        train,
+        rows(50, 2),
+        objective=functional.cross_entropy,
+        score=accuracy,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        plan=plan,
+        device=CPU,
+        what="test",
+        penalty=lambda: 3 * model.weight.square().sum(),
+    )
+    loss = functional.cross_entropy(by_hand(train.inputs[0]), train.labels)
+    loss.backward()
+    assert went.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert by_hand.weight.grad is not None and by_hand.bias.grad is not None
+    torch.testing.assert_close(
+        model.weight, by_hand.weight - 0.1 * (by_hand.weight.grad + 6 * by_hand.weight), atol=1e-6, rtol=1e-5
+    )
+    torch.testing.assert_close(model.bias, by_hand.bias - 0.1 * by_hand.bias.grad, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("slope", "rate"), [(0.0, 0.25), (-1.0, 1.0)])
+def test_the_learning_rate_falls_where_the_validation_loss_stays(slope: float, rate: float) -> None:
+    """A loss that stays is the best in epoch 1, and twice no better in epochs 3 and 5."""
+    model, validated = nn.Linear(4, 2), 0
+
+    def objective(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        nonlocal validated
+        validated += not logits.requires_grad
+        return logits.sum() * 0 + 9 + slope * validated
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    fit(
+        model,
+        rows(16, 1),
+        rows(16, 2),
+        objective=objective,
+        score=accuracy,
+        optimizer=optimizer,
+        plan=Plan(epochs=6, patience=6, seed=0, plateau=(0.5, 1)),
+        device=CPU,
+        what="test",
+    )
+    assert validated == 6
+    assert optimizer.param_groups[0]["lr"] == rate
+
+
 @pytest.mark.parametrize("accumulate", [2, 3, 16])
 def test_accumulation_gives_the_same_weights(accumulate: int) -> None:
     whole, parts = net(dropout=0.0), net(dropout=0.0)

@@ -1,0 +1,415 @@
+"""Fine-tuning on small corpora: what it predicts and from what, that phases and encoders learn, and that it resumes."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline import artifacts
+from pipeline.encoders import text
+from pipeline.errors import InputError
+from pipeline.nets.transfer import TransferNet
+from pipeline.params import EmbedText
+from pipeline.stages import finetune_e2e
+from pipeline.stages.finetune_e2e import _limited, _text_mode
+from pipeline.stages.train_adapters import read_adapters, read_source
+from pipeline.stages.transfer import read_target, subsets_of, variant
+from pipeline.training import loop
+from pipeline.training.checkpoint import load_weights, read_description
+from tests import tracks
+from tests.tracks import Track, everything
+
+STAGES = ("train_source", "train_adapters", "finetune_e2e")
+EVERY = ("text", "audio", "visual")
+VARIANTS = [variant("finetuned", subset, EVERY) for subset in subsets_of(EVERY)]
+FOLD, OTHER = "repeat-0.fold-0", "repeat-0.fold-1"
+CURVE = {"curve": (12, 99)}
+TUNED = {"epochs": 4, "encoder_learning_rate": 1e-3, "head_learning_rate": 0.003, "batch": 8, "weight_decay": 0.0}
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory: pytest.TempPathFactory) -> Track:
+    return tracks.run(tracks.make(tmp_path_factory.mktemp("folded"), folds=2), *STAGES)
+
+
+@pytest.fixture(scope="module")
+def holdout(tmp_path_factory: pytest.TempPathFactory) -> Track:
+    return tracks.run(tracks.make(tmp_path_factory.mktemp("holdout")), *STAGES, finetune_e2e=CURVE)
+
+
+def predictions(track: Track) -> pd.DataFrame:
+    return artifacts.read_scores(track.layout.predictions("finetune_e2e"))
+
+
+def scores(track: Track, name: str = "finetuned", fold: str = "final") -> pd.Series:
+    rows = predictions(track)
+    return rows[(rows["variant"] == name) & (rows["fold"] == fold)].set_index("sample_id")["score"].sort_index()
+
+
+def actual(track: Track, ids: pd.Index) -> np.ndarray:
+    return track.target.set_index("sample_id")["score"][ids].to_numpy()
+
+
+def report(track: Track) -> dict[str, Any]:
+    return json.loads(track.layout.metrics("finetune_e2e").read_text())["sentiment"]
+
+
+def weights(track: Track) -> dict[str, torch.Tensor]:
+    return load_file(track.layout.model("finetune_e2e") / "model.safetensors")
+
+
+def believe_the_source(monkeypatch: pytest.MonkeyPatch, weight: float) -> None:
+    """Starts with all modalities, this weight on what the source says and, where there is one, none on the readings.
+
+    So it does not hang on a start well chosen whether tuning has something to better, and the source something to say.
+    """
+    original = finetune_e2e._start
+
+    def start(*given: Any) -> Any:
+        net, _, chosen = original(*given)
+        with torch.no_grad():
+            net.mix.weight.fill_(weight)
+            for name in net.readings if net.source is not None else ():
+                net.reading(name).weigh.weight.zero_()
+        return net, EVERY, chosen
+
+    monkeypatch.setattr(finetune_e2e, "_start", start)
+
+
+def tuned(track: Track, root: Path, **settings: Any) -> Track:
+    return tracks.run(tracks.copied(track, root), "finetune_e2e", finetune_e2e=settings)
+
+
+# --- what is predicted -----------------------------------------------------------------------------------------------
+
+
+def covered(track: Track) -> set[tuple[str, str, str, str]]:
+    rows = predictions(track)[["fold", "sample_id", "split", "variant"]]
+    assert not rows.duplicated().any()
+    return set(rows.itertuples(index=False, name=None))
+
+
+def test_predictions_cover_the_roles_of_each_fold(folded: Track) -> None:
+    assert covered(folded) == folded.expected(VARIANTS)
+
+
+def test_the_curve_has_test_rows_only_and_no_sizes_that_are_not_there(holdout: Track) -> None:
+    curve = ["curve:with:12", "curve:without:12"]
+    assert covered(holdout) == holdout.expected(VARIANTS) | holdout.expected(curve, ("test",))
+
+
+def test_fitted_rows_are_those_of_the_folds(folded: Track) -> None:
+    digest = read_description(folded.layout.model("finetune_e2e"))["fitted"]["digest"]
+    found = artifacts.read_fitted(folded.layout.fitted("finetune_e2e"), digest)
+    seen = folded.folds[folded.folds["role"] != "test"].merge(folded.target[["sample_id", "group_id"]])
+    columns = ["fold", "sample_id", "group_id", "role"]
+    assert sorted(found[columns].values.tolist()) == sorted(seen[columns].values.tolist())
+
+
+def rebuilt(track: Track, *, encoder: nn.Module | None = None) -> TransferNet:
+    source, adapters = read_source(track.layout).net, read_adapters(track.layout, "final")
+    target = read_target(track.layout)
+    head = nn.Linear(target.columns.widths["text"], 1) if target.told else None
+    net = TransferNet(adapters, source, target.columns.widths, teller=head, encoder=encoder)
+    load_weights(track.layout.model("finetune_e2e"), net)
+    return net.eval()
+
+
+def test_the_net_rebuilt_gives_the_predictions(holdout: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    believe_the_source(monkeypatch, 0.2)
+    track = tuned(holdout, tmp_path)
+    assert report(track)["scale"] > 1.1  # the weights hold it
+    net = rebuilt(track)
+    vectors = {name: torch.from_numpy(rows) for name, rows in track.vectors["target"].items()}
+    for name, subset in (("finetuned", EVERY), ("finetuned:audio_visual", ("audio", "visual"))):
+        there = {key: torch.from_numpy(mask & (key in subset)) for key, mask in track.present["target"].items()}
+        with torch.inference_mode():
+            known = pd.Series(net(vectors, there)[:, 0].numpy(), index=track.target["sample_id"])
+        series = scores(track, name)
+        np.testing.assert_allclose(series, known[series.index], atol=1e-4)
+
+
+def test_modalities_that_are_not_used_say_nothing(holdout: Track) -> None:
+    used = set(report(holdout)["modalities"].split("+"))
+    left = {variant("finetuned", subset, EVERY): frozenset(used & {*subset}) for subset in subsets_of(EVERY)}
+    assert len(set(left.values())) < len(left)
+    for name, some in left.items():
+        for other, others in left.items():
+            assert scores(holdout, name).equals(scores(holdout, other)) == (some == others)
+
+
+def test_it_learns_and_says_so_of_validation_rows(holdout: Track) -> None:
+    test, val = (pd.Index(holdout.rows("final", role)) for role in ("test", "val"))
+    assert np.corrcoef(scores(holdout)[test], actual(holdout, test))[0, 1] > 0.7
+    known = np.corrcoef(scores(holdout)[val], actual(holdout, val))[0, 1]
+    assert report(holdout)["val"]["pearson"] == pytest.approx(known, abs=1e-6)
+
+
+# --- what must not be seen -------------------------------------------------------------------------------------------
+
+
+def moved(root: Path, row: str, *, folds: int = 0, score: float | None = None, gain: float = 1.0) -> Track:
+    """The track with one target row changed."""
+    track = tracks.make(root, folds=folds)
+    at = int(np.flatnonzero(track.target["sample_id"] == row)[0])
+    if score is not None:
+        track.target.loc[at, "score"] = score
+    for vectors in track.vectors["target"].values():
+        vectors[at] *= gain
+    return tracks.run(track, *STAGES, finetune_e2e={} if folds else CURVE)
+
+
+def test_the_score_of_a_test_row_changes_nothing_in_its_fold(folded: Track, tmp_path: Path) -> None:
+    row = next(row for row in folded.rows(FOLD, "test") if row in folded.rows(OTHER, "train"))
+    again = moved(tmp_path, row, folds=2, score=-3.0)
+    before, after = (predictions(item).set_index(["fold", "variant", "sample_id"])["score"] for item in (folded, again))
+    assert before.index.equals(after.index)
+    assert before[FOLD].equals(after[FOLD])
+    assert not before[OTHER].equals(after[OTHER])
+
+
+def test_the_features_of_a_test_row_change_its_own_prediction_only(folded: Track, tmp_path: Path) -> None:
+    row = next(row for row in folded.rows(FOLD, "test") if row in folded.rows(OTHER, "train"))
+    again = moved(tmp_path, row, folds=2, gain=-2.0)
+    before, after = (predictions(item).set_index(["fold", "variant", "sample_id"])["score"] for item in (folded, again))
+    apart = (before - after).abs()[FOLD]
+    own = apart.xs(row, level="sample_id")
+    assert own["finetuned"] > 1e-3
+    assert apart.drop(row, level="sample_id").max() < 1e-5
+    assert (before - after).abs()[OTHER].drop(row, level="sample_id").max() > 1e-3
+
+
+@pytest.mark.parametrize(("role", "same"), [("test", True), ("train", False)])
+def test_a_held_out_row_leaves_the_weights_as_they_are(holdout: Track, tmp_path: Path, role: str, same: bool) -> None:
+    again = moved(tmp_path, holdout.rows("final", role)[0], score=-3.0, gain=-2.0)
+    for stage in ("train_adapters", "finetune_e2e"):
+        files = [(item.layout.model(stage) / "model.safetensors").read_bytes() for item in (holdout, again)]
+        assert (files[0] == files[1]) == same
+
+
+def test_the_curve_without_the_source_does_not_know_it(
+    holdout: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    believe_the_source(monkeypatch, 0.3)
+    first, other = tuned(holdout, tmp_path / "first", **CURVE), tracks.make(tmp_path / "other")
+    other.tables["source"]["score"] = -other.tables["source"]["score"]
+    tracks.run(other, *STAGES, finetune_e2e=CURVE)
+    for kind, same in (("without", True), ("with", False)):
+        before, after = (scores(item, f"curve:{kind}:12") for item in (first, other))
+        assert before.equals(after) == same
+        assert before.std() > 0.01
+
+
+def test_more_groups_of_the_curve_hold_all_of_fewer(folded: Track) -> None:
+    target, settings = read_target(folded.layout), tracks.params(folded, target={"val_share": 0.25})
+    before: set[str] = set()
+    for groups in (4, 8, 16, 24):
+        kept = _limited(target, FOLD, groups, settings)
+        now = set(kept.fitted(FOLD)["sample_id"])
+        assert before < now and len(now) == groups
+        assert len(kept.rows(FOLD, "val")) == min(groups // 4, len(target.rows(FOLD, "val")))
+        assert kept.rows(FOLD, "test").tolist() == target.rows(FOLD, "test").tolist()
+        before = now
+    assert before == set(target.fitted(FOLD)["sample_id"])
+
+
+# --- the phases ------------------------------------------------------------------------------------------------------
+
+
+def test_a_phase_that_does_not_better_is_undone(holdout: Track, tmp_path: Path) -> None:
+    start = tuned(holdout, tmp_path / "start", first_epochs=0, epochs=0)
+    wild = tuned(holdout, tmp_path / "wild", first_learning_rate=1.0, learning_rate=1.0)
+    assert {key: value for key, value in report(wild).items() if key.endswith("_kept")} == {
+        "first_kept": False,
+        "everything_kept": False,
+    }
+    pd.testing.assert_series_equal(scores(wild), scores(start))
+    assert all(torch.equal(value, weights(start)[name]) for name, value in weights(wild).items())
+
+
+@pytest.mark.parametrize(("first", "whole"), [("head", False), ("model", True)])
+def test_the_first_phase_leaves_the_adapters_alone(
+    holdout: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, whole: bool
+) -> None:
+    believe_the_source(monkeypatch, 0.3)
+    track = tuned(holdout, tmp_path, first=first, first_epochs=6, epochs=0, scale=False)
+    assert report(track)["first_kept"]
+    found = weights(track)
+    for name, adapter in read_adapters(track.layout, "final").items():
+        for key, value in adapter.state_dict().items():
+            assert torch.equal(found[f"adapters.{name}.{key}"], value)
+    parameters = {f"source.{name}": value for name, value in read_source(track.layout).net.named_parameters()}
+    moved = {name for name, value in parameters.items() if not torch.equal(found[name], value)}
+    assert {name for name in moved if "fusion.classify" in name and name.endswith("weight")}
+    assert any("fusion.classify" not in name for name in moved) == whole
+
+
+def test_everything_learns_in_the_second_phase(holdout: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    believe_the_source(monkeypatch, 0.3)
+    track = tuned(holdout, tmp_path, first_epochs=0, epochs=6, scale=False)
+    assert report(track)["everything_kept"]
+    found = weights(track)
+    for name, adapter in read_adapters(track.layout, "final").items():
+        key = "layers.0.weight"
+        assert (found[f"adapters.{name}.{key}"] - adapter.state_dict()[key]).abs().max() > 1e-3
+
+
+def test_a_strong_pull_holds_the_weights_where_they_were(
+    holdout: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    believe_the_source(monkeypatch, 0.3)
+    distance = {}
+    for pull in (0.0, 1000.0):
+        track = tuned(holdout, tmp_path / str(pull), first_epochs=0, epochs=12, patience=12, pull=pull, scale=False)
+        found = weights(track)
+        start = {f"source.{name}": value for name, value in read_source(track.layout).net.state_dict().items()}
+        distance[pull] = sum((found[name] - value).square().sum().item() for name, value in start.items())
+    assert distance[0.0] > 4 * distance[1000.0]
+
+
+@pytest.mark.parametrize(("weight", "stretches"), [(0.1, True), (9.0, False)])
+def test_the_scale_is_the_least_squares_line_where_that_stretches(
+    holdout: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: float, stretches: bool
+) -> None:
+    """Of the fold's own rows: with so few of validation, of the training rows too."""
+    believe_the_source(monkeypatch, weight)
+    plain, scaled = (
+        tuned(holdout, tmp_path / str(scale), first_epochs=0, epochs=0, scale=scale) for scale in (False, True)
+    )
+    own = pd.Index(plain.rows("final", "train") + plain.rows("final", "val"))
+    slope, offset = np.polyfit(scores(plain)[own], actual(plain, own), 1)
+    assert slope > 0 and (slope > 1) == stretches
+    expected = slope * scores(plain) + offset if stretches else scores(plain)
+    np.testing.assert_allclose(scores(scaled), expected, atol=1e-5)
+
+
+# --- the words -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Track]:
+    """Words, told or not told by the source's text model; all but fine-tuned."""
+    made = {told: tracks.make(tmp_path_factory.mktemp("words"), words=True, free=0) for told in (False, True)}
+    for told, track in made.items():
+        block = {"text": "full", "tuned": TUNED} if told else {"text": "none"}
+        tracks.run(track, *STAGES[:2], train_source=block)
+    return made
+
+
+def spoken(track: Track, root: Path, mode: str) -> Track:
+    return tuned(track, root, text=mode, tuned=TUNED, first_epochs=0)
+
+
+@pytest.mark.parametrize(("mode", "told"), [("full", True), ("full", False), ("lora", True), ("lora", False)])
+def test_the_text_encoder_learns(
+    words: dict[bool, Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, told: bool
+) -> None:
+    believe_the_source(monkeypatch, 0.3)
+    track = spoken(words[told], tmp_path, mode)
+    assert (report(track)["text"], report(track)["everything_kept"]) == (mode, True)
+    encoder = text.load(EmbedText(encoder=str(track.encoder)))
+    start = {f"encoder.{name}": value.clone() for name, value in encoder.net.state_dict().items()}
+    if told:
+        start = load_file(track.layout.model("train_source") / "text" / "model.safetensors")
+    net = rebuilt(track, encoder=encoder.net)
+    found = {name: value for name, value in weights(track).items() if name.startswith("encoder.")}
+    moved = {name for name, value in found.items() if not torch.equal(value, start[name])}
+    if mode == "full":
+        assert len(moved) > 20
+    else:
+        assert moved == {name for name in found if name.endswith(("q_lin.weight", "v_lin.weight"))}
+    # The words themselves through the net, as they were while it learned, give what was predicted.
+    vectors, present = read_target(track.layout).columns.at(np.arange(len(track.target)))
+    tokens = encoder.collate(encoder.tokenize(track.target["text"].fillna("").tolist()))
+    with torch.inference_mode():
+        known = pd.Series(net(vectors, present, tokens)[:, 0].numpy(), index=track.target["sample_id"])
+    np.testing.assert_allclose(scores(track), known[scores(track).index], atol=1e-4)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_tuning_of_the_words_goes_on_to_the_same_weights(
+    words: dict[bool, Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    believe_the_source(monkeypatch, 0.3)
+    steps, kill_at = 0, 0
+    original = loop._step
+
+    def step(*given: Any) -> float:
+        nonlocal steps
+        steps += any(isinstance(item, str) and "with text" in item for item in given)
+        if kill_at and steps == kill_at:
+            raise Killed
+        return original(*given)
+
+    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    straight = spoken(words[False], tmp_path / "straight", "full")
+    needed = steps
+    assert needed > 10
+    steps, kill_at = 0, 8
+    with pytest.raises(Killed):
+        spoken(words[False], tmp_path / "killed", "full")
+    kill_at = 0
+    killed = spoken(words[False], tmp_path / "killed", "full")
+    assert steps == needed + 1  # the killed step, and each other step once
+    assert everything(killed.layout.model("finetune_e2e")) == everything(straight.layout.model("finetune_e2e"))
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="the digest of the rows does not take a missing score")
+def test_the_words_of_a_target_with_rows_without_a_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    believe_the_source(monkeypatch, 0.3)
+    block = {"text": "full", "tuned": TUNED, "first_epochs": 0}
+    track = tracks.run(tracks.make(tmp_path, words=True), *STAGES, finetune_e2e=block)
+    assert report(track)["text"] == "full"
+
+
+@pytest.mark.parametrize(
+    ("words", "level", "why"),
+    [(False, "row", "the target's text is no words"), (True, "group", "the target's rows are means of several texts")],
+)
+def test_words_that_are_none_cannot_be_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: bool, level: str, why: str
+) -> None:
+    believe_the_source(monkeypatch, 0.3)
+    blocks = {"target": {"level": level}, "finetune_e2e": {"text": "full"}}
+    with pytest.raises(InputError, match=f"finetune_e2e.text: 'full' cannot be: {why}; give none or auto") as one:
+        tracks.run(tracks.make(tmp_path, words=words), *STAGES, **blocks)
+    assert "\n" not in str(one.value)
+    assert not (tmp_path / "models" / "finetune_e2e").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "level", "enough", "mode"),
+    [(True, "row", 29, "full"), (True, "row", 30, "none"), (True, "group", 29, "none"), (False, "row", 29, "none")],
+)
+def test_auto_tunes_single_texts_from_enough_rows_on(
+    tmp_path: Path, words: bool, level: str, enough: int, mode: str
+) -> None:
+    track = tracks.make(tmp_path, words=words).write()
+    assert len(track.rows("final", "train")) == 29
+    blocks = {"finetune_e2e": {"text": "auto", "auto_rows": enough}, "target": {"level": level}}
+    assert _text_mode(read_target(track.layout), "final", tracks.params(track, **blocks)) == mode
+
+
+# --- the same again --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_second_run_gives_the_same_bytes_with_one_process_or_two(
+    holdout: Track, tmp_path: Path, processes: int
+) -> None:
+    again = tracks.copied(holdout, tmp_path)
+    shutil.rmtree(again.layout.model("finetune_e2e"))
+    tracks.run(again, "finetune_e2e", finetune_e2e=CURVE, target={"processes": processes})
+    assert everything(again.layout.model("finetune_e2e")) == everything(holdout.layout.model("finetune_e2e"))
+    assert again.layout.metrics("finetune_e2e").read_bytes() == holdout.layout.metrics("finetune_e2e").read_bytes()

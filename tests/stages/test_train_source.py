@@ -1,0 +1,213 @@
+"""The source model on small corpora: what it predicts, what it was fitted on, what it must not see."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline import artifacts
+from pipeline.encoders import text
+from pipeline.errors import InputError
+from pipeline.nets.specialist import Specialist, TunedSpecialist
+from pipeline.nets.transfer import ScoreNet
+from pipeline.params import EmbedText
+from pipeline.training.checkpoint import load_weights, read_description
+from tests import tracks
+from tests.tracks import LACKS_TEXT, Track, everything
+
+VARIANTS = ["source:text", "source:audio", "source"]
+TUNED = {"epochs": 6, "encoder_learning_rate": 3e-3, "batch": 8}
+CPU = torch.device("cpu")
+
+
+def run(track: Track, **settings: object) -> Track:
+    return tracks.run(track, "train_source", train_source=settings)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Track:
+    return run(tracks.make(tmp_path_factory.mktemp("features")))
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Track:
+    return run(tracks.make(tmp_path_factory.mktemp("words"), words=True), text="full", tuned=TUNED)
+
+
+def weights(track: Track) -> bytes:
+    return (track.layout.model("train_source") / "model.safetensors").read_bytes()
+
+
+def test_every_row_is_predicted_once_by_each_subset_of_the_shared_modalities(features: Track) -> None:
+    rows = features.tables["source"]
+    found = artifacts.read_scores(features.layout.predictions("train_source"))
+    expected = {(name, part, "final", kind) for name, part in rows[["sample_id", "split"]].values for kind in VARIANTS}
+    assert len(found) == len(expected)
+    assert set(found[["sample_id", "split", "fold", "variant"]].itertuples(index=False, name=None)) == expected
+
+
+def test_it_was_fitted_on_training_and_validation_rows(features: Track) -> None:
+    description = read_description(features.layout.model("train_source"))
+    found = artifacts.read_fitted(features.layout.fitted("train_source"), description["fitted"]["digest"])
+    rows = features.tables["source"].query("split != 'test'")
+    expected = {("final", *row) for row in rows[["sample_id", "group_id", "split"]].itertuples(index=False, name=None)}
+    assert len(found) == description["fitted"]["rows"] == len(expected)
+    assert set(found.itertuples(index=False, name=None)) == expected
+
+
+def test_it_learns(features: Track) -> None:
+    metrics = json.loads(features.layout.metrics("train_source").read_text())["sentiment"]
+    found = artifacts.read_scores(features.layout.predictions("train_source"))
+    val = found.query("variant == 'source' and split == 'val'").set_index("sample_id")["score"]
+    actual = features.tables["source"].set_index("sample_id")["score"][val.index]
+    assert metrics["features"]["val"]["pearson"] == pytest.approx(np.corrcoef(val, actual)[0, 1], abs=1e-6)
+    assert metrics["features"]["val"]["pearson"] > 0.8
+
+
+def test_the_model_rebuilt_gives_the_predictions(features: Track) -> None:
+    folder, ids = features.layout.model("train_source"), features.tables["source"]["sample_id"]
+    description = read_description(folder)
+    assert description["modalities"] == ["text", "audio"]
+    net = ScoreNet(**description["net"])
+    load_weights(folder, net)
+    vectors, present = features.vectors["source"], features.present["source"]
+    predictions = artifacts.read_scores(features.layout.predictions("train_source"))
+    for name, subset in (("source", ("text", "audio")), ("source:audio", ("audio",))):
+        there = {kind: torch.from_numpy(mask & (kind in subset)) for kind, mask in present.items()}
+        given = {kind: torch.from_numpy(rows * present[kind][:, None]) for kind, rows in vectors.items()}
+        with torch.inference_mode():
+            scores = net.eval()(given, there)[:, 0].numpy()
+        found = predictions[predictions["variant"] == name].set_index("sample_id")["score"]
+        np.testing.assert_allclose(found[ids], scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(("part", "same"), [("test", True), ("train", False)])
+def test_test_rows_leave_the_weights_as_they_are(features: Track, tmp_path: Path, part: str, same: bool) -> None:
+    track = tracks.make(tmp_path)
+    at = int(np.flatnonzero(track.tables["source"]["split"] == part)[1])
+    track.tables["source"].loc[at, "score"] = -3.0
+    track.vectors["source"]["text"][at] *= -2
+    assert (weights(run(track)) == weights(features)) == same
+
+
+def test_a_second_run_gives_the_same_bytes(features: Track, words: Track, tmp_path: Path) -> None:
+    for name, first, more in (("features", features, {}), ("words", words, {"text": "full", "tuned": TUNED})):
+        again = run(tracks.make(tmp_path / name, words=name == "words"), **more)
+        assert everything(again.layout.model("train_source")) == everything(first.layout.model("train_source"))
+        assert again.layout.metrics("train_source").read_bytes() == first.layout.metrics("train_source").read_bytes()
+
+
+def test_without_words_there_is_no_text_model(features: Track) -> None:
+    folder = features.layout.model("train_source") / "text"
+    assert read_description(folder)["absent"] is True
+    assert sorted(path.name for path in folder.iterdir()) == ["fitted.parquet", "model.json", "predictions.parquet"]
+    assert len(artifacts.read_scores(folder / "predictions.parquet")) == 0
+
+
+@pytest.mark.parametrize("why", ["asked", "source", "target"])
+def test_a_text_model_needs_words_on_both_sides(tmp_path: Path, why: str) -> None:
+    track = tracks.make(tmp_path, words=True)
+    if why == "source":
+        track.tables["source_texts"] = track.tables["source_texts"].iloc[:0]
+    if why == "target":
+        track.encoder = None  # its text is features
+    run(track, text="none" if why == "asked" else "full")
+    assert read_description(track.layout.model("train_source") / "text")["absent"] is True
+
+
+def test_the_text_model_learns_from_the_sources_words(words: Track) -> None:
+    folder, rows = words.layout.model("train_source") / "text", words.tables["source_texts"]
+    found = artifacts.read_scores(folder / "predictions.parquet")
+    assert found["sample_id"].tolist() == rows["sample_id"].tolist()
+    assert found["split"].tolist() == rows["split"].tolist()
+    test = (rows["split"] == "test").to_numpy()
+    happy = rows["text"].str.contains("happy").to_numpy()
+    assert found["score"][test & happy].min() > found["score"][test & ~happy].max()
+    description = read_description(folder)
+    fitted = artifacts.read_fitted(folder / "fitted.parquet", description["fitted"]["digest"])
+    assert set(fitted["sample_id"]) == set(rows.loc[~test, "sample_id"])
+    metrics = json.loads(words.layout.metrics("train_source").read_text())["sentiment"]
+    assert metrics["text"]["best_epoch"] == description["best_epoch"]
+    assert metrics["text"]["val"]["pearson"] > 0.5
+
+
+def rebuilt(track: Track) -> tuple[text.TextEncoder, TunedSpecialist]:
+    """The encoder as it was before it learned, and the text model by its files."""
+    folder = track.layout.model("train_source") / "text"
+    encoder = text.load(EmbedText(encoder=str(track.encoder)))
+    description = read_description(folder)["net"]
+    net = TunedSpecialist(
+        text.load(EmbedText(encoder=str(track.encoder))).net,
+        Specialist(description["width"], 1, dropout=description["dropout"]),
+    )
+    load_weights(folder, net)
+    return encoder, net.eval()
+
+
+def test_the_text_model_rebuilt_gives_the_predictions_and_the_targets_vectors(words: Track) -> None:
+    encoder, net = rebuilt(words)
+    folder = words.layout.model("train_source") / "text"
+    said = words.tables["source_texts"]["text"].tolist()
+    with torch.inference_mode():
+        scores = net(encoder.collate(encoder.tokenize(said)))[:, 0].numpy()
+    found = artifacts.read_scores(folder / "predictions.parquet")["score"]
+    np.testing.assert_allclose(found, scores, atol=1e-5)
+    target = artifacts.read_embeddings(folder / "target.parquet")
+    assert target.sample_ids.tolist() == words.target["sample_id"].tolist()
+    assert (~target.present).nonzero()[0].tolist() == [LACKS_TEXT]
+    assert not target.vectors[LACKS_TEXT].any()
+    texts = words.target["text"][target.present].tolist()
+    with torch.inference_mode():
+        vectors = net.encoder(**encoder.collate(encoder.tokenize(texts))).numpy()
+    np.testing.assert_allclose(target.vectors[target.present], vectors, atol=1e-5)
+    assert np.abs(vectors - encoder.encode(texts, CPU)).max() > 0.1  # the encoder has learned
+
+
+def test_the_words_of_a_test_row_leave_the_text_model_as_it_is(words: Track, tmp_path: Path) -> None:
+    track = tracks.make(tmp_path, words=True)
+    rows = track.tables["source_texts"]
+    at = rows.index[rows["split"] == "test"][0]
+    rows.loc[at, ["score", "text"]] = [3.0, "sad sad cat"]
+    run(track, text="full", tuned=TUNED)
+    name = "text/model.safetensors"
+    changed, before = (everything(item.layout.model("train_source"))[name] for item in (track, words))
+    assert changed == before
+
+
+def test_low_rank_updates_become_part_of_the_encoder(tmp_path: Path) -> None:
+    track = run(tracks.make(tmp_path, words=True), text="lora", tuned=TUNED)
+    encoder, net = rebuilt(track)  # by names that know nothing of low ranks
+    tensors = load_file(track.layout.model("train_source") / "text" / "model.safetensors")
+    start = {f"encoder.{name}": value for name, value in encoder.net.state_dict().items()}
+    moved = {name for name, value in start.items() if not torch.equal(value, tensors[name])}
+    assert moved == {name for name in start if name.endswith(("q_lin.weight", "v_lin.weight"))}
+    said = track.tables["source_texts"]["text"].tolist()
+    with torch.inference_mode():
+        scores = net(encoder.collate(encoder.tokenize(said)))[:, 0].numpy()
+    found = artifacts.read_scores(track.layout.model("train_source") / "text" / "predictions.parquet")["score"]
+    np.testing.assert_allclose(found, scores, atol=1e-5)
+
+
+def test_a_group_has_the_mean_of_its_lines(tmp_path: Path) -> None:
+    track = tracks.make(tmp_path, words=True)
+    track.target.loc[0, "text"] = "happy cat\nthe dog is so sad"
+    blocks = {"train_source": {"text": "full", "tuned": TUNED | {"epochs": 1}}, "target": {"level": "group"}}
+    tracks.run(track, "train_source", **blocks)
+    encoder, net = rebuilt(track)
+    with torch.inference_mode():
+        lines = net.encoder(**encoder.collate(encoder.tokenize(["happy cat", "the dog is so sad"]))).numpy()
+    found = artifacts.read_embeddings(track.layout.model("train_source") / "text" / "target.parquet")
+    np.testing.assert_allclose(found.vectors[0], lines.mean(axis=0), atol=1e-5)
+
+
+def test_nothing_in_common_is_one_clear_line(tmp_path: Path) -> None:
+    track = tracks.make(tmp_path)
+    track.present["source"]["text"][:] = False
+    track.present["target"]["audio"][:] = False
+    with pytest.raises(InputError, match="source has audio, target has text, visual: no modality to carry over") as one:
+        run(track)
+    assert "\n" not in str(one.value)
+    assert not track.layout.model("train_source").exists()
