@@ -1,5 +1,6 @@
 """Small source → target corpora, split and embedded, on which the stages of that track run in seconds."""
 
+import copy
 import importlib
 import shutil
 from dataclasses import dataclass, replace
@@ -158,9 +159,9 @@ def sentences(scores: np.ndarray) -> list[str]:
 
 
 def copied(track: Track, root: Path) -> Track:
-    """The track as its stages left it, in another place."""
+    """The track as its stages left it, in another place and free to change."""
     shutil.copytree(track.layout.root, root, dirs_exist_ok=True)
-    return replace(track, layout=Layout(root))
+    return replace(copy.deepcopy(track), layout=Layout(root))
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -71,6 +71,9 @@ FEW = 30
 
 INNER_SPLITS = 5
 PENALTIES = np.logspace(0, 5, 11)
+FLAT = 0.01
+"""A component with a smaller share of the largest one's spread is noise, and whitening would make it loud."""
+
 COMPONENTS = (0, 8, 32)
 """Principal components that a ridge reading may have, of each modality; 0: all columns."""
 
@@ -159,8 +162,10 @@ def tune(job: Job) -> Outcome:
         target = _limited(target, fold, job.groups, params)
     with one_thread():
         net, used, start = _start(target, source, job)
+    mode = "none" if curve else _text_mode(target, fold, params)
+    if mode != "none" and "text" not in used:
+        used = shared(target.columns.modalities, (*used, "text"))
     target = target.using(used)
-    mode = "none" if curve or "text" not in used else _text_mode(target, fold, params)
     history, kept = _phases(net, target, job, mode)
     columns = _encoded(net, target, params)
     scale, offset = _output_scale(net, columns, target, fold, params)
@@ -335,7 +340,7 @@ def _basis(rows: np.ndarray, components: int) -> np.ndarray:
     if not components:
         return np.eye(rows.shape[1])
     _, spreads, directions = np.linalg.svd(rows, full_matrices=False)
-    kept = min(components, int((spreads > 1e-6 * max(spreads[0], 1e-12)).sum()))
+    kept = min(components, int((spreads > FLAT * max(spreads[0], 1e-12)).sum()))
     return directions[:kept].T / spreads[:kept] * len(rows) ** 0.5
 
 
@@ -465,7 +470,7 @@ def _phase_with_text(
         "seed": params.seed,
         "device": str(device),
         "start": artifacts.digest([str(value.double().sum().item()) for value in before[0].values()]),
-        "rows": artifacts.digest(target.table["sample_id"] + target.table["score"].astype(str)),
+        "rows": artifacts.digest(target.table["sample_id"] + " " + target.table["score"].map(repr)),
         "fold": artifacts.digest(target.folds["fold"] + target.folds["role"] + target.folds["sample_id"]),
     }
     rates: list[tuple[nn.Module, float]] = [(module, tuned.head_learning_rate) for module in learners]

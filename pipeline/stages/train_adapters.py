@@ -45,6 +45,7 @@ from pipeline.training.rows import TensorRows
 
 STEPS = ("zero_shot", "adapted")
 BATCH = 4096
+HISTORY_COLUMNS = ["modality", "step", "epoch", "train_loss", "val_loss"]
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,8 @@ def adapt(job: Job) -> Outcome:
     if target.told:
         predictions.append(target.predicted(job.fold, "text_transfer", told_scores(job.layout, target)))
     weights = {f"{name}.{key}": value for name, net in adapters.items() for key, value in net.state_dict().items()}
-    return Outcome(pd.concat(predictions), weights, report, pd.concat(histories))
+    history = pd.concat([pd.DataFrame(columns=HISTORY_COLUMNS), *histories])
+    return Outcome(pd.concat(predictions), weights, report, history)
 
 
 def carried_columns(adapters: Mapping[str, Adapter], columns: Columns) -> Columns:
@@ -321,8 +323,7 @@ def _report(final: Outcome, layout: Layout) -> None:
     """Losses and distances of the fold ``final``; scores are left to `evaluate`."""
     artifacts.write_json(layout.metrics("train_adapters"), {"sentiment": final.report})
     with artifacts.replacing_folder(layout.plots("train_adapters")) as plots:
-        columns = ["modality", "step", "epoch", "train_loss", "val_loss"]
-        artifacts.write_csv(plots / "history.csv", final.history.reindex(columns=columns))
+        artifacts.write_csv(plots / "history.csv", final.history[HISTORY_COLUMNS])
         figures.adapters(
             plots / "adapters.png", final.history, final.report, "adapters: losses, and distance to the source"
         )

@@ -170,8 +170,8 @@ def test_the_pull_is_towards_where_the_learning_weights_stood() -> None:
     pull = Pull(net, 0.5)
     assert pull().item() == 0.0
     with torch.no_grad():
-        net.weight += 2.0
-        net.bias += 7.0
+        net.weight.add_(2.0)
+        net.bias.add_(7.0)
     assert pull().item() == pytest.approx(0.5 * 6 * 2.0**2)
     pull().backward()
     torch.testing.assert_close(net.weight.grad, torch.full((3, 2), 0.5 * 2 * 2.0))

@@ -31,6 +31,11 @@ def posts_table(layout: Layout, rows: list[dict[str, Any]]) -> None:
     frame = frame.sort_values("sample_id")[schemas.POSTS_TABLE.names]
     table = pa.Table.from_pandas(frame, schema=schemas.POSTS_TABLE, preserve_index=False)
     artifacts.write_parquet(layout.table("posts"), table)
+    for name in ("source", "target"):  # `embed` prepares all corpora
+        features = [{"id": str(at), "score": 0.5, "audio": [at, 1.0 - at * at]} for at in range(3)]
+        artifacts.write_parquet(layout.sample_corpus(name), pa.Table.from_pylist(features))
+        scored = [{"sample_id": str(at), "group_id": str(at), "split": "train", "score": 0.5} for at in range(3)]
+        artifacts.write_parquet(layout.table(name), pa.Table.from_pylist(scored, schema=schemas.SCORED_TABLE))
 
 
 def sentences(count: int) -> list[dict[str, Any]]:
