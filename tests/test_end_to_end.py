@@ -15,6 +15,10 @@ from pipeline import artifacts
 from pipeline.cli import STAGES
 from pipeline.layout import Layout
 from pipeline.params import Params
+from pipeline.reporting import report
+from pipeline.serving import bundle
+from pipeline.serving.posts import Post
+from pipeline.serving.predictor import Predictor
 from tests.test_dvc_yaml import GRAPH, SPEED_ONLY
 
 SENTIMENT = {
@@ -131,6 +135,18 @@ def test_headline_numbers_are_those_of_the_predictions(project: tuple[Layout, di
         "text", "image", "video", "text_image", "text_video", "image_video", "text_image_video",
     }  # fmt: skip
     assert metrics["ablation"]["text_image_video"]["masked"]["macro_f1"] == metrics["fusion"]["macro_f1"]
+
+
+def test_a_run_becomes_a_small_report_and_a_bundle_that_predicts_without_it(
+    project: tuple[Layout, dict[str, set[str]]], tmp_path: Path
+) -> None:
+    layout, params = project[0], Params.model_validate(SMALL)
+    report.write(params, layout, tmp_path / "report.html")
+    assert 200_000 < (tmp_path / "report.html").stat().st_size < 5_000_000
+    bundle.export(params, layout, tmp_path / "bundle")
+    post = Post("why would anyone do this", sorted((layout.root / "data/sample/posts/images").iterdir())[0])
+    alone = Predictor.load(tmp_path / "bundle").predict([post])
+    assert alone == Predictor.of_project(params, layout).predict([post])
 
 
 def test_two_fresh_runs_give_the_same_bytes(

@@ -161,7 +161,8 @@ def ridge(
         fitted: int [n], positions of the rows to fit on: training and validation rows.
         groups: [N] names; rows of a group stay together in the cross-validation among the fitted rows that chooses the
             penalty, by squared error, from ``ALPHAS``.
-        select: lets the same cross-validation choose which blocks to use, as one that says nothing costs accuracy.
+        select: lets the same cross-validation leave blocks out, as one that says nothing costs accuracy; see
+            ``worthwhile``.
     """
     standard = [_standardised(block, fitted) for block in blocks]
     y = np.asarray(scores, dtype=np.float64)[fitted]
@@ -169,25 +170,41 @@ def ridge(
     tried = []
     for chosen in (subset for size in sizes for subset in combinations(standard, size)):
         rows = np.concatenate(chosen, axis=1)
-        error, alpha = penalty(rows[fitted], y, groups[fitted])
-        tried.append((error, alpha, rows))
-    _, alpha, rows = min(tried, key=lambda found: found[0])
+        tried.append((*penalty(rows[fitted], y, groups[fitted]), rows))
+    _, alpha, rows = tried[worthwhile([errors for errors, _, _ in tried], groups[fitted])]
     return _ridge_path(rows[fitted], y, rows, np.array([alpha]))[0]
 
 
-def penalty(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """The least squared error [sum over n rows] of a grouped cross-validation of ridge, and the penalty that has it.
+def penalty(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, float]:
+    """The penalty of least squared error in a grouped cross-validation of ridge, and the errors it has, float64 [n].
 
-    Of equal penalties the strongest is taken, also where a single group leaves nothing to choose by. ``x`` is
-    [n, width], ``y`` and ``groups`` [n].
+    Of equal penalties the strongest is taken, also where a single group leaves nothing to choose by: then the errors
+    are zeros. ``x`` is [n, width], ``y`` and ``groups`` [n].
     """
-    errors = np.zeros(len(ALPHAS))
+    errors = np.zeros((len(ALPHAS), len(x)))
     folds = min(INNER_FOLDS, len(set(groups)))
     if folds > 1:
         for inner, held in GroupKFold(folds).split(x, groups=groups):
-            errors += ((_ridge_path(x[inner], y[inner], x[held], ALPHAS) - y[held]) ** 2).sum(axis=1)
-    best = len(ALPHAS) - 1 - int(errors[::-1].argmin())
-    return float(errors[best]), float(ALPHAS[best])
+            errors[:, held] = (_ridge_path(x[inner], y[inner], x[held], ALPHAS) - y[held]) ** 2
+    best = len(ALPHAS) - 1 - int(errors.sum(axis=1)[::-1].argmin())
+    return errors[best], float(ALPHAS[best])
+
+
+def worthwhile(errors: Sequence[np.ndarray], groups: np.ndarray) -> int:
+    """Which of several choices to take, of which the last is the plain one.
+
+    The one of least error, if it betters the plain one by more than a standard error of their difference, which groups
+    vary as wholes: the least of many noisy errors is often least by luck. After the one-standard-error rule of Breiman
+    et al., "Classification and Regression Trees", 1984.
+
+    Args:
+        errors: the squared errors of each choice on the same rows, float64 [n].
+        groups: [n] names.
+    """
+    least = min(range(len(errors)), key=lambda at: errors[at].sum())
+    codes = np.unique(groups, return_inverse=True)[1]
+    gains = np.bincount(codes, errors[-1] - errors[least])
+    return least if gains.sum() > gains.std() * len(gains) ** 0.5 else len(errors) - 1
 
 
 def _standardised(block: Block, fitted: np.ndarray) -> np.ndarray:

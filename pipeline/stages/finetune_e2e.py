@@ -11,6 +11,7 @@ Writes: models/finetune_e2e/, metrics/finetune_e2e.json, plots/finetune_e2e/.
 """
 
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from pipeline.nets.transfer import TransferNet
 from pipeline.params import FinetuneE2e, Params
 from pipeline.schemas import FINAL, Feature
 from pipeline.scoring import sentiment
-from pipeline.scoring.baselines import penalty
+from pipeline.scoring.baselines import penalty, worthwhile
 from pipeline.stages.specialist import lora, merged, precision
 from pipeline.stages.train_adapters import (
     BATCH,
@@ -214,7 +215,7 @@ def _text_mode(target: Target, fold: str, params: Params) -> str:
 def _start(target: Target, source: Source, job: Job) -> tuple[TransferNet, Subset, dict[str, Any]]:
     """The net as it stands before it is tuned, the modalities it uses, and the weights it gives to its parts.
 
-    Inner folds of the training rows choose: which modalities to use at all (one that says nothing costs accuracy), how
+    Inner folds of the training rows choose: which modalities to leave out (one that says nothing costs accuracy), how
     much to believe the source, and how to read what it leaves unexplained.
     """
     params, fold = job.params, job.fold
@@ -236,9 +237,11 @@ def _start(target: Target, source: Source, job: Job) -> tuple[TransferNet, Subse
         left = labels - offset - opinions @ weights
         for count in COMPONENTS:
             bases, design = _design(net, target, subset, train, count)
-            error, alpha = penalty(design, left, groups)
-            tried.append(Start(error, subset, weights, offset, bases, count, alpha, design, left))
-    best = min(tried, key=lambda start: start.error)
+            errors, alpha = penalty(design, left, groups)
+            tried.append(Start(errors, subset, weights, offset, bases, count, alpha, design, left))
+    by_subset = groupby(tried, key=lambda start: start.subset)
+    tried = [min(starts, key=lambda start: start.errors.sum()) for _, starts in by_subset]
+    best = tried[worthwhile([start.errors for start in tried], groups)]
     _set(net, best)
     report = {"carried": float(best.weights[0]), "told": float(best.weights[1])}
     report |= {"modalities": "+".join(best.subset), "ridge_penalty": best.alpha, "ridge_components": best.components}
@@ -247,9 +250,9 @@ def _start(target: Target, source: Source, job: Job) -> tuple[TransferNet, Subse
 
 @dataclass(frozen=True)
 class Start:
-    """A way to start, and the squared error that grouped folds of the training rows found for it."""
+    """A way to start, and the squared errors [n] that grouped folds of the training rows found for it."""
 
-    error: float
+    errors: np.ndarray
     subset: Subset
     weights: np.ndarray
     offset: float
