@@ -9,6 +9,7 @@ import hashlib
 import math
 import stat
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -199,7 +200,32 @@ def _gray(values: np.ndarray) -> np.ndarray:
 # --- clips ---------------------------------------------------------------------------------------------------------
 
 
-def read_frames(path: Path, *, frames: int, max_pixels: int, at_least: int | None = None) -> list[np.ndarray]:
+@dataclass(frozen=True)
+class Limits:
+    """See ``read_frames``."""
+
+    max_pixels: int
+    max_seconds: float
+    deadline: float
+
+    def check_time(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise MediaError("takes too long to read")
+
+    def check_duration(self, seconds: float) -> None:
+        if seconds > self.max_seconds:
+            raise MediaError(f"too long: at most {self.max_seconds:g} seconds are allowed")
+
+
+def read_frames(
+    source: Path | bytes,
+    *,
+    frames: int,
+    max_pixels: int,
+    at_least: int | None = None,
+    max_seconds: float = math.inf,
+    deadline: float = math.inf,
+) -> list[np.ndarray]:
     """Uniformly spaced frames of a clip or an animated picture, each uint8 [H, W, 3], RGB, in order of time.
 
     The clip's duration is cut into ``frames`` equal intervals; taken is what is on screen at the middle of each, by
@@ -207,23 +233,28 @@ def read_frames(path: Path, *, frames: int, max_pixels: int, at_least: int | Non
     is taken once. A clip with no more frames than asked gives all it has. Only the frames that are returned are held.
 
     Args:
+        source: a file, or the bytes of one.
         max_pixels: a clip whose frames are larger is refused before any is decoded.
         at_least: the shortest side that is needed; a clip's larger frames are shrunk by a whole factor, no smaller.
+        max_seconds: a clip that is shown for longer is refused before any frame of a video is decoded.
+        deadline: a moment of ``time.monotonic``; looked at between packets and frames.
 
     Raises:
-        MediaError: no readable mp4, mov, mkv, WebM or AVI, GIF, PNG or WebP; no video stream; cut short; too large.
+        MediaError: no readable mp4, mov, mkv, WebM or AVI, GIF, PNG or WebP; no video stream; cut short; too large or
+            too long; not read by the deadline.
     """
-    with _reading(path) as handle:
+    limits = Limits(max_pixels, max_seconds, deadline)
+    with _reading(source) as handle:
         reader = _picture_reader(_head(handle))
         if reader in (GifImagePlugin.GifImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile):
-            return _animation_frames(handle, frames, max_pixels)
+            return _animation_frames(handle, frames, limits)
     if reader is not None:
         raise MediaError("not a clip")
     try:
-        with _video(path) as (container, stream):
-            timeline = _timeline(container, stream, max_pixels)
+        with _video(source) as (container, stream):
+            timeline = _timeline(container, stream, limits)
             wanted = timeline.starts[_uniform(timeline.starts, timeline.end, frames)]
-            shown = _shown_at(wanted, container, stream, timeline, max_pixels)
+            shown = _shown_at(wanted, container, stream, timeline, limits)
             found = [_frame_rgb(frame, at_least) for frame in shown]
     except FFmpegError:
         raise MediaError("corrupt") from None
@@ -240,19 +271,21 @@ def _uniform(starts: np.ndarray, end: float, frames: int) -> np.ndarray:
     return np.unique(np.searchsorted(starts, middles, side="right") - 1)
 
 
-def _animation_frames(handle: BufferedReader, frames: int, max_pixels: int) -> list[np.ndarray]:
+def _animation_frames(handle: BufferedReader, frames: int, limits: Limits) -> list[np.ndarray]:
     """These formats build each frame on the one before, so they are unpacked from the start, twice: times, pixels."""
-    with _opened(handle, max_pixels) as image:
+    with _opened(handle, limits.max_pixels) as image:
         starts, end = [], 0.0
-        for _ in _each_frame(image):
+        for _ in _each_frame(image, limits):
             starts.append(end)
             end += max(float(image.info.get("duration", 0)), 1.0)
+            limits.check_duration(end / 1000)
         chosen = set(_uniform(np.array(starts), end, frames).tolist())
-        return [_rgb(image) for at in _each_frame(image) if at in chosen]
+        return [_rgb(image) for at in _each_frame(image, limits) if at in chosen]
 
 
-def _each_frame(image: Image.Image) -> Iterator[int]:
+def _each_frame(image: Image.Image, limits: Limits) -> Iterator[int]:
     for at in range(getattr(image, "n_frames", 1)):
+        limits.check_time()
         image.seek(at)
         image.load()
         yield at
@@ -268,15 +301,18 @@ class Timeline:
 
 
 @contextmanager
-def _video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    options = {"format_whitelist": CLIP_FORMATS, "protocol_whitelist": "file"}
+def _video(source: Path | bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
+    in_memory = isinstance(source, bytes)
+    # What is read from memory has no business with any file or address, so no protocol is allowed there.
+    options = {"format_whitelist": CLIP_FORMATS, "protocol_whitelist": "none" if in_memory else "file"}
     try:
-        container = av.open(str(path.absolute()), options=options, metadata_errors="replace")
+        file = BytesIO(source) if in_memory else str(source.absolute())
+        container = av.open(file, "r", options=options, metadata_errors="replace")
     except FFmpegError:
-        raise MediaError(_unopened(path)) from None
+        raise MediaError(_unopened(source)) from None
     with container:
         if not container.streams:
-            raise MediaError(_unopened(path))
+            raise MediaError(_unopened(source))
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
             raise MediaError("no video stream")
@@ -287,20 +323,21 @@ def _video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, stream
 
 
-def _unopened(path: Path) -> str:
+def _unopened(source: Path | bytes) -> str:
     """Why FFmpeg made nothing of a file: most often an mp4 that lacks its end, where the index is."""
-    with _reading(path) as handle:
+    with _reading(source) as handle:
         head = _head(handle)
     if head[4:8] == b"ftyp":
         return "truncated: its index is missing or damaged"
     return "corrupt" if head.startswith(b"\x1aE\xdf\xa3") else "not a clip: no mp4, mov, mkv, WebM or AVI"
 
 
-def _timeline(container: InputContainer, stream: VideoStream, max_pixels: int) -> Timeline:
+def _timeline(container: InputContainer, stream: VideoStream, limits: Limits) -> Timeline:
     """Reads all packets without decoding them, which finds every frame's time, and the keyframes, in any container."""
-    _check_size(stream.codec_context.width, stream.codec_context.height, max_pixels)
+    _check_size(stream.codec_context.width, stream.codec_context.height, limits.max_pixels)
     read, shown, cut = 0, [], False
     for packet in container.demux(stream):
+        limits.check_time()
         start = _start(packet)
         if start is None:
             continue  # the empty packet that ends the stream
@@ -317,6 +354,7 @@ def _timeline(container: InputContainer, stream: VideoStream, max_pixels: int) -
     timeline = Timeline(starts, keyframes, _end(starts, max(shown)[2], stream))
     if _ends_early(timeline, stream):
         raise MediaError("truncated")
+    limits.check_duration(float((timeline.end - starts[0]) * (stream.time_base or 0)))
     return timeline
 
 
@@ -350,7 +388,7 @@ def _declared(stream: VideoStream) -> float:
 
 
 def _shown_at(
-    wanted: np.ndarray, container: InputContainer, stream: VideoStream, timeline: Timeline, max_pixels: int
+    wanted: np.ndarray, container: InputContainer, stream: VideoStream, timeline: Timeline, limits: Limits
 ) -> Iterator[VideoFrame]:
     """The frames shown from the ticks ``wanted`` on, ascending.
 
@@ -363,17 +401,22 @@ def _shown_at(
             continue
         keyframes = timeline.keyframes[: np.searchsorted(timeline.keyframes, want, side="right")]
         if keyframes[-1] > here:
-            playing = _jump(want, keyframes, container, stream, set(wanted.tolist()))
+            playing = _jump(want, keyframes, container, stream, set(wanted.tolist()), limits)
         frame = next((frame for frame in playing if frame.pts is not None and frame.pts >= want), None)
         if frame is None:
             return
-        _check_size(frame.width, frame.height, max_pixels)  # a stream may change its size on the way
+        _check_size(frame.width, frame.height, limits.max_pixels)  # a stream may change its size on the way
         here = frame.pts
         yield frame
 
 
 def _jump(
-    want: int, keyframes: np.ndarray, container: InputContainer, stream: VideoStream, wanted: set[int]
+    want: int,
+    keyframes: np.ndarray,
+    container: InputContainer,
+    stream: VideoStream,
+    wanted: set[int],
+    limits: Limits,
 ) -> Iterator[VideoFrame]:
     """Plays from the last of ``keyframes`` on, or from an earlier one if the container lands beyond ``want``.
 
@@ -381,16 +424,17 @@ def _jump(
     """
     for keyframe in reversed(keyframes.tolist()):
         container.seek(keyframe, stream=stream)
-        playing = _play(container, stream, wanted)
+        playing = _play(container, stream, wanted, limits)
         first = next(playing, None)
         if first is not None and first.pts is not None and (first.pts <= want or keyframe == keyframes[0]):
             return chain([first], playing)
     return iter(())
 
 
-def _play(container: InputContainer, stream: VideoStream, wanted: set[int]) -> Iterator[VideoFrame]:
+def _play(container: InputContainer, stream: VideoStream, wanted: set[int], limits: Limits) -> Iterator[VideoFrame]:
     """Decodes on from where the container stands, except frames that nobody wants and no other frame refers to."""
     for packet in container.demux(stream):
+        limits.check_time()
         stream.codec_context.skip_frame = "DEFAULT" if _start(packet) in wanted else "NONREF"
         yield from packet.decode()
 

@@ -3,6 +3,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Sequence
 from fractions import Fraction
@@ -386,6 +387,49 @@ def test_animated_pictures_keep_their_times(tmp_path: Path, name: str) -> None:
     # Of 1.8 seconds the middles of three intervals are 0.3, 0.9 and 1.5: frame 0, frame 1 (from 0.9), frame 7 (1.5).
     assert which(frames_of(path, 3)) == [0, 1, 7]
     assert which(frames_of(path, 20)) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.avi", "mpeg4"), ("a.gif", "")],
+)
+def test_the_bytes_of_a_clip_are_as_good_as_its_file(tmp_path: Path, name: str, codec: str) -> None:
+    path = encode(tmp_path / name, 30, codec=codec) if codec else animation(tmp_path / name, 9)
+    whole, half = path.read_bytes(), path.read_bytes()[: path.stat().st_size // 2]
+    assert len(known := outcome(path)) == 4
+    assert all(map(np.array_equal, known, outcome(whole)))
+    path.write_bytes(half)
+    assert np.array_equal(outcome(half), outcome(path))  # as a rule a refusal, in the same words
+
+
+def outcome(source: Path | bytes) -> list[np.ndarray] | str:
+    try:
+        return media.read_frames(source, frames=4, max_pixels=LIMIT)
+    except MediaError as error:
+        return str(error)
+
+
+def animation(path: Path, count: int) -> Path:
+    """Ten frames a second."""
+    frames = [Image.new("L", (16, 12), 20 + STEP * at).convert("RGB") for at in range(count)]
+    return saved(path, frames[0], save_all=True, append_images=frames[1:], duration=100)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+def test_a_clip_longer_than_allowed_is_refused(tmp_path: Path, name: str) -> None:
+    """Two seconds of either."""
+    path = animation(tmp_path / name, 20) if name == "a.gif" else encode(tmp_path / name, 2 * RATE)
+    assert media.read_frames(path, frames=2, max_pixels=LIMIT, max_seconds=2.05)
+    with pytest.raises(MediaError, match=r"^too long: at most 1\.9 seconds are allowed$"):
+        media.read_frames(path, frames=2, max_pixels=LIMIT, max_seconds=1.9)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+def test_reading_stops_at_the_deadline(tmp_path: Path, name: str) -> None:
+    path = animation(tmp_path / name, 20) if name == "a.gif" else encode(tmp_path / name, 40)
+    assert media.read_frames(path, frames=2, max_pixels=LIMIT, deadline=time.monotonic() + 60)
+    with pytest.raises(MediaError, match="takes too long to read"):
+        media.read_frames(path, frames=2, max_pixels=LIMIT, deadline=time.monotonic() - 1)
 
 
 def test_a_still_picture_is_a_clip_of_one_frame(tmp_path: Path) -> None:
