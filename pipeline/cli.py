@@ -157,6 +157,37 @@ def predict_command(
             raise typer.Exit(1)
 
 
+@app.command("serve")
+def serve_command(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(help="A bundle; without it, the project's models.", exists=True, file_okay=False),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    max_mb: Annotated[float, typer.Option(help="Most megabytes of a request.", min=0.01, max=1024)] = 16.0,
+    max_pixels: Annotated[
+        int, typer.Option(help="Most pixels of a picture or frame; params may allow fewer.", min=65_536)
+    ] = 25_000_000,
+    clip_seconds: Annotated[float, typer.Option(help="Longest clip, in seconds.", min=0.1)] = 60.0,
+    seconds: Annotated[float, typer.Option(help="Most seconds for a request to come in or be answered.", min=1)] = 30.0,
+    queue: Annotated[int, typer.Option(help="Requests under way at a time; more get status 503.", min=1)] = 128,
+    batch: Annotated[int, typer.Option(help="Posts predicted together, at most.", min=1, max=1024)] = 32,
+    project: Project = Path(),
+) -> None:
+    """Answer posts over HTTP: a page for people at /, JSON at /api/predict, /health, /metrics."""
+    with one_line_errors():
+        try:
+            from pipeline.serving import server
+        except ModuleNotFoundError as error:
+            raise InputError(f'serve needs {error.name}: pip install "emocare-pipeline[serve]"') from None
+        from pipeline.serving import command
+        from pipeline.serving.intake import Limits
+
+        limits = Limits(round(max_mb * 2**20), clip_seconds=clip_seconds, seconds=seconds, queue=queue, batch=batch)
+        server.serve(command.predictor(bundle, project, max_pixels), limits, host, port)
+
+
 @app.command("report")
 def report_command(
     out: Annotated[Path, typer.Option(help="The file to write.", dir_okay=False)] = Path("report.html"),

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,12 +15,17 @@ from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 
 
-def predictor(bundle: Path | None, project: Path) -> Predictor:
-    """From a bundle if one is given, otherwise from the project's own models."""
+def predictor(bundle: Path | None, project: Path, max_pixels: int | None = None) -> Predictor:
+    """From a bundle if one is given, otherwise from the project's own models; ``max_pixels`` may lower its limit."""
     if bundle is not None:
-        return Predictor.load(bundle)
-    layout = Layout(project)
-    return Predictor.of_project(params.load(layout.params), layout)
+        found = Predictor.load(bundle)
+    else:
+        layout = Layout(project)
+        found = Predictor.of_project(params.load(layout.params), layout)
+    embed = found.model.embed
+    if max_pixels is not None and max_pixels < embed.max_pixels:
+        found.model = replace(found.model, embed=embed.model_copy(update={"max_pixels": max_pixels}))
+    return found
 
 
 def one(using: Predictor, post: Post, coverage: float | None, *, explain: bool, as_json: bool) -> None:

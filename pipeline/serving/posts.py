@@ -15,19 +15,26 @@ State = Literal["present", "absent", "unreadable"]
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """A picture, float32 [3, S, S], or the frames of a clip, float32 [F, 3, S, S], as their encoder takes them."""
+
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
 class Post:
     """What is predicted from: any of the three.
 
     Attributes:
         image: a file, the bytes of one, or pixels, uint8 [H, W, 3], RGB, upright.
-        video: a file, or frames in order, each as such pixels.
+        video: a file, the bytes of one, or frames in order, each as such pixels.
 
     A MediaError in place of a picture or clip says beforehand why there is none.
     """
 
     text: str | None = None
-    image: Path | bytes | np.ndarray | MediaError | None = None
-    video: Path | Sequence[np.ndarray] | MediaError | None = None
+    image: Path | bytes | np.ndarray | Prepared | MediaError | None = None
+    video: Path | bytes | Sequence[np.ndarray] | Prepared | MediaError | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 ``Predictor.load("bundle/")`` needs the bundle and this package: no project, no DVC, no network.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from pipeline.schemas import MODALITIES, Modality
 from pipeline.scoring import conformal, emotion
 from pipeline.serving import bundle, model
 from pipeline.serving.model import Branch, Encoder, Model
-from pipeline.serving.posts import Explanation, Part, Post, Prediction
+from pipeline.serving.posts import Explanation, Part, Post, Prediction, Prepared
 
 EMPTY = "empty"
 """Why a text of blanks is absent, in the words of `embed`."""
@@ -133,7 +134,7 @@ class Predictor:
 
     def explain(self, post: Post) -> Explanation:
         """Occludes one post piece by piece; costs an encoding for each word, each patch and each frame."""
-        post = Post(post.text, self._or_error(post.image, self.picture), self._or_error(post.video, self.frames))
+        post = self.read(post)
         given = self._given([post])
         logits = self._logits(given)
         there = {name for name, seen in given.items() if seen.present[0]}
@@ -156,20 +157,45 @@ class Predictor:
             frames = changes("video", self._look("video", fewer)).tolist()
         return Explanation(self.labels[int(logits[0].argmax())], words, patches, frames)
 
-    def picture(self, source: Path | bytes | np.ndarray) -> np.ndarray:
+    def read(self, post: Post, *, max_seconds: float = math.inf, deadline: float = math.inf) -> Post:
+        """The post with pixels and frames in place of files, or why there are none.
+
+        This and ``prepared`` touch no net: other threads may call them while one predicts. See ``media.read_frames``
+        for the limits of a clip.
+        """
+
+        def frames(source: Path | bytes | Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+            return self._frames(source, max_seconds, deadline)
+
+        return Post(post.text, self._or_error(post.image, self._picture), self._or_error(post.video, frames))
+
+    def prepared(self, post: Post) -> Post:
+        """A post that was read, in the form that its encoders take, which is small whatever its pictures are."""
+
+        def small(source: Any, ready: Callable[[Any], np.ndarray | MediaError]) -> Any:
+            if source is None:
+                return None
+            found = ready(source)
+            return found if isinstance(found, MediaError) else Prepared(found)
+
+        return Post(post.text, small(post.image, self._pixels), small(post.video, self._clip))
+
+    def _picture(self, source: Path | bytes | np.ndarray) -> np.ndarray:
         """The pixels that are looked at, uint8 [H, W, 3]. Raises MediaError."""
         if isinstance(source, np.ndarray):
             return source
         encoder = self._encoder("image")
         return media.read_picture(source, max_pixels=self.model.embed.max_pixels, at_least=encoder.at_least)
 
-    def frames(self, source: Path | Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    def _frames(
+        self, source: Path | bytes | Sequence[np.ndarray], max_seconds: float = math.inf, deadline: float = math.inf
+    ) -> Sequence[np.ndarray]:
         """The frames of a clip that are looked at, each uint8 [H, W, 3]. Raises MediaError."""
-        if not isinstance(source, Path):
+        if not isinstance(source, Path | bytes):
             return source
         encoder = self._encoder("video")
-        limits = {"max_pixels": self.model.embed.max_pixels, "at_least": encoder.at_least}
-        return media.read_frames(source, frames=encoder.frames, **limits)
+        size = {"max_pixels": self.model.embed.max_pixels, "at_least": encoder.at_least}
+        return media.read_frames(source, frames=encoder.frames, max_seconds=max_seconds, deadline=deadline, **size)
 
     def _encoder(self, name: Modality) -> Any:
         """The frozen encoder of a modality. Raises MediaError when the model has none."""
@@ -236,14 +262,18 @@ class Predictor:
 
     def _pixels(self, source: Any) -> np.ndarray | MediaError:
         """float32 [3, S, S], or why there is none."""
-        found = self._or_error(source, self.picture)
+        if isinstance(source, Prepared):
+            return source.values
+        found = self._or_error(source, self._picture)
         if found is None:
             return MediaError("none")
         return found if isinstance(found, MediaError) else self._encoder("image").preprocess(found)
 
     def _clip(self, source: Any) -> np.ndarray | MediaError:
         """float32 [F, 3, S, S], or why there is none."""
-        found = self._or_error(source, self.frames)
+        if isinstance(source, Prepared):
+            return source.values
+        found = self._or_error(source, self._frames)
         if found is None:
             return MediaError("none")
         if isinstance(found, MediaError):

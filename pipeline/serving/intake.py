@@ -1,0 +1,221 @@
+"""Requests → posts: nothing is believed, nothing touches the disk, and whatever is wrong is said in one line."""
+
+import asyncio
+import base64
+import binascii
+import io
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from starlette.datastructures import Headers, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from pipeline.schemas import MODALITIES
+from pipeline.serving.posts import Post
+from pipeline.serving.predictor import Predictor
+
+SWITCHES = ("explain", "looked_at")
+FIELDS = (*MODALITIES, "coverage", *SWITCHES)
+YES, NO = ("true", "1", "on", "yes"), ("false", "0", "off", "no", "")
+
+THUMBNAIL = 256
+"""Longest side of a picture that is sent back, in pixels."""
+
+FIELD_BYTES = 2**20
+"""A form field that is no file: a text, at most."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one who asks may cost.
+
+    Attributes:
+        bytes: of a request.
+        characters: of a text.
+        clip_seconds: that a clip is shown for.
+        seconds: for a request to come in, and again for its answer.
+        queue: requests that are under way at the same time; a further one is turned away.
+        batch: posts that are predicted together.
+    """
+
+    bytes: int = 16 * 2**20
+    characters: int = 20_000
+    clip_seconds: float = 60.0
+    seconds: float = 30.0
+    queue: int = 128
+    batch: int = 32
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it was understood."""
+
+    post: Post
+    coverage: float | None = None
+    explain: bool = False
+    looked_at: bool = False
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A request on its way to the model.
+
+    Attributes:
+        post: prepared for the encoders.
+        pixels: the same post with its pictures as pixels, where an explanation was asked for.
+        looked_at: what the model sees, as pictures for a page, where that was asked for.
+    """
+
+    post: Post
+    coverage: float | None
+    pixels: Post | None
+    looked_at: dict[str, Any] | None
+
+
+async def receive(request: Request, limits: Limits) -> Asked:
+    """Reads and understands a request, a multipart form or JSON.
+
+    Raises HTTPException: 400 it is not what it says it is, 408 it comes too slowly, 413 too large, 415 neither form nor
+    JSON, 422 a field is wrong.
+    """
+    try:
+        async with asyncio.timeout(limits.seconds):
+            body = await _body(request, limits.bytes)
+    except TimeoutError:
+        raise HTTPException(408, f"the request did not come in within {limits.seconds:g} seconds") from None
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return _asked(await _form(request.headers, body), limits)
+    if kind == "application/json":
+        return _asked(_object(body), limits)
+    raise HTTPException(415, "send multipart/form-data or application/json")
+
+
+async def _body(request: Request, most: int) -> bytes:
+    too_large = HTTPException(413, f"larger than {most / 2**20:g} MB")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared[:20]) > most:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise too_large
+    return bytes(body)
+
+
+class _InMemory(MultiPartParser):
+    """Starlette's own parser puts files of more than 1 MB on disk."""
+
+    spool_max_size = 2**40
+
+
+async def _form(headers: Headers, body: bytes) -> dict[str, Any]:
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    count = len(FIELDS)
+    try:
+        parser = _InMemory(headers, stream(), max_files=count, max_fields=count, max_part_size=FIELD_BYTES)  # type: ignore[arg-type]
+        form = await parser.parse()
+    except (MultiPartException, ValueError, KeyError, AssertionError) as error:
+        why = getattr(error, "message", None) or "it has no boundary, or its parts are not as they should be"
+        raise HTTPException(400, f"not a multipart form: {why}") from None
+    found: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        if name in found:
+            raise HTTPException(422, f"{name[:40]!r} is given twice")
+        found[name] = await value.read() if isinstance(value, UploadFile) else value
+    # A page sends an empty file for a field that was left alone.
+    return {name: value for name, value in found.items() if name not in ("image", "video") or value}
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8
+        raise HTTPException(400, f"not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise HTTPException(400, "not a JSON object")
+    for name in ("image", "video"):
+        if isinstance(found.get(name), str):
+            try:
+                found[name] = base64.b64decode(found[name], validate=True)
+            except (binascii.Error, ValueError):
+                raise HTTPException(422, f"{name} is not base64") from None
+    return found
+
+
+def _asked(given: Mapping[str, Any], limits: Limits) -> Asked:
+    """Raises HTTPException 422."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if unknown := sorted(set(given) - set(FIELDS)):
+        raise HTTPException(422, f"unknown field {unknown[0][:40]!r}; known are {', '.join(FIELDS)}")
+    if not any(name in given for name in MODALITIES):
+        raise HTTPException(422, f"gives none of {', '.join(MODALITIES)}")
+    text = given.get("text")
+    if text is not None and not isinstance(text, str):
+        raise HTTPException(422, "text is not a text")
+    if text is not None and len(text) > limits.characters:
+        raise HTTPException(422, f"the text has {len(text)} characters, at most {limits.characters} are allowed")
+    for name in ("image", "video"):
+        if not isinstance(given.get(name, b""), bytes):
+            raise HTTPException(422, f"{name} is not a file (in JSON: base64)")
+    post = Post(text, given.get("image"), given.get("video"))
+    return Asked(post, _coverage(given), *(_switch(given, name) for name in SWITCHES))
+
+
+def _coverage(given: Mapping[str, Any]) -> float | None:
+    value = given.get("coverage", "")
+    if value == "":
+        return None
+    try:
+        coverage = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else -1.0
+    except (ValueError, OverflowError):
+        coverage = -1.0
+    if not 0 < coverage < 1:
+        raise HTTPException(422, "coverage is not a number above 0 and below 1")
+    return coverage
+
+
+def _switch(given: Mapping[str, Any], name: str) -> bool:
+    value = given.get(name, False)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in YES + NO:
+        return value.lower() in YES
+    raise HTTPException(422, f"{name} is neither true nor false")
+
+
+def prepare(predictor: Predictor, asked: Asked, clip_seconds: float, deadline: float) -> Ready:
+    """Decodes pictures and clips; what cannot be read is noted in the post. May run beside a prediction."""
+    pixels = predictor.read(asked.post, max_seconds=clip_seconds, deadline=deadline)
+    return Ready(
+        predictor.prepared(pixels),
+        asked.coverage,
+        pixels if asked.explain else None,
+        _looked_at(pixels) if asked.looked_at else None,
+    )
+
+
+def _looked_at(post: Post) -> dict[str, Any]:
+    """Of a post that was read."""
+    return {
+        "image": _thumbnail(post.image) if isinstance(post.image, np.ndarray) else None,
+        "frames": [_thumbnail(frame) for frame in post.video] if isinstance(post.video, list) else None,
+    }
+
+
+def _thumbnail(pixels: np.ndarray) -> str:
+    """A small JPEG of a picture, uint8 [H, W, 3], as a data URI."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,248 @@
+// The page: asks /api/predict and shows the answer. Texts reach the page as text nodes only, never as HTML.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const NAMES = { text: "Text", image: "Picture", video: "Clip" };
+const STRONG = 0.55; // how opaque the strongest word or patch is marked
+
+let limits = { bytes: Infinity };
+let asked = 0;
+
+function make(tag, attributes = {}, ...children) {
+  const known = ["svg", "rect", "title"].includes(tag);
+  const node = known ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+const percent = (share) => {
+  const value = 100 * share;
+  return `${value > 0 && value < 1 ? "<1" : Math.round(value)} %`;
+};
+const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(1);
+
+// --- what is given ---------------------------------------------------------------------------------------------------
+
+function show(drop) {
+  const input = drop.querySelector("input"), preview = drop.querySelector(".preview"), file = input.files[0];
+  for (const old of preview.querySelectorAll("[src]")) URL.revokeObjectURL(old.src);
+  preview.replaceChildren();
+  drop.classList.toggle("full", Boolean(file));
+  preview.hidden = drop.querySelector(".remove").hidden = !file;
+  if (!file) return;
+  const source = URL.createObjectURL(file);
+  if (file.type.startsWith("video/")) {
+    preview.append(make("video", { src: source, controls: "", muted: "", playsinline: "", "aria-label": file.name }));
+  } else {
+    const picture = make("img", { src: source, alt: file.name });
+    picture.addEventListener("error", () => preview.replaceChildren(file.name));
+    preview.append(picture);
+  }
+}
+
+function give(name, file) {
+  const box = new DataTransfer();
+  if (file) box.items.add(file);
+  $(name).files = box.files;
+  show($(name).closest(".drop"));
+}
+
+for (const drop of document.querySelectorAll(".drop")) {
+  const name = drop.dataset.for;
+  drop.querySelector("input").addEventListener("change", () => show(drop));
+  drop.querySelector(".remove").addEventListener("click", () => { give(name, null); $(name).focus(); });
+  for (const kind of ["dragenter", "dragover"]) {
+    drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
+  }
+  drop.addEventListener("dragleave", (event) => {
+    if (!drop.contains(event.relatedTarget)) drop.classList.remove("over");
+  });
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    if (event.dataTransfer.files.length) give(name, event.dataTransfer.files[0]);
+  });
+}
+// A file that misses its field must not replace the page.
+for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
+
+// --- asking ----------------------------------------------------------------------------------------------------------
+
+function problem(text) {
+  $("problem").textContent = text;
+  $("problem").hidden = !text;
+}
+
+async function ask() {
+  const form = new FormData();
+  if ($("text").value.trim()) form.set("text", $("text").value);
+  let size = 0;
+  for (const name of ["image", "video"]) {
+    const file = $(name).files[0];
+    if (file) { form.set(name, file); size += file.size; }
+  }
+  if ([...form.keys()].length === 0) return problem("Give a text, a picture or a clip.");
+  if (size > limits.bytes) return problem(`Picture and clip together may have ${Math.floor(limits.bytes / 2 ** 20)} MB.`);
+  if ($("coverage").value) form.set("coverage", $("coverage").value);
+  form.set("explain", $("explain").checked);
+  form.set("looked_at", "true");
+
+  const number = ++asked;
+  problem("");
+  $("go").setAttribute("aria-disabled", "true");
+  $("go").textContent = "Predicting …";
+  try {
+    const reply = await fetch("api/predict", { method: "POST", body: form });
+    const answer = await reply.json();
+    if (number !== asked) return;
+    if (reply.ok) tell(answer, form.get("text"));
+    else problem(answer.error);
+  } catch {
+    if (number === asked) problem("The server cannot be reached.");
+  } finally {
+    if (number === asked) { $("go").removeAttribute("aria-disabled"); $("go").textContent = "Predict"; }
+  }
+}
+
+$("ask").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
+$("ask").addEventListener("reset", () => setTimeout(() => {
+  asked++;
+  document.querySelectorAll(".drop").forEach(show);
+  problem("");
+  $("answer").replaceChildren();
+  $("go").removeAttribute("aria-disabled");
+  $("go").textContent = "Predict";
+  $("text").focus();
+}));
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); ask(); }
+});
+
+// --- the answer ------------------------------------------------------------------------------------------------------
+
+function bars(probabilities, caption) {
+  const ordered = Object.entries(probabilities).sort((one, other) => other[1] - one[1]);
+  const rows = ordered.map(([label, value], at) => make("tr", at ? {} : { class: "top" },
+    make("th", { scope: "row" }, label),
+    make("td", {}, make("meter", { min: 0, max: 1, value, "aria-label": `${label}: ${percent(value)}` })),
+    make("td", { class: "n" }, percent(value))));
+  return make("table", { class: "bars" }, make("caption", { class: "unseen" }, caption), make("tbody", {}, ...rows));
+}
+
+const panel = (title, ...content) => make("div", { class: "panel" }, make("h3", {}, title), ...content);
+
+function tell(answer, text) {
+  const parts = Object.entries(answer.modalities);
+  const present = parts.filter(([, part]) => part.state === "present");
+  const sure = percent(answer.probabilities[answer.label]);
+  const content = [
+    make("h2", {}, answer.label),
+    make("p", { class: "verdict muted" }, `with a probability of ${sure}`),
+    panel("Together", bars(answer.probabilities, "Probabilities, all taken together")),
+  ];
+  if (answer.set) {
+    content.push(panel("Cannot be ruled out", make("p", { class: "says" }, answer.set.length
+      ? answer.set.join(", ")
+      : "None: at this rate the post is like none that the model was checked on.")));
+  }
+  const each = present.map(([name, part]) => panel(NAMES[name] + " alone",
+    make("p", { class: "says muted" }, "pulled ", make("strong", {}, signed(part.change)),
+      ` ${part.change < 0 ? "away from" : "towards"} ${answer.label}, ${percent(part.share)} of all pull`),
+    bars(part.alone, `Probabilities by the ${NAMES[name].toLowerCase()} alone`)));
+  content.push(make("div", { class: "each" }, ...each));
+  const explained = answer.explanation;
+  if (explained?.words && text) content.push(panel("Word by word", words(text, explained), key(answer.label)));
+  const seen = answer.looked_at;
+  if (seen?.image) content.push(panel("The picture that was looked at", ...picture(seen.image, explained, answer.label)));
+  if (seen?.frames?.length) content.push(panel("The frames that were looked at", frames(seen.frames, explained)));
+  const unread = parts.filter(([, part]) => part.reason);
+  if (unread.length) {
+    content.push(make("p", { class: "warnings unread" },
+      unread.map(([name, part]) => `${NAMES[name]} not used: ${part.reason}.`).join(" ")));
+  }
+  $("answer").replaceChildren(...content);
+  $("answer").focus({ preventScroll: true });
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  $("answer").scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+}
+
+// What speaks for the label is blue, what speaks against it is orange: told apart by any eye.
+const tint = (change, most) =>
+  `rgb(${change > 0 ? "42 132 199" : "226 138 30"} / ${((STRONG * Math.abs(change)) / (most || 1)).toFixed(3)})`;
+
+function words(text, explained) {
+  const most = Math.max(...explained.words.map((word) => Math.abs(word.change)));
+  const said = make("p", { class: "said" });
+  let at = 0;
+  for (const { word, change } of explained.words) {
+    const start = text.indexOf(word, at); // by its letters: line breaks are counted otherwise on their way to the server
+    if (start < 0) continue;
+    const marked = make("mark", { title: signed(change) }, word);
+    marked.style.backgroundColor = tint(change, most);
+    said.append(text.slice(at, start), marked);
+    at = start + word.length;
+  }
+  said.append(text.slice(at));
+  return said;
+}
+
+function key(label) {
+  const sample = (change, what) => {
+    const mark = make("mark");
+    mark.style.backgroundColor = tint(change, 1);
+    return make("span", {}, mark, ` ${what} ${label}`);
+  };
+  return make("p", { class: "key said" }, sample(1, "spoke for"), sample(-1, "spoke against"));
+}
+
+function picture(source, explained, label) {
+  const image = make("img", { src: source, class: "picture", alt: "The picture that you gave" });
+  const rows = explained?.patches;
+  if (!rows) return [image];
+  const most = Math.max(...rows.flat().map(Math.abs));
+  const grid = make("svg", { viewBox: `0 0 ${rows[0].length} ${rows.length}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  rows.forEach((row, y) => row.forEach((change, x) =>
+    grid.append(make("rect", { x, y, width: 1, height: 1, fill: tint(change, most) }, make("title", {}, signed(change))))));
+  return [make("div", { class: "patched" }, image, grid), key(label)];
+}
+
+function frames(sources, explained) {
+  const items = sources.map((source, at) => {
+    const change = explained?.frames?.[at];
+    const told = change === undefined || change === null ? null : make("figcaption", {}, signed(change));
+    return make("li", {}, make("figure", {}, make("img", { src: source, alt: `Frame ${at + 1} of ${sources.length}` }), told));
+  });
+  return make("ul", { class: "looked" }, ...items);
+}
+
+// --- examples --------------------------------------------------------------------------------------------------------
+
+async function fetched(path, name) {
+  const reply = await fetch(path.slice(1));
+  const content = await reply.blob();
+  return new File([content], name, { type: content.type });
+}
+
+async function start() {
+  const health = await (await fetch("health")).json();
+  limits = health.limits;
+  $("about").textContent = `Knows ${health.labels.join(", ")}, from ${health.modalities.map((name) => NAMES[name].toLowerCase()).join(", ")}. ` +
+    "A model's guess, not a diagnosis of anyone.";
+  for (const name of Object.keys(NAMES)) {
+    if (name !== "text" && !health.modalities.includes(name)) document.querySelector(`.drop[data-for=${name}]`).hidden = true;
+  }
+  for (const example of await (await fetch("api/examples")).json()) {
+    const small = example.image || example.video;
+    const button = make("button", { type: "button" }, small ? make("img", { src: small.slice(1), alt: "" }) : null, example.name);
+    button.addEventListener("click", async () => {
+      $("text").value = example.text;
+      give("image", example.image && await fetched(example.image, "example.jpg"));
+      give("video", example.video && await fetched(example.video, "example.gif"));
+      ask();
+    });
+    $("examples").append(make("li", {}, button));
+  }
+}
+
+start().catch(() => problem("The server cannot be reached."));

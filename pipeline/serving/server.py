@@ -1,0 +1,50 @@
+"""What ``python -m pipeline serve`` does: load, listen, answer, and end when told to, with nothing left open."""
+
+import signal
+import socket
+import sys
+
+import torch
+import uvicorn
+
+from pipeline.errors import InputError
+from pipeline.serving.app import build, warm
+from pipeline.serving.intake import Limits
+from pipeline.serving.predictor import Predictor
+
+CONNECTIONS = 4
+"""Open connections for each request that may be under way; more are turned away at the door."""
+
+
+def serve(predictor: Predictor, limits: Limits, host: str, port: int) -> None:
+    """Answers until SIGINT or SIGTERM; requests under way are finished first, for ``limits.seconds`` at most.
+
+    Raises InputError when the address cannot be had.
+    """
+    # More threads a prediction would make a lone text slower, not faster, and take the core that decodes.
+    torch.set_num_threads(1)
+    listening = _listen(host, port)
+    warm(predictor)
+    config = uvicorn.Config(
+        build(predictor, limits),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(limits.seconds) + 1,
+        limit_concurrency=CONNECTIONS * limits.queue,
+    )
+    # uvicorn ends by raising the signal again that it was stopped by; being told to stop is no failure.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"http://{shown}:{listening.getsockname()[1]}/  (Ctrl+C ends it)", file=sys.stderr, flush=True)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, UnicodeError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot listen on {host}, port {port}: {why}; choose others by --host and --port") from None
