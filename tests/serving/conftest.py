@@ -1,5 +1,9 @@
 """A small corpus of posts in words, shades and clips that tiny encoders can read, and models trained on it."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +17,12 @@ from pipeline import artifacts, media
 from pipeline.encoders import image, text, video
 from pipeline.layout import Layout
 from pipeline.params import Params
+from pipeline.serving import bundle
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from pipeline.stages import fuse, train_image, train_text, train_video
 from tests import tiny
+from tests.imports import ROOT
 from tests.stages.test_specialist import gifs, posts_table, sentences
 
 HEAD = {"folds": 2, "head": {"epochs": 4}}
@@ -149,3 +155,30 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="session")
 def predictor(trained: Trained) -> Predictor:
     return trained.predictor()
+
+
+@contextmanager
+def serving(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`serve` as a process of its own on a free port, and its address; it is told to end when this ends."""
+    command = [sys.executable, "-m", "pipeline", "serve", str(bundle), "--port", "0", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stderr is not None
+            first = process.stderr.readline()
+            assert first.startswith("http://"), first + process.stderr.read()
+            yield process, first.split()[0]
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    bundle.export(trained.params, trained.layout, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def address(exported: Path) -> Iterator[str]:
+    with serving(exported) as (_, address):
+        yield address

@@ -1,0 +1,189 @@
+"""The page in a real browser: by keyboard, with files, in the dark, on a phone."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from pipeline.serving.posts import Post
+from pipeline.serving.predictor import Predictor
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: none of {', '.join(NAMES)} is installed")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A fresh page, which must neither complain nor ask anyone but its own server."""
+    context = browser.new_context(reduced_motion="reduce", **getattr(request, "param", {}))
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda asked: complaints.append(asked.url) if foreign(asked.url, address) else None)
+    page.goto(address)
+    expect(page.locator("#examples button")).to_have_count(4)
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def foreign(url: str, address: str) -> bool:
+    return not url.startswith((address, "data:", f"blob:{address}"))
+
+
+def picture(path: Path) -> Path:
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(path)
+    return path
+
+
+def test_a_text_by_keyboard_alone(page: Page, predictor: Predictor) -> None:
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Text")).to_be_focused()
+    page.keyboard.type("so happy <b>today</b>")
+    (known,) = predictor.predict([Post("so happy <b>today</b>")])
+    page.keyboard.press("Control+Enter")
+    answer = page.locator("#answer")
+    expect(answer.locator("h2")).to_have_text(known.label)
+    expect(answer).to_be_focused()
+    expect(answer.locator(".panel")).to_have_count(2)  # together, and the text alone
+    rows = answer.locator(".panel").first.locator("tr")
+    expect(rows).to_have_count(2)
+    shares = [int(text.strip(" %")) for text in rows.locator("td.n").all_inner_texts()]
+    assert shares == sorted((round(100 * share) for share in known.probabilities.values()), reverse=True)
+
+
+def test_every_control_is_reached_by_keyboard_and_has_a_name(page: Page) -> None:
+    reached = []
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.innerText"))
+    for wanted in ("text", "image", "video", "coverage", "explain", "go", "clear", "A text", "A clip"):
+        assert wanted in reached
+    for control in page.locator("input, select, textarea, button").all():
+        if control.is_visible():
+            named = control.evaluate("node => (node.labels?.[0] ?? node).innerText.trim()")
+            assert named
+
+
+def test_everything_at_once_with_reasons(page: Page, tmp_path: Path) -> None:
+    page.get_by_label("Text").fill("so happy\nor so <i>sad</i>")
+    page.get_by_label("Picture").set_input_files(picture(tmp_path / "a.png"))
+    frames = [Image.new("RGB", (32, 32), (60 * at, 0, 0)) for at in range(4)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=200)
+    page.get_by_label("Clip").set_input_files(tmp_path / "a.gif")
+    expect(page.locator(".preview img")).to_have_count(2)
+    page.get_by_label("Name labels until right").select_option("0.9")
+    page.get_by_label("Say what each word").check()
+    page.get_by_role("button", name="Predict").click()
+    answer = page.locator("#answer")
+    expect(answer.locator("h2")).to_be_visible()
+    expect(answer.locator(".each .panel h3")).to_have_text(["Text alone", "Picture alone", "Clip alone"])
+    expect(answer.get_by_text("Cannot be ruled out")).to_be_visible()
+    expect(answer.locator(".said:not(.key) mark")).to_have_text(["so", "happy", "or", "so", "<i>sad</i>"])
+    expect(answer.locator(".patched rect")).to_have_count(25)
+    expect(answer.locator("li img")).to_have_count(3)
+    widths = answer.locator("img").evaluate_all("all => all.map(one => one.naturalWidth)")
+    assert sorted(widths) == [32, 32, 32, 40]
+
+
+def test_a_dropped_file_is_taken(page: Page) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), (200, 30, 30)).save(file, "PNG")
+    drop = """([place, bytes]) => {
+        const box = new DataTransfer();
+        box.items.add(new File([new Uint8Array(bytes)], "a.png", { type: "image/png" }));
+        document.querySelector(place).dispatchEvent(new DragEvent("drop", { dataTransfer: box, bubbles: true }));
+    }"""
+    page.evaluate(drop, ["[data-for=image]", list(file.getvalue())])
+    expect(page.locator(".preview img")).to_be_visible()
+    page.locator("#go").click()
+    expect(page.locator("#answer .each h3")).to_have_text("Picture alone")
+    page.get_by_role("button", name="Remove picture").click()
+    expect(page.locator(".preview img")).to_have_count(0)
+    page.locator("#go").click()
+    expect(page.get_by_role("alert")).to_have_text("Give a text, a picture or a clip.")
+
+
+def test_examples_answer_at_a_click(page: Page) -> None:
+    for name, parts in (("Words against picture", 2), ("A clip", 1), ("A text", 1)):
+        with page.expect_response("**/api/predict") as asked:
+            page.get_by_role("button", name=name).click()
+        assert asked.value.ok
+        expect(page.locator("#answer .each .panel")).to_have_count(parts)
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#answer h2")).to_have_count(0)
+    expect(page.get_by_label("Text")).to_have_value("")
+
+
+def test_what_cannot_be_read_is_said(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"not what it should be")
+    page.get_by_label("Text").fill("so happy")
+    page.get_by_label("Picture").set_input_files(tmp_path / "a.png")
+    page.locator("#go").click()
+    expect(page.locator(".unread")).to_contain_text("Picture not used: not a picture")
+
+
+@pytest.mark.parametrize(
+    ("page", "dark"),
+    [({"color_scheme": "light"}, False), ({"color_scheme": "dark"}, True)],
+    indirect=["page"],
+    ids=["light", "dark"],
+)
+def test_it_is_as_dark_as_the_reader_likes_and_legible(page: Page, dark: bool) -> None:
+    page.get_by_label("Text").fill("so happy")
+    page.locator("#go").click()
+    expect(page.locator("#answer h2")).to_be_visible()
+    assert (luminance(colour(page, "body", "backgroundColor")) < 0.2) is dark
+    for place, ground in (
+        (".sub", "body"),
+        ("#text", "#text"),
+        ("#go", "#go"),
+        ("#clear", "#clear"),
+        ("#answer h2", "body"),
+        ("#answer .says", ".panel"),
+        ("#answer .bars tr.top th", ".panel"),
+        ("#about", "body"),
+    ):
+        pair = sorted((luminance(colour(page, place, "color")), luminance(colour(page, ground, "backgroundColor"))))
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, place
+
+
+def colour(page: Page, place: str, what: str) -> list[float]:
+    value = page.locator(place).first.evaluate(f"node => getComputedStyle(node).{what}")
+    return [float(part) for part in value.removeprefix("rgb(").rstrip(")").split(",")]
+
+
+def luminance(rgb: list[float]) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    linear = [value / 3294.6 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4 for value in rgb]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize(
+    "page", [{"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}], indirect=True
+)
+def test_a_phone_shows_it_without_scrolling_sideways(page: Page, tmp_path: Path) -> None:
+    page.get_by_label("Text").fill("a" * 300 + " so happy")
+    page.get_by_label("Picture").set_input_files(picture(tmp_path / ("a" * 90 + ".png")))
+    page.get_by_label("Say what each word").check()
+    page.locator("#go").click()
+    expect(page.locator("#answer .patched")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    small = page.locator("button:visible").evaluate_all("all => all.filter(one => one.offsetHeight < 24).length")
+    assert small == 0
