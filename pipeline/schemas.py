@@ -1,5 +1,7 @@
 """Names and column types of the tables that stages hand to each other."""
 
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Literal, get_args
 
 import pyarrow as pa
@@ -8,6 +10,7 @@ Modality = Literal["text", "image", "video"]
 Feature = Literal["text", "audio", "visual"]
 Split = Literal["train", "val", "test"]
 Role = Literal["train", "val"]
+Subset = tuple[Feature, ...]
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 FEATURES: tuple[Feature, ...] = get_args(Feature)
@@ -16,7 +19,7 @@ UNLABELLED = "unlabelled"
 """The split of target rows without a score: adapters may meet their features, and nothing is scored on them."""
 
 FINAL = "final"
-"""The ``fold`` of a model fitted on every training row; the others are ``fold-0``, ``fold-1``, …"""
+"""The ``fold`` of a model fitted on every training row; the others have a number (the target's a repeat's as well)."""
 
 POSTS_TABLE = pa.schema(
     [
@@ -36,6 +39,7 @@ SCORED_TABLE = pa.schema(
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("group_id", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
+        pa.field("given_group", pa.string(), nullable=False),
         pa.field("given_split", pa.string()),
         pa.field("score", pa.float64()),
         pa.field("text", pa.string()),
@@ -44,7 +48,8 @@ SCORED_TABLE = pa.schema(
 """``data/split/{source,source_texts,target}.parquet``: sorted by ``sample_id``.
 
 ``split`` is ``train | val | test | unlabelled``; a cross-validated corpus has ``train`` (and ``unlabelled``) only.
-``given_split`` is what the corpus itself said, null where it said nothing. ``score`` is null for unlabelled rows.
+``group_id`` is the group with its copies; ``given_group`` and ``given_split`` are what the corpus itself said, the
+row's id and null where it said nothing. ``score`` is null for unlabelled rows.
 """
 
 FOLDS_TABLE = pa.schema(
@@ -73,7 +78,19 @@ SCORES_TABLE = pa.schema(
 """``models/<stage>/predictions.parquet`` of a score: ``split`` is the row's role in the fold that predicted it.
 
 Rows with the role ``test`` were unseen by that fold's models; ``train`` and ``val`` are there to show the gap.
+``variant`` is the step, and after a colon the modalities that it was given, where these are not all; see ``variant``.
 """
+
+
+def subsets_of(modalities: Sequence[Feature]) -> list[Subset]:
+    """Every non-empty subset, small ones first, each in the order given."""
+    return [subset for size in range(1, len(modalities) + 1) for subset in combinations(modalities, size)]
+
+
+def variant(step: str, subset: Subset, modalities: Subset) -> str:
+    """``step`` with all modalities, ``step:<subset>`` with fewer."""
+    return step if subset == modalities else f"{step}:{'_'.join(subset)}"
+
 
 FITTED_TABLE = pa.schema(
     [

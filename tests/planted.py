@@ -44,6 +44,7 @@ def table(rows: int, per_group: int, name: str, seed: int, words: bool = False) 
             "sample_id": [f"{name}-{number:04}" for number in range(rows)],
             "group_id": [f"{name} video {number}" for number in group],
             "split": np.select([share < 0.6, share < 0.8], ["train", "val"], "test"),
+            "given_group": [f"{name} video {number}" for number in group],
             "given_split": pd.Series([None] * rows, dtype=object),
             "score": np.clip(1.1 * scores, -3, 3).round(1),
             "text": texts if words else pd.Series([None] * rows, dtype=object),
@@ -93,7 +94,12 @@ class Planted:
             for name in FEATURES:
                 reasons = [None if name in self.used else "not used"] * len(ids)
                 here = vectors[name] if name in self.used else np.zeros((len(ids), 1), dtype=np.float32)
-                with artifacts.embeddings_writer(self.layout.embeddings(corpus, name), here.shape[1], {}) as writer:
+                encoder = {"name": "features", "columns": list(range(here.shape[1]))}
+                if corpus == "target" and name == "text" and not self.tables["source_texts"].empty:
+                    encoder = {"name": "words"}
+                with artifacts.embeddings_writer(
+                    self.layout.embeddings(corpus, name), here.shape[1], encoder
+                ) as writer:
                     writer.write(ids, here, reasons, reasons)
         for stage, rows in self.predictions.items():
             digest = artifacts.write_fitted(self.layout.fitted(stage), self.fitted[stage])

@@ -89,7 +89,7 @@ class Track:
         vectors = self.vectors[corpus].get(name, np.zeros((len(ids), 1), dtype=np.float32))
         present = self.present[corpus].get(name, np.zeros(len(ids), dtype=bool))
         words = name == "text" and corpus == "target" and self.encoder is not None
-        encoder = {"name": "tiny" if words else "features"}
+        encoder = {"name": "tiny"} if words else {"name": "features", "columns": list(range(vectors.shape[1]))}
         reasons = [None if here else "none" for here in present]
         path = self.layout.embeddings(corpus, name)
         with artifacts.embeddings_writer(path, vectors.shape[1], encoder) as writer:

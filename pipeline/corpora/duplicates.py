@@ -188,6 +188,18 @@ def near_rows(
     return sorted({*_same(long), *_near_texts(long), *_alike(vectors, present)})
 
 
+def near_lines(texts: Sequence[str | None]) -> Edges:
+    """Pairs of texts of which a line of one is a copy of a line of the other, as ``near_rows`` finds them."""
+    lines = [(at, line) for at, text in enumerate(texts) if text is not None for line in text.split("\n")]
+    return between(near_rows([line for _, line in lines], {}, {}), [at for at, _ in lines])
+
+
+def between(edges: Edges, whole: Sequence[int]) -> Edges:
+    """The pairs of wholes of which parts are linked, none with itself; ``whole`` is that of each part."""
+    pairs = ((int(whole[a]), int(whole[b])) for a, b in edges)
+    return sorted({(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]})
+
+
 def _near_texts(texts: Sequence[str | None]) -> Edges:
     """Pairs of different texts whose shingles have a Jaccard index of at least ``SHINGLES_SHARED``.
 

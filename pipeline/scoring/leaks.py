@@ -1,6 +1,6 @@
 """Refuses to score rows that a model behind the score has seen, or whose group or copy it has seen."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -94,24 +94,23 @@ def wrong_roles(predicted: pd.DataFrame, folds: pd.DataFrame, stage: str) -> lis
     return [Leak(f"{stage} predicted rows {example}", tuple(sorted(wrong["sample_id"].unique())))]
 
 
-def copies_in_fold(
-    pairs: Iterable[tuple[str, str]], scored: pd.DataFrame, fitted: pd.DataFrame, what: str
-) -> list[Leak]:
-    """Scored rows with a near-duplicate among the rows fitted in the same fold.
+def copies_in_fold(copies: Mapping[str, str], scored: pd.DataFrame, fitted: pd.DataFrame, what: str) -> list[Leak]:
+    """Scored rows with a near-duplicate, or a near-duplicate of one, among the rows fitted in the same fold.
 
-    ``pairs`` are sample ids, the scored side first; ``scored`` and ``fitted`` are those of ``fitted_in_fold``.
+    ``copies`` is the name of the set of near-duplicates of each sample id that has some; ``scored`` and ``fitted`` are
+    those of ``fitted_in_fold``.
     """
-    table = pd.DataFrame(pairs, columns=["sample_id", "copy"], dtype=object)
-    at = scored[["fold", "sample_id"]].merge(table, on="sample_id")
-    seen = at.merge(
-        fitted[["fold", "sample_id"]].drop_duplicates(), left_on=["fold", "copy"], right_on=["fold", "sample_id"]
+    at, known = (
+        rows[["fold", "sample_id"]].assign(copies=rows["sample_id"].map(copies)).dropna() for rows in (scored, fitted)
     )
-    if seen.empty:
+    seen = at.merge(known.drop_duplicates(["fold", "copies"]), on=["fold", "copies"])
+    pairs = set(zip(seen["sample_id_x"], seen["sample_id_y"], strict=True))
+    ids = sorted(f"{scored_id} = {copy}" for scored_id, copy in pairs if scored_id != copy)
+    if not ids:
         return []
-    ids = sorted({f"{scored_id} = {copy}" for scored_id, copy in zip(seen["sample_id_x"], seen["copy"], strict=True)})
     return [Leak(f"{len(ids)} test rows are near-duplicates of rows of {what} fitted on in the same fold", tuple(ids))]
 
 
 def shared_names(scored: Iterable[str], fitted: Iterable[str]) -> list[str]:
-    """Ids that two corpora have in common, sorted; a plain number is none, since every corpus counts its rows."""
+    """Names that two corpora have in common, sorted; a plain number is none, since every corpus counts its rows."""
     return sorted(name for name in set(scored) & set(fitted) if not name.isdigit())

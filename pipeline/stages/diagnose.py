@@ -28,7 +28,7 @@ def run(params: Params, layout: Layout) -> None:
 
 def find(params: Params, layout: Layout) -> list[Finding]:
     """Every answer, what is wrong first. Raises InputError when a file is missing or cannot be read."""
-    track = sentiment_tables.read(layout)
+    track = sentiment_tables.read(params, layout)
     leaked = [str(leak) for leak in sentiment_tables.find_leaks(track)]
     try:
         return diagnose(sentiment_evaluation.measure(track, params, leaked).evidence)

@@ -1,5 +1,9 @@
 """Encodes texts, pictures and clips with frozen encoders, and cleans the features that corpora bring along.
 
+Columns of such features are dropped, and their gaps filled with medians, by the features of all rows outside the test
+part; no label is read. A cross-validated corpus has no test part, so there the features of all its rows choose and fill
+the columns, also those of the rows that a fold is scored on.
+
 Reads:  ``data/split/{posts,source,target}.parquet``, the media under params ``posts.media``, and the corpora that
         params ``source`` and ``target`` name.
 Writes: ``data/embeddings/posts/{text,image,video}.parquet``,

@@ -33,7 +33,7 @@ from pipeline.nets.adapter import Adapter
 from pipeline.nets.losses import Objective, Pull, ccc_loss, mixed
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import FinetuneE2e, Params
-from pipeline.schemas import FINAL, Feature
+from pipeline.schemas import FINAL, Feature, Subset, subsets_of, variant
 from pipeline.scoring import sentiment
 from pipeline.scoring.baselines import penalty, worthwhile
 from pipeline.stages.specialist import lora, merged, precision
@@ -50,14 +50,11 @@ from pipeline.stages.train_adapters import (
 from pipeline.stages.train_source import concordance
 from pipeline.stages.transfer import (
     Columns,
-    Subset,
     Target,
     fold_names,
     in_processes,
     read_target,
     shared,
-    subsets_of,
-    variant,
 )
 from pipeline.training.checkpoint import resume_state, write_model
 from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
@@ -70,8 +67,6 @@ SHORT = 0.05
 FEW = 30
 """With fewer validation rows the output's scale is fitted on training rows too."""
 
-INNER_SPLITS = 5
-PENALTIES = np.logspace(0, 5, 11)
 FLAT = 0.01
 """A component with a smaller share of the largest one's spread is noise, and whitening would make it loud."""
 
@@ -526,7 +521,7 @@ def _encoded(net: TransferNet, target: Target, params: Params) -> Columns:
     return Columns({**target.columns.vectors, "text": torch.from_numpy(vectors)}, target.columns.present)
 
 
-def _predict(net: TransferNet, columns: Columns, subset: tuple[Feature, ...]) -> np.ndarray:
+def _predict(net: TransferNet, columns: Columns, subset: Subset) -> np.ndarray:
     """float64 [N]"""
     rows = len(next(iter(columns.present.values())))
     inputs = columns.at(np.arange(rows), subset)

@@ -8,7 +8,6 @@ each row is scored by the fold that left it out, all rows of a repeat at once, a
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from pipeline import artifacts, figures
 from pipeline.errors import InputError
 from pipeline.layout import Layout
 from pipeline.params import Evaluate, Params
-from pipeline.schemas import Feature
+from pipeline.schemas import subsets_of, variant
 from pipeline.scoring import baselines, columns, diagnostics, intervals, leaks, sentiment
 from pipeline.scoring.baselines import Block
 from pipeline.scoring.diagnostics import Adapter, Evidence, Finding, Parts, Step
@@ -92,7 +91,7 @@ def run(params: Params, layout: Layout, plots: Path) -> dict[str, Any]:
 
     Raises InputError, naming ids, when a row that is to be scored, its group or a copy of it was seen in fitting.
     """
-    track = sentiment_tables.read(layout)
+    track = sentiment_tables.read(params, layout)
     leaks.refuse(sentiment_tables.find_leaks(track))
     measured = measure(track, params)
     metrics = measured.metrics()
@@ -191,19 +190,12 @@ def _averaged(
 
 def _variants(track: Track, found: set[str]) -> set[str]:
     """What of the predictions is scored. Raises InputError when a step or one of its subsets is missing."""
-    subsets = subsets_of(track.modalities)
-    whole = "_".join(track.modalities)
-    wanted = {step if subset == whole else f"{step}:{subset}" for step in IN_SUBSETS[1:] for subset in subsets}
+    own = track.modalities
+    wanted = {variant(step, subset, own) for step in IN_SUBSETS[1:] for subset in subsets_of(own)}
     if missing := sorted(wanted - found):
         stage = STAGE_OF[missing[0].partition(":")[0]]
         raise InputError(f"models/{stage}/predictions.parquet: has no variant {missing[0]}; run `dvc repro`")
     return wanted | {name for name in found if name == "text_transfer" or name.startswith("curve:")}
-
-
-def subsets_of(modalities: Sequence[Feature]) -> list[str]:
-    """Names of the subsets, small ones first, such as ``text_audio``."""
-    sizes = range(1, len(modalities) + 1)
-    return ["_".join(subset) for size in sizes for subset in combinations(modalities, size)]
 
 
 def _pooled(predictions: pd.DataFrame, track: Track, ids: pd.Series, name: str) -> np.ndarray:
@@ -247,17 +239,15 @@ def baseline_predictions(track: Track) -> pd.DataFrame:
     """
     scores = track.target["score"].to_numpy(dtype=np.float64)
     groups = track.target["group_id"].to_numpy(dtype=str)
-    whole = "_".join(track.modalities)
-    tables = []
+    own, tables = track.modalities, []
     for fold in dict.fromkeys(track.scored["fold"]):
         fitted = track.positions(fold, "train", "val")
         if not len(fitted):
             raise InputError(f"data/split/target_folds.parquet: {fold} has no row to learn from; run `dvc repro`")
         found = {"mean": np.full(len(scores), scores[fitted].mean())}
-        for subset in subsets_of(track.modalities):
-            blocks = [track.blocks["target"][name] for name in track.modalities if name in subset.split("_")]
-            name = "ridge" if subset == whole else f"ridge:{subset}"
-            found[name] = baselines.ridge(blocks, scores, fitted, groups, select=subset == whole)
+        for subset in subsets_of(own):
+            blocks = [track.blocks["target"][name] for name in subset]
+            found[variant("ridge", subset, own)] = baselines.ridge(blocks, scores, fitted, groups, select=subset == own)
         roles = track.folds[track.folds["fold"] == fold].rename(columns={"role": "split"})
         at = pd.Index(track.target["sample_id"]).get_indexer(pd.Index(roles["sample_id"]))
         tables += [roles.assign(variant=name, score=values[at]) for name, values in found.items()]
@@ -370,10 +360,10 @@ def target_metrics(track: Track, scored: Scored, parts: dict[str, Parts]) -> dic
 
 
 def _subset_metrics(track: Track, scored: Scored) -> dict[str, Any]:
-    whole = "_".join(track.modalities)
+    own = track.modalities
     return {
-        subset: {step: _with_interval(scored, step if subset == whole else f"{step}:{subset}") for step in IN_SUBSETS}
-        for subset in subsets_of(track.modalities)
+        "_".join(subset): {step: _with_interval(scored, variant(step, subset, own)) for step in IN_SUBSETS}
+        for subset in subsets_of(own)
     }
 
 

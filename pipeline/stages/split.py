@@ -235,16 +235,15 @@ def _scored_corpora(params: Params, layout: Layout) -> tuple[Divided, Divided, D
     for path, corpus in ((source_path, source), (texts_path, texts), (target_path, target)):
         _stop_if_too_many(corpus.refused, len(corpus.rows) + len(corpus.refused), limit, path)
 
-    source = average_groups(source) if params.source.level == "group" else source
-    target = average_groups(target) if params.target.level == "group" else target
     protocol = params.target.protocol
     if protocol == "auto":
         protocol = "holdout" if _has_split(target.rows) else "cross_validation"
-    from_source = _divide(source, source_path, params, stream=1)
+    from_source = _divide(source, source_path, params, level=params.source.level, stream=1)
     # Words of a row that tests the source model must not tune the encoder that makes its vectors.
-    known = _parts_of_groups(source, from_source.table) if source.words else {}
+    parts = zip(from_source.table["given_group"], from_source.table["split"], strict=True)
+    known = dict(parts) if source.words else {}
     words = _divide(texts, texts_path, params, stream=2, known=known) if texts.words else _no_words(texts)
-    divided = _divide(target, target_path, params, stream=3, protocol=protocol)
+    divided = _divide(target, target_path, params, level=params.target.level, stream=3, protocol=protocol)
     divided.report["protocol"] = protocol
     return from_source, words, divided
 
@@ -285,11 +284,6 @@ def _has_split(rows: pd.DataFrame) -> bool:
     return "train" in given and bool(given & {"val", "test"})
 
 
-def _parts_of_groups(corpus: FeatureCorpus, table: pd.DataFrame) -> dict[str, str]:
-    group_of = corpus.rows.set_index("id")["group"]
-    return dict(zip(table["sample_id"].map(group_of), table["split"], strict=True))
-
-
 def _no_words(texts: FeatureCorpus) -> Divided:
     nothing = pd.DataFrame(columns=schemas.SCORED_TABLE.names)
     return Divided(nothing, texts.refused.iloc[:0], {"rows": 0, "split": "none: the table has no words in `text`"})
@@ -300,20 +294,23 @@ def _divide(
     path: Path,
     params: Params,
     *,
+    level: str = "row",
     stream: int,
     protocol: str = "holdout",
     known: Mapping[str, str] | None = None,
 ) -> Divided:
-    """Gives every row a split and a group that holds its copies.
+    """Gives every row, or every group of rows as one, a split and a group that holds its copies.
 
     Args:
+        level: ``group`` averages the rows of a group into one.
         stream: tells the random choices of one corpus from those of another.
         protocol: ``cross_validation`` leaves the parts to the folds.
         known: group → the part it has elsewhere and must have here, unless the corpus gives a split itself.
     """
-    edges = duplicates.near_rows(corpus.rows["text"].tolist(), corpus.features, corpus.present)
+    corpus, edges = _with_copies(corpus, level)
     ids, given = corpus.rows["id"].tolist(), corpus.rows["group"].tolist()
-    rows = corpus.rows.assign(whole=duplicates.merge_groups(given, ids, edges))
+    copies = duplicates.merge_groups([None] * len(ids), ids, edges)
+    rows = corpus.rows.assign(copies=copies, whole=duplicates.merge_groups(given, ids, edges))
     labelled = rows["score"].notna().to_numpy()
     scored, rng = rows.loc[labelled].reset_index(drop=True), np.random.default_rng([params.seed, stream])
     if scored.empty:
@@ -322,7 +319,7 @@ def _divide(
     if protocol == "cross_validation":
         divided, how = scored.assign(part="train", group_id=scored["whole"]), "by folds, groups whole"
     elif _has_split(scored):
-        divided, crossing, how = _keep_given(scored, _among(edges, labelled), params.split, rng)
+        divided, crossing, how = _keep_given(scored, params.split, rng)
     else:
         divided, how = _by_shares(scored, params.split, known or {}, rng), MADE
     faults = pd.concat([corpus.refused, crossing[["row", "id", "reason"]]])
@@ -330,16 +327,22 @@ def _divide(
     _check_scores(divided, protocol, path)
 
     free, bound = _unlabelled(rows.loc[~labelled], divided, protocol)
-    table = pd.concat([divided, free]).rename(columns={"id": "sample_id", "split": "given_split", "part": "split"})
+    names = {"id": "sample_id", "group": "given_group", "split": "given_split", "part": "split"}
+    table = pd.concat([divided, free]).rename(columns=names)
     table = table.sort_values("sample_id", ignore_index=True)[schemas.SCORED_TABLE.names]
     refused = pd.concat([faults, bound]).sort_values("row", ignore_index=True)
     return Divided(table, refused, _report(table, corpus, refused, len(edges), how))
 
 
-def _among(edges: duplicates.Edges, mask: np.ndarray) -> duplicates.Edges:
-    """The pairs of which both rows are in the mask, by their positions among those."""
-    at = np.cumsum(mask) - 1
-    return [(int(at[a]), int(at[b])) for a, b in edges if mask[a] and mask[b]]
+def _with_copies(corpus: FeatureCorpus, level: str) -> tuple[FeatureCorpus, duplicates.Edges]:
+    """The corpus at its level, and which of its rows are copies; groups are where rows of theirs are."""
+    if level == "row":
+        return corpus, duplicates.near_rows(corpus.rows["text"].tolist(), corpus.features, corpus.present)
+    alike = duplicates.near_rows([None] * len(corpus.rows), corpus.features, corpus.present)
+    averaged = average_groups(corpus)
+    group_of = pd.Index(averaged.rows["group"]).get_indexer(pd.Index(corpus.rows["group"]))
+    edges = duplicates.between(alike, group_of.tolist()) + duplicates.near_lines(averaged.rows["text"].tolist())
+    return averaged, sorted(set(edges))
 
 
 def _by_shares(
@@ -356,16 +359,14 @@ def _by_shares(
 
 
 def _keep_given(
-    rows: pd.DataFrame, edges: duplicates.Edges, params: SplitParams, rng: np.random.Generator
+    rows: pd.DataFrame, params: SplitParams, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     """Keeps the given parts; returns the rows, those refused with a ``reason``, and how a missing part was made.
 
     A row goes when its group, or a copy of it, also stands in a more protected part.
     """
-    ids = rows["id"].tolist()
-    copies = duplicates.merge_groups([None] * len(rows), ids, edges)
     reasons: list[str | None] = [None] * len(rows)
-    for groups, what in ((copies, "a copy"), (rows["group"].to_numpy(), "group")):
+    for groups, what in ((rows["copies"].to_numpy(), "a copy"), (rows["group"].to_numpy(), "group")):
         crossing = splits.crossing_rows(groups.tolist(), rows["split"].tolist())
         twin = dict(zip(groups[~crossing], rows.loc[~crossing, "id"], strict=True))
         for at in np.flatnonzero(crossing).tolist():
@@ -373,7 +374,9 @@ def _keep_given(
     kept = np.array([reason is None for reason in reasons])
     left = rows.loc[kept].reset_index(drop=True)
     given, ids = left["group"].tolist(), left["id"].tolist()
-    left["group_id"] = duplicates.merge_groups(given, ids, _among(edges, kept))
+    first: dict[str, int] = {}
+    edges = [(first.setdefault(name, at), at) for at, name in enumerate(left["copies"])]
+    left["group_id"] = duplicates.merge_groups(given, ids, edges)
     strata = splits.score_strata(left["score"].tolist())
     left["part"], how = splits.completed(
         left["split"].tolist(), left["group_id"].tolist(), strata, params.val_share, rng

@@ -2,7 +2,8 @@
 
 Twice: without the target's labels (``zero_shot``), and with those of its training rows (``adapted``), which is what
 settles the orientation of the space. Under cross-validation each fold has adapters of its own, which meet neither the
-labels nor the features of the rows that the fold is scored on.
+labels nor the features of the rows that the fold is scored on. Only `embed` met these features before: under
+cross-validation the features of all labelled rows choose and fill the columns of every fold; it reads no label.
 
 Reads:  data/split/{source,target,target_folds}.parquet, data/embeddings/{source,target}/*.parquet,
         models/train_source/.
@@ -27,7 +28,7 @@ from pipeline.nets.adapter import Adapter
 from pipeline.nets.losses import Objective, coral, meeting
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params
-from pipeline.schemas import FINAL, Feature
+from pipeline.schemas import FINAL, Feature, Subset, subsets_of, variant
 from pipeline.stages.transfer import (
     Columns,
     Target,
@@ -35,8 +36,6 @@ from pipeline.stages.transfer import (
     in_processes,
     read_columns,
     read_target,
-    subsets_of,
-    variant,
 )
 from pipeline.training.checkpoint import load_weights, read_description, write_model
 from pipeline.training.loop import Fit, Plan, fit, one_thread, predict
@@ -161,6 +160,7 @@ def adapter_shape(target: Target, source: Source, name: Feature, params: Params)
 def adapt(job: Job) -> Outcome:
     """Trains a fold's adapters, both times, and predicts the fold's rows with them."""
     target, source = read_target(job.layout), read_source(job.layout)
+    own = target.columns.modalities
     report: dict[str, dict[str, dict[str, float]]] = {}
     predictions, histories = [], []
     adapters: dict[str, Adapter] = {}
@@ -173,9 +173,9 @@ def adapt(job: Job) -> Outcome:
                 )
                 histories.append(pd.DataFrame(went.history).assign(modality=name, step=step))
             carried = carried_columns(adapters, target.columns)
-            for subset in subsets_of(source.modalities):
+            for subset in subsets_of(own):
                 scores = score(source.net, carried, subset)
-                predictions.append(target.predicted(job.fold, variant(step, subset, source.modalities), scores))
+                predictions.append(target.predicted(job.fold, variant(step, subset, own), scores))
     if target.told:
         predictions.append(target.predicted(job.fold, "text_transfer", told_scores(job.layout, target)))
     weights = {f"{name}.{key}": value for name, net in adapters.items() for key, value in net.state_dict().items()}
@@ -190,8 +190,8 @@ def carried_columns(adapters: Mapping[str, Adapter], columns: Columns) -> Column
     return Columns(vectors, {name: columns.present[name] for name in adapters})
 
 
-def score(net: ScoreNet, columns: Columns, subset: tuple[Feature, ...]) -> np.ndarray:
-    """float32 [N]: what the source model says of rows in its own space."""
+def score(net: ScoreNet, columns: Columns, subset: Subset) -> np.ndarray:
+    """float32 [N]: what the source model says of rows in its own space; a modality that it lacks tells it nothing."""
     rows = len(next(iter(columns.present.values())))
     inputs = columns.at(np.arange(rows), subset)
     return predict(net, TensorRows(inputs, torch.zeros(rows), BATCH), torch.device("cpu"))[:, 0]
@@ -249,7 +249,9 @@ def train_adapter(
 ) -> tuple[Adapter, Fit, dict[str, float]]:
     """The adapter of one modality, how it went, and how far from the source its output was before and after.
 
-    Not ``labelled``, it knows the features of the fold's training rows only; ``label_weight`` 0 makes both the same.
+    It meets the features of the fold's training and validation rows and of the rows without a score. Their scores it
+    knows only where ``labelled``; ``label_weight`` 0 makes both the same. It stays as it is initialised where the fold
+    has no training or no validation row with the modality, or the source fewer than two.
     """
     block, seed = params.adapter, params.seed
     own = getattr(block, name)
@@ -265,29 +267,28 @@ def train_adapter(
     adapter = Adapter(**adapter_shape(target, source, name, params))
     adapter.standardise_like(vectors[torch.from_numpy(train)], home)
     before = _apart(adapter, vectors[torch.from_numpy(both)], home)
-    weight = block.label_weight if labelled else 0.0
-    places = np.zeros((len(both), home.shape[1]), dtype=np.float32)
-    objective: Objective = coral(home, adapter.out_scale, weight)
-    if block.match != "coral":
-        objective = meeting(home.shape[1], adapter.out_scale, block.distance, weight)
-        places = meeting_places(
-            Cloud(vectors.numpy()[both], scores.numpy() if labelled else None),
-            Cloud(home.numpy(), source.scores[name].numpy() if labelled else None),
-            block.match,
-            clusters=block.clusters,
-            rng=np.random.default_rng(seed),
-        )
-    labels = torch.cat([torch.from_numpy(places), scores[:, None]], dim=1)
-
-    def rows(at: slice) -> TensorRows:
-        return TensorRows((vectors[torch.from_numpy(both[at])],), labels[at], block.batch)
-
-    net = Judged(adapter, source.net if labelled else None, name)
     epochs = block.epochs if own.epochs is None else own.epochs
     went = Fit(0, 0.0, [])
-    if epochs and len(train) and len(val):
+    if epochs and len(train) and len(val) and len(home) > 1:
+        weight = block.label_weight if labelled else 0.0
+        places = np.zeros((len(both), home.shape[1]), dtype=np.float32)
+        objective: Objective = coral(home, adapter.out_scale, weight)
+        if block.match != "coral":
+            objective = meeting(home.shape[1], adapter.out_scale, block.distance, weight)
+            places = meeting_places(
+                Cloud(vectors.numpy()[both], scores.numpy() if labelled else None),
+                Cloud(home.numpy(), source.scores[name].numpy() if labelled else None),
+                block.match,
+                clusters=block.clusters,
+                rng=np.random.default_rng(seed),
+            )
+        labels = torch.cat([torch.from_numpy(places), scores[:, None]], dim=1)
+
+        def rows(at: slice) -> TensorRows:
+            return TensorRows((vectors[torch.from_numpy(both[at])],), labels[at], block.batch)
+
         went = fit(
-            net,
+            Judged(adapter, source.net if labelled else None, name),
             rows(slice(0, len(train))),
             rows(slice(len(train), None)),
             objective=objective,
@@ -307,10 +308,13 @@ def train_adapter(
 
 @torch.inference_mode()
 def _apart(adapter: Adapter, vectors: Tensor, home: Tensor) -> tuple[float, float]:
-    """Root mean square, over the source's columns, of the difference of means and of spreads, in source spreads."""
-    made = adapter.eval()(vectors) if len(vectors) else home[:0]
-    if len(made) < 2:
+    """Root mean square, over the source's columns, of the difference of means and of spreads, in source spreads.
+
+    Zeros where fewer than two rows of either side leave a spread undefined.
+    """
+    if min(len(vectors), len(home)) < 2:
         return 0.0, 0.0
+    made = adapter.eval()(vectors)
     means = (made.mean(dim=0) - home.mean(dim=0)) / adapter.out_scale
     spreads = (made.std(dim=0) - home.std(dim=0)) / adapter.out_scale
     return means.square().mean().sqrt().item(), spreads.square().mean().sqrt().item()

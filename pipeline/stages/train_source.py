@@ -25,10 +25,10 @@ from pipeline.nets.losses import mixed
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params, TrainSource
-from pipeline.schemas import FEATURES, FINAL, Feature
+from pipeline.schemas import FEATURES, FINAL, Subset, subsets_of, variant
 from pipeline.scoring import sentiment
 from pipeline.stages.specialist import lora, merged, precision
-from pipeline.stages.transfer import Columns, lines_of, read_columns, shared, subsets_of, variant
+from pipeline.stages.transfer import Columns, lines_of, read_columns, shared
 from pipeline.training.checkpoint import resume_state, write_model
 from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
@@ -42,7 +42,7 @@ HEAD_DROPOUT = 0.1
 
 def run(params: Params, layout: Layout) -> None:
     source = artifacts.read_scored(layout.table("source"))
-    modalities = shared_modalities(layout)
+    modalities = shared_modalities(source, layout)
     columns = read_columns(layout, "source", source, modalities)
     net, went, predictions = _fit_features(source, columns, params)
     texts = artifacts.read_scored(layout.table("source_texts"))
@@ -53,17 +53,19 @@ def run(params: Params, layout: Layout) -> None:
     _report(source, predictions, went, texts, told, layout)
 
 
-def shared_modalities(layout: Layout) -> tuple[Feature, ...]:
-    """Modalities that both corpora have. Raises InputError when there is none."""
-    found: dict[str, list[Feature]] = {
-        corpus: [name for name in FEATURES if artifacts.read_embeddings(layout.embeddings(corpus, name)).present.any()]
-        for corpus in ("source", "target")
-    }
-    both = shared(tuple(found["source"]), tuple(found["target"]))
+def shared_modalities(source: pd.DataFrame, layout: Layout) -> Subset:
+    """Modalities that the target and training rows of the source have. Raises InputError when there is none."""
+    train = source.loc[source["split"] == "train", "sample_id"]
+    here, there = [], []
+    for name in FEATURES:
+        found = artifacts.read_embeddings(layout.embeddings("source", name))
+        here += [name] if found.present[np.isin(found.sample_ids, train)].any() else []
+        there += [name] if artifacts.read_embeddings(layout.embeddings("target", name)).present.any() else []
+    both = shared(tuple(here), tuple(there))
     if not both:
-        here, there = (", ".join(found[corpus]) or "nothing" for corpus in ("source", "target"))
         raise InputError(
-            f"source has {here}, target has {there}: "
+            f"training rows of the source have {', '.join(here) or 'nothing'}, the target has "
+            f"{', '.join(there) or 'nothing'}: "
             "no modality to carry over; see source.corpus, target.corpus and target.modalities in params.yaml"
         )
     return both

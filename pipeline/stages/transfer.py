@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
@@ -19,9 +18,8 @@ from pipeline.artifacts import Embeddings
 from pipeline.errors import InputError
 from pipeline.layout import Layout
 from pipeline.progress import mute, progress
-from pipeline.schemas import FEATURES, FINAL, Feature
+from pipeline.schemas import FEATURES, FINAL, Subset
 
-Subset = tuple[Feature, ...]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -143,19 +141,9 @@ def lines_of(table: pd.DataFrame, level: str) -> list[list[str]]:
     return [[text] if text else [] for text in table["text"]]
 
 
-def subsets_of(modalities: Subset) -> list[Subset]:
-    """Every non-empty subset, small ones first, each in the order given."""
-    return [subset for size in range(1, len(modalities) + 1) for subset in combinations(modalities, size)]
-
-
 def shared(one: Subset, other: Subset) -> Subset:
     """The modalities that stand in both."""
     return tuple(name for name in one if name in other)
-
-
-def variant(step: str, subset: Subset, modalities: Subset) -> str:
-    """``step`` with all modalities, ``step:<subset>`` with fewer."""
-    return step if subset == modalities else f"{step}:{'_'.join(subset)}"
 
 
 def fold_names(folds: pd.DataFrame) -> list[str]:

@@ -66,10 +66,10 @@ def test_a_prediction_that_calls_a_training_row_a_test_row_is_found():
 
 def test_a_copy_counts_only_in_the_fold_that_fitted_on_it():
     seen = fitted(("tune", "f1", "c", "z", "train"))
-    assert leaks.copies_in_fold([("a", "c"), ("c", "a")], IN_FOLDS, seen, "the corpus") == []
-    (found,) = leaks.copies_in_fold([("b", "c")], IN_FOLDS, seen, "the corpus")
+    assert leaks.copies_in_fold({"a": "one", "c": "one"}, IN_FOLDS, seen, "the corpus") == []
+    (found,) = leaks.copies_in_fold({"b": "one", "c": "one", "a": "two"}, IN_FOLDS, seen, "the corpus")
     assert found.ids == ("b = c",)
-    assert leaks.copies_in_fold([], IN_FOLDS, seen, "the corpus") == []
+    assert leaks.copies_in_fold({}, IN_FOLDS, seen, "the corpus") == []
 
 
 def test_plain_numbers_are_no_evidence_that_two_corpora_share_a_group():

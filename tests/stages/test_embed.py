@@ -96,10 +96,12 @@ def corpus(layout: Layout, name: str, rows: Sequence[dict[str, Any]], level: str
     frame = pd.DataFrame([{"split": "train", "group": row["id"], "text": None} | row for row in rows])
     ids = frame["group"] if level == "group" else frame["id"]
     table = pd.DataFrame({"sample_id": ids, "group_id": frame["group"], "split": frame["split"], "given_split": None})
+    table["given_group"] = frame["group"]
     words = frame["text"].map(lambda value: value if isinstance(value, str) else None)
     table = table.assign(score=frame["score"], text=words).drop_duplicates("sample_id").sort_values("sample_id")
     artifacts.write_parquet(
-        layout.table(name), pa.Table.from_pandas(table, schema=schemas.SCORED_TABLE, preserve_index=False)
+        layout.table(name),
+        pa.Table.from_pandas(table[schemas.SCORED_TABLE.names], schema=schemas.SCORED_TABLE, preserve_index=False),
     )
 
 

@@ -17,10 +17,11 @@ from pipeline.encoders import text
 from pipeline.errors import InputError
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import EmbedText
+from pipeline.schemas import subsets_of, variant
 from pipeline.stages import finetune_e2e
 from pipeline.stages.finetune_e2e import _limited, _text_mode
 from pipeline.stages.train_adapters import read_adapters, read_source
-from pipeline.stages.transfer import read_target, subsets_of, variant
+from pipeline.stages.transfer import read_target
 from pipeline.training import loop
 from pipeline.training.checkpoint import load_weights, read_description
 from tests import tracks

@@ -15,14 +15,15 @@ from pipeline.errors import InputError
 from pipeline.params import Evaluate, Params
 from pipeline.scoring import sentiment
 from pipeline.stages import sentiment_evaluation
-from tests import planted
+from tests import planted, tracks
 from tests.planted import Planted
+from tests.tracks import Track
 
 PARAMS = Params(evaluate=Evaluate(bootstrap=200, permutations=100))
 PER_GROUP = Params(evaluate=Evaluate(bootstrap=200, permutations=100, sentiment_per="group"))
 
 
-def score(track: Planted, params: Params = PARAMS) -> dict[str, Any]:
+def score(track: Planted | Track, params: Params = PARAMS) -> dict[str, Any]:
     """Through JSON, as a user gets it: no NaN may be there."""
     plots = track.layout.plots("evaluate")
     plots.mkdir(parents=True, exist_ok=True)
@@ -188,6 +189,22 @@ def test_scored_per_group_both_sides_are_the_means_of_a_groups_rows(track: Plant
     assert predicted["sample_id"].tolist() == list(rows.index)
 
 
+@pytest.mark.parametrize("lacks_text", [False, True])
+def test_a_modality_that_the_source_lacks_is_scored_and_carries_nothing(tmp_path: Path, lacks_text: bool):
+    track, lacks = tracks.make(tmp_path, words=lacks_text), "visual"
+    if lacks_text:
+        lacks = "text"
+        for corpus, name in (("target", "visual"), ("source", "text")):
+            del track.vectors[corpus][name], track.present[corpus][name]
+    tracks.run(track, "train_source", "train_adapters", "finetune_e2e")
+    subsets = score(track)["target"]["subsets"]
+    assert subsets[lacks]["zero_shot"] == subsets[lacks]["adapted"] == {}
+    assert subsets[lacks]["ridge"]["pearson"] > 0.5
+    both = "_".join(name for name in ("text", "audio", "visual") if name in (lacks, "audio"))
+    for step in ("zero_shot", "adapted"):
+        assert subsets[both][step] == subsets["audio"][step] != {}
+
+
 def test_what_is_undefined_is_left_out_and_named(fresh: Planted):
     fresh.change("finetune_e2e", np.zeros_like, "finetuned")
     fresh.predictions["finetune_e2e"] = fresh.predictions["finetune_e2e"].query("variant != 'curve:with:20'")
@@ -262,13 +279,74 @@ def test_a_scored_row_in_the_source_is_refused_by_text_or_group_but_not_by_a_pla
     test, train = fresh.target.query("split == 'test'").index[0], fresh.tables["source_texts"].index[0]
     text, group = str(fresh.target["text"][test]), str(fresh.target["group_id"][test])
     fresh.tables["source_texts"].loc[train, "text"] = text
-    refused(fresh, "1 of the target's test rows say what rows of the source_texts corpus say")
+    refused(fresh, "1 of the target's test rows are copies of rows that models of the source_texts corpus saw")
     fresh.tables["source_texts"].loc[train, "text"] = None
     seen = fresh.tables["source"].index[0]
-    fresh.tables["source"].loc[seen, "group_id"] = group
-    refused(fresh, rf"1 groups of the target's test rows are in the source corpus \({group}\)")
-    fresh.tables["source"].loc[seen, "group_id"] = "17"
-    fresh.target.loc[test, "group_id"] = "17"
+    fresh.tables["source"].loc[seen, "given_group"] = group
+    refused(fresh, rf"1 groups .* have the names of groups of the source corpus; .* \({group}\)")
+    fresh.tables["source"].loc[seen, "given_group"] = "17"
+    fresh.target.loc[test, "given_group"] = "17"
+    score(fresh.write())
+
+
+def test_ids_that_number_the_rows_of_both_corpora_are_no_leak(fresh: Planted):
+    test, seen = fresh.target.query("split == 'test'").index[0], fresh.tables["source"].index[0]
+    for table, at in ((fresh.target, test), (fresh.tables["source"], seen)):
+        table.loc[at, ["sample_id", "given_group"]] = "row_0"
+    fresh.tables["source"].loc[seen, "given_group"] = "a video"
+    renamed = {f"target-{test:04}": "row_0", f"source-{seen:04}": "row_0"}
+    for rows in (fresh.folds, *fresh.fitted.values(), *fresh.predictions.values()):
+        rows["sample_id"] = rows["sample_id"].replace(renamed)
+    assert "row_0" in set(fresh.folds["sample_id"]) and "row_0" in set(fresh.fitted["train_source"]["sample_id"])
+    for corpus in ("target", "source"):
+        rows = fresh.tables[corpus].sort_values("sample_id")
+        fresh.vectors[corpus] = {name: values[rows.index] for name, values in fresh.vectors[corpus].items()}
+        fresh.tables[corpus] = rows.reset_index(drop=True)
+    score(fresh.write())
+
+
+def test_a_line_of_a_group_in_the_source_is_refused(fresh: Planted):
+    grouped = PARAMS.model_copy(update={"target": PARAMS.target.model_copy(update={"level": "group"})})
+    test, train = fresh.target.query("split == 'test'").index[0], fresh.tables["source_texts"].index[0]
+    said = str(fresh.target["text"][test])
+    fresh.target.loc[test, "text"] = f"{said}\nwhat else was said in the same video, at some length and by nobody else"
+    fresh.tables["source_texts"].loc[train, "text"] = said
+    with pytest.raises(InputError, match="1 of the target's test rows are copies of rows that models of the source_t"):
+        score(fresh.write(), grouped)
+
+
+def test_a_row_of_the_source_with_another_id_is_refused_by_its_features(fresh: Planted):
+    test, seen = (
+        fresh.target.query("split == 'test'").index[0],
+        fresh.tables["source"].query("split == 'train'").index[0],
+    )
+    audio = {corpus: fresh.vectors[corpus]["audio"] for corpus in ("source", "target")}
+    wide = np.zeros((len(audio["source"]), audio["target"].shape[1]), dtype=np.float32)
+    wide[:, : audio["source"].shape[1]] = audio["source"]
+    wide[seen] = audio["target"][test]
+    fresh.vectors["source"]["audio"] = wide
+    ids = f"{fresh.target['sample_id'][test]} = {fresh.tables['source']['sample_id'][seen]}"
+    refused(fresh, rf"1 of the target's test rows are copies of rows that models of the source corpus saw \({ids}\)")
+
+
+def test_a_row_without_a_score_that_copies_a_scored_one_is_refused(fresh: Planted):
+    test = fresh.target.query("split == 'test'").index[0]
+    train = fresh.target.query("split == 'train'").index[0]
+    row = fresh.target["sample_id"][train]
+    fresh.target.loc[train, ["split", "score"]] = ["unlabelled", np.nan]
+    fresh.folds = fresh.folds[fresh.folds["sample_id"] != row]
+    for name in ("train_adapters", "finetune_e2e"):
+        fresh.fitted[name] = fresh.fitted[name][fresh.fitted[name]["sample_id"] != row]
+        fresh.predictions[name] = fresh.predictions[name][fresh.predictions[name]["sample_id"] != row]
+    fresh.target.loc[train, "text"] = fresh.target["text"][test]
+    ids = f"{fresh.target['sample_id'][test]} = {row}"
+    refused(fresh, rf"near-duplicates of rows of the target corpus fitted on in the same fold \({ids}\)")
+
+
+def test_equal_vectors_of_short_texts_are_no_copies(fresh: Planted):
+    train, test = (fresh.target.query("split == @part").index[0] for part in ("train", "test"))
+    fresh.target.loc[[train, test], "text"] = "oh my"
+    fresh.vectors["target"]["text"][test] = fresh.vectors["target"]["text"][train]
     score(fresh.write())
 
 

@@ -34,7 +34,8 @@ def posts_table(layout: Layout, rows: list[dict[str, Any]]) -> None:
     for name in ("source", "target"):  # `embed` prepares all corpora
         features = [{"id": str(at), "score": 0.5, "audio": [at, 1.0 - at * at]} for at in range(3)]
         artifacts.write_parquet(layout.sample_corpus(name), pa.Table.from_pylist(features))
-        scored = [{"sample_id": str(at), "group_id": str(at), "split": "train", "score": 0.5} for at in range(3)]
+        names = [dict.fromkeys(("sample_id", "group_id", "given_group"), str(at)) for at in range(3)]
+        scored = [{**one, "split": "train", "score": 0.5} for one in names]
         artifacts.write_parquet(layout.table(name), pa.Table.from_pylist(scored, schema=schemas.SCORED_TABLE))
 
 

@@ -276,6 +276,34 @@ def test_copies_and_groups_that_cross_a_given_split_are_refused(tmp_path: Path) 
     }
 
 
+def test_copies_that_a_row_without_a_score_links_cross_a_given_split_too(tmp_path: Path) -> None:
+    """Of three texts in a row each is near the next one, and the first is not near the last."""
+    words = [f"word{at}" for at in range(70)]
+    chain = [" ".join(words[at : at + 60]) for at in (0, 4, 8)]
+    target = parts(features(100, 50, 1), "train", "train", "train", "val", "test")
+    target[0]["text"], target[4]["text"] = chain[0], chain[2]
+    layout = run(tmp_path, target=target)
+    assert refusals(layout) == []
+    free = features(1, 1, 2, id="u0", group="w0", score=None, text=chain[1])
+    layout = run(tmp_path, target=target + free)
+    assert refusals(layout) == [
+        ("target", 1, "r000", "a copy also stands in a more protected split, as r004"),
+        ("target", 101, "u0", "no score, and its group is in the test part"),
+    ]
+
+
+def test_groups_of_which_rows_are_copies_are_one(tmp_path: Path) -> None:
+    """Where groups are averaged, what they share is no longer in their means or in all of their words."""
+    target = [row | {"text": WORDS[at]} for at, row in enumerate(features(60, 20, 1))]
+    target[1]["text"] = WORDS[22]  # of v01 and v02
+    target[3]["audio"] = target[24]["audio"]  # of v03 and v04
+    layout = run(tmp_path, params(target={"level": "group"}), target=target)
+    found = read_scored(layout, "target")
+    assert len(found) == 20
+    assert found["group_id"][["v01", "v02", "v03", "v04", "v05"]].tolist() == ["v01", "v01", "v03", "v03", "v05"]
+    assert found["given_group"].tolist() == found.index.tolist()
+
+
 def test_unlabelled_rows_are_met_unless_their_group_is_scored(tmp_path: Path) -> None:
     free = [row | {"id": f"u{at}", "group": f"w{at}", "score": None} for at, row in enumerate(features(6, 6, 2))]
     free[1]["group"] = "v04"  # a test video under holdout

@@ -12,13 +12,15 @@ from safetensors.numpy import load_file
 from pipeline import artifacts
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.transfer import ScoreNet
+from pipeline.schemas import subsets_of, variant
 from pipeline.stages.train_adapters import read_adapters, read_source
 from pipeline.training.checkpoint import load_weights, read_description
 from tests import tracks
 from tests.tracks import LACKS_TEXT, Track, everything
 
 STAGES = ("train_source", "train_adapters")
-VARIANTS = [f"{step}{subset}" for step in ("zero_shot", "adapted") for subset in ("", ":text", ":audio")]
+EVERY = ("text", "audio", "visual")
+VARIANTS = [variant(step, subset, EVERY) for step in ("zero_shot", "adapted") for subset in subsets_of(EVERY)]
 FOLD, OTHER = "repeat-0.fold-0", "repeat-0.fold-1"
 
 
@@ -50,7 +52,7 @@ def weights(track: Track, fold: str) -> dict[str, bytes]:
 def test_predictions_cover_the_roles_of_each_fold(track: Track) -> None:
     rows = predictions(track)
     expected = track.expected(VARIANTS)
-    assert len(rows) == len(expected) == 3 * 48 * 6
+    assert len(rows) == len(expected) == 3 * 48 * 14
     assert set(rows[["fold", "sample_id", "split", "variant"]].itertuples(index=False, name=None)) == expected
     assert not (rows.query("fold == 'final'")["split"] == "test").any()
 
@@ -70,15 +72,22 @@ def test_the_adapters_rebuilt_give_the_predictions(track: Track, fold: str) -> N
     load_weights(folder, source)
     adapters = read_adapters(track.layout, fold)
     vectors, present = track.vectors["target"], track.present["target"]
-    for variant, subset in (("adapted", {"text", "audio"}), ("adapted:audio", {"audio"})):
+    for step, subset in (("adapted", {"text", "audio"}), ("adapted:audio", {"audio"})):
         with torch.inference_mode():
             made = {name: adapter.eval()(torch.from_numpy(vectors[name])) for name, adapter in adapters.items()}
             there = {name: torch.from_numpy(present[name] & (name in subset)) for name in adapters}
             known = source.eval()(made, there)[:, 0].numpy()
-        found = scores(track, variant, fold)
+        found = scores(track, step, fold)
         assert len(found) == 48
         at = track.target["sample_id"].isin(found.index)
         np.testing.assert_allclose(found, known[at], atol=1e-4)
+
+
+def test_a_modality_that_the_source_lacks_tells_it_nothing(track: Track) -> None:
+    assert scores(track, "adapted").std() > 0.01
+    pd.testing.assert_series_equal(scores(track, "adapted"), scores(track, "adapted:text_audio"))
+    pd.testing.assert_series_equal(scores(track, "adapted:audio"), scores(track, "adapted:audio_visual"))
+    assert scores(track, "adapted:visual").nunique() == 1
 
 
 def moved(track: Track, root: Path, row: str, *, score: float | None = None, gain: float = 1.0) -> Track:
@@ -112,8 +121,8 @@ def test_the_features_of_a_test_row_leave_the_adapters_of_its_fold_as_they_are(t
     again = moved(track, tmp_path, row, gain=-2.0)
     assert weights(again, FOLD) == weights(track, FOLD)
     assert weights(again, OTHER) != weights(track, OTHER)
-    for variant in ("adapted", "zero_shot"):
-        before, after = scores(track, variant), scores(again, variant)
+    for step in ("adapted", "zero_shot"):
+        before, after = scores(track, step), scores(again, step)
         np.testing.assert_allclose(after.drop(row), before.drop(row), atol=1e-6)
         assert abs(after[row] - before[row]) > 1e-3
 
@@ -191,6 +200,27 @@ def test_a_modality_may_have_epochs_of_its_own(source: Track, tmp_path: Path) ->
     assert not any(torch.equal(a, b) for a, b in zip(adapters["text"].parameters(), fresh.parameters(), strict=True))
     report = json.loads(track.layout.metrics("train_adapters").read_text())["sentiment"]["adapted"]
     assert (report["audio"]["epochs"], report["text"]["epochs"]) == (0.0, 4.0)
+
+
+@pytest.mark.parametrize("match", ["random", "kmeans", "nearest", "ot", "coral"])
+@pytest.mark.parametrize(
+    ("corpus", "parts", "rows"),
+    [("target", ["test"], 2), ("target", ["train"], 1), ("target", ["train", "val"], 1), ("source", ["train"], 1)],
+)
+def test_an_adapter_without_rows_to_meet_stays_as_it_is_initialised(
+    tmp_path: Path, match: str, corpus: str, parts: list[str], rows: int
+) -> None:
+    """``rows`` of each of these parts have audio."""
+    track = tracks.make(tmp_path, free=0)
+    split = track.tables[corpus]["split"]
+    track.present[corpus]["audio"] = np.zeros(len(split), dtype=bool)
+    for part in parts:
+        track.present[corpus]["audio"][np.flatnonzero(split == part)[:rows]] = True
+    tracks.run(track, *STAGES, adapter={"match": match})
+    report = json.loads(track.layout.metrics("train_adapters").read_text())["sentiment"]["adapted"]
+    assert (report["audio"]["epochs"], report["text"]["epochs"]) == (4.0 if len(parts) > 1 else 0.0, 4.0)
+    assert np.isfinite(list(report["audio"].values())).all()
+    assert np.isfinite(scores(track, "adapted", "final")).all()
 
 
 def test_no_epochs_at_all_leave_the_adapters_as_they_are_initialised(source: Track, tmp_path: Path) -> None:

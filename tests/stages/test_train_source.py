@@ -207,7 +207,10 @@ def test_nothing_in_common_is_one_clear_line(tmp_path: Path) -> None:
     track = tracks.make(tmp_path)
     track.present["source"]["text"][:] = False
     track.present["target"]["audio"][:] = False
-    with pytest.raises(InputError, match="source has audio, target has text, visual: no modality to carry over") as one:
+    with pytest.raises(
+        InputError,
+        match="training rows of the source have audio, the target has text, visual: no modality to carry over",
+    ) as one:
         run(track)
     assert "\n" not in str(one.value)
     assert not track.layout.model("train_source").exists()

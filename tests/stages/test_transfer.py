@@ -18,8 +18,6 @@ from pipeline.stages.transfer import (
     in_processes,
     lines_of,
     read_target,
-    subsets_of,
-    variant,
 )
 from tests import tracks
 
@@ -118,21 +116,6 @@ def test_the_lines_of_a_group_and_of_a_row() -> None:
     table = pd.DataFrame({"text": ["one\ntwo", None, "three"]}, dtype=object)
     assert lines_of(table, "group") == [["one", "two"], [], ["three"]]
     assert lines_of(table, "row") == [["one\ntwo"], [], ["three"]]
-
-
-def test_subsets_and_their_names() -> None:
-    every = ("text", "audio", "visual")
-    names = [variant("zero_shot", subset, every) for subset in subsets_of(every)]
-    assert names == [
-        "zero_shot:text",
-        "zero_shot:audio",
-        "zero_shot:visual",
-        "zero_shot:text_audio",
-        "zero_shot:text_visual",
-        "zero_shot:audio_visual",
-        "zero_shot",
-    ]
-    assert [variant("source", subset, ("audio",)) for subset in subsets_of(("audio",))] == ["source"]
 
 
 def test_folds_are_in_the_order_of_their_numbers() -> None:
