@@ -1,17 +1,106 @@
 """Reads pickles that hold plain data, dicts, lists, strings and numpy arrays, and nothing that could run.
 
-A pickle is a program that may call anything it can name. Here it can name what numpy's arrays and scalars are rebuilt
-with, and nothing else, so that a corpus from a stranger costs at worst memory: the whole file is held at once.
+A pickle is a program that may call anything it can name, and tell any object what its state is. Here it can name
+stand-ins for what numpy's arrays and scalars are rebuilt with, which check what they are given, and nothing else, so
+that a corpus from a stranger costs at worst memory and time: the whole file is held at once.
 """
 
+import math
 import pickle
+import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 
 from pipeline.errors import InputError
+
+_PLAIN = re.compile(r"[|<>=]?[biufcSU]\d+")
+"""Types whose values are bytes that mean nothing but a number or a text."""
+
+
+class _Closed:
+    """What a pickle may hold on to, and whose state it may not set."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError(f"sets the state of {type(self).__name__}")
+
+
+class _Named(_Closed):
+    """A name that a pickle may call."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
+
+
+class _Dtype(_Closed):
+    """A numpy dtype that never is in a pickle's hands: by its flags, bytes could be made to count as pointers."""
+
+    __slots__ = ("found",)
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        if not isinstance(name, str) or not (name[:1] == "O" or _PLAIN.fullmatch(name)):
+            raise pickle.UnpicklingError(f"an array of {name!r}; numbers, texts and objects are read")
+        self.found = np.dtype("O" if name[0] == "O" else name)
+        if not self.found.itemsize:
+            raise pickle.UnpicklingError("an array of values without size")
+
+    def __setstate__(self, state: Any) -> None:
+        order = state[1]
+        if order not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError(f"byte order {order!r}")
+        self.found = self.found.newbyteorder(order)
+
+    def sized(self, shape: Any, size: int) -> tuple[int, ...]:
+        """The shape, when it is one of so many bytes, or of so many objects."""
+        if not isinstance(shape, tuple) or not all(type(side) is int and side >= 0 for side in shape):
+            raise pickle.UnpicklingError(f"an array of shape {shape!r}")
+        if math.prod(shape) * (1 if self.found.hasobject else self.found.itemsize) != size:
+            raise pickle.UnpicklingError(f"an array of shape {shape} from {size} bytes or objects")
+        return shape
+
+
+class _Array(np.ndarray):
+    """An array whose state is checked before numpy takes it, which trusts a list to be as long as the shape says."""
+
+    def __setstate__(self, state: Any) -> None:
+        version, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _Dtype):
+            raise pickle.UnpicklingError("an array without a dtype")
+        wanted = list if dtype.found.hasobject else (bytes, str)
+        if not isinstance(data, wanted):
+            raise pickle.UnpicklingError(f"an array of {dtype.found} from {type(data).__name__}")
+        data = data.encode("latin1") if isinstance(data, str) else data
+        checked: Any = (version, dtype.sized(shape, len(data)), dtype.found, bool(fortran), data)
+        super().__setstate__(checked)
+
+
+def _reconstruct(*_: Any) -> np.ndarray:
+    return _Array(0)
+
+
+def _scalar(dtype: Any, data: Any = None) -> Any:
+    return _from_buffer(data.encode("latin1") if isinstance(data, str) else data, dtype, (), "C")[()]
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> np.ndarray:
+    if not isinstance(dtype, _Dtype) or dtype.found.hasobject or not isinstance(data, bytes | bytearray):
+        raise pickle.UnpicklingError("an array of objects, or of none, from bytes")
+    array = np.ndarray(dtype.sized(shape, len(data)), dtype.found, data, order="F" if order == "F" else "C")
+    return array.view(_Array) if axes is None else array.transpose(axes).view(_Array)
+
+
+def _never(*_: Any) -> Never:
+    raise pickle.UnpicklingError("makes an array of memory that it has not filled")
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -21,27 +110,25 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-# Asked of numpy itself, since it has moved them: numpy.core became numpy._core.
-_REBUILD: Any = np.zeros(1).__reduce__()[0]
-_SCALAR: Any = np.float64(0).__reduce__()[0]
-_FROM_BUFFER: Any = np.zeros(1).__reduce_ex__(5)[0]
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _encode,
+_ALLOWED: dict[tuple[str, str], _Named] = {
+    ("numpy", "ndarray"): _Named(_never),
+    ("numpy", "dtype"): _Named(_Dtype),
+    ("_codecs", "encode"): _Named(_encode),
 }
-for _core in ("numpy.core", "numpy._core"):
-    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _REBUILD
-    _ALLOWED[f"{_core}.multiarray", "scalar"] = _SCALAR
-    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _FROM_BUFFER
+for _core in ("numpy.core", "numpy._core"):  # moved by numpy 2
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _Named(_reconstruct)
+    _ALLOWED[f"{_core}.multiarray", "scalar"] = _Named(_scalar)
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _Named(_from_buffer)
 
 
-class _PlainUnpickler(pickle.Unpickler):
+class _PlainUnpickler(pickle._Unpickler):
+    """Of Python's own two, the one in Python: that in C takes as much memory as a number in the file says."""
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise _ForbiddenError(f"{module}.{name}") from None
+            raise _ForbiddenError(repr(f"{module}.{name}")[1:-1]) from None
 
 
 class _ForbiddenError(Exception):
@@ -58,6 +145,7 @@ _BROKEN = (
     OverflowError,
     MemoryError,
     RecursionError,
+    struct.error,
 )
 """What a damaged pickle raises, depending on the byte that is wrong."""
 
@@ -72,6 +160,8 @@ def read_plain(path: Path, where: str) -> Any:
             return _PlainUnpickler(file, encoding="latin1").load()
     except FileNotFoundError:
         raise InputError(f"{path}: not found; set {where} in params.yaml") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except _ForbiddenError as error:
         raise InputError(
             f"{path}: names {error}, which plain data does not need and which could run code; not read further. "

@@ -1,6 +1,8 @@
 import os
 import pickle
+import re
 import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,93 @@ def test_dotted_names_do_not_reach_into_what_is_allowed(tmp_path: Path) -> None:
     path.write_bytes(b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.")
     with pytest.raises(InputError, match=r"names numpy\.ndarray\.tofile"):
         read_plain(path, "target.corpus")
+
+
+def op(value: Any) -> bytes:
+    """The opcodes that put a value on a pickle's stack."""
+    return pickle.dumps(value, 2)[2:-1]
+
+
+DTYPE = b"cnumpy\ndtype\n"
+OBJECTS = DTYPE + op(("O8", False, True)) + b"R"
+FLOATS = DTYPE + op(("f8", False, True)) + b"R"
+EMPTY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+POINTERS = bytes(range(1, 65))
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        # Bytes that would count as pointers to objects.
+        (b"cnumpy\nndarray\n((K\x08t" + OBJECTS + op(POINTERS) + b"tR", "memory that it has not filled"),
+        (EMPTY + b"(K\x01(K\x08t" + OBJECTS + b"\x89" + op(POINTERS) + b"tb", "array of object from bytes"),
+        (
+            # The flag that makes numpy read objects from a list only, taken away.
+            EMPTY
+            + b"(K\x01(K\x08t"
+            + OBJECTS
+            + op((3, "|", None, None, None, -1, -1, 0))
+            + b"b\x89"
+            + op(POINTERS)
+            + b"tb",
+            "array of object from bytes",
+        ),
+        (b"cnumpy.core.numeric\n_frombuffer\n(" + op(POINTERS) + OBJECTS + b"(K\x08tU\x01CtR", "of objects"),
+        (b"cnumpy.core.multiarray\nscalar\n(" + OBJECTS + op(POINTERS[:8]) + b"tR", "of objects"),
+        # A shape that is not that of the values.
+        (EMPTY + b"(K\x01(M\xff\xfft" + OBJECTS + b"\x89]tb", "shape \\(65535,\\) from 0"),
+        (EMPTY + b"(K\x01(M\xff\xfft" + FLOATS + b"\x89" + op(POINTERS) + b"tb", "shape \\(65535,\\) from 64"),
+        (EMPTY + b"(K\x01(J\xff\xff\xff\xfft" + FLOATS + b"\x89U\x00tb", "shape \\(-1,\\)"),
+        (b"cnumpy.core.numeric\n_frombuffer\n(" + op(POINTERS) + FLOATS + b"(K\x09tU\x01CtR", "shape \\(9,\\) from 64"),
+        # Types that hold more than numbers and texts, and what is none.
+        (DTYPE + op(("V8", False, True)) + b"R", "array of 'V8'"),
+        (DTYPE + op(([("a", "O")], False, True)) + b"R", "array of \\["),
+        (DTYPE + op(("S0", False, True)) + b"R", "without size"),
+        (FLOATS + op((3, "x", None, None, None, -1, -1, 0)) + b"b", "byte order 'x'"),
+        # The state of what it may call.
+        (b"c_codecs\nencode\n" + op((None, {"_call": "x"})) + b"b", "sets the state"),
+        # Ten thousand million places for what it remembers.
+        (b"Kr\xff\xff\xff\xff" + FLOATS + op((3, "x")) + b"b", "byte order"),
+    ],
+)
+def test_a_pickle_that_would_reach_into_memory_is_one_line(tmp_path: Path, program: bytes, message: str) -> None:
+    """In a process of its own, which such a pickle would kill."""
+    path = tmp_path / "corpus.pkl"
+    path.write_bytes(b"\x80\x02" + program.replace(b"Kr", b"K\x01r") + b".")
+    script = (
+        "import psutil, sys; from pathlib import Path; from pipeline.corpora.pickles import read_plain\n"
+        "from pipeline.errors import InputError\n"
+        "try: print(repr(read_plain(Path(sys.argv[1]), 'target.corpus')))\n"
+        "except InputError as error: print(error)\n"
+        "memory = psutil.Process().memory_info(); print(getattr(memory, 'peak_wset', memory.rss))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    said, peak = ran.stdout.splitlines()
+    assert re.search(f"not a readable pickle: .*{message}", said)
+    assert int(peak) < 2**30
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_whatever_byte_is_wrong_it_is_one_line_or_plain_data(tmp_path: Path, protocol: int) -> None:
+    value = {
+        "train": {"id": ["a"], "audio": np.ones((2, 3)), "text": np.array(["x", None], dtype=object), "n": 1 << 99}
+    }
+    content = pickle.dumps(value, protocol)
+    rng = np.random.default_rng(protocol)
+    refused = 0
+    for _ in range(1500):
+        found = bytearray(content)
+        for place in rng.integers(0, len(found), rng.integers(1, 4)):
+            found[place] = rng.integers(256)
+        path = tmp_path / "corpus.pkl"
+        path.write_bytes(found[: rng.integers(1, len(found))] if rng.random() < 0.2 else found)
+        try:
+            read_plain(path, "target.corpus")
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 500
 
 
 def test_only_latin1_is_encoded(tmp_path: Path) -> None:
