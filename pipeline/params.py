@@ -141,11 +141,11 @@ class Head(Block):
     """AdamW's weight decay; strong, since a few thousand rows meet as many columns."""
 
 
-class Tuned(Block):
+class TunedEncoder(Block):
     epochs: Annotated[int, Field(ge=1, le=1000)] = 2
     """At most so many passes over the training rows; the learning rate falls linearly to zero over them."""
     patience: Patience = 3
-    """Stop after so many epochs without a better validation macro-F1."""
+    """Stop after so many epochs without a better validation figure: macro-F1 of labels, concordance of scores."""
     batch: Annotated[int, Field(ge=1, le=4096)] = 16
     """Rows in a batch."""
     accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -153,17 +153,20 @@ class Tuned(Block):
     encoder_learning_rate: Rate = 1e-4
     """AdamW's peak learning rate of the encoder (with `lora`, of the low-rank matrices)."""
     head_learning_rate: Rate = 1e-3
-    """AdamW's peak learning rate of the linear classifier, which starts from nothing."""
+    """AdamW's peak learning rate of the linear head, which starts from nothing."""
     weight_decay: Decay = 0.01
     """AdamW's weight decay."""
     warmup_share: Share = 0.06
     """Share of all steps over which the learning rate rises from zero."""
-    folds: Annotated[int, Field(ge=2, le=20)] = 2
-    """Models cross-fitted on the training rows, so that `fuse` learns from out-of-fold features."""
     lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
-    """Rank of the low-rank updates when `tune` is `lora`."""
+    """Rank of the low-rank updates of `lora`."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     """`auto`: bf16 or fp16 where the graphics card gains by it, none on a processor, where bf16 measured slower."""
+
+
+class Tuned(TunedEncoder):
+    folds: Annotated[int, Field(ge=2, le=20)] = 2
+    """Models cross-fitted on the training rows, so that `fuse` learns from out-of-fold features."""
     augment: bool = True
     """Crop, mirror and relight training pictures and frames at random; texts are left alone."""
 
@@ -327,11 +330,11 @@ class FinetuneE2e(Block):
     """Whether the text encoder learns too, where the target's text is words; `auto`: in full from `auto_rows` on."""
     auto_rows: Annotated[int, Field(ge=1)] = 500
     """`auto` tunes the text encoder from so many training rows on."""
-    tuned: Tuned = Tuned(epochs=4)
+    tuned: TunedEncoder = TunedEncoder(epochs=4)
     inner_folds: Annotated[int, Field(ge=2, le=20)] = 2
     """Folds of a fold's training rows, on which the start of fine-tuning weighs the source against the target."""
-    curve: Annotated[tuple[int, ...], Field(strict=False)] = (20, 40, 60)
-    """Numbers of labelled training groups for the learning curve with and without the source; empty: no curve."""
+    curve: Annotated[tuple[Annotated[int, Field(ge=4)], ...], Field(strict=False)] = (20, 40, 60)
+    """Numbers of labelled training groups for the learning curve with and without the source; may be empty."""
 
 
 class Evaluate(Block):

@@ -105,7 +105,7 @@ def read_corpus(path: Path, where: str, *, only_words: bool = False) -> FeatureC
         raise InputError(f"{path}: holds no rows")
     if not raw.vectors and not raw.words:
         raise InputError(f"{path}: has none of the columns text, audio, visual, so there is nothing to learn from")
-    return _checked(raw)
+    return _checked(raw, path)
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,10 @@ def _feature(name: str) -> Feature:
 def _scalars(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     if not len(frame):
         raise InputError(f"{path}: holds no rows")
-    rows = {name: trimmed_texts(frame[name]) if name in frame else None for name in ("id", "group", "split", "text")}
+    rows = {
+        name: trimmed_texts(frame[name], f"{path}: {name}") if name in frame else None
+        for name in ("id", "group", "split", "text")
+    }
     return pd.DataFrame(rows | {"score": frame["score"]}, index=range(len(frame)))
 
 
@@ -271,18 +274,24 @@ def _read_csv(path: Path, where: str) -> _Raw:
         raise InputError(f"{path}: not readable as csv: {' '.join(str(error).split())}") from None
     lists, ignored = _modalities(path, [str(name) for name in frame.columns])
     rows = _scalars(path, frame)
-    first = next((text for text in rows["text"] if text is not None), None)
-    if first is None or not isinstance(_cell(first), np.ndarray):
-        lists.pop("text", None)
-    else:
+    said = rows["text"].dropna().astype(str)
+    if len(said) and said.str.fullmatch(LIKE_NUMBERS).mean() > 0.5:
         rows["text"] = None
-    cells: dict[Feature, pd.Series] = {name: trimmed_texts(frame[column]) for name, column in lists.items()}
+    else:
+        lists.pop("text", None)
+    cells: dict[Feature, pd.Series] = {
+        name: trimmed_texts(frame[column], f"{path}: {column}") for name, column in lists.items()
+    }
     vectors: dict[Feature, _Vectors] = {
         name: _gathered(len(rows), [_strung(_cell(value) for value in column)])
         for name, column in cells.items()
         if column.notna().any()
     }
     return _Raw(rows, vectors, ignored)
+
+
+LIKE_NUMBERS = r"\[[\[\]\d\s.,eE+-]*(?:(?:nan|null|[Ii]nf(?:inity)?)[\[\]\d\s.,eE+-]*)*\]"
+"""A cell of numbers in brackets, readable or not; words are no such thing."""
 
 
 def _cell(value: str | None) -> np.ndarray | Sequence[str] | None:
@@ -324,13 +333,17 @@ def _mmsa_rows(path: Path, name: str, part: dict[str, Any]) -> pd.DataFrame:
     for key in ("id", "regression_labels"):
         if key not in part:
             raise InputError(f"{path}: {name} lacks {key}; an MMSA pickle is needed")
-    ids = trimmed_texts(pd.Series(_listed(part["id"]), dtype=object))
+
+    def texts(key: str) -> pd.Series:
+        return trimmed_texts(pd.Series(_listed(path, name, key, part), dtype=object), f"{path}: {name}: {key}")
+
+    ids = texts("id")
     columns = {
         "id": ids,
         "group": ids.map(lambda value: value.partition(MMSA_GROUP_END)[0], na_action="ignore"),
         "split": MMSA_PARTS[name],
-        "text": trimmed_texts(pd.Series(_listed(part["raw_text"]), dtype=object)) if "raw_text" in part else None,
-        "score": pd.Series(_listed(part["regression_labels"]), dtype=object),
+        "text": texts("raw_text") if "raw_text" in part else None,
+        "score": texts("regression_labels"),
     }
     for key, column in columns.items():
         if isinstance(column, pd.Series) and len(column) != len(ids):
@@ -338,9 +351,13 @@ def _mmsa_rows(path: Path, name: str, part: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=range(len(ids))).astype({"group": object})
 
 
-def _listed(values: Any) -> list[Any]:
+def _listed(path: Path, name: str, key: str, part: dict[str, Any]) -> list[Any]:
     """The values of a list or array, one a row; bytes are the text of Python 2."""
-    flat = np.asarray(values, dtype=object).reshape(len(values), -1)[:, 0] if len(values) else []
+    values = part[key]
+    try:
+        flat = np.asarray(values, dtype=object).reshape(len(values), -1)[:, 0] if len(values) else []
+    except (TypeError, ValueError, IndexError):
+        raise InputError(f"{path}: {name}: {key} is no list with one value a row") from None
     return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in flat]
 
 
@@ -351,7 +368,7 @@ def _mmsa_cells(path: Path, name: str, key: str, part: dict[str, Any]) -> Iterat
         values = np.asarray(part[key], dtype=np.float32) if key in part else np.zeros((rows, 0), np.float32)
     except (ValueError, TypeError):
         raise InputError(f"{path}: {name}: {key} is no array of numbers of one shape") from None
-    if len(values) != rows or values.ndim not in (2, 3):
+    if values.ndim not in (2, 3) or len(values) != rows:
         raise InputError(
             f"{path}: {name}: {key} has the shape {list(values.shape)}; [{rows}, steps, width] or [{rows}, width] is "
             "needed"
@@ -359,11 +376,23 @@ def _mmsa_cells(path: Path, name: str, key: str, part: dict[str, Any]) -> Iterat
     if values.ndim == 2:
         yield from (row if len(row) else None for row in values)
         return
-    lengths = part.get(f"{key}_lengths")
-    ends = None if lengths is None else np.asarray(lengths, dtype=np.int64).reshape(-1)
+    ends = _mmsa_lengths(path, name, f"{key}_lengths", part, rows)
     for at, steps in enumerate(values):
         inside = _unpadded(steps) if ends is None else steps[: ends[at]]
         yield pooled(inside) if len(inside) else None
+
+
+def _mmsa_lengths(path: Path, name: str, key: str, part: dict[str, Any], rows: int) -> np.ndarray | None:
+    """int64 [rows], or None where the part does not say."""
+    if part.get(key) is None:
+        return None
+    try:
+        found = np.asarray(part[key], dtype=np.float64).reshape(-1)
+    except (ValueError, TypeError):
+        found = np.empty(0)
+    if len(found) != rows or not (np.isfinite(found) & (found >= 0) & (found == np.round(found))).all():
+        raise InputError(f"{path}: {name}: {key} is no list of {rows} whole numbers, one a row")
+    return found.astype(np.int64)
 
 
 def _unpadded(steps: np.ndarray) -> np.ndarray:
@@ -385,11 +414,11 @@ def _read_folder(path: Path, where: str) -> _Raw:
 # --- checks --------------------------------------------------------------------------------------------------------
 
 
-def _checked(raw: _Raw) -> FeatureCorpus:
+def _checked(raw: _Raw, path: Path) -> FeatureCorpus:
     """Leaves out set-aside and faulty rows; gives every row a group."""
     rows = pd.DataFrame({"row": range(1, len(raw.rows) + 1), "id": raw.rows["id"], "group": raw.rows["group"]})
     rows["group"] = rows["group"].where(rows["group"].notna(), rows["id"])
-    rows["score"], bad_score = _scores(raw.rows["score"])
+    rows["score"], bad_score = _scores(raw.rows["score"], path)
     rows["split"] = raw.rows["split"].map(_part, na_action="ignore")
     rows["text"] = raw.rows["text"].map(_readable, na_action="ignore")
     rows[["id", "group", "split", "text"]] = _with_none(rows[["id", "group", "split", "text"]])
@@ -426,9 +455,9 @@ def _readable(text: str) -> str:
     return text if any(letter.islower() for letter in text) else text.lower()
 
 
-def _scores(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+def _scores(column: pd.Series, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """float64 [N], NaN for blank cells; and bool [N], where a cell is no finite number."""
-    column = column if pd.api.types.is_numeric_dtype(column) else trimmed_texts(column)
+    column = column if pd.api.types.is_numeric_dtype(column) else trimmed_texts(column, f"{path}: score")
     blank = column.isna()
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return numbers, ~np.isfinite(numbers) & ~blank.to_numpy()

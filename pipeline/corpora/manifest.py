@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,7 +54,7 @@ def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = ()) -> Mani
     ignored = tuple(str(name) for name in table.columns if name not in REQUIRED + OPTIONAL)
     rows = pd.DataFrame({"row": range(1, len(table) + 1)})
     for name in REQUIRED + OPTIONAL:
-        rows[name] = trimmed_texts(table[name]) if name in table.columns else None
+        rows[name] = trimmed_texts(table[name], f"{path}: {name}") if name in table.columns else None
     rows["split"] = rows["split"].map(lambda value: SPLIT_ALIASES.get(value.lower(), value.lower()), na_action="ignore")
     for name in MEDIA:
         rows[name] = rows[name].map(_relative_to(media, path.parent), na_action="ignore")
@@ -87,17 +88,23 @@ def _read(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: not readable as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
 
 
-def trimmed_texts(column: pd.Series) -> pd.Series:
-    """Cells as trimmed strings; blank and missing cells as None. An id read as the number 7.0 stays ``7``."""
+def trimmed_texts(column: pd.Series, where: str) -> pd.Series:
+    """Cells as trimmed strings; blank and missing cells as None. An id read as the number 7.0 stays ``7``.
 
-    def text(value: Any) -> str | None:
+    Raises InputError, which names ``where`` and the cell, when one holds a list or the like.
+    """
+
+    def text(row: int, value: Any) -> str | None:
+        if isinstance(value, list | tuple | dict | set | np.ndarray):
+            kind = "list" if isinstance(value, list | tuple | np.ndarray) else type(value).__name__
+            raise InputError(f"{where}: row {row} holds a {kind}, where one text or number is needed")
         if value is None or pd.isna(value):
             return None
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         return str(value).strip() or None
 
-    return pd.Series([text(value) for value in column], dtype=object)
+    return pd.Series([text(row, value) for row, value in enumerate(column, start=1)], dtype=object)
 
 
 def _relative_to(media: Path, base: Path) -> Callable[[str], str]:

@@ -75,7 +75,13 @@ class _Sequence:
             features, intervals = np.asarray(member["features"]), np.asarray(member["intervals"], dtype=np.float64)
         except (KeyError, TypeError, ValueError, OSError):
             raise InputError(f"{self.path}: data/{key} has no readable features and intervals") from None
-        features = features.reshape(len(features), -1)
+        if features.ndim == 0 or (features.ndim > 1 and not np.prod(features.shape[1:])):
+            raise InputError(
+                f"{self.path}: data/{key}: features of shape {list(features.shape)}; [steps, width] is needed"
+            )
+        features = features.reshape(len(features), int(np.prod(features.shape[1:])))
+        if not len(features):
+            return features, np.empty((0, 2))
         if intervals.shape != (len(features), 2):
             raise InputError(
                 f"{self.path}: data/{key}: {len(features)} steps of features with intervals of shape "
@@ -111,8 +117,12 @@ def _opened(path: Path) -> Iterator[tuple[str, _Sequence]]:
     except OSError as error:
         raise InputError(f"{path}: not a readable HDF5 file: {' '.join(str(error).split())}") from None
     with file:
-        members: dict[str, Any] = {str(name): file[name] for name in file}
-        roots = [name for name, member in members.items() if isinstance(member, h5py.Group) and "data" in member]
+        try:
+            members: dict[str, Any] = {str(name): file[name] for name in file}
+        except (KeyError, OSError) as error:
+            raise InputError(f"{path}: not a readable HDF5 file: {' '.join(str(error).split())}") from None
+        groups = {name: member for name, member in members.items() if isinstance(member, h5py.Group)}
+        roots = [name for name, member in groups.items() if isinstance(member.get("data"), h5py.Group)]
         if len(roots) != 1:
             raise InputError(f"{path}: not a computational sequence; one top group with `data` is needed")
         yield roots[0], _Sequence(path, members[roots[0]]["data"])

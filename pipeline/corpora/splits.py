@@ -125,8 +125,8 @@ def target_folds(
     count = rows["group_id"].nunique()
     if count < 2 * folds:
         raise InputError(
-            f"target.corpus: {count} groups have a score, too few for target.folds {folds}; set it to at most "
-            f"{count // 2}" + ("" if count >= 4 else "; and 4 groups are the fewest that can be cross-validated")
+            f"target.corpus: {count} groups have a score, too few for target.folds {folds}; "
+            + (f"set it to at most {count // 2}" if count >= 4 else "4 are the fewest that can be cross-validated")
         )
     groups = rows["group_id"].tolist()
     means = rows["score"].groupby(rows["group_id"]).transform("mean")

@@ -43,7 +43,8 @@ SHIFTED = 0.2
 class Step:
     """Pearson's r of one step on rows nobody saw, with its interval, on training rows, and the predictions' spread.
 
-    None is what is undefined, such as the correlation of a constant.
+    ``within`` is the mean of the folds' own r, under cross-validation. None is what is undefined, such as the
+    correlation of a constant.
     """
 
     pearson: float | None
@@ -51,6 +52,7 @@ class Step:
     high: float | None
     train: float | None = None
     spread_ratio: float | None = None
+    within: float | None = None
 
 
 @dataclass(frozen=True)
@@ -329,7 +331,7 @@ def _remembered(evidence: Evidence) -> list[Finding]:
         means = "the model remembers its training rows: a figure that includes them is inflated"
         advice = "report unseen rows only; more finetune_e2e.pull or weight_decay, fewer epochs, smaller adapter.hidden"
         return [Finding("training_rows_remembered", measured, means, advice, 0.35)]
-    return [Finding("training_rows_remembered", measured, "training rows look little better than unseen ones")]
+    return [Finding("training_rows_remembered", measured, "training rows look no better than such a model must")]
 
 
 def _size(evidence: Evidence) -> list[Finding]:
@@ -355,13 +357,14 @@ QUESTIONS: tuple[Callable[[Evidence], list[Finding]], ...] = (
 
 
 def _negative(step: Step) -> bool:
-    """Below zero by more than chance, and not for being all but constant.
+    """Below zero by more than chance, and not for being all but constant or by the folds alone.
 
     The mean of the other folds' scores falls where a fold's rise, so in a cross-validation a prediction that is shrunk
-    to that mean correlates negatively, and says nothing of a direction.
+    to that mean correlates negatively over all folds, not within them, and says nothing of a direction.
     """
     constant = step.spread_ratio is not None and step.spread_ratio < SHRUNK
-    return step.high is not None and step.high < 0 and not constant
+    by_folds = step.within is not None and step.within >= 0
+    return step.high is not None and step.high < 0 and not constant and not by_folds
 
 
 def _number(value: float | None) -> str:

@@ -171,12 +171,13 @@ def interval(values: np.ndarray, confidence: float) -> tuple[float, float] | Non
 def permutation_p(
     actual: np.ndarray, systems: Mapping[str, np.ndarray], groups: np.ndarray, permutations: int, seed: int
 ) -> dict[str, float]:
-    """System → how often scores that have nothing to do with its predictions correlate as strongly, up or down.
+    """System → how often scores that have nothing to do with its predictions correlate with them as highly, or higher.
 
     The arguments are those of ``resampled_scores``; a system without a correlation is left out. A score is taken apart
     into its group's mean and the rest. Means change places between groups, the rest between the rows of a group: what
     is not exchangeable, rows of different groups, is never exchanged, and with one row a group this is the plain
-    permutation test. p = (1 + as strong) / (1 + permutations), so it is never 0 (Phipson and Smyth, 2010).
+    permutation test. p = (1 + as high) / (1 + permutations), so it is never 0 (Phipson and Smyth, 2010). One-sided:
+    cross-validated predictions without skill fall where their fold's scores rise, which is evidence of nothing.
     """
     group_of = pd.factorize(np.asarray(groups))[0]
     order = np.argsort(group_of, kind="stable")
@@ -188,8 +189,8 @@ def permutation_p(
     own = _unit(actual[None])
     if own is None:
         return {}
-    observed = {name: abs(float((rows @ own[0]).mean())) for name, rows in centred.items()}
-    as_strong = dict.fromkeys(centred, 0)
+    observed = {name: float((rows @ own[0]).mean()) for name, rows in centred.items()}
+    as_high = dict.fromkeys(centred, 0)
     generator = np.random.default_rng(seed)
     chunk = max(1, CHUNK_CELLS // len(actual))
     for start in range(0, permutations, chunk):
@@ -200,9 +201,8 @@ def permutation_p(
         shuffled -= shuffled.mean(axis=1, keepdims=True)
         shuffled /= np.maximum(np.linalg.norm(shuffled, axis=1, keepdims=True), NO_VARIANCE)
         for name, rows in centred.items():
-            strength = np.abs((shuffled @ rows.T).mean(axis=1))
-            as_strong[name] += int((strength >= observed[name] - 1e-12).sum())
-    return {name: (1 + count) / (1 + permutations) for name, count in as_strong.items()}
+            as_high[name] += int(((shuffled @ rows.T).mean(axis=1) >= observed[name] - 1e-12).sum())
+    return {name: (1 + count) / (1 + permutations) for name, count in as_high.items()}
 
 
 def _unit(rows: np.ndarray) -> np.ndarray | None:

@@ -126,7 +126,7 @@ def _chunks(path: Path) -> Iterator[list[Row]]:
             found = set(rows.columns) & set(MODALITIES)
             if not found:
                 raise InputError(f"{path}: has none of the columns {', '.join(MODALITIES)}")
-            columns = {name: trimmed_texts(rows[name]) for name in COLUMNS if name in rows}
+            columns = {name: trimmed_texts(rows[name], f"{path}: {name}") for name in COLUMNS if name in rows}
             absent = [None] * len(rows)
             if len(rows):
                 yield [

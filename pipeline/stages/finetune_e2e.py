@@ -185,8 +185,10 @@ def _limited(target: Target, fold: str, groups: int, params: Params) -> Target:
     group_of = target.table["group_id"].to_numpy()
     rng = np.random.default_rng(params.seed)
     names = {role: np.unique(group_of[target.rows(fold, role)].astype(str)) for role in ("train", "val")}
-    val = min(max(1, round(groups * params.target.val_share)), len(names["val"]))
-    kept = {*rng.permutation(names["train"])[: groups - val].tolist(), *rng.permutation(names["val"])[:val].tolist()}
+    train = min(groups - max(1, round(groups * params.target.val_share)), len(names["train"]))
+    val = min(groups - train, len(names["val"]))  # what training groups lack, and the other way round
+    shuffled = {role: rng.permutation(names[role]).tolist() for role in ("train", "val")}
+    kept = {*shuffled["train"][: groups - val], *shuffled["val"][:val]}
     of = target.table.set_index("sample_id")["group_id"]
     folds = target.folds[(target.folds["fold"] == fold)]
     return replace(target, folds=folds[(folds["role"] == "test") | folds["sample_id"].map(of).isin(kept)])

@@ -56,6 +56,7 @@ class Scored:
         actual: float64 [n].
         systems: name → float64 [repeats, n].
         train: name → Pearson's r on training rows, mean over folds; without those for which it is undefined.
+        within: name → the mean of the r of each fold's own test rows; empty where there is one fold.
     """
 
     ids: np.ndarray
@@ -63,6 +64,7 @@ class Scored:
     actual: np.ndarray
     systems: dict[str, np.ndarray]
     train: dict[str, float]
+    within: dict[str, float]
     block: Evaluate = field(repr=False)
     seed: int
 
@@ -154,7 +156,7 @@ def source_scored(track: Track, stage: str, params: Params) -> Scored | None:
     remembered = sentiment.pearson(train_actual, train_predicted[0]) if len(train_actual) else None
     ids, groups, actual, predicted = rows_of["test"]
     train = {} if remembered is None else {"source": remembered}
-    return Scored(ids, groups, actual, {"source": predicted}, train, params.evaluate, params.seed)
+    return Scored(ids, groups, actual, {"source": predicted}, train, {}, params.evaluate, params.seed)
 
 
 def target_scored(track: Track, params: Params) -> Scored:
@@ -165,15 +167,18 @@ def target_scored(track: Track, params: Params) -> Scored:
     per_group = params.evaluate.sentiment_per == "group"
     rows = track.target[track.target["sample_id"].isin(track.scored["sample_id"])]
     ids, groups, actual, _ = _averaged(rows, np.zeros((1, len(rows))), per_group)
-    systems, train = {}, {}
+    systems, train, within = {}, {}, {}
+    several = track.scored["fold"].nunique() > 1
     for name, part in predictions.groupby("variant", sort=False):
         pooled = _pooled(part, track, rows["sample_id"], str(name))
         if len(pooled):
             systems[str(name)] = _averaged(rows, pooled, per_group)[3]
-        remembered = _remembered(part, track.target, per_group)
-        if remembered is not None:
-            train[str(name)] = remembered
-    return Scored(ids, groups, actual, systems, train, params.evaluate, params.seed)
+        scoring = part[part["fold"].isin(part.loc[part["split"] == "test", "fold"])]
+        for role, known in (("train", train), ("test", within)) if several else (("train", train),):
+            r = _in_folds(scoring[scoring["split"] == role], track.target, per_group)
+            if r is not None:
+                known[str(name)] = r
+    return Scored(ids, groups, actual, systems, train, within, params.evaluate, params.seed)
 
 
 def _averaged(
@@ -216,11 +221,9 @@ def _pooled(predictions: pd.DataFrame, track: Track, ids: pd.Series, name: str) 
     return np.array(found)
 
 
-def _remembered(predictions: pd.DataFrame, table: pd.DataFrame, per_group: bool) -> float | None:
-    """Pearson's r on the training rows of each scoring fold, averaged; None where there are none or it is undefined."""
-    scoring = set(predictions.loc[predictions["split"] == "test", "fold"])
-    rows = predictions[(predictions["split"] == "train") & predictions["fold"].isin(scoring)]
-    rows = rows.rename(columns={"score": "predicted"}).merge(table, on="sample_id")
+def _in_folds(predictions: pd.DataFrame, table: pd.DataFrame, per_group: bool) -> float | None:
+    """Pearson's r on the rows of each fold, averaged; None where there are none or it is undefined."""
+    rows = predictions.rename(columns={"score": "predicted"}).merge(table, on="sample_id")
     found = []
     for _, part in rows.groupby("fold"):
         _, _, actual, predicted = _averaged(part, part[["predicted"]].to_numpy().T, per_group)
@@ -330,6 +333,8 @@ def step_metrics(scored: Scored, name: str) -> dict[str, float]:
     p = intervals.permutation_p(scored.actual, own, scored.groups, scored.block.permutations, scored.seed)
     if name in p:
         found["permutation_p"] = p[name]
+    if name in scored.within:
+        found["pearson_within_folds"] = scored.within[name]
     if name in scored.train:
         found["resubstitution_pearson"] = scored.train[name]
     return found
@@ -343,7 +348,7 @@ def target_metrics(track: Track, scored: Scored, parts: dict[str, Parts]) -> dic
         **{name: step_metrics(scored, name) for name in STEP_NAMES if name in scored.systems},
     }
     dropped = [*CORRELATIONS, *(f"{metric}_ci_{end}" for metric in CORRELATIONS for end in ("low", "high"))]
-    without = {*dropped, "permutation_p", "resubstitution_pearson"}
+    without = {*dropped, "permutation_p", "pearson_within_folds", "resubstitution_pearson"}
     metrics["mean"] = {key: value for key, value in metrics["mean"].items() if key not in without}
     metrics["subsets"] = _subset_metrics(track, scored)
     for metric, key in (("pearson", "finetuned_minus_ridge"), ("mae", "finetuned_minus_ridge_mae")):
@@ -461,7 +466,8 @@ def _evidence(
 def _step(scored: Scored, name: str) -> Step:
     found = sentiment.report(scored.actual, scored.systems[name])
     low, high = scored.interval(name, "pearson") or (None, None)
-    return Step(found.get("pearson"), low, high, scored.train.get(name), found.get("spread_ratio"))
+    train, within = scored.train.get(name), scored.within.get(name)
+    return Step(found.get("pearson"), low, high, train, found.get("spread_ratio"), within)
 
 
 def _shifts(track: Track, seed: int) -> dict[str, columns.Shift]:

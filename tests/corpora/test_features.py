@@ -138,6 +138,11 @@ def test_a_sequence_of_uneven_steps_is_refused(tmp_path: Path) -> None:
     assert read(tmp_path, rows).refused["reason"].tolist() == ["audio is no list of numbers of one width"]
 
 
+def mmsa(**more: Any) -> bytes:
+    part = {"id": ["a", "b"], "regression_labels": [1.0, 2.0], "audio": np.ones((2, 3, 2))}
+    return pickle.dumps({"train": part | more})
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -151,6 +156,18 @@ def test_a_sequence_of_uneven_steps_is_refused(tmp_path: Path) -> None:
         ("c.pkl", b"\x80", "not a readable pickle"),
         ("c.pkl", pickle.dumps([1]), "not an MMSA pickle"),
         ("c.pkl", pickle.dumps({"train": {"id": ["a"]}}), "train lacks regression_labels"),
+        ("c.pkl", mmsa(id=None), "c.pkl: train: id is no list with one value a row"),
+        ("c.pkl", mmsa(id=7), "train: id is no list"),
+        ("c.pkl", mmsa(id=[[], []]), "train: id is no list"),
+        ("c.pkl", mmsa(id=[["a"], ["b", "c"]]), "train: id: row 1 holds a list"),
+        ("c.pkl", mmsa(id=[{"a": 1}, "b"]), "train: id: row 1 holds a dict, where one text or number is needed"),
+        ("c.pkl", mmsa(regression_labels=0.5), "train: regression_labels is no list"),
+        ("c.pkl", mmsa(raw_text=["one"]), "train has 2 ids and 1 values for text"),
+        ("c.pkl", mmsa(audio=None), "train: audio has the shape []"),
+        ("c.pkl", mmsa(audio_lengths=[1.0, np.nan]), "train: audio_lengths is no list of 2 whole numbers"),
+        ("c.pkl", mmsa(audio_lengths=[[1], [1, 2]]), "train: audio_lengths is no list of 2 whole numbers"),
+        ("c.pkl", mmsa(audio_lengths=[1]), "train: audio_lengths is no list of 2 whole numbers"),
+        ("c.pkl", mmsa(audio_lengths=[1, -1]), "train: audio_lengths is no list of 2 whole numbers"),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -165,6 +182,25 @@ def test_a_bad_file_is_one_line(tmp_path: Path, name: str, content: bytes, messa
 def test_a_column_of_texts_is_no_modality(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="column audio holds string; lists of numbers"):
         read(tmp_path, [plain(audio="loud")])
+
+
+@pytest.mark.parametrize("column", ["id", "group", "score", "split"])
+def test_a_list_where_a_text_or_number_is_needed_is_one_line(tmp_path: Path, column: str) -> None:
+    with pytest.raises(InputError, match=rf"corpus\.parquet: {column}: row 2 holds a list"):
+        read(tmp_path, [plain(**{column: None}), plain(**{column: ["x"]})])
+
+
+@pytest.mark.parametrize("first", ["[]", "[nan, 1.0]", "[1. 2.]", "[[1, 2], [NaN, null]]"])
+def test_a_text_column_of_numbers_in_brackets_holds_vectors_whatever_its_first_cell(tmp_path: Path, first: str) -> None:
+    rows = [plain(id="a", text=first), plain(id="b", text="[1, 2, 3]"), plain(id="c", text="[4, 5, 6]")]
+    found = read(tmp_path, rows, "csv")
+    assert not found.words and found.rows["text"].isna().all()
+    np.testing.assert_array_equal(found.features["text"][-2:], f32([[1, 2, 3], [4, 5, 6]]))
+
+
+def test_a_text_in_brackets_is_words(tmp_path: Path) -> None:
+    rows = [plain(id="a", text="[nan] said no"), plain(id="b", text="[laughs]"), plain(id="c", text="[1, 2]")]
+    assert read(tmp_path, rows, "csv").rows["text"].tolist() == ["[nan] said no", "[laughs]", "[1, 2]"]
 
 
 def test_a_missing_file_says_which_param(tmp_path: Path) -> None:

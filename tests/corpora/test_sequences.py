@@ -86,6 +86,18 @@ def test_the_name_of_the_top_group_says_what_a_file_holds(tmp_path: Path) -> Non
     assert set(read_folder(tmp_path, "target.corpus").cells) == {"visual"}
 
 
+def test_a_key_without_steps_has_nothing(tmp_path: Path) -> None:
+    nothing = (np.empty((0, 2)), np.empty((0, 2)))
+    corpus(tmp_path)
+    write(tmp_path / "CMU_MOSI_COVAREP.csd", "x", COVAREP | {"vidB": nothing})
+    write(tmp_path / "CMU_MOSI_TimestampedWords.csd", "x", WORDS | {"vidB": (np.empty((0, 1), "S4"), np.empty(0))})
+    write(tmp_path / "CMU_MOSI_Opinion_Labels.csd", "x", LABELS | {"vidC": nothing})
+    found = read_folder(tmp_path, "target.corpus")
+    assert found.ids == ["vidA[0]", "vidA[1]", "vidB[0]"]
+    assert found.words == ["hello world", "again", None]
+    assert found.cells["audio"][2] is None
+
+
 def phones(folder: Path) -> None:
     write(folder / "phones.csd", "phones", COVAREP)
 
@@ -115,6 +127,28 @@ def words_as_audio(folder: Path) -> None:
     write(folder / "CMU_MOSI_COVAREP.csd", "x", WORDS)
 
 
+def no_labels_in_a_segment(folder: Path) -> None:
+    write(folder / "CMU_MOSI_Opinion_Labels.csd", "x", {"vidA": (np.empty((1, 0)), [[0.0, 1.0]])})
+
+
+def a_number_for_features(folder: Path) -> None:
+    write(folder / "CMU_MOSI_COVAREP.csd", "x", {"vidA": (3.0, [[0.0, 1.0]])})
+
+
+def no_column_of_words(folder: Path) -> None:
+    write(folder / "CMU_MOSI_TimestampedWords.csd", "words", {"vidA": (np.empty((1, 0), "S4"), [[0.0, 1.0]])})
+
+
+def data_that_is_an_array(folder: Path) -> None:
+    with h5py.File(folder / "CMU_MOSI_COVAREP.csd", "w") as file:
+        file["COVAREP/data"] = np.ones(3)
+
+
+def a_link_to_nowhere(folder: Path) -> None:
+    with h5py.File(folder / "CMU_MOSI_COVAREP.csd", "w") as file:
+        file["COVAREP"] = h5py.SoftLink("/elsewhere")
+
+
 def empty(folder: Path) -> None:
     for file in folder.glob("*.csd"):
         file.unlink()
@@ -130,6 +164,11 @@ def empty(folder: Path) -> None:
         (no_data, "not a computational sequence"),
         (uneven, "data/vidA: 2 steps of features with intervals of shape [1, 2]"),
         (words_as_audio, "not numbers"),
+        (no_labels_in_a_segment, "Labels.csd: data/vidA: features of shape [1, 0]"),
+        (a_number_for_features, "COVAREP.csd: data/vidA: features of shape []"),
+        (no_column_of_words, "Words.csd: data/vidA: features of shape [1, 0]"),
+        (data_that_is_an_array, "not a computational sequence"),
+        (a_link_to_nowhere, "not a readable HDF5 file"),
         (empty, "holds no .csd file; set target.corpus"),
     ],
 )

@@ -154,7 +154,7 @@ def test_folds_depend_on_the_seed_and_on_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     ("groups", "message"),
-    [(9, r"9 groups have a score, too few for target\.folds 5; set it to at most 4"), (3, "4 groups are the fewest")],
+    [(9, r"9 groups have a score, too few for target\.folds 5; set it to at most 4"), (3, "4 are the fewest")],
 )
 def test_too_few_groups_for_the_folds(groups: int, message: str) -> None:
     with pytest.raises(InputError, match=message):

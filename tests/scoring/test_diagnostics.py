@@ -127,3 +127,9 @@ def test_an_adapter_that_leads_away_from_the_source_is_named():
 
 def test_the_first_answer_says_how_sure_the_sign_is():
     assert "r -0.50 [-0.60, -0.40]" in diagnose(LABELS)[0].measured
+
+
+def test_a_correlation_that_is_negative_over_the_folds_and_not_within_them_turns_nothing_round():
+    turned = replace(step(-0.4, train=0.6), within=-0.3)
+    assert names(steps(ridge=turned)) == ["sign_flipped_labels"]
+    assert names(steps(ridge=replace(turned, within=0.05))) == []

@@ -159,11 +159,18 @@ def test_with_one_row_a_group_the_permutation_test_is_the_plain_one():
             (actual,),
             lambda shuffled, predicted=predicted: stats.pearsonr(shuffled, predicted[0])[0],
             permutation_type="pairings",
+            alternative="greater",
             n_resamples=2000,
             rng=np.random.default_rng(0),
         ).pvalue
         assert found[name] == pytest.approx(wanted, abs=0.04)
     assert found["a"] < 0.01
+
+
+def test_what_correlates_the_wrong_way_round_is_no_success():
+    actual, systems, groups = scores(40, 2, seed=6)
+    found = intervals.permutation_p(actual, {"turned": -systems["a"]}, groups, 500, seed=0)
+    assert found["turned"] == 1.0
 
 
 def test_rows_of_a_group_that_are_alike_are_no_evidence_but_groups_are():

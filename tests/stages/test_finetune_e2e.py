@@ -221,6 +221,12 @@ def test_more_groups_of_the_curve_hold_all_of_fewer(folded: Track) -> None:
     assert before == set(target.fitted(FOLD)["sample_id"])
 
 
+@pytest.mark.parametrize("val_share", [0.05, 0.4])
+def test_a_size_of_the_curve_is_kept_where_one_role_has_too_few_groups(folded: Track, val_share: float) -> None:
+    target, settings = read_target(folded.layout), tracks.params(folded, target={"val_share": val_share})
+    assert {len(_limited(target, FOLD, size, settings).fitted(FOLD)) for size in (20, 22, 24)} == {20, 22, 24}
+
+
 # --- the phases ------------------------------------------------------------------------------------------------------
 
 

@@ -81,6 +81,7 @@ def test_steps_are_scored_on_the_test_rows_and_beside_it_on_training_rows(
     wanted = stats.pearsonr(seen["score"], seen["score_actual"])[0]
     assert one["resubstitution_pearson"] == pytest.approx(wanted, abs=1e-6)
     assert 0 < one["permutation_p"] <= 1
+    assert "pearson_within_folds" not in one
 
 
 @pytest.mark.parametrize(("key", "stage"), [("source", "train_source"), ("source_text", "train_source/text")])
@@ -168,6 +169,10 @@ def test_repeats_pool_the_rows_that_each_fold_left_out(folded: Planted):
     target = found["target"]
     assert (target["protocol"], target["n"], target["groups"]) == ("cross_validation", 60, 60)
     assert target["finetuned"]["pearson"] == pytest.approx(np.mean(each), abs=1e-6)
+    by_fold = pairs(folded, "finetune_e2e", "finetuned", "test").groupby("fold")
+    within = [stats.pearsonr(part["score"], part["score_actual"])[0] for _, part in by_fold]
+    assert len(within) > 2 and target["finetuned"]["pearson_within_folds"] == pytest.approx(np.mean(within), abs=1e-6)
+    assert "pearson_within_folds" not in target["mean"]
     assert "modality_gap" not in target and "no modality gap" in found["warnings"]
     assert "source_text" not in found and "text_transfer" not in target
     assert target["ridge"]["resubstitution_pearson"] > target["ridge"]["pearson"] > 0.2
