@@ -414,7 +414,7 @@ def _line(error: Any) -> str:
         blocks = [name for name in Params.model_fields if "." not in key]
         return f"{key}: unknown key; {parent or 'the top level'} knows {', '.join(blocks or siblings)}"
     known = fields.get(key)
-    wanted = allowed(known) if known is not None else error["msg"].removeprefix("Input should be ")
+    wanted = allowed(known) if known is not None else error["msg"].replace("Input should be", "what is")
     if error["type"] == "model_type":
         inside = {name.removeprefix(f"{key}.").partition(".")[0]: None for name in fields if name.startswith(f"{key}.")}
         wanted = f"a block of keys: {', '.join(inside)}"
