@@ -4,6 +4,7 @@ Run from the project's folder. A stage is imported only when it is called, so ``
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,12 +40,31 @@ STAGES = {
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns an InputError into one line on standard error and exit status 1."""
+    """Turns an InputError, and what the system refuses, into one line on standard error and exit status 1."""
     try:
         yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
+    except BrokenPipeError:
+        raise  # whoever read our output has gone: Typer ends quietly
+    except OSError as error:
+        places = " → ".join(str(place) for place in (error.filename, error.filename2) if place is not None)
+        why = error.strerror or " ".join(str(error).split()) or type(error).__name__
+        print(f"error: {places + ': ' if places else ''}{why}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _make_room(out: Path) -> None:
+    """Makes the folder of an output. Raises InputError where that cannot be, or cannot be written to."""
+    folder = out.parent
+    why = f"{folder} is no folder" if folder.exists() and not folder.is_dir() else None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: its folder cannot be made: {why or error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{out}: its folder must not be written to; give another")
 
 
 Project = Annotated[
@@ -101,6 +121,7 @@ def export_command(
 ) -> None:
     """Put all that prediction needs into one folder: it works without the project, DVC or a network."""
     with one_line_errors():
+        _make_room(folder)
         from pipeline import params
         from pipeline.layout import Layout
         from pipeline.serving import bundle
@@ -148,6 +169,8 @@ def predict_command(
         from pipeline.serving import command
         from pipeline.serving.posts import Post
 
+        if out is not None:
+            _make_room(out)
         using = command.predictor(bundle, project)
         if manifest is not None and out is not None:
             command.rows(using, manifest, out, media, coverage, explain=explain)
@@ -195,6 +218,7 @@ def report_command(
 ) -> None:
     """Write a finished run as one HTML file: data, curves, scores, mistakes, transfer, params. It needs no network."""
     with one_line_errors():
+        _make_room(out)
         from pipeline import params
         from pipeline.layout import Layout
         from pipeline.reporting import report
@@ -218,6 +242,7 @@ def errors_command(
 ) -> None:
     """List mistakes on test posts, or labels that look wrong, and draw them as a gallery."""
     with one_line_errors():
+        _make_room(out)
         from rich.console import Console
 
         from pipeline import params

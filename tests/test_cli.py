@@ -1,10 +1,13 @@
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+import typer
 from typer.testing import CliRunner
 
 from pipeline import params
-from pipeline.cli import STAGES, app
+from pipeline.cli import STAGES, app, one_line_errors
 from tests.imports import ROOT
 
 runner = CliRunner()
@@ -27,6 +30,36 @@ def test_params_prints_every_knob() -> None:
     for key, field, _ in params.knobs():
         assert key in output
         assert (field.description or "") in output
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "out/report.html"), "error: out/report.html: Permission denied"),
+        (OSError(28, "No space left on device"), "error: No space left on device"),
+        (FileExistsError(17, "File exists", "a", None, "b"), "error: a → b: File exists"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_and_status_1(
+    error: OSError, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as caught, one_line_errors():
+        raise error
+    assert caught.value.exit_code == 1
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
+@pytest.mark.parametrize(
+    "command", [["report", "--out", "file/report.html"], ["errors", "--out", "file/errors.html"], ["export", "file/x"]]
+)
+def test_an_output_that_cannot_be_is_said_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    result = runner.invoke(app, command)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [f"error: {command[-1]}: its folder cannot be made: file is no folder"]
 
 
 def test_an_input_error_is_one_line_and_status_1(tmp_path) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from pipeline import artifacts, media
 from pipeline.corpora.manifest import trimmed_texts
@@ -45,8 +47,31 @@ def predict_manifest(
         coverage: for the column ``set``.
         explain: fills the column ``explanation`` with JSON.
 
-    Raises InputError when the manifest cannot be read.
+    Raises InputError when the manifest cannot be read, or another run is writing ``out``.
     """
+    with _alone(out):
+        return _predict_all(predictor, manifest, out, folder, coverage, explain=explain)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two runs would take up each other's shards."""
+    lock = FileLock(out.with_name(f".{out.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{out}: another run is writing it; wait for that, or give another --out") from None
+    try:
+        yield
+    finally:
+        if sys.platform != "win32":  # there the lock removes its file itself; here whoever holds it may
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _predict_all(
+    predictor: Predictor, manifest: Path, out: Path, folder: Path, coverage: float | None, *, explain: bool
+) -> int:
     schema = predictions_schema(predictor, explain)
     total = sum(len(rows) for rows in _chunks(manifest))
     shards = _shards(out, _identity(predictor, manifest, coverage, explain))

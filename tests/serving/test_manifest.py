@@ -140,6 +140,22 @@ def test_what_another_run_left_is_not_taken_up(
     assert "from the start" in capsys.readouterr().err
 
 
+def test_two_runs_do_not_write_the_same_output(
+    trained: Trained, predictor: Predictor, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    posts, out, root = write(table, tmp_path / "posts.csv"), tmp_path / "out.csv", trained.layout.root
+
+    class Meanwhile(Predictor):
+        def predict(self, posts: Sequence[Post], coverage: float | None = None) -> list[Prediction]:
+            with pytest.raises(InputError, match=r"out\.csv: another run is writing it"):
+                predict_manifest(predictor, tmp_path / "posts.csv", out, root, None, explain=False)
+            return super().predict(posts, coverage)
+
+    assert len(predicted(Meanwhile(predictor.model, "cpu"), posts, out, root)) == len(table)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "posts.csv"]
+    assert len(predicted(predictor, posts, out, root)) == len(table)
+
+
 def test_rows_without_ids_are_numbered(trained: Trained, predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "posts.csv").write_text("text\n" + "sad\n" * 6)
     out = predicted(predictor, tmp_path / "posts.csv", tmp_path / "out.parquet", trained.layout.root)
