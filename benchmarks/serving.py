@@ -78,11 +78,11 @@ def megabytes(process: psutil.Process) -> float:
 
 async def ask(client: httpx2.AsyncClient, said: str, picture: bytes | None) -> tuple[int, float]:
     """Status and milliseconds."""
-    files: Fields = {"text": (None, said)}
+    what: Fields = {"json": {"text": said}}
     if picture is not None:
-        files["image"] = ("a.jpg", picture)
+        what = {"files": {"text": (None, said), "image": ("a.jpg", picture)}}
     start = time.perf_counter()
-    answer = await client.post("api/predict", files=files)
+    answer = await client.post("api/predict", **what)
     return answer.status_code, 1000 * (time.perf_counter() - start)
 
 

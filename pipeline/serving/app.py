@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -85,13 +86,22 @@ class Meters:
         self.under_way = Gauge("emocare_requests_under_way", "Requests received and not yet answered.", **given)
 
 
-def build(predictor: Predictor, limits: Limits) -> FastAPI:
-    """The application around a predictor, which is used from one thread of its own."""
+def build(predictor: Predictor, limits: Limits, cores: int | None = None) -> FastAPI:
+    """The application around a predictor, which is used from one thread of its own.
+
+    Args:
+        cores: predict batches on so many; None leaves it to torch.
+    """
     meters = Meters()
     decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
-    batcher: Batcher[Ready, dict[str, Any]] = Batcher(
-        lambda batch: answers(predictor, batch), limits.batch, meters.batch.observe
-    )
+
+    def work(batch: Sequence[Ready]) -> list[dict[str, Any]]:
+        if cores is not None:
+            # For a lone post threads cost more than they give, and take the core that receives and decodes.
+            torch.set_num_threads(1 if len(batch) == 1 else cores)
+        return answers(predictor, batch)
+
+    batcher: Batcher[Ready, dict[str, Any]] = Batcher(work, limits.batch, meters.batch.observe)
     under_way: set[int] = set()
     numbers = count()
 

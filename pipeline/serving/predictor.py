@@ -112,9 +112,8 @@ class Predictor:
         if not posts:
             return []
         given = self._given(posts)
-        logits = self._logits(given)
+        logits, changes = self._with_changes(given)
         probabilities = emotion.softmax(logits, self.model.temperature)
-        changes = self._modality_changes(given, logits)
         sets = None
         if coverage is not None:
             limits = conformal.thresholds(self.model.calibration, coverage)
@@ -136,7 +135,7 @@ class Predictor:
         """Occludes one post piece by piece; costs an encoding for each word, each patch and each frame."""
         post = self.read(post)
         given = self._given([post])
-        logits = self._logits(given)
+        logits = self._logits(given)[0]
         there = {name for name, seen in given.items() if seen.present[0]}
 
         def changes(name: Modality, seen: Seen) -> np.ndarray:
@@ -284,34 +283,36 @@ class Predictor:
         return np.stack([preprocess(frame) for frame in found])
 
     @torch.inference_mode()
-    def _logits(self, given: Given, without: Modality | None = None) -> np.ndarray:
-        """The fusion's logits, float32 [n, K], with a modality masked if wanted."""
+    def _logits(self, given: Given, without: Sequence[Modality | None] = (None,)) -> np.ndarray:
+        """The fusion's logits, float32 [len(without), n, K], with each of these masked in turn, all in one pass."""
         fusion = self.model.fusion
         if fusion is None:
             (only,) = given
-            return given[only].opinions * (only != without)
+            return np.stack([given[only].opinions * (only != masked) for masked in without])
 
-        def column(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(values).to(self.device)
+        def column(rows: Sequence[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.concatenate(rows)).to(self.device)
 
         logits = fusion(
-            {name: column(seen.vectors) for name, seen in given.items()},
-            {name: column(seen.opinions) for name, seen in given.items()},
-            {name: column(seen.present & (name != without)) for name, seen in given.items()},
+            {name: column([seen.vectors] * len(without)) for name, seen in given.items()},
+            {name: column([seen.opinions] * len(without)) for name, seen in given.items()},
+            {name: column([seen.present & (name != masked) for masked in without]) for name, seen in given.items()},
         )
-        return logits.float().cpu().numpy()
+        return logits.float().cpu().numpy().reshape(len(without), -1, len(self.labels))
 
     # --- why ---------------------------------------------------------------------------------------------------------
 
-    def _modality_changes(self, given: Given, logits: np.ndarray) -> dict[Modality, np.ndarray]:
-        """Modality → change in the log-odds of the predicted label when it is masked, float64 [n]; 0 where absent."""
+    def _with_changes(self, given: Given) -> tuple[np.ndarray, dict[Modality, np.ndarray]]:
+        """Logits, float32 [n, K]; and modality → change in the label's log-odds when it is masked, float64 [n]."""
+        there: list[Modality] = [name for name in MODALITIES if name in given and given[name].present.any()]
+        logits, *masked = self._logits(given, [None, *there])
         label = logits.argmax(axis=1)
         whole = emotion.log_odds(logits, label, self.model.temperature)
         changes: dict[Modality, np.ndarray] = {}
-        for name, seen in given.items():
-            masked = emotion.log_odds(self._logits(given, without=name), label, self.model.temperature)
-            changes[name] = np.where(seen.present, whole - masked, 0.0)
-        return changes
+        for name, without in zip(there, masked, strict=True):
+            change = whole - emotion.log_odds(without, label, self.model.temperature)
+            changes[name] = np.where(given[name].present, change, 0.0)
+        return logits, {name: changes.get(name, np.zeros(len(label))) for name in given}
 
     def _changes(self, given: Given, logits: np.ndarray, name: Modality, seen: Seen) -> np.ndarray:
         """Changes in the log-odds of one post's label with each of ``seen`` in turn for what a modality holds."""
@@ -319,7 +320,7 @@ class Predictor:
         label = logits.argmax(axis=1)
         whole = emotion.log_odds(logits, label, self.model.temperature)
         others: dict[Modality, Seen] = {other: known.times(count) for other, known in given.items()}
-        changed = self._logits({**others, name: seen})
+        changed = self._logits({**others, name: seen})[0]
         return whole - emotion.log_odds(changed, label.repeat(count), self.model.temperature)
 
     def _parts(

@@ -23,12 +23,10 @@ def serve(predictor: Predictor, limits: Limits, host: str, port: int) -> None:
 
     Raises InputError when the address cannot be had.
     """
-    # More threads a prediction would make a lone text slower, not faster, and take the core that decodes.
-    torch.set_num_threads(1)
     listening = _listen(host, port)
     warm(predictor)
     config = uvicorn.Config(
-        build(predictor, limits),
+        build(predictor, limits, cores=torch.get_num_threads()),
         log_level="warning",
         access_log=False,
         server_header=False,
