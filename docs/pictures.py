@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -27,7 +28,7 @@ def main() -> None:
     plots = Path("plots", "evaluate")
     shutil.copyfile(plots / "transfer.png", DOCS / "transfer.png")
     sheet = Image.open(plots / "contact_sheet.png")
-    sheet.crop((0, 0, sheet.width, GALLERY)).save(DOCS / "gallery.png")
+    kept(sheet.crop((0, 0, sheet.width, GALLERY)), "gallery")
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
     if chromium is None:
         sys.exit(f"error: no browser: none of {', '.join(NAMES)} is installed")
@@ -77,10 +78,13 @@ def served() -> Iterator[str]:
 
 
 def taken(page: Page, name: str) -> None:
-    """What the window shows, in few enough colours for a repository."""
-    path = DOCS / f"{name}.png"
-    page.screenshot(path=path)
-    Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
+    """What the window shows."""
+    kept(Image.open(BytesIO(page.screenshot())), name)
+
+
+def kept(picture: Image.Image, name: str) -> None:
+    """Saved in few enough colours for a repository."""
+    picture.convert("RGB").quantize(COLOURS).save(DOCS / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

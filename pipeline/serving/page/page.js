@@ -121,11 +121,17 @@ document.addEventListener("keydown", (event) => {
 
 // --- the answer ------------------------------------------------------------------------------------------------------
 
+function bar(label, value) {
+  const drawn = make("meter", { min: 0, max: 1, value, "aria-label": `${label}: ${percent(value)}` });
+  drawn.style.setProperty("--filled", `${100 * value}%`);  // browsers draw their own bars at places of their own
+  return drawn;
+}
+
 function bars(probabilities, caption) {
   const ordered = Object.entries(probabilities).sort((one, other) => other[1] - one[1]);
   const rows = ordered.map(([label, value], at) => make("tr", at ? {} : { class: "top" },
     make("th", { scope: "row" }, label),
-    make("td", {}, make("meter", { min: 0, max: 1, value, "aria-label": `${label}: ${percent(value)}` })),
+    make("td", {}, bar(label, value)),
     make("td", { class: "n" }, percent(value))));
   return make("table", { class: "bars" }, make("caption", { class: "unseen" }, caption), make("tbody", {}, ...rows));
 }
