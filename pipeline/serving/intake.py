@@ -5,7 +5,7 @@ import base64
 import binascii
 import io
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,12 +117,12 @@ class _InMemory(MultiPartParser):
 
 
 async def _form(headers: Headers, body: bytes) -> dict[str, Any]:
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     count = len(FIELDS)
     try:
-        parser = _InMemory(headers, stream(), max_files=count, max_fields=count, max_part_size=FIELD_BYTES)  # type: ignore[arg-type]
+        parser = _InMemory(headers, stream(), max_files=count, max_fields=count, max_part_size=FIELD_BYTES)
         form = await parser.parse()
     except (MultiPartException, ValueError, KeyError, AssertionError) as error:
         why = getattr(error, "message", None) or "it has no boundary, or its parts are not as they should be"
