@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 app = typer.Typer(
     help="Emotion and sentiment from text, pictures and video. `dvc repro` runs the stages in the order listed.",
@@ -75,7 +75,7 @@ Project = Annotated[
 def _add_stage(name: str, summary: str) -> None:
     def run(project: Project = Path()) -> None:
         from pipeline import params
-        from pipeline.layout import Layout
+        from pipeline.core.layout import Layout
 
         layout = Layout(project)
         with one_line_errors():
@@ -123,7 +123,7 @@ def export_command(
     with one_line_errors():
         _make_room(folder)
         from pipeline import params
-        from pipeline.layout import Layout
+        from pipeline.core.layout import Layout
         from pipeline.serving import bundle
 
         layout = Layout(project)
@@ -220,7 +220,7 @@ def report_command(
     with one_line_errors():
         _make_room(out)
         from pipeline import params
-        from pipeline.layout import Layout
+        from pipeline.core.layout import Layout
         from pipeline.reporting import report
 
         layout = Layout(project)
@@ -246,7 +246,7 @@ def errors_command(
         from rich.console import Console
 
         from pipeline import params
-        from pipeline.layout import Layout
+        from pipeline.core.layout import Layout
         from pipeline.reporting import errors
 
         layout = Layout(project)

@@ -24,7 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from pipeline import artifacts
+from pipeline.core import artifacts
 
 INK, GREY, FAINT = "#1f2933", "#6b7680", "#d5dadf"
 BLUE, ORANGE = "#0b5a94", "#e08a00"

@@ -12,8 +12,8 @@ from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.errors import InputError
-from pipeline.schemas import Feature, Modality
+from pipeline.core.errors import InputError
+from pipeline.core.schemas import Feature, Modality
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]

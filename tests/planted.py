@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline import artifacts, schemas
-from pipeline.layout import Layout
-from pipeline.schemas import FEATURES, FINAL
+from pipeline.core import artifacts, schemas
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FEATURES, FINAL
 
 WIDTHS = {"text": 24, "audio": 12, "visual": 4}
 USED = ("text", "audio")

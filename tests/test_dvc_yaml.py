@@ -7,8 +7,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.cli import STAGES
-from pipeline.layout import Layout
-from pipeline.schemas import FEATURES, MODALITIES
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FEATURES, MODALITIES
 from tests.imports import ROOT, closure
 
 GRAPH: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())

@@ -11,9 +11,9 @@ import pytest
 from pydantic import BaseModel
 from sklearn.metrics import f1_score
 
-from pipeline import artifacts
 from pipeline.cli import STAGES
-from pipeline.layout import Layout
+from pipeline.core import artifacts
+from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.reporting import report
 from pipeline.serving import bundle

@@ -12,10 +12,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline/cli.py",),
     ("pipeline/stages", "pipeline/serving", "pipeline/reporting"),
     ("pipeline/training", "pipeline/encoders", "pipeline/nets", "pipeline/corpora"),
-    ("pipeline/artifacts.py", "pipeline/scoring", "pipeline/figures.py", "pipeline/media.py", "pipeline/progress.py"),
-    ("pipeline/params.py", "pipeline/layout.py"),
-    ("pipeline/schemas.py",),
-    ("pipeline/errors.py",),
+    ("pipeline/scoring", "pipeline/figures.py", "pipeline/media.py"),
+    ("pipeline/params.py",),
+    ("pipeline/core",),
 )
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "pipeline").rglob("*.py") if path.name != "__init__.py")
 
@@ -56,7 +55,7 @@ TORCH = {"torch", "transformers", "accelerate", "peft", "safetensors"}
         "pipeline/figures.py",
         "pipeline/media.py",
         "pipeline/params.py",
-        "pipeline/layout.py",
+        "pipeline/core/layout.py",
         *(str(path) for path in MODULES if path.is_relative_to("pipeline/scoring")),
     ],
 )

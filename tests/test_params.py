@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import params
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from tests.imports import ROOT
 
 

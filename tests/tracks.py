@@ -12,11 +12,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipeline import artifacts, figures, schemas
+from pipeline import figures
+from pipeline.core import artifacts, schemas
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FEATURES
 from pipeline.corpora.splits import target_folds
-from pipeline.layout import Layout
 from pipeline.params import EmbedText, Params
-from pipeline.schemas import FEATURES
 from tests import planted
 
 WIDTHS = {"source": {"text": 9, "audio": 8}, "target": {"text": 6, "audio": 5, "visual": 4}}

@@ -21,9 +21,9 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from pipeline import media
-from pipeline.encoders.prefetch import ahead
-from pipeline.progress import progress
-from pipeline.schemas import FEATURES, Feature
+from pipeline.core.prefetch import ahead
+from pipeline.core.progress import progress
+from pipeline.core.schemas import FEATURES, Feature
 
 HASH_BITS = 64
 THUMBNAIL = 8

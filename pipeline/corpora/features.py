@@ -19,12 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.sparse import csr_array
 
+from pipeline.core.errors import InputError
+from pipeline.core.schemas import FEATURES, SPLITS, Feature
 from pipeline.corpora import pickles, sequences
 from pipeline.corpora.manifest import SPLIT_ALIASES, trimmed_texts
 from pipeline.corpora.sequences import pooled
 from pipeline.corpora.splits import PROTECTION
-from pipeline.errors import InputError
-from pipeline.schemas import FEATURES, SPLITS, Feature
 
 SCALARS = ("id", "group", "score", "split")
 OTHER_NAMES = {"vision": "visual"}

@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputError
-from pipeline.schemas import SPLITS
+from pipeline.core.errors import InputError
+from pipeline.core.schemas import SPLITS
 
 REQUIRED = ("id", "label")
 OPTIONAL = ("text", "image", "video", "group", "split")

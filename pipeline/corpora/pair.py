@@ -33,8 +33,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline import artifacts
-from pipeline.schemas import FEATURES, Feature
+from pipeline.core import artifacts
+from pipeline.core.schemas import FEATURES, Feature
 
 CONSTANT_COLUMN = 7
 """The audio column that has one value in all rows."""

@@ -15,7 +15,7 @@ from typing import Any, Never
 
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 _PLAIN = re.compile(r"[|<>=]?[biufcSU]\d+")
 """Types whose values are bytes that mean nothing but a number or a text."""

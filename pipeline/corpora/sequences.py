@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import InputError
-from pipeline.schemas import FEATURES, Feature
+from pipeline.core.errors import InputError
+from pipeline.core.schemas import FEATURES, Feature
 
 LABELS = ("label", "opinion")
 NAMES: dict[Feature, tuple[str, ...]] = {

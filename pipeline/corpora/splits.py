@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import InputError
-from pipeline.schemas import FINAL, UNLABELLED
+from pipeline.core.errors import InputError
+from pipeline.core.schemas import FINAL, UNLABELLED
 
 PROTECTION = {"test": 2, "val": 1, "train": 0}
 

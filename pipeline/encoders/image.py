@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, CLIPImageProcessorPil, CLIPModel
 
+from pipeline.core.errors import InputError
 from pipeline.encoders import weights
-from pipeline.errors import InputError
 from pipeline.params import EmbedImage
 
 PACKAGED = "efficientnet-lite0"

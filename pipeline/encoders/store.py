@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from pipeline.core.errors import InputError
 from pipeline.encoders import weights
-from pipeline.errors import InputError
 
 WAIT_S = 60.0
 """How long to wait for another process that is writing."""

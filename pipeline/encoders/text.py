@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.core.errors import InputError
 from pipeline.encoders import weights
-from pipeline.errors import InputError
 from pipeline.params import EmbedText
 
 LORA_PAIRS = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"))

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 from transformers.utils import logging as transformers_logging
 
 from pipeline import media
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 SAFE_WEIGHTS = "model*.safetensors"
 TORCH_WEIGHTS = "pytorch_model*.bin"

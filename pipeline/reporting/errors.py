@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import artifacts
-from pipeline.errors import InputError
-from pipeline.layout import Layout
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.reporting import gallery, page, suspects
 from pipeline.reporting.gallery import Card

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, media
+from pipeline import media
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import MODALITIES
 from pipeline.corpora import duplicates
-from pipeline.errors import InputError
-from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.reporting.page import Picture, thumbnail, typeset
-from pipeline.schemas import MODALITIES
 
 PICTURE_SIDE, FRAME_SIDE, FRAMES = 320, 160, 4
 """Thumbnails in pixels, and how many frames of a clip are shown."""

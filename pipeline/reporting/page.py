@@ -16,8 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from pipeline import artifacts
-from pipeline.errors import InputError
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
 from pipeline.figures import DPI
 
 TEMPLATES = Path(__file__).parent / "templates"

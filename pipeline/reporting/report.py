@@ -16,13 +16,13 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import artifacts
 from pipeline import params as knobs
-from pipeline.layout import Layout
+from pipeline.core import artifacts
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import MODALITIES
 from pipeline.params import Params
 from pipeline.reporting import gallery, page
 from pipeline.reporting.gallery import Card
-from pipeline.schemas import MODALITIES
 from pipeline.stages.evaluate import BASELINE_NAMES
 from pipeline.stages.sentiment_evaluation import CURVES, IN_SUBSETS, STEP_NAMES
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.corpora.posts import codes_of
-from pipeline.errors import InputError
-from pipeline.layout import Layout
-from pipeline.schemas import FINAL, MODALITIES, Modality
 from pipeline.scoring import emotion
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 NAMED = 5
 """How many offending ids a message names."""

@@ -19,14 +19,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 
-from pipeline import artifacts, media
+from pipeline import media
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.encoders import image, text, video, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights
-from pipeline.errors import InputError
-from pipeline.layout import Layout
 from pipeline.params import Embed, EmbedImage, Params
-from pipeline.schemas import MODALITIES, Modality
 from pipeline.serving import card, model
 from pipeline.serving.model import Encoder, Model
 from pipeline.training.checkpoint import write_model

@@ -6,8 +6,8 @@ After Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline import artifacts
-from pipeline.layout import Layout
+from pipeline.core import artifacts
+from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.scoring import conformal
 from pipeline.serving.model import Model

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline import params
-from pipeline.errors import InputError
-from pipeline.layout import Layout
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
 from pipeline.serving import lines, manifest, table
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from pipeline.schemas import MODALITIES
+from pipeline.core.schemas import MODALITIES
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 

@@ -17,12 +17,13 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from pipeline import artifacts, media
+from pipeline import media
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.progress import progress
+from pipeline.core.schemas import MODALITIES
 from pipeline.corpora.manifest import trimmed_texts
-from pipeline.errors import InputError
 from pipeline.media import MediaError
-from pipeline.progress import progress
-from pipeline.schemas import MODALITIES
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
 

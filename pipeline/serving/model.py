@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from pipeline import artifacts, media
+from pipeline import media
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.corpora.posts import codes_of
 from pipeline.encoders import image, text, video
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.text import TextEncoder
 from pipeline.encoders.video import ClipNet, VideoEncoder
-from pipeline.errors import InputError
-from pipeline.layout import Layout
 from pipeline.nets.fusion import Fusion
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Embed, Params
-from pipeline.schemas import MODALITIES, Modality
 from pipeline.scoring import conformal, emotion
 from pipeline.training.checkpoint import load_weights, read_description
 

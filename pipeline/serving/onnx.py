@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.nets.fusion import Fusion
 from pipeline.serving.model import Model
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline import artifacts
+from pipeline.core import artifacts
+from pipeline.core.schemas import Modality
 from pipeline.media import MediaError
-from pipeline.schemas import Modality
 
 State = Literal["present", "absent", "unreadable"]
 

@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from pipeline import media
-from pipeline.encoders.device import pick
+from pipeline.core.layout import Layout
+from pipeline.core.prefetch import ahead
+from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.encoders.image import ImageEncoder
-from pipeline.encoders.prefetch import ahead
-from pipeline.layout import Layout
 from pipeline.media import MediaError
 from pipeline.params import Params
-from pipeline.schemas import MODALITIES, Modality
 from pipeline.scoring import conformal, emotion
 from pipeline.serving import bundle, model
 from pipeline.serving.model import Branch, Encoder, Model
 from pipeline.serving.posts import Explanation, Part, Post, Prediction, Prepared
+from pipeline.training.device import pick
 
 EMPTY = "empty"
 """Why a text of blanks is absent, in the words of `embed`."""

@@ -7,7 +7,7 @@ import sys
 import torch
 import uvicorn
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.serving.app import build, warm
 from pipeline.serving.intake import Limits
 from pipeline.serving.predictor import Predictor

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.errors import InputError
-from pipeline.layout import Layout
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.scoring.diagnostics import Evidence, Finding, diagnose
 from pipeline.stages import sentiment_evaluation, sentiment_tables

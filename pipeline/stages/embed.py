@@ -24,30 +24,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline import artifacts, media
-from pipeline.corpora.features import (
-    FeatureCorpus,
-    average_groups,
-    faulty_columns,
-    filled,
-    only_scored,
-    read_corpus,
-)
+from pipeline import media
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.prefetch import ahead
+from pipeline.core.progress import progress
+from pipeline.core.schemas import FEATURES, Feature, Modality
+from pipeline.corpora.features import FeatureCorpus, average_groups, faulty_columns, filled, only_scored, read_corpus
 from pipeline.encoders import image, text, video
-from pipeline.encoders.device import pick
 from pipeline.encoders.image import ImageEncoder
-from pipeline.encoders.prefetch import ahead
 from pipeline.encoders.store import Store
 from pipeline.encoders.text import TextEncoder, length_batches
 from pipeline.encoders.video import VideoEncoder
-from pipeline.errors import InputError
-from pipeline.layout import Layout
 from pipeline.media import MediaError
 from pipeline.params import Embed, Params
 from pipeline.params import Source as SourceParams
 from pipeline.params import Target as TargetParams
-from pipeline.progress import progress
-from pipeline.schemas import FEATURES, Feature, Modality
+from pipeline.training.device import pick
 
 Result = TypeVar("Result")
 

@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, figures, media
-from pipeline.artifacts import Predictions
+from pipeline import figures, media
+from pipeline.core import artifacts
+from pipeline.core.artifacts import Predictions
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.corpora.posts import codes_of
-from pipeline.errors import InputError
 from pipeline.figures import Tile
-from pipeline.layout import Layout
 from pipeline.params import Evaluate, Params
-from pipeline.schemas import FINAL, MODALITIES, Modality
 from pipeline.scoring import baselines, calibration, conformal, emotion, intervals, leaks
 from pipeline.scoring.baselines import Baseline
 from pipeline.stages import sentiment_evaluation

@@ -22,18 +22,18 @@ from scipy.optimize import nnls
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
-from pipeline import artifacts, figures
+from pipeline import figures
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL, Feature, Subset, subsets_of, variant
 from pipeline.corpora.splits import grouped_folds
 from pipeline.encoders import text
 from pipeline.encoders.batches import TokenRows
-from pipeline.encoders.device import pick
-from pipeline.errors import InputError
-from pipeline.layout import Layout
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.losses import Objective, Pull, ccc_loss, mixed
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import FinetuneE2e, Params
-from pipeline.schemas import FINAL, Feature, Subset, subsets_of, variant
 from pipeline.scoring import sentiment
 from pipeline.scoring.baselines import penalty, worthwhile
 from pipeline.stages.specialist import lora, merged, precision
@@ -48,15 +48,9 @@ from pipeline.stages.train_adapters import (
     train_adapter,
 )
 from pipeline.stages.train_source import concordance
-from pipeline.stages.transfer import (
-    Columns,
-    Target,
-    fold_names,
-    in_processes,
-    read_target,
-    shared,
-)
+from pipeline.stages.transfer import Columns, Target, fold_names, in_processes, read_target, shared
 from pipeline.training.checkpoint import resume_state, write_model
+from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Joined, TensorRows

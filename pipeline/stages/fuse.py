@@ -16,18 +16,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline import artifacts, figures
-from pipeline.artifacts import Predictions
+from pipeline import figures
+from pipeline.core import artifacts
+from pipeline.core.artifacts import Predictions
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.corpora.posts import codes_of, labels_of
-from pipeline.encoders.device import pick
-from pipeline.errors import InputError
-from pipeline.layout import Layout
 from pipeline.nets.fusion import Fusion
 from pipeline.nets.losses import objective
 from pipeline.params import Fuse, Params
-from pipeline.schemas import FINAL, MODALITIES, Modality
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import read_description, write_model
+from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows

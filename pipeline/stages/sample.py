@@ -4,12 +4,12 @@ Reads:  nothing.
 Writes: data/sample/posts/ (manifest.csv, images/, videos/), data/sample/source.parquet, data/sample/target.parquet.
 """
 
-from pipeline import artifacts
+from pipeline.core import artifacts
+from pipeline.core.layout import Layout
+from pipeline.core.progress import progress
 from pipeline.corpora.pair import render_pair
 from pipeline.corpora.sample import render_posts
-from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.progress import progress
 
 
 def run(params: Params, layout: Layout) -> None:

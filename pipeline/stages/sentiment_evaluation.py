@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold
 
-from pipeline import artifacts, figures
-from pipeline.errors import InputError
-from pipeline.layout import Layout
+from pipeline import figures
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import subsets_of, variant
 from pipeline.params import Evaluate, Params
-from pipeline.schemas import subsets_of, variant
 from pipeline.scoring import baselines, columns, diagnostics, intervals, leaks, sentiment
 from pipeline.scoring.baselines import Block
 from pipeline.scoring.diagnostics import Adapter, Evidence, Finding, Parts, Step

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import artifacts, schemas
+from pipeline.core import artifacts, schemas
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature, Subset
 from pipeline.corpora import duplicates
-from pipeline.errors import InputError
-from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.schemas import FEATURES, FINAL, UNLABELLED, Feature, Subset
 from pipeline.scoring import leaks
 from pipeline.scoring.baselines import Block
 from pipeline.scoring.leaks import Leak

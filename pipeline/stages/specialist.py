@@ -14,22 +14,23 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline import artifacts, figures
+from pipeline import figures
 from pipeline import params as parameters
-from pipeline.artifacts import Embeddings, Predictions
+from pipeline.core import artifacts
+from pipeline.core.artifacts import Embeddings, Predictions
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL, Modality
 from pipeline.corpora.posts import codes_of, labels_of
 from pipeline.corpora.splits import grouped_folds
 from pipeline.encoders import image, text, video
 from pipeline.encoders.batches import MediaRows, TokenRows
-from pipeline.encoders.device import pick
-from pipeline.errors import InputError
-from pipeline.layout import Layout
 from pipeline.nets.losses import objective
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
-from pipeline.schemas import FINAL, Modality
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import resume_state, write_model
+from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows, TensorRows

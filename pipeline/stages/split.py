@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline import artifacts, figures, schemas
+from pipeline import figures
+from pipeline.core import artifacts, schemas
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import MODALITIES, Feature
 from pipeline.corpora import duplicates, splits
 from pipeline.corpora.features import FeatureCorpus, average_groups, only_scored, read_corpus
 from pipeline.corpora.manifest import Manifest, read_manifest
-from pipeline.errors import InputError
-from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.params import Split as SplitParams
-from pipeline.schemas import MODALITIES, Feature
 
 
 def run(params: Params, layout: Layout) -> None:

@@ -20,24 +20,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline import artifacts, figures
+from pipeline import figures
+from pipeline.core import artifacts
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL, Feature, Subset, subsets_of, variant
 from pipeline.corpora.matching import Cloud, meeting_places
-from pipeline.encoders.device import pick
-from pipeline.layout import Layout
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.losses import Objective, coral, meeting
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params
-from pipeline.schemas import FINAL, Feature, Subset, subsets_of, variant
-from pipeline.stages.transfer import (
-    Columns,
-    Target,
-    fold_names,
-    in_processes,
-    read_columns,
-    read_target,
-)
+from pipeline.stages.transfer import Columns, Target, fold_names, in_processes, read_columns, read_target
 from pipeline.training.checkpoint import load_weights, read_description, write_model
+from pipeline.training.device import pick
 from pipeline.training.loop import Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows

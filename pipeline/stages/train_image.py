@@ -4,7 +4,7 @@ Reads:  data/split/posts.parquet, data/embeddings/posts/image.parquet; the media
 Writes: models/train_image/, metrics/train_image.json, plots/train_image/.
 """
 
-from pipeline.layout import Layout
+from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.stages.specialist import train
 

@@ -15,21 +15,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline import artifacts, figures
+from pipeline import figures
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FEATURES, FINAL, Subset, subsets_of, variant
 from pipeline.encoders import text
 from pipeline.encoders.batches import TokenRows
-from pipeline.encoders.device import pick
-from pipeline.errors import InputError
-from pipeline.layout import Layout
 from pipeline.nets.losses import mixed
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params, TrainSource
-from pipeline.schemas import FEATURES, FINAL, Subset, subsets_of, variant
 from pipeline.scoring import sentiment
 from pipeline.stages.specialist import lora, merged, precision
 from pipeline.stages.transfer import Columns, lines_of, read_columns, shared
 from pipeline.training.checkpoint import resume_state, write_model
+from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows

@@ -4,7 +4,7 @@ Reads:  data/split/posts.parquet, data/embeddings/posts/text.parquet.
 Writes: models/train_text/, metrics/train_text.json, plots/train_text/.
 """
 
-from pipeline.layout import Layout
+from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.stages.specialist import train
 

@@ -4,7 +4,7 @@ Reads:  data/split/posts.parquet, data/embeddings/posts/video.parquet; the media
 Writes: models/train_video/, metrics/train_video.json, plots/train_video/.
 """
 
-from pipeline.layout import Layout
+from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.stages.specialist import train
 

@@ -13,12 +13,12 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from pipeline import artifacts, schemas
-from pipeline.artifacts import Embeddings
-from pipeline.errors import InputError
-from pipeline.layout import Layout
-from pipeline.progress import mute, progress
-from pipeline.schemas import FEATURES, FINAL, Subset
+from pipeline.core import artifacts, schemas
+from pipeline.core.artifacts import Embeddings
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.progress import mute, progress
+from pipeline.core.schemas import FEATURES, FINAL, Subset
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline import artifacts
-from pipeline.errors import InputError
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
 
 FORMAT = 1
 """Version of ``model.json``; a reader refuses one it does not know."""

@@ -15,10 +15,10 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pipeline.encoders.prefetch import ahead
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
+from pipeline.core.prefetch import ahead
+from pipeline.core.progress import progress as progress_bar
 from pipeline.nets.losses import Objective
-from pipeline.progress import progress as progress_bar
 from pipeline.training.checkpoint import Progress, ResumeState
 from pipeline.training.optim import warm_up
 from pipeline.training.rows import Rows

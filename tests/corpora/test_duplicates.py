@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
+from pipeline.core.schemas import Feature
 from pipeline.corpora.duplicates import (
     SHINGLES_SHARED,
     Fingerprint,
@@ -15,7 +16,6 @@ from pipeline.corpora.duplicates import (
     near_rows,
     normalised,
 )
-from pipeline.schemas import Feature
 
 
 def scene(seed: int) -> Image.Image:

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.core.errors import InputError
 from pipeline.corpora import features
 from pipeline.corpora.features import FeatureCorpus, average_groups, faulty_columns, filled, only_scored, read_corpus
-from pipeline.errors import InputError
 from tests.corpora import test_sequences
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"

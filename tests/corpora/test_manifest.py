@@ -4,8 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline.core.errors import InputError
 from pipeline.corpora.manifest import read_manifest
-from pipeline.errors import InputError
 
 ROWS = [
     {"id": "7", "label": "Joy", "text": " hi ", "image": "images/a.jpg"},

@@ -11,8 +11,8 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora.pair import BROKEN_COLUMN, CONSTANT_COLUMN, render_pair
-from pipeline.schemas import FEATURES, Feature
 
 WIDTHS: dict[str, dict[Feature, int]] = {
     "source": {"text": 768, "audio": 74, "visual": 713},

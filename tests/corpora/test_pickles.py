@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core.errors import InputError
 from pipeline.corpora.pickles import read_plain
-from pipeline.errors import InputError
 
 
 class Runs:
@@ -148,7 +148,7 @@ def test_a_pickle_that_would_reach_into_memory_is_one_line(tmp_path: Path, progr
     path.write_bytes(b"\x80\x02" + program.replace(b"Kr", b"K\x01r") + b".")
     script = (
         "import psutil, sys; from pathlib import Path; from pipeline.corpora.pickles import read_plain\n"
-        "from pipeline.errors import InputError\n"
+        "from pipeline.core.errors import InputError\n"
         "try: print(repr(read_plain(Path(sys.argv[1]), 'target.corpus')))\n"
         "except InputError as error: print(error)\n"
         "memory = psutil.Process().memory_info(); print(getattr(memory, 'peak_wset', memory.rss))"

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline.core.errors import InputError
 from pipeline.corpora.sequences import pooled, read_folder
-from pipeline.errors import InputError
 
 Entries = dict[str, tuple[Any, Any]]
 

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.core.errors import InputError
 from pipeline.corpora.splits import completed, crossing_rows, grouped_folds, grouped_split, score_strata, target_folds
-from pipeline.errors import InputError
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 

@@ -9,9 +9,9 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPModel
 
+from pipeline.core.errors import InputError
 from pipeline.encoders import image
 from pipeline.encoders.image import Preprocessing, augment
-from pipeline.errors import InputError
 from pipeline.params import EmbedImage
 from tests import tiny
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.core.errors import InputError
 from pipeline.encoders.store import Store
-from pipeline.errors import InputError
 
 IDENTITY = {"name": "tiny", "sha256": "0" * 64, "width": 3}
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from pipeline.core.errors import InputError
 from pipeline.encoders import text
 from pipeline.encoders.text import length_batches
-from pipeline.errors import InputError
 from pipeline.params import EmbedText
 from tests import tiny
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.errors import InputError
 from pipeline.encoders import weights
-from pipeline.errors import InputError
 
 
 def test_digest_ignores_the_order_of_keys() -> None:

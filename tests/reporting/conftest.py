@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from pipeline import artifacts, schemas
-from pipeline.layout import Layout
+from pipeline.core import artifacts, schemas
+from pipeline.core.layout import Layout
 from tests.imports import ROOT
 from tests.stages.test_evaluate import PARAMS, make
 

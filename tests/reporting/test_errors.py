@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline import artifacts, schemas
 from pipeline.cli import app
-from pipeline.layout import Layout
+from pipeline.core import artifacts, schemas
+from pipeline.core.layout import Layout
 from pipeline.params import Params, Posts
 from pipeline.reporting import gallery
 from tests.reporting.conftest import Page

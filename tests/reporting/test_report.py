@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline import artifacts, params
+from pipeline import params
 from pipeline.cli import app
-from pipeline.layout import Layout
+from pipeline.core import artifacts
+from pipeline.core.layout import Layout
 from pipeline.reporting import report
 from tests.reporting.conftest import HOSTILE, SENTIMENT, Page, dvc_pictures
 

@@ -7,12 +7,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipeline import artifacts, schemas
-from pipeline.artifacts import Predictions
-from pipeline.errors import InputError
-from pipeline.layout import Layout
+from pipeline.core import artifacts, schemas
+from pipeline.core.artifacts import Predictions
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import MODALITIES
 from pipeline.reporting import suspects
-from pipeline.schemas import MODALITIES
 from pipeline.scoring.emotion import softmax
 
 LABELS = ("anger", "joy", "sadness")

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.scoring import leaks
 from pipeline.scoring.leaks import Leak, refuse_fitted_rows
 

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline import artifacts, media
+from pipeline import media
+from pipeline.core import artifacts
+from pipeline.core.layout import Layout
 from pipeline.encoders import image, text, video
-from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.serving import bundle
 from pipeline.serving.posts import Post

@@ -13,12 +13,12 @@ import onnxruntime
 import pytest
 import torch
 
+from pipeline.core.errors import InputError
 from pipeline.encoders import image, weights
-from pipeline.encoders.device import pick
-from pipeline.errors import InputError
 from pipeline.nets.fusion import Fusion
 from pipeline.serving import bundle, onnx
 from pipeline.serving.predictor import Predictor
+from pipeline.training.device import pick
 from tests.imports import ROOT
 from tests.serving.conftest import Trained, train
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.serving import manifest
 from pipeline.serving.manifest import predict_manifest
 from pipeline.serving.posts import Post, Prediction

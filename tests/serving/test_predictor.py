@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import artifacts, media
-from pipeline.errors import InputError
-from pipeline.layout import Layout
+from pipeline import media
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import MODALITIES
 from pipeline.media import MediaError
-from pipeline.schemas import MODALITIES
 from pipeline.scoring import conformal, emotion
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import GRID, Predictor, occluded

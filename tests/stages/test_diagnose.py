@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.params import Evaluate, Params
 from pipeline.stages import diagnose, evaluate
 from tests import planted

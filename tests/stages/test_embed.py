@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import artifacts, media, schemas
+from pipeline import media
+from pipeline.core import artifacts, schemas
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
 from pipeline.encoders import image, text, video
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.text import TextEncoder
-from pipeline.errors import InputError
-from pipeline.layout import Layout
 from pipeline.params import Embed, EmbedImage, EmbedText, EmbedVideo, Params, Posts, Source, Target
 from pipeline.stages import embed
 from tests import tiny

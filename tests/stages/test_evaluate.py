@@ -16,12 +16,12 @@ from PIL import Image
 from sklearn import metrics as known
 from sklearn.linear_model import LogisticRegression
 
-from pipeline import artifacts, schemas
-from pipeline.artifacts import Predictions
-from pipeline.errors import InputError
-from pipeline.layout import Layout
+from pipeline.core import artifacts, schemas
+from pipeline.core.artifacts import Predictions
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.params import Evaluate, Params, Posts
-from pipeline.schemas import FINAL, MODALITIES, Modality
 from pipeline.scoring.emotion import softmax
 from pipeline.stages import evaluate, sentiment_evaluation
 

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline import artifacts
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.schemas import subsets_of, variant
 from pipeline.encoders import text
-from pipeline.errors import InputError
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import EmbedText
-from pipeline.schemas import subsets_of, variant
 from pipeline.stages import finetune_e2e
 from pipeline.stages.finetune_e2e import _limited, _text_mode
 from pipeline.stages.train_adapters import read_adapters, read_source

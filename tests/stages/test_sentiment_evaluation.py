@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics as known
 
-from pipeline import artifacts
-from pipeline.errors import InputError
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
 from pipeline.params import Evaluate, Params
 from pipeline.scoring import sentiment
 from pipeline.stages import sentiment_evaluation

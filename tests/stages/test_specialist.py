@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from pipeline import artifacts, schemas
-from pipeline.layout import Layout
+from pipeline.core import artifacts, schemas
+from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.stages import embed, train_image, train_text, train_video
 from pipeline.stages.specialist import train

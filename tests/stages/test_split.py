@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import artifacts, schemas
-from pipeline.errors import InputError
-from pipeline.layout import Layout
+from pipeline.core import artifacts, schemas
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.stages import split
 

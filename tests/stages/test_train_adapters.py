@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from pipeline import artifacts
+from pipeline.core import artifacts
+from pipeline.core.schemas import subsets_of, variant
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.transfer import ScoreNet
-from pipeline.schemas import subsets_of, variant
 from pipeline.stages.train_adapters import read_adapters, read_source
 from pipeline.training.checkpoint import load_weights, read_description
 from tests import tracks

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline import artifacts
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
 from pipeline.encoders import text
-from pipeline.errors import InputError
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import EmbedText

@@ -6,19 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline import artifacts
-from pipeline.artifacts import Embeddings
-from pipeline.errors import InputError
-from pipeline.schemas import FITTED_TABLE, SCORES_TABLE
-from pipeline.stages.transfer import (
-    Columns,
-    Target,
-    columns_of,
-    fold_names,
-    in_processes,
-    lines_of,
-    read_target,
-)
+from pipeline.core import artifacts
+from pipeline.core.artifacts import Embeddings
+from pipeline.core.errors import InputError
+from pipeline.core.schemas import FITTED_TABLE, SCORES_TABLE
+from pipeline.stages.transfer import Columns, Target, columns_of, fold_names, in_processes, lines_of, read_target
 from tests import tracks
 
 COLUMNS = Columns(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 from pipeline.training import loop
 from pipeline.training.checkpoint import resume_state
 from pipeline.training.loop import Fit, Plan, fit, predict

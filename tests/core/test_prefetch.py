@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.encoders.prefetch import ahead
+from pipeline.core.prefetch import ahead
 
 
 def test_results_keep_the_order_of_the_items() -> None:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from pipeline.encoders.device import pick
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
+from pipeline.training.device import pick
 
 
 def test_the_processor_is_always_there() -> None:

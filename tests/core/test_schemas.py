@@ -1,4 +1,4 @@
-from pipeline.schemas import Subset, subsets_of, variant
+from pipeline.core.schemas import Subset, subsets_of, variant
 
 
 def test_subsets_and_their_names() -> None:

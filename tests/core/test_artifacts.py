@@ -6,8 +6,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipeline import artifacts, schemas
-from pipeline.errors import InputError
+from pipeline.core import artifacts, schemas
+from pipeline.core.errors import InputError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline.errors import InputError
+from pipeline.core.errors import InputError
 
 
 def pick(device: str) -> torch.device:
