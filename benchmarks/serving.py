@@ -25,7 +25,7 @@ import httpx2
 import numpy as np
 import psutil
 
-from pipeline.corpora.drawing import render_clip, render_picture
+from pipeline.synthetic.drawing import render_clip, render_picture
 
 WORDS = ("so", "why", "would", "anyone", "do", "this", "to", "me", "I", "am", "happy", "mad", "sad", "just", "great")
 MOODS: Any = ("happy", "angry", "calm", "surprised", "sad")

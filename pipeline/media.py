@@ -5,9 +5,7 @@ the header before anything is unpacked, and a file that is cut short is refused 
 a MediaError; what stands before its colon is one of few kinds, fit for counting.
 """
 
-import hashlib
 import math
-import stat
 import struct
 import time
 import zlib
@@ -30,6 +28,8 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImage
 from PIL.ExifTags import Base as ExifTag
 from PIL.ImageFile import ImageFile
 
+from pipeline.core.files import MediaError, reading
+
 CLIP_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 """What FFmpeg may take a file for. Left to itself it also follows playlists, which name other files and addresses."""
 
@@ -46,39 +46,6 @@ TRANSPOSE: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda picture: np.rot90(picture),
 }
 """EXIF orientation → the turn that sets the picture upright (Exif 2.32, tag 0x0112)."""
-
-
-class MediaError(Exception):
-    """A file that cannot be used, as a short reason: ``truncated``, ``too large: 50000x50000 px, at most ...``."""
-
-    @property
-    def kind(self) -> str:
-        """The reason without what is particular to this file."""
-        return str(self).partition(":")[0]
-
-
-def content_digest(path: Path) -> str:
-    """sha256 of the file's bytes, in hex. Raises MediaError when it cannot be read."""
-    with _reading(path) as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-@contextmanager
-def _reading(source: Path | bytes) -> Iterator[BufferedReader]:
-    if isinstance(source, bytes):
-        yield BufferedReader(BytesIO(source))
-        return
-    try:
-        # A pipe or a device would block or never end, so the kind of file is looked at before it is opened.
-        if not stat.S_ISREG(source.stat().st_mode):
-            raise MediaError("not a file")
-        handle = source.open("rb")
-    except (FileNotFoundError, NotADirectoryError):
-        raise MediaError("file not found") from None
-    except (OSError, ValueError) as error:
-        raise MediaError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    with handle:
-        yield handle
 
 
 def _head(handle: BufferedReader) -> bytes:
@@ -111,7 +78,7 @@ def read_picture(source: Path | bytes, *, max_pixels: int, at_least: int | None 
     Raises:
         MediaError: no readable JPEG, PNG, GIF, WebP, BMP or TIFF, or too large.
     """
-    with _reading(source) as handle, _opened(handle, max_pixels) as image:
+    with reading(source) as handle, _opened(handle, max_pixels) as image:
         if at_least is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
             image.draft(None, (at_least, at_least))
         return _upright(image)
@@ -244,7 +211,7 @@ def read_frames(
             too long; not read by the deadline.
     """
     limits = Limits(max_pixels, max_seconds, deadline)
-    with _reading(source) as handle:
+    with reading(source) as handle:
         reader = _picture_reader(_head(handle))
         if reader in (GifImagePlugin.GifImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile):
             return _animation_frames(handle, frames, limits)
@@ -325,7 +292,7 @@ def _video(source: Path | bytes) -> Iterator[tuple[InputContainer, VideoStream]]
 
 def _unopened(source: Path | bytes) -> str:
     """Why FFmpeg made nothing of a file: most often an mp4 that lacks its end, where the index is."""
-    with _reading(source) as handle:
+    with reading(source) as handle:
         head = _head(handle)
     if head[4:8] == b"ftyp":
         return "truncated: its index is missing or damaged"
@@ -445,3 +412,15 @@ def _frame_rgb(frame: VideoFrame, at_least: int | None) -> np.ndarray:
     picture = small.to_ndarray()
     turns = round(frame.rotation / 90) % 4  # the display matrix's angle, anticlockwise as numpy's
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+
+def inside(folder: Path, value: str) -> Path:
+    """The file that a path of the table names. Raises MediaError when it leads out of ``folder``, by links or dots."""
+    try:
+        root = folder.resolve()
+        path = (root / value).resolve()
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have; links in a circle
+        raise MediaError("file not found") from None
+    if not path.is_relative_to(root):
+        raise MediaError("path leads out of posts.media")
+    return path

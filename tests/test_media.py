@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from pipeline import media
-from pipeline.media import MediaError
+from pipeline.core.files import MediaError, content_digest
 
 LIMIT = 1_000_000
 BLUE, RED = (20, 40, 200), (210, 30, 30)
@@ -241,9 +241,9 @@ def test_a_pipe_does_not_block(tmp_path: Path) -> None:
 
 def test_content_digest(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"bytes" * 100_000)
-    assert media.content_digest(tmp_path / "a") == hashlib.sha256(b"bytes" * 100_000).hexdigest()
+    assert content_digest(tmp_path / "a") == hashlib.sha256(b"bytes" * 100_000).hexdigest()
     with pytest.raises(MediaError, match="file not found"):
-        media.content_digest(tmp_path / "b")
+        content_digest(tmp_path / "b")
 
 
 def test_reading_media_needs_no_torch() -> None:

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pytest
 
-from pipeline import figures
 from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES
@@ -41,15 +39,11 @@ def params(track: "Track", **blocks: dict[str, Any]) -> Params:
     return Params.model_validate({"device": "cpu", **settings})
 
 
-def run(track: "Track", *stages: str, pictures: bool = False, **blocks: dict[str, Any]) -> "Track":
-    """Writes the track as it is in memory and runs stages on it; their pictures would take half of the time."""
+def run(track: "Track", *stages: str, **blocks: dict[str, Any]) -> "Track":
+    """Writes the track as it is in memory and runs stages on it."""
     settings, layout = params(track, **blocks), track.write().layout
-    with pytest.MonkeyPatch.context() as patch:
-        if not pictures:
-            patch.setattr(figures, "history", lambda *given: None)
-            patch.setattr(figures, "adapters", lambda *given: None)
-        for stage in stages:
-            importlib.import_module(f"pipeline.stages.{stage}").run(settings, layout)
+    for stage in stages:
+        importlib.import_module(f"pipeline.stages.{stage}").run(settings, layout)
     return track
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import FINAL, UNLABELLED
+from pipeline.params import Split as SplitParams
 
 PROTECTION = {"test": 2, "val": 1, "train": 0}
 
@@ -158,3 +159,10 @@ def _with_val(
 def _roles(rows: pd.DataFrame, fold: str, roles: np.ndarray) -> pd.DataFrame:
     found = pd.DataFrame({"fold": fold, "sample_id": rows["sample_id"].to_numpy(), "role": roles})
     return found.sort_values("sample_id", ignore_index=True)
+
+
+MADE = "made by shares, groups whole"
+
+
+def split_shares(params: SplitParams) -> dict[str, float]:
+    return {"train": 1 - params.val_share - params.test_share, "val": params.val_share, "test": params.test_share}

@@ -24,8 +24,8 @@ from huggingface_hub.errors import (
 )
 from transformers.utils import logging as transformers_logging
 
-from pipeline import media
 from pipeline.core.errors import InputError
+from pipeline.core.files import MediaError, content_digest
 
 SAFE_WEIGHTS = "model*.safetensors"
 TORCH_WEIGHTS = "pytorch_model*.bin"
@@ -117,8 +117,8 @@ def _packaged(encoder: str) -> Weights:
         raise InputError(f"encoder {encoder}: its package is not installed; {fix}") from None
     path = Path(str(module.__file__)).parent / source.file
     try:
-        found = media.content_digest(path)
-    except media.MediaError as error:
+        found = content_digest(path)
+    except MediaError as error:
         raise InputError(f"encoder {encoder}: {path}: {error}; {fix}") from None
     if found != source.sha256:
         raise InputError(f"encoder {encoder}: {path} is not the file that was released (sha256 {found}); {fix}")
@@ -142,7 +142,7 @@ def _folder(key: str, folder: Path, name: str, revision: str) -> Weights:
 
 def _files_digest(files: list[Path]) -> str:
     """The sha256 of a single file, or of the names and sha256 of several."""
-    hashes = {path.name: media.content_digest(path) for path in files}
+    hashes = {path.name: content_digest(path) for path in files}
     return next(iter(hashes.values())) if len(hashes) == 1 else digest(hashes)
 
 

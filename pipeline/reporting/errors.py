@@ -17,7 +17,8 @@ from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.params import Params
-from pipeline.reporting import gallery, page, suspects
+from pipeline.posts import suspects
+from pipeline.reporting import gallery, page
 from pipeline.reporting.gallery import Card
 
 TEXT_LETTERS = 60

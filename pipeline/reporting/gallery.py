@@ -12,10 +12,11 @@ import pandas as pd
 from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
+from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
-from pipeline.corpora import duplicates
 from pipeline.params import Params
+from pipeline.posts.duplicates import find_links
 from pipeline.reporting.page import Picture, thumbnail, typeset
 
 PICTURE_SIDE, FRAME_SIDE, FRAMES = 320, 160, 4
@@ -131,7 +132,7 @@ def _shown(post: pd.Series, folder: Path, max_pixels: int) -> dict[str, Any]:
         elif post["video_path"]:
             frames = media.read_frames(folder / post["video_path"], frames=FRAMES, **size)
             shown["pictures"] = tuple(thumbnail(frame, FRAME_SIDE) for frame in frames)
-    except media.MediaError as error:
+    except MediaError as error:
         shown["unreadable"] = str(error)
     return shown
 
@@ -139,7 +140,7 @@ def _shown(post: pd.Series, folder: Path, max_pixels: int) -> dict[str, Any]:
 def _copies(posts: pd.DataFrame, ids: Sequence[str], folder: Path, params: Params) -> dict[str, list[str]]:
     """What each post is a copy of, in words; `split` has put copies into one group, so only there is searched."""
     near = posts[posts["group_id"].isin(posts.loc[list(ids), "group_id"])]
-    links = duplicates.find_links(
+    links = find_links(
         near.rename(columns={"image_path": "image", "video_path": "video"}),
         folder,
         distance=params.split.phash_distance,

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
-from pipeline.figures import DPI
+from pipeline.figures.style import DPI
 
 TEMPLATES = Path(__file__).parent / "templates"
 PNG = b"\x89PNG\r\n\x1a\n"

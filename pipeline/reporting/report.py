@@ -21,10 +21,10 @@ from pipeline.core import artifacts
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
 from pipeline.params import Params
+from pipeline.posts.evaluation_figures import BASELINE_NAMES
 from pipeline.reporting import gallery, page
 from pipeline.reporting.gallery import Card
-from pipeline.stages.evaluate import BASELINE_NAMES
-from pipeline.stages.sentiment_evaluation import CURVES, IN_SUBSETS, STEP_NAMES
+from pipeline.sentiment.scored import CURVES, IN_SUBSETS, STEP_NAMES
 
 CARDS = 24
 REFUSED = 20

@@ -19,9 +19,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 
-from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
+from pipeline.core.files import MediaError, content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.encoders import image, text, video, weights
@@ -76,7 +76,7 @@ def export(params: Params, layout: Layout, folder: Path, *, onnx: bool = False) 
         files = sorted(path for path in aside.rglob("*") if path.is_file())
         for path in files:
             path.chmod(0o644)  # safetensors writes for the owner alone, but a bundle is made to be handed on
-        hashes = {path.relative_to(aside).as_posix(): media.content_digest(path) for path in files}
+        hashes = {path.relative_to(aside).as_posix(): content_digest(path) for path in files}
         artifacts.write_json(aside / INDEX, {"format": FORMAT, "files": hashes})
 
 
@@ -182,8 +182,8 @@ def check(folder: Path) -> None:
 
 def _check_file(path: Path, expected: str) -> None:
     try:
-        found = media.content_digest(path)
-    except media.MediaError as error:
+        found = content_digest(path)
+    except MediaError as error:
         raise InputError(f"{path}: {error}; the bundle is not whole: copy or export it again") from None
     if found != expected:
         raise InputError(f"{path}: was changed (its sha256 is {found}); copy or export the bundle again")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pipeline.corpora.drawing import CLIP_FPS, Mood, render_clip, render_picture
+from pipeline.synthetic.drawing import CLIP_FPS, Mood, render_clip, render_picture
 
 CLIP_SECONDS = 2
 

@@ -7,8 +7,8 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any, Protocol, TextIO
 
+from pipeline.core.files import MediaError
 from pipeline.core.schemas import MODALITIES
-from pipeline.media import MediaError
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 

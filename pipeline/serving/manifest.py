@@ -17,13 +17,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
+from pipeline.core.files import MediaError, content_digest
 from pipeline.core.progress import progress
 from pipeline.core.schemas import MODALITIES
 from pipeline.corpora.manifest import trimmed_texts
-from pipeline.media import MediaError
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
 
@@ -212,7 +211,7 @@ def _identity(predictor: Predictor, manifest: Path, coverage: float | None, expl
     """What the shards of an earlier run must have in common with this one to be its beginning."""
     columns = [*map(str, predictor.labels), str(coverage), str(explain), str(CHUNK)]
     return artifacts.digest(
-        f"{at} {part}" for at, part in enumerate([predictor.model.identity, media.content_digest(manifest), *columns])
+        f"{at} {part}" for at, part in enumerate([predictor.model.identity, content_digest(manifest), *columns])
     )
 
 

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
+from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
-from pipeline.corpora.posts import codes_of
 from pipeline.encoders import image, text, video
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.text import TextEncoder
@@ -25,6 +24,7 @@ from pipeline.encoders.video import ClipNet, VideoEncoder
 from pipeline.nets.fusion import Fusion
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Embed, Params
+from pipeline.posts.labels import codes_of
 from pipeline.scoring import conformal, emotion
 from pipeline.training.checkpoint import load_weights, read_description
 
@@ -172,7 +172,7 @@ def _copied(encoder: Encoder) -> Encoder:
 
 def _merged_lora(folder: Path, encoder: nn.Module, own: Encoder, classifier: Specialist, rank: int) -> nn.Module:
     """The encoder with its low-rank updates added to its weights: as fast as any, and peft is needed no more."""
-    from pipeline.stages.specialist import lora  # brings peft and matplotlib, which nobody else here needs
+    from pipeline.training.tuning import lora  # brings peft and matplotlib, which nobody else here needs
 
     targets = own.image.lora_targets if isinstance(own, VideoEncoder) else own.lora_targets
     adapted: Any = lora(encoder, targets, rank)
@@ -196,4 +196,4 @@ def _calibration(layout: Layout) -> list[np.ndarray]:
 
 def _identity(folders: list[Path]) -> str:
     files = [folder / name for folder in folders for name in ("model.json", "model.safetensors")]
-    return artifacts.digest(f"{at} {media.content_digest(file)}" for at, file in enumerate(files) if file.exists())
+    return artifacts.digest(f"{at} {content_digest(file)}" for at, file in enumerate(files) if file.exists())

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.core import artifacts
+from pipeline.core.files import MediaError
 from pipeline.core.schemas import Modality
-from pipeline.media import MediaError
 
 State = Literal["present", "absent", "unreadable"]
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from pipeline import media
+from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.prefetch import ahead
 from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.encoders.image import ImageEncoder
-from pipeline.media import MediaError
 from pipeline.params import Params
 from pipeline.scoring import conformal, emotion
 from pipeline.serving import bundle, model

@@ -7,9 +7,9 @@ Writes: data/sample/posts/ (manifest.csv, images/, videos/), data/sample/source.
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
 from pipeline.core.progress import progress
-from pipeline.corpora.pair import render_pair
-from pipeline.corpora.sample import render_posts
 from pipeline.params import Params
+from pipeline.synthetic.pair import render_pair
+from pipeline.synthetic.posts import render_posts
 
 
 def run(params: Params, layout: Layout) -> None:

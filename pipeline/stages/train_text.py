@@ -6,7 +6,7 @@ Writes: models/train_text/, metrics/train_text.json, plots/train_text/.
 
 from pipeline.core.layout import Layout
 from pipeline.params import Params
-from pipeline.stages.specialist import train
+from pipeline.posts.specialist import train
 
 
 def run(params: Params, layout: Layout) -> None:

@@ -6,7 +6,7 @@ Writes: models/train_video/, metrics/train_video.json, plots/train_video/.
 
 from pipeline.core.layout import Layout
 from pipeline.params import Params
-from pipeline.stages.specialist import train
+from pipeline.posts.specialist import train
 
 
 def run(params: Params, layout: Layout) -> None:

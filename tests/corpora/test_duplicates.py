@@ -6,16 +6,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pipeline.core.schemas import Feature
-from pipeline.corpora.duplicates import (
-    SHINGLES_SHARED,
-    Fingerprint,
-    find_links,
-    fingerprint,
-    merge_groups,
-    near_pairs,
-    near_rows,
-    normalised,
-)
+from pipeline.corpora.duplicates import SHINGLES_SHARED, merge_groups, near_rows, normalised
+from pipeline.corpora.pictures import Fingerprint, fingerprint, near_pairs
+from pipeline.posts.duplicates import find_links
 
 
 def scene(seed: int) -> Image.Image:

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.corpora import features
-from pipeline.corpora.features import FeatureCorpus, average_groups, faulty_columns, filled, only_scored, read_corpus
+from pipeline.corpora import tables
+from pipeline.corpora.feature_columns import faulty_columns, filled
+from pipeline.corpora.features import FeatureCorpus, average_groups, only_scored, read_corpus
 from tests.corpora import test_sequences
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -71,7 +72,7 @@ def test_batches_and_kinds_of_lists_do_not_change_the_vectors(tmp_path: Path, mo
     wanted = np.where((np.arange(20) % 5 == 0)[:, None], np.float32(0), values)
     kinds = [pa.list_(pa.float64()), pa.large_list(pa.float32()), pa.list_(pa.float32(), 3)]
     for rows_at_once in (3, 4096):
-        monkeypatch.setattr(features, "BATCH_ROWS", rows_at_once)
+        monkeypatch.setattr(tables, "BATCH_ROWS", rows_at_once)
         for kind in kinds:
             table = pa.table({**rows, "vision": pa.array(cells, kind)})
             pq.write_table(table, tmp_path / "corpus.parquet")

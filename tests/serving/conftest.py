@@ -15,6 +15,7 @@ import torch
 
 from pipeline import media
 from pipeline.core import artifacts
+from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.encoders import image, text, video
 from pipeline.params import Params
@@ -24,7 +25,7 @@ from pipeline.serving.predictor import Predictor
 from pipeline.stages import fuse, train_image, train_text, train_video
 from tests import tiny
 from tests.imports import ROOT
-from tests.stages.test_specialist import gifs, posts_table, sentences
+from tests.posts.test_specialist import gifs, posts_table, sentences
 
 HEAD = {"folds": 2, "head": {"epochs": 4}}
 TUNED = {"tuned": {"batch": 8, "folds": 2, "epochs": 1, "encoder_learning_rate": 3e-3}}
@@ -125,7 +126,7 @@ def embed_posts(params: Params, layout: Layout) -> None:
                 vector, reason = np.zeros(encoder.width, dtype=np.float32), None if value else "none"
                 try:
                     vector = encode(value) if value else vector
-                except media.MediaError as error:
+                except MediaError as error:
                     reason = str(error)
                 writer.write([number], vector[None], [reason], [None if reason else f"content of {value}"])
 

@@ -10,9 +10,9 @@ from PIL import Image
 from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
+from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
-from pipeline.media import MediaError
 from pipeline.scoring import conformal, emotion
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import GRID, Predictor, occluded

@@ -15,8 +15,9 @@ from PIL import Image
 from pipeline import media
 from pipeline.core import artifacts, schemas
 from pipeline.core.errors import InputError
+from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
-from pipeline.encoders import image, text, video
+from pipeline.encoders import embedding, image, text, video
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.text import TextEncoder
 from pipeline.params import Embed, EmbedImage, EmbedText, EmbedVideo, Params, Posts, Source, Target
@@ -125,7 +126,7 @@ def test_every_row_has_the_vector_of_its_own_content(tmp_path: Path, encoders: E
     pictures, encoder = rows_of(layout, "image"), image.load(encoders.image)
     pixels = encoder.preprocess(media.read_picture(folder / "b.png", max_pixels=10_000))
     np.testing.assert_allclose(pictures["vector"]["p1"], encoder.encode(pixels[None], CPU)[0], atol=1e-5)
-    assert pictures["content"]["p1"] == media.content_digest(folder / "b.png")
+    assert pictures["content"]["p1"] == content_digest(folder / "b.png")
     assert pictures["reason"].tolist() == [None, None, None, "none", "truncated", "file not found", None]
 
     clips, whole = rows_of(layout, "video"), video.load(encoders.video)
@@ -234,7 +235,7 @@ def test_a_killed_run_goes_on_where_it_was(
 def test_chunks_do_not_change_the_tables(tmp_path: Path, encoders: Embed, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, cut = project(tmp_path / "whole"), project(tmp_path / "cut")
     embed.run(params(encoders), whole)
-    monkeypatch.setattr(embed, "CHUNK", 2)
+    monkeypatch.setattr(embedding, "CHUNK", 2)
     monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "another cache"))
     embed.run(params(encoders), cut)
     for modality in schemas.MODALITIES:

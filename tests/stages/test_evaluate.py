@@ -22,8 +22,11 @@ from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.params import Evaluate, Params, Posts
+from pipeline.posts import evaluation, held_out
+from pipeline.scoring.baselines import Baseline
 from pipeline.scoring.emotion import softmax
-from pipeline.stages import evaluate, sentiment_evaluation
+from pipeline.sentiment import evaluation as sentiment_evaluation
+from pipeline.stages import evaluate
 
 LABELS = ("anger", "joy", "sadness")
 PARAMS = Params(posts=Posts(media="media"), evaluate=Evaluate(bootstrap=200, gallery=4))
@@ -248,10 +251,10 @@ def test_the_baseline_to_beat_may_be_one_that_the_test_rows_like_less():
     posts = pd.DataFrame({"split": ["val"] * 3, "label": LABELS})
     right, wrong = np.eye(3), np.eye(3)[[1, 2, 0]]
     made = {
-        "majority": evaluate.Baseline(val=wrong, test=right, settings={}),
-        "tfidf_logreg": evaluate.Baseline(val=right, test=wrong, settings={}),
+        "majority": Baseline(val=wrong, test=right, settings={}),
+        "tfidf_logreg": Baseline(val=right, test=wrong, settings={}),
     }
-    assert evaluate._best_on_validation(posts, made, LABELS) == "tfidf_logreg"
+    assert evaluation._best_on_validation(posts, made, LABELS) == "tfidf_logreg"
 
 
 def test_errors_are_listed_with_pulls_by_confidence(project: Project):
@@ -400,8 +403,8 @@ def test_what_is_small_or_undefined_is_left_out_and_named(fresh: Project):
 
 
 def test_a_large_corpus_gives_the_embeddings_baseline_a_sample(project: Project, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(evaluate, "FEATURE_CELLS", 50 * 12)
-    features = evaluate._features(project.posts, list(MODALITIES), 0, project.layout)
+    monkeypatch.setattr(held_out, "FEATURE_CELLS", 50 * 12)
+    features = held_out.linear_features(project.posts, list(MODALITIES), 0, project.layout)
     assert features.train.shape == (50, 12)
     assert len(set(features.train_at)) == 50
     assert features.test.shape == (60, 12)

@@ -18,10 +18,12 @@ from pipeline.core.schemas import subsets_of, variant
 from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import EmbedText
-from pipeline.stages import finetune_e2e
-from pipeline.stages.finetune_e2e import _limited, _text_mode
-from pipeline.stages.train_adapters import read_adapters, read_source
-from pipeline.stages.transfer import read_target
+from pipeline.sentiment import finetuning
+from pipeline.sentiment.adapters import read_adapters
+from pipeline.sentiment.data import limit_groups, read_target
+from pipeline.sentiment.finetuning import text_mode
+from pipeline.sentiment.initialisation import initial_net
+from pipeline.sentiment.source_model import read_source
 from pipeline.training import loop
 from pipeline.training.checkpoint import load_weights, read_description
 from tests import tracks
@@ -71,7 +73,7 @@ def believe_the_source(monkeypatch: pytest.MonkeyPatch, weight: float) -> None:
 
     So it does not hang on a start well chosen whether tuning has something to better, and the source something to say.
     """
-    original = finetune_e2e._start
+    original = initial_net
 
     def start(*given: Any) -> Any:
         net, _, chosen = original(*given)
@@ -81,7 +83,7 @@ def believe_the_source(monkeypatch: pytest.MonkeyPatch, weight: float) -> None:
                 net.reading(name).weigh.weight.zero_()
         return net, EVERY, chosen
 
-    monkeypatch.setattr(finetune_e2e, "_start", start)
+    monkeypatch.setattr(finetuning, "initial_net", start)
 
 
 def tuned(track: Track, root: Path, **settings: Any) -> Track:
@@ -212,7 +214,7 @@ def test_more_groups_of_the_curve_hold_all_of_fewer(folded: Track) -> None:
     target, settings = read_target(folded.layout), tracks.params(folded, target={"val_share": 0.25})
     before: set[str] = set()
     for groups in (4, 8, 16, 24):
-        kept = _limited(target, FOLD, groups, settings)
+        kept = limit_groups(target, FOLD, groups, settings)
         now = set(kept.fitted(FOLD)["sample_id"])
         assert before < now and len(now) == groups
         assert len(kept.rows(FOLD, "val")) == min(groups // 4, len(target.rows(FOLD, "val")))
@@ -224,7 +226,7 @@ def test_more_groups_of_the_curve_hold_all_of_fewer(folded: Track) -> None:
 @pytest.mark.parametrize("val_share", [0.05, 0.4])
 def test_a_size_of_the_curve_is_kept_where_one_role_has_too_few_groups(folded: Track, val_share: float) -> None:
     target, settings = read_target(folded.layout), tracks.params(folded, target={"val_share": val_share})
-    assert {len(_limited(target, FOLD, size, settings).fitted(FOLD)) for size in (20, 22, 24)} == {20, 22, 24}
+    assert {len(limit_groups(target, FOLD, size, settings).fitted(FOLD)) for size in (20, 22, 24)} == {20, 22, 24}
 
 
 # --- the phases ------------------------------------------------------------------------------------------------------
@@ -389,7 +391,7 @@ def test_words_that_are_none_cannot_be_tuned(
     believe_the_source(monkeypatch, 0.3)
     blocks: dict[str, dict[str, Any]] = {"target": {"level": level}, "finetune_e2e": {"text": "full"}}
     with pytest.raises(InputError, match=f"finetune_e2e.text: 'full' cannot be: {why}; give none or auto") as one:
-        tracks.run(tracks.make(tmp_path, words=words), *STAGES, pictures=False, **blocks)
+        tracks.run(tracks.make(tmp_path, words=words), *STAGES, **blocks)
     assert "\n" not in str(one.value)
     assert not (tmp_path / "models" / "finetune_e2e").exists()
 
@@ -404,7 +406,7 @@ def test_auto_tunes_single_texts_from_enough_rows_on(
     track = tracks.make(tmp_path, words=words).write()
     assert len(track.rows("final", "train")) == 29
     blocks = {"finetune_e2e": {"text": "auto", "auto_rows": enough}, "target": {"level": level}}
-    assert _text_mode(read_target(track.layout), "final", tracks.params(track, **blocks)) == mode
+    assert text_mode(read_target(track.layout), "final", tracks.params(track, **blocks)) == mode
 
 
 # --- the same again --------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from pipeline.core import artifacts
 from pipeline.core.schemas import subsets_of, variant
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.transfer import ScoreNet
-from pipeline.stages.train_adapters import read_adapters, read_source
+from pipeline.sentiment.adapters import read_adapters
+from pipeline.sentiment.source_model import read_source
 from pipeline.training.checkpoint import load_weights, read_description
 from tests import tracks
 from tests.tracks import LACKS_TEXT, Track, everything
@@ -224,7 +225,7 @@ def test_an_adapter_without_rows_to_meet_stays_as_it_is_initialised(
 
 
 def test_no_epochs_at_all_leave_the_adapters_as_they_are_initialised(source: Track, tmp_path: Path) -> None:
-    track = tracks.run(tracks.copied(source, tmp_path), "train_adapters", pictures=True, adapter={"epochs": 0})
+    track = tracks.run(tracks.copied(source, tmp_path), "train_adapters", adapter={"epochs": 0})
     np.testing.assert_array_equal(scores(track, "adapted", "final"), scores(track, "zero_shot", "final"))
 
 

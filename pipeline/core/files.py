@@ -1,0 +1,41 @@
+"""Files opened and named by their content, and the one way in which a file is said to be of no use."""
+
+import hashlib
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader, BytesIO
+from pathlib import Path
+
+
+class MediaError(Exception):
+    """A file that cannot be used, as a short reason: ``truncated``, ``too large: 50000x50000 px, at most ...``."""
+
+    @property
+    def kind(self) -> str:
+        """The reason without what is particular to this file."""
+        return str(self).partition(":")[0]
+
+
+def content_digest(path: Path) -> str:
+    """sha256 of the file's bytes, in hex. Raises MediaError when it cannot be read."""
+    with reading(path) as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@contextmanager
+def reading(source: Path | bytes) -> Iterator[BufferedReader]:
+    if isinstance(source, bytes):
+        yield BufferedReader(BytesIO(source))
+        return
+    try:
+        # A pipe or a device would block or never end, so the kind of file is looked at before it is opened.
+        if not stat.S_ISREG(source.stat().st_mode):
+            raise MediaError("not a file")
+        handle = source.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise MediaError("file not found") from None
+    except (OSError, ValueError) as error:
+        raise MediaError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    with handle:
+        yield handle

@@ -1,0 +1,47 @@
+"""Rows that a corpus must do without: counted by reason, and too many of them stop the stage."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.core import schemas
+from pipeline.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Divided:
+    """A corpus with its splits: the table to write, ``row, id, reason`` of the rows left out, and the metrics."""
+
+    table: pd.DataFrame
+    refused: pd.DataFrame
+    report: dict[str, Any]
+
+
+def stop_if_too_many(refused: pd.DataFrame, total: int, share: float, path: Path) -> None:
+    if len(refused) > share * total:
+        first = refused.iloc[0]
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in count_reasons(refused).items())
+        raise InputError(
+            f"{path}: {len(refused)} of {total} rows refused ({reasons}), more than split.max_refused_share {share}; "
+            f"the first is row {first['row']}, id {first['id']}"
+        )
+
+
+def count_reasons(refused: pd.DataFrame) -> dict[str, int]:
+    """Reasons and how often; those that name a row or id are counted under what they have in common."""
+    kinds = refused["reason"].str.replace(r",? (in row|as) .*", "", regex=True)
+    return {str(reason): int(count) for reason, count in kinds.value_counts(sort=False).sort_index().items()}
+
+
+def crossing_refusals(rows: pd.DataFrame, twin: dict[str, str]) -> pd.DataFrame:
+    """Refused rows, given the id that each group keeps in a more protected part."""
+    reasons = [f"group also stands in a more protected split, as {twin[group]}" for group in rows["group_id"]]
+    return pd.DataFrame({"row": rows["row"], "id": rows["id"], "reason": pd.Series(reasons, rows.index, dtype=object)})
+
+
+def check_parts(parts: set[str], path: Path) -> None:
+    for part in schemas.SPLITS:
+        if part not in parts:
+            raise InputError(f"{path}: no row is left for {part}; too few groups, or the split column gives it none")

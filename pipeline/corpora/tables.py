@@ -1,0 +1,149 @@
+"""A table of ready-made features, Parquet or CSV → its raw rows and vectors."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.core.errors import InputError
+from pipeline.core.schemas import FEATURES, Feature
+from pipeline.corpora.manifest import trimmed_texts
+from pipeline.corpora.raw_features import NO_NUMBERS, SCALARS, RawFeatures, RawVectors, feature_name, gathered, strung
+from pipeline.corpora.sequences import pooled
+
+OTHER_NAMES = {"vision": "visual"}
+BATCH_ROWS = 4096
+"""Rows of a Parquet column that are unpacked at once."""
+
+
+def read_parquet_table(path: Path, where: str) -> RawFeatures:
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            lists, ignored = _modalities(path, schema.names)
+            words = "text" in schema.names and _is_text(schema.field("text").type)
+            if words:
+                lists.pop("text")
+            scalars = [name for name in SCALARS if name in schema.names] + ["text"] * words
+            rows = _scalars(path, file.read(columns=scalars).to_pandas())
+            vectors: dict[Feature, RawVectors] = {
+                name: gathered(len(rows), _column(path, file, column))
+                for name, column in lists.items()
+                if not pa.types.is_null(schema.field(column).type)
+            }
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not readable as parquet: {' '.join(str(error).split())}") from None
+    return RawFeatures(rows, vectors, ignored)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    return pa.types.is_string(value) or pa.types.is_large_string(value)
+
+
+def _modalities(path: Path, columns: Sequence[str]) -> tuple[dict[Feature, str], tuple[str, ...]]:
+    """The column of each modality, and the columns that mean nothing here."""
+    if "id" not in columns or "score" not in columns:
+        missing = " and ".join(name for name in ("id", "score") if name not in columns)
+        raise InputError(f"{path}: lacks the column {missing} (has: {', '.join(columns) or 'none'})")
+    found: dict[Feature, str] = {name: name for name in FEATURES if name in columns}
+    for other, name in OTHER_NAMES.items():
+        if other in columns:
+            found.setdefault(feature_name(name), other)
+    return found, tuple(name for name in columns if name not in (*SCALARS, *found.values()))
+
+
+def _scalars(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    if not len(frame):
+        raise InputError(f"{path}: holds no rows")
+    rows = {
+        name: trimmed_texts(frame[name], f"{path}: {name}") if name in frame else None
+        for name in ("id", "group", "split", "text")
+    }
+    return pd.DataFrame(rows | {"score": frame["score"]}, index=range(len(frame)))
+
+
+def _column(path: Path, file: pq.ParquetFile, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    kind = file.schema_arrow.field(name).type
+    depth = 0
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind, depth = kind.value_type, depth + 1
+    number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
+    if depth not in (1, 2) or not number:
+        found = file.schema_arrow.field(name).type
+        raise InputError(f"{path}: column {name} holds {found}; lists of numbers, or of lists of numbers, are needed")
+    for batch in file.iter_batches(BATCH_ROWS, columns=[name]):
+        cells = batch.column(0)
+        if depth == 1:
+            yield _numbers(cells.flatten()), _lengths(cells)
+        else:
+            yield strung(_pooled_cell(cell.values) if cell.is_valid else None for cell in cells)
+
+
+def _lengths(lists: Any) -> np.ndarray:
+    return pc.call_function("list_value_length", [lists]).fill_null(0).to_numpy(zero_copy_only=False)
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    return array.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+
+
+def _pooled_cell(steps: Any) -> np.ndarray | Sequence[str] | None:
+    """The pooled vector of a list of lists; not numeric when the steps have different widths."""
+    widths = _lengths(steps)
+    if not len(widths):
+        return None
+    if not widths[0] or (widths != widths[0]).any():
+        return NO_NUMBERS
+    return pooled(_numbers(steps.flatten()).reshape(len(widths), -1))
+
+
+def read_csv_table(path: Path, where: str) -> RawFeatures:
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path}: is empty") from None
+    except (ValueError, OSError) as error:  # parser errors and UnicodeDecodeError are ValueErrors
+        raise InputError(f"{path}: not readable as csv: {' '.join(str(error).split())}") from None
+    lists, ignored = _modalities(path, [str(name) for name in frame.columns])
+    rows = _scalars(path, frame)
+    said = rows["text"].dropna().astype(str)
+    if len(said) and said.str.fullmatch(LIKE_NUMBERS).mean() > 0.5:
+        rows["text"] = None
+    else:
+        lists.pop("text", None)
+    cells: dict[Feature, pd.Series] = {
+        name: trimmed_texts(frame[column], f"{path}: {column}") for name, column in lists.items()
+    }
+    vectors: dict[Feature, RawVectors] = {
+        name: gathered(len(rows), [strung(_cell(value) for value in column)])
+        for name, column in cells.items()
+        if column.notna().any()
+    }
+    return RawFeatures(rows, vectors, ignored)
+
+
+LIKE_NUMBERS = r"\[[\[\]\d\s.,eE+-]*(?:(?:nan|null|[Ii]nf(?:inity)?)[\[\]\d\s.,eE+-]*)*\]"
+"""A cell of numbers in brackets, readable or not; words are no such thing."""
+
+
+def _cell(value: str | None) -> np.ndarray | Sequence[str] | None:
+    """JSON text → the vector, or the pooled vector of a sequence."""
+    if value is None:
+        return None
+    try:
+        numbers = np.array(json.loads(value), dtype=np.float64)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return NO_NUMBERS
+    if numbers.size == 0:
+        return None
+    if numbers.ndim not in (1, 2):
+        return NO_NUMBERS
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, and so no finite number
+        return pooled(numbers) if numbers.ndim == 2 else numbers.astype(np.float32)

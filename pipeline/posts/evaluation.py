@@ -1,0 +1,178 @@
+"""The posts track's part of `evaluate`: the test rows scored, with intervals, baselines and ablation."""
+
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import MODALITIES, Modality
+from pipeline.figures.contact_sheet import draw_contact_sheet
+from pipeline.params import Params
+from pipeline.posts.evaluation_figures import write_ablation, write_confusion, write_reliability, write_systems
+from pipeline.posts.held_out import (
+    HeldOut,
+    LinearFeatures,
+    description_of,
+    fusion_logits,
+    held_out_posts,
+    linear_features,
+    refuse_seen,
+    specialist_logits,
+)
+from pipeline.posts.labels import codes_of
+from pipeline.posts.mistakes import error_table, error_tiles, modality_attributions
+from pipeline.posts.training_figures import draw_training
+from pipeline.scoring import baselines, calibration, conformal, emotion, intervals
+from pipeline.scoring.baselines import Baseline
+
+FEW_ROWS, FEW_GROUPS = 100, 20
+"""Fewer test rows, or groups behind an interval, are worth a warning."""
+
+
+def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any]:
+    """Scores the posts track, draws its figures into ``plots``, and returns its metrics."""
+    posts = artifacts.read_posts(layout.table("posts"))
+    fuse = description_of(layout, "fuse")
+    modalities: list[Modality] = [name for name in MODALITIES if name in fuse["modalities"]]
+    test = held_out_posts(posts, tuple(fuse["labels"]), params)
+    refuse_seen(test, modalities, layout)
+
+    fusion = fusion_logits(layout, test)
+    features = linear_features(posts, modalities, params.seed, layout)
+    specialists = {name: specialist_logits(layout, name, test, features.present[name]) for name in modalities}
+    simple = _baselines(posts, features, test.labels)
+    best = _best_on_validation(posts, simple, test.labels)
+
+    metrics: dict[str, Any] = {
+        "n": len(test.codes),
+        "fusion": _fusion_metrics(test, fusion["fusion"], fuse["temperature"]),
+        **{name: _specialist_metrics(test, specialists[name], features.present[name]) for name in modalities},
+        "baselines": {name: _simple_metrics(test, made.test) for name, made in simple.items()},
+        "ablation": _ablation_metrics(test, fusion, modalities),
+        "fusion_minus_best_baseline": _difference(test, fusion["fusion"], best, simple[best].test),
+    }
+    metrics["conformal"] = _coverage(posts, test, fusion["fusion"], fuse["temperature"], layout)
+    warnings = _warnings(test, metrics, features, int((posts["split"] == "train").sum()))
+    if warnings:
+        metrics["warnings"] = "; ".join(warnings)
+
+    pulls = modality_attributions(fusion, modalities, features.present, fuse["temperature"])
+    errors = error_table(test, fusion["fusion"], fuse["temperature"], pulls)
+    artifacts.write_csv(plots / "errors.csv", errors.round(artifacts.DECIMALS))
+    draw_contact_sheet(plots / "contact_sheet.png", error_tiles(errors, test.posts, params, layout))
+    draw_training(plots, layout, list(test.labels))
+    write_confusion(plots, test, fusion["fusion"])
+    write_reliability(plots, test, fusion["fusion"], fuse["temperature"])
+    write_ablation(plots, metrics["ablation"])
+    write_systems(plots, metrics, modalities)
+    return metrics
+
+
+def _baselines(posts: pd.DataFrame, features: LinearFeatures, labels: tuple[str, ...]) -> dict[str, Baseline]:
+    parts = [posts[posts["split"] == name] for name in ("train", "val", "test")]
+    train, val, _ = (codes_of(part, labels) for part in parts)
+    made = {"majority": baselines.majority(train, len(labels), len(parts[1]), len(parts[2]))}
+    texts = [[text or "" for text in part["text"]] for part in parts]
+    if any(texts[0]):
+        made["tfidf_logreg"] = baselines.tfidf_logreg(texts[0], texts[1], texts[2], train, val, len(labels))
+    made["embeddings_logreg"] = baselines.embeddings_logreg(
+        features.train, features.val, features.test, train[features.train_at], val, len(labels)
+    )
+    return made
+
+
+def _best_on_validation(posts: pd.DataFrame, made: dict[str, Baseline], labels: tuple[str, ...]) -> str:
+    """The baseline to compare with, chosen before and without its test score."""
+    codes = codes_of(posts[posts["split"] == "val"], labels)
+    return max(made, key=lambda name: emotion.macro_f1(codes, made[name].val.argmax(axis=1), len(labels)))
+
+
+def _fusion_metrics(test: HeldOut, logits: np.ndarray, temperature: float) -> dict[str, Any]:
+    ece = partial(calibration.expected_calibration_error, actual=test.codes, bins=test.block.calibration_bins)
+    report = emotion.report(logits, test.codes, test.labels, temperature)
+    del report["n"]
+    return {
+        **test.macro_f1(logits),
+        **report,
+        "log_loss_uncalibrated": emotion.log_loss(logits, test.codes),
+        "ece": ece(emotion.softmax(logits, temperature)),
+        "ece_uncalibrated": ece(emotion.softmax(logits)),
+        "temperature": temperature,
+    }
+
+
+def _specialist_metrics(test: HeldOut, logits: np.ndarray, has: np.ndarray) -> dict[str, Any]:
+    """On the test rows that have its modality."""
+    if not has.any():
+        return {"n": 0}
+    return {"n": int(has.sum()), **test.macro_f1(logits, has), "accuracy": test.accuracy(logits, has)}
+
+
+def _simple_metrics(test: HeldOut, logits: np.ndarray) -> dict[str, float]:
+    return {**test.macro_f1(logits), "accuracy": test.accuracy(logits)}
+
+
+def _ablation_metrics(test: HeldOut, fusion: dict[str, np.ndarray], modalities: list[Modality]) -> dict[str, Any]:
+    """Every subset on all test rows, also on those that have nothing of it, so that subsets can be compared."""
+    sizes = range(1, len(modalities) + 1)
+    subsets = ["_".join(subset) for size in sizes for subset in combinations(modalities, size)]
+    kinds = ("masked", "retrained")
+    missing = [f"{kind}:{subset}" for subset in subsets for kind in kinds if f"{kind}:{subset}" not in fusion]
+    if missing:
+        raise InputError(f"models/fuse/predictions.parquet: has no variant {missing[0]}; run `dvc repro`")
+    return {subset: {kind: test.macro_f1(fusion[f"{kind}:{subset}"]) for kind in kinds} for subset in subsets}
+
+
+def _coverage(
+    posts: pd.DataFrame, test: HeldOut, logits: np.ndarray, temperature: float, layout: Layout
+) -> dict[str, Any]:
+    """How often the prediction sets that `predict` gives hold the true class, on the test rows."""
+    predictions = artifacts.read_predictions(layout.predictions("fuse"), len(test.labels))
+    val = predictions.where(
+        ((predictions.rows["split"] == "val") & (predictions.rows["variant"] == "fusion")).to_numpy()
+    )
+    codes = codes_of(posts.set_index("sample_id", drop=False).loc[val.rows["sample_id"]], test.labels)
+    wanted = test.block.coverage
+    limits = conformal.thresholds(conformal.class_scores(emotion.softmax(val.logits, temperature), codes), wanted)
+    sets = conformal.prediction_sets(emotion.softmax(logits, temperature), limits)
+    return {"target": wanted, **conformal.coverage_report(sets, test.codes, test.labels)}
+
+
+def _difference(test: HeldOut, fusion: np.ndarray, best: str, baseline: np.ndarray) -> dict[str, Any]:
+    value, low, high = intervals.paired_bootstrap_macro_f1(
+        test.codes,
+        fusion.argmax(axis=1),
+        baseline.argmax(axis=1),
+        test.posts["group_id"].to_numpy(),
+        len(test.labels),
+        test.block.bootstrap,
+        test.block.confidence,
+        test.seed,
+    )
+    return {"value": value, "ci_low": low, "ci_high": high, "baseline": best}
+
+
+def _warnings(test: HeldOut, metrics: dict[str, Any], features: LinearFeatures, train_rows: int) -> list[str]:
+    """What a reader of the numbers must know: all that is small, absent or undefined."""
+    found = []
+    rows, groups = len(test.codes), test.posts["group_id"].nunique()
+    if rows < FEW_ROWS:
+        found.append(f"only {rows} test rows: the intervals are wide")
+    if groups < FEW_GROUPS:
+        found.append(f"only {groups} groups among the test rows: the intervals are rough")
+    fusion = metrics["fusion"]
+    found += [f"no test row of class {label}" for label, count in fusion["support"].items() if not count]
+    found += [f"fusion never predicts {label}" for label in test.labels if label not in fusion["precision"]]
+    found += [f"no specialist for {name}" for name in MODALITIES if name not in metrics]
+    found += [f"no test row has {name}" for name in MODALITIES if metrics.get(name) == {"n": 0}]
+    if "tfidf_logreg" not in metrics["baselines"]:
+        found.append("no training row has text, so no TF-IDF baseline")
+    if len(features.train_at) < train_rows:
+        found.append(f"embeddings_logreg was fitted on {len(features.train_at)} of {train_rows} training rows")
+    return found

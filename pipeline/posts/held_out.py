@@ -1,0 +1,148 @@
+"""The posts that are scored, what was predicted for them, and the refusal of rows that a model has seen."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core import artifacts
+from pipeline.core.artifacts import Predictions
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL, Modality
+from pipeline.params import Evaluate, Params
+from pipeline.posts.labels import codes_of
+from pipeline.scoring import emotion, intervals, leaks
+
+FEATURE_CELLS = 2**28
+"""Numbers in the training matrix of the embeddings baseline, at most (1 GB); more rows than fit are sampled from."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What is scored, n rows: ``posts``, their classes ``codes``, int64 [n], as positions in ``labels``."""
+
+    posts: pd.DataFrame
+    codes: np.ndarray
+    labels: tuple[str, ...]
+    block: Evaluate
+    seed: int
+
+    def macro_f1(self, logits: np.ndarray, at: np.ndarray | slice = slice(None)) -> dict[str, float]:
+        """Macro-F1 with its interval, of ``logits`` for the rows ``at``."""
+        codes, predicted, groups = self.codes[at], logits.argmax(axis=1), self.posts["group_id"].to_numpy()[at]
+        low, high = intervals.grouped_bootstrap_macro_f1(
+            codes, predicted, groups, len(self.labels), self.block.bootstrap, self.block.confidence, self.seed
+        )
+        value = emotion.macro_f1(codes, predicted, len(self.labels))
+        return {"macro_f1": value, "macro_f1_ci_low": low, "macro_f1_ci_high": high}
+
+    def accuracy(self, logits: np.ndarray, at: np.ndarray | slice = slice(None)) -> float:
+        return float((logits.argmax(axis=1) == self.codes[at]).mean())
+
+
+@dataclass(frozen=True)
+class LinearFeatures:
+    """The embeddings of all modalities of the corpus side by side, for the linear baseline and for the error table.
+
+    Attributes:
+        train, val, test: float32 [rows, width].
+        train_at: int64 [rows of train], positions among the training posts.
+        present: modality → bool [test rows].
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    train_at: np.ndarray
+    present: dict[Modality, np.ndarray]
+
+
+def description_of(layout: Layout, stage: str) -> dict[str, Any]:
+    return artifacts.read_json(layout.model(stage) / "model.json")
+
+
+def held_out_posts(posts: pd.DataFrame, labels: tuple[str, ...], params: Params) -> HeldOut:
+    rows = posts[posts["split"] == "test"].reset_index(drop=True)
+    if rows.empty:
+        raise InputError("data/split/posts.parquet: no row has the split `test`, so there is nothing to evaluate")
+    unknown = sorted(set(posts["label"]) - set(labels))
+    if unknown:
+        raise InputError(f"models/fuse/model.json: does not know the label {unknown[0]!r}; run `dvc repro`")
+    return HeldOut(rows, codes_of(rows, labels), labels, params.evaluate, params.seed)
+
+
+def refuse_seen(test: HeldOut, modalities: list[Modality], layout: Layout) -> None:
+    """Raises InputError when any model that a scored prediction rests on has seen a test row or its group."""
+    stages = ["fuse", *(f"train_{name}" for name in modalities)]
+    fitted = []
+    for stage in stages:
+        description = description_of(layout, stage)
+        if tuple(description["labels"]) != test.labels:
+            raise InputError(f"models/{stage}/model.json: its labels differ from those of fuse; run `dvc repro`")
+        rows = artifacts.read_fitted(layout.fitted(stage), description["fitted"]["digest"])
+        if rows.empty:
+            raise InputError(f"{layout.fitted(stage)}: does not say which rows it was fitted on; run `dvc repro`")
+        fitted.append(rows.assign(stage=stage))
+        stages += [parent for parent in description["parents"] if parent not in stages]
+    leaks.refuse_fitted_rows(test.posts, pd.concat(fitted))
+
+
+def fusion_logits(layout: Layout, test: HeldOut) -> dict[str, np.ndarray]:
+    """Variant → float32 [n, K], each for all test rows and in their order."""
+    path = layout.predictions("fuse")
+    predictions = _final_test_predictions(path, test)
+    variants = predictions.rows["variant"].to_numpy()
+    found = {str(name): predictions.where(variants == name) for name in dict.fromkeys(variants)}
+    return {name: part.logits[_positions(part, test.posts["sample_id"], path)] for name, part in found.items()}
+
+
+def specialist_logits(layout: Layout, modality: Modality, test: HeldOut, present: np.ndarray) -> np.ndarray:
+    """Logits, float32 [m, K], for those m test rows for which ``present``, bool [n], is true."""
+    path = layout.predictions(f"train_{modality}")
+    predictions = _final_test_predictions(path, test)
+    return predictions.logits[_positions(predictions, test.posts.loc[present, "sample_id"], path)]
+
+
+def _final_test_predictions(path: Path, test: HeldOut) -> Predictions:
+    predictions = artifacts.read_predictions(path, len(test.labels))
+    predictions = predictions.where((predictions.rows["split"] == "test").to_numpy())
+    if (predictions.rows["fold"] != FINAL).any():
+        raise InputError(f"{path}: test rows were predicted by a cross-fitted model; run `dvc repro`")
+    if not np.isfinite(predictions.logits).all():
+        raise InputError(f"{path}: holds logits that are not finite; train again, with a smaller learning rate")
+    return predictions
+
+
+def _positions(predictions: Predictions, ids: pd.Series, path: Path) -> np.ndarray:
+    """Where each id stands among the predictions; these and no others must be there, once each."""
+    at = pd.Index(predictions.rows["sample_id"])
+    if len(at) != len(ids) or not at.is_unique or not ids.isin(at).all():
+        raise InputError(f"{path}: its test rows are not those of data/split/posts.parquet; run `dvc repro`")
+    return at.get_indexer(pd.Index(ids))
+
+
+def linear_features(posts: pd.DataFrame, modalities: list[Modality], seed: int, layout: Layout) -> LinearFeatures:
+    """Vectors of every modality side by side; absent ones at the training mean, with a column that says so."""
+    split = posts["split"].to_numpy()
+    train, val, test = (np.flatnonzero(split == name) for name in ("train", "val", "test"))
+    sources = [artifacts.read_embeddings(layout.embeddings("posts", name)) for name in modalities]
+    fits = FEATURE_CELLS // sum(source.width + 1 for source in sources)
+    kept = np.arange(len(train))
+    if len(train) > fits:
+        kept = np.sort(np.random.default_rng(seed).choice(len(train), size=fits, replace=False))
+    columns: list[list[np.ndarray]] = [[], [], []]
+    present: dict[Modality, np.ndarray] = {}
+    for name, source in zip(modalities, sources, strict=True):
+        if not np.array_equal(source.sample_ids, posts["sample_id"].to_numpy()):
+            raise InputError(f"{layout.embeddings('posts', name)}: rows differ from data/split; run `dvc repro`")
+        known = train[kept][source.present[train[kept]]]
+        usual = (source.vectors[known].sum(axis=0, dtype=np.float64) / max(1, len(known))).astype(np.float32)
+        present[name] = source.present[test]
+        for part, at in zip(columns, (train[kept], val, test), strict=True):
+            here = source.present[at][:, None]
+            part += [np.where(here, source.vectors[at], usual), here.astype(np.float32)]
+    made = [np.concatenate(part, axis=1, dtype=np.float32) for part in columns]
+    return LinearFeatures(made[0], made[1], made[2], kept, present)

@@ -1,0 +1,81 @@
+"""Where and why the fusion errs: the table of errors, and what each modality had to do with them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline import media
+from pipeline.core.files import MediaError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import MODALITIES, Modality
+from pipeline.figures.contact_sheet import Tile
+from pipeline.params import Params
+from pipeline.posts.held_out import HeldOut
+from pipeline.scoring import emotion
+
+TILE_PIXELS, TILE_FRAMES = 320, 4
+
+
+def modality_attributions(
+    fusion: dict[str, np.ndarray], modalities: list[Modality], present: dict[Modality, np.ndarray], temperature: float
+) -> dict[str, np.ndarray]:
+    """How far each modality pulled each test row towards the class that the fusion predicts, float64 [n].
+
+    It is the log-odds of that class less what they are with the modality masked: above 0, the modality spoke for the
+    prediction. NaN where the row does not have the modality, or the corpus has no other.
+    """
+    predicted = fusion["fusion"].argmax(axis=1)
+    whole = emotion.log_odds(fusion["fusion"], predicted, temperature)
+    pulls = {}
+    for name in modalities:
+        others = "_".join(other for other in modalities if other != name)
+        masked = emotion.log_odds(fusion[f"masked:{others}"], predicted, temperature) if others else np.nan
+        pulls[f"pull_{name}"] = np.where(present[name], whole - masked, np.nan)
+    return pulls
+
+
+def error_table(test: HeldOut, logits: np.ndarray, temperature: float, pulls: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Every misclassified test row, the most confident first."""
+    probabilities = emotion.softmax(logits, temperature)
+    predicted = logits.argmax(axis=1)
+    names = np.array(test.labels, dtype=object)
+    table = pd.DataFrame(
+        {
+            "id": test.posts["sample_id"],
+            "label": test.posts["label"],
+            "prediction": names[predicted],
+            "confidence": probabilities.max(axis=1),
+            "probability_of_label": probabilities[np.arange(len(predicted)), test.codes],
+            **pulls,
+        }
+    )
+    wrong = table[predicted != test.codes]
+    return wrong.sort_values(["confidence", "id"], ascending=[False, True], ignore_index=True)
+
+
+def error_tiles(errors: pd.DataFrame, posts: pd.DataFrame, params: Params, layout: Layout) -> list[Tile]:
+    by_id = posts.set_index("sample_id")
+    folder = layout.root / params.posts.media
+    tiles = []
+    for error in errors.head(params.evaluate.gallery).to_dict("records"):
+        post = by_id.loc[error["id"]]
+        pulls = {name: error.get(f"pull_{name}", np.nan) for name in MODALITIES}
+        caption = [str(error["id"]), f"{error['label']}, taken for {error['prediction']} ({error['confidence']:.2f})"]
+        known = [f"{name} {pull:+.1f}" for name, pull in pulls.items() if np.isfinite(pull)]
+        caption += [f"pull: {', '.join(known)}"] if known else []
+        tiles.append(Tile(_pictures(post, folder, params.embed.max_pixels), post["text"] or "", "\n".join(caption)))
+    return tiles
+
+
+def _pictures(post: pd.Series, folder: Path, max_pixels: int) -> list[np.ndarray]:
+    """The picture, or some frames of the clip; nothing where neither can be read, which `embed` has reported."""
+    size = {"max_pixels": max_pixels, "at_least": TILE_PIXELS}
+    try:
+        if post["image_path"]:
+            return [media.read_picture(folder / post["image_path"], **size)]
+        if post["video_path"]:
+            return media.read_frames(folder / post["video_path"], frames=TILE_FRAMES, **size)
+    except MediaError:
+        return []
+    return []

@@ -1,0 +1,98 @@
+"""Training rows whose label is likely a mistake: all their specialists, which never saw them, confidently disagree.
+
+The rule is that of confident learning (Northcutt, Jiang and Chuang 2021, Journal of Artificial Intelligence Research
+70): a class counts as confidently predicted where its probability reaches what it is on average among the rows that
+bear its label. Here every modality of a post is asked, and all must contradict the label, in favour of one class.
+
+Reads:  data/split/posts.parquet, models/{train_text,train_image,train_video}/.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL, MODALITIES, Modality
+from pipeline.posts.labels import codes_of
+from pipeline.scoring import emotion
+
+
+def likely_mistakes(layout: Layout, labels: Sequence[str]) -> pd.DataFrame:
+    """Suspects, most evidence first: columns ``id, label, suggestion, evidence, reasons``.
+
+    ``evidence`` is the sum over specialists of the log of how much likelier they find the suggestion than the label;
+    ``reasons`` is a tuple of what each of them says: the probability of the suggestion, and that of the label.
+    """
+    posts = artifacts.read_posts(layout.table("posts"))
+    train = posts[posts["split"] == "train"].reset_index(drop=True)
+    codes = codes_of(train, labels)
+    asked = {name: _out_of_fold(layout, name, train, labels) for name in MODALITIES}
+    said = {name: found for name, found in asked.items() if found is not None}
+    if not said:
+        raise InputError("models/: no specialist has predicted training rows out of fold; run `dvc repro`")
+    suggested = agreed([contradictions(probabilities, codes) for probabilities in said.values()])
+    rows = [
+        _suspect(train.iloc[at], said, at, codes[at], suggested[at], labels)
+        for at in np.flatnonzero(suggested >= 0).tolist()
+    ]
+    found = pd.DataFrame(rows, columns=["id", "label", "suggestion", "evidence", "reasons"])
+    return found.sort_values(["evidence", "id"], ascending=[False, True], ignore_index=True)
+
+
+def contradictions(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The class that confidently contradicts each label: int64 [N], -1 where none does, -2 where nothing was said.
+
+    ``probabilities``, float64 [N, K], are out of fold, NaN where there are none; ``codes``, int64 [N], are the labels.
+    """
+    rows = np.arange(len(codes))
+    asked = np.isfinite(probabilities[:, 0])
+    own = probabilities[rows, codes]
+    thresholds = np.full(probabilities.shape[1], np.inf)
+    for label in np.unique(codes[asked]):
+        thresholds[label] = own[asked & (codes == label)].mean()
+    confident = np.where(probabilities >= thresholds, probabilities, 0.0)
+    confident[rows, codes] = 0.0
+    best = confident.argmax(axis=1)
+    found = (own < thresholds[codes]) & (confident[rows, best] > 0)
+    return np.where(found, best, np.where(asked, -1, -2)).astype(np.int64)
+
+
+def agreed(opinions: Sequence[np.ndarray]) -> np.ndarray:
+    """The class for which all that said something about a row contradict its label, int64 [N]; otherwise -1."""
+    stacked = np.stack(opinions)
+    highest = stacked.max(axis=0)
+    same = ((stacked == highest) | (stacked == -2)).all(axis=0)
+    return np.where(same & (highest >= 0), highest, -1)
+
+
+def _out_of_fold(layout: Layout, modality: Modality, train: pd.DataFrame, labels: Sequence[str]) -> np.ndarray | None:
+    """Probabilities of the training rows, float64 [N, K], NaN where a row lacks the modality; None if all do."""
+    stage = f"train_{modality}"
+    description = artifacts.read_json(layout.model(stage) / "model.json")
+    path = layout.predictions(stage)
+    predictions = artifacts.read_predictions(path, len(labels))
+    predictions = predictions.where((predictions.rows["split"] == "train").to_numpy())
+    if predictions.rows.empty:
+        return None
+    at = pd.Index(train["sample_id"]).get_indexer(pd.Index(predictions.rows["sample_id"]))
+    if (predictions.rows["fold"] == FINAL).any() or (at < 0).any():
+        raise InputError(f"{path}: its training rows are not out of fold, or not those of the split; run `dvc repro`")
+    found = np.full((len(train), len(labels)), np.nan)
+    found[at] = emotion.softmax(predictions.logits, description["temperature"])
+    return found
+
+
+def _suspect(
+    post: pd.Series, said: dict[str, np.ndarray], at: int, code: int, other: int, labels: Sequence[str]
+) -> dict[str, object]:
+    heard = {name: of[at] for name, of in said.items() if np.isfinite(of[at, 0])}
+    return {
+        "id": post["sample_id"],
+        "label": post["label"],
+        "suggestion": labels[other],
+        "evidence": float(sum(np.log(of[other]) - np.log(of[code]) for of in heard.values())),
+        "reasons": tuple(f"{name} {of[other]:.2f} : {of[code]:.2f}" for name, of in heard.items()),
+    }

@@ -1,0 +1,208 @@
+"""An adapter a modality, from the target's columns to the source's, with and without the target's labels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import Feature, subsets_of, variant
+from pipeline.nets.adapter import Adapter
+from pipeline.nets.losses import Objective, coral, meeting
+from pipeline.nets.transfer import ScoreNet
+from pipeline.params import Params
+from pipeline.sentiment.data import Columns, Target, read_target
+from pipeline.sentiment.matching import FeatureSet, match_to_source
+from pipeline.sentiment.source_model import SourceSpace, read_source, score
+from pipeline.sentiment.text_model import source_text_scores
+from pipeline.training.checkpoint import read_description
+from pipeline.training.loop import Fit, Plan, fit, one_thread
+from pipeline.training.optim import adamw
+from pipeline.training.rows import TensorRows
+
+STEPS = ("zero_shot", "adapted")
+
+
+HISTORY_COLUMNS = ["modality", "step", "epoch", "train_loss", "val_loss"]
+
+
+@dataclass(frozen=True)
+class AdapterJob:
+    params: Params
+    layout: Layout
+    fold: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fold leaves: ``weights`` by adapter and tensor name, of the adapted step."""
+
+    predictions: pd.DataFrame
+    weights: dict[str, Tensor]
+    report: dict[str, dict[str, dict[str, float]]]
+    history: pd.DataFrame
+
+
+def read_adapters(layout: Layout, fold: str) -> dict[str, Adapter]:
+    """The adapted step's adapters of a fold, by modality."""
+    folder = layout.model("train_adapters")
+    description = read_description(folder)
+    weights = load_file(folder / "model.safetensors")
+    adapters = {}
+    for name, shape in description["net"].items():
+        adapters[name] = Adapter(**shape)
+        start = f"{fold}|{name}."
+        found = {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
+        adapters[name].load_state_dict(found)
+    return adapters
+
+
+def adapter_shape(target: Target, source: SourceSpace, name: Feature, params: Params) -> dict[str, Any]:
+    return {
+        "width": target.columns.widths[name],
+        "hidden": list(params.adapter.hidden),
+        "out": source.rows[name].shape[1],
+        "components": params.adapter.components,
+        "dropout": params.adapter.dropout,
+    }
+
+
+def adapt(job: AdapterJob) -> Outcome:
+    """Trains a fold's adapters, both times, and predicts the fold's rows with them."""
+    target, source = read_target(job.layout), read_source(job.layout)
+    own = target.columns.modalities
+    report: dict[str, dict[str, dict[str, float]]] = {}
+    predictions, histories = [], []
+    adapters: dict[str, Adapter] = {}
+    with one_thread():
+        for step in STEPS:
+            report[step] = {}
+            for name in source.modalities:
+                adapters[name], went, report[step][name] = train_adapter(
+                    name, target, source, job.fold, job.params, labelled=step == "adapted"
+                )
+                histories.append(pd.DataFrame(went.history).assign(modality=name, step=step))
+            carried = carried_columns(adapters, target.columns)
+            for subset in subsets_of(own):
+                scores = score(source.net, carried, subset)
+                predictions.append(target.predicted(job.fold, variant(step, subset, own), scores))
+    if target.told:
+        predictions.append(target.predicted(job.fold, "text_transfer", source_text_scores(job.layout, target)))
+    weights = {f"{name}.{key}": value for name, net in adapters.items() for key, value in net.state_dict().items()}
+    history = pd.concat([pd.DataFrame(columns=HISTORY_COLUMNS), *histories])
+    return Outcome(pd.concat(predictions), weights, report, history)
+
+
+def carried_columns(adapters: Mapping[str, Adapter], columns: Columns) -> Columns:
+    """The target's features in the source's space."""
+    with torch.inference_mode():
+        vectors = {name: adapter.eval()(columns.vectors[name]) for name, adapter in adapters.items()}
+    return Columns(vectors, {name: columns.present[name] for name in adapters})
+
+
+class AdapterWithSource(nn.Module):
+    """An adapter, and what the frozen source model, if it is asked, says of its output when it has nothing else."""
+
+    def __init__(self, adapter: Adapter, source: ScoreNet | None, name: str) -> None:
+        super().__init__()
+        self.adapter = adapter
+        self.source = source
+        self.name = name
+
+    def train(self, mode: bool = True) -> "AdapterWithSource":
+        super().train(mode)
+        if self.source is not None:
+            self.source.eval()
+        return self
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """float32 [batch, width] → float32 [batch, source columns + 1]; the last column is the score, or zero."""
+        made = self.adapter(vectors)
+        rows = len(made)
+        if self.source is None:
+            return torch.cat([made, made.new_zeros(rows, 1)], dim=1)
+        others = {name: size for name, size in self.source.widths.items() if name != self.name}
+        columns = {self.name: made, **{name: made.new_zeros(rows, size) for name, size in others.items()}}
+        present = {name: torch.full((rows,), name == self.name, device=made.device) for name in columns}
+        return torch.cat([made, self.source(columns, present)], dim=1)
+
+
+def train_adapter(
+    name: Feature, target: Target, source: SourceSpace, fold: str, params: Params, *, labelled: bool
+) -> tuple[Adapter, Fit, dict[str, float]]:
+    """The adapter of one modality, how it went, and how far from the source its output was before and after.
+
+    It meets the features of the fold's training and validation rows and of the rows without a score. Their scores it
+    knows only where ``labelled``; ``label_weight`` 0 makes both the same. It stays as it is initialised where the fold
+    has no training or no validation row with the modality, or the source fewer than two.
+    """
+    block, seed = params.adapter, params.seed
+    own = getattr(block, name)
+    labelled = labelled and block.label_weight > 0
+    present = target.columns.present[name].numpy()
+    train = np.concatenate([target.rows(fold, "train"), target.unlabelled])
+    train, val = (rows[present[rows]] for rows in (train, target.rows(fold, "val")))
+    both = np.concatenate([train, val])
+    scores = target.scores[torch.from_numpy(both)] if labelled else torch.full((len(both),), torch.nan)
+    vectors, home = target.columns.vectors[name], source.rows[name]
+
+    torch.manual_seed(seed)
+    adapter = Adapter(**adapter_shape(target, source, name, params))
+    adapter.standardise_like(vectors[torch.from_numpy(train)], home)
+    before = _apart(adapter, vectors[torch.from_numpy(both)], home)
+    epochs = block.epochs if own.epochs is None else own.epochs
+    went = Fit(0, 0.0, [])
+    if epochs and len(train) and len(val) and len(home) > 1:
+        weight = block.label_weight if labelled else 0.0
+        places = np.zeros((len(both), home.shape[1]), dtype=np.float32)
+        objective: Objective = coral(home, adapter.out_scale, weight)
+        if block.match != "coral":
+            objective = meeting(home.shape[1], adapter.out_scale, block.distance, weight)
+            places = match_to_source(
+                FeatureSet(vectors.numpy()[both], scores.numpy() if labelled else None),
+                FeatureSet(home.numpy(), source.scores[name].numpy() if labelled else None),
+                block.match,
+                clusters=block.clusters,
+                rng=np.random.default_rng(seed),
+            )
+        labels = torch.cat([torch.from_numpy(places), scores[:, None]], dim=1)
+
+        def rows(at: slice) -> TensorRows:
+            return TensorRows((vectors[torch.from_numpy(both[at])],), labels[at], block.batch)
+
+        went = fit(
+            AdapterWithSource(adapter, source.net if labelled else None, name),
+            rows(slice(0, len(train))),
+            rows(slice(len(train), None)),
+            objective=objective,
+            score=lambda made, wanted: -objective(torch.from_numpy(made), torch.from_numpy(wanted)).item(),
+            optimizer=adamw([(adapter, own.learning_rate or block.learning_rate)], block.weight_decay),
+            plan=Plan(epochs, epochs, seed, plateau=(block.plateau_factor, block.plateau_patience)),
+            device=torch.device("cpu"),
+            what=f"train_adapters {name}",
+        )
+    after = _apart(adapter, vectors[torch.from_numpy(both)], home)
+    losses = [line["train_loss"] for line in went.history] or [0.0]
+    report = {"first_loss": losses[0], "last_loss": losses[-1], "epochs": float(len(went.history))}
+    for key, (start, end) in {"mean": (before[0], after[0]), "spread": (before[1], after[1])}.items():
+        report |= {f"{key}_distance_before": start, f"{key}_distance_after": end}
+    return adapter, went, report
+
+
+@torch.inference_mode()
+def _apart(adapter: Adapter, vectors: Tensor, home: Tensor) -> tuple[float, float]:
+    """Root mean square, over the source's columns, of the difference of means and of spreads, in source spreads.
+
+    Zeros where fewer than two rows of either side leave a spread undefined.
+    """
+    if min(len(vectors), len(home)) < 2:
+        return 0.0, 0.0
+    made = adapter.eval()(vectors)
+    means = (made.mean(dim=0) - home.mean(dim=0)) / adapter.out_scale
+    spreads = (made.std(dim=0) - home.std(dim=0)) / adapter.out_scale
+    return means.square().mean().sqrt().item(), spreads.square().mean().sqrt().item()

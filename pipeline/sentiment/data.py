@@ -1,0 +1,193 @@
+"""What the models of the source → target track read: their corpora in memory."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline.core import artifacts, schemas
+from pipeline.core.artifacts import Embeddings
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FEATURES, FINAL, Subset
+from pipeline.params import Params
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The features of a corpus of N rows: modality → float32 [N, width], and bool [N] where it is there."""
+
+    vectors: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+
+    @property
+    def modalities(self) -> Subset:
+        return tuple(name for name in FEATURES if name in self.vectors)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {name: self.vectors[name].shape[1] for name in self.modalities}
+
+    def at(self, rows: np.ndarray, subset: Subset | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Vectors and presence of some rows; modalities outside ``subset`` are marked absent."""
+        index = torch.from_numpy(rows)
+        kept = self.modalities if subset is None else subset
+        vectors = {name: self.vectors[name][index] for name in self.modalities}
+        return vectors, {name: self.present[name][index] & (name in kept) for name in self.modalities}
+
+
+def read_columns(layout: Layout, corpus: str, table: pd.DataFrame, modalities: Subset) -> Columns:
+    """Raises InputError when the embeddings are not of the table's rows."""
+    found = {name: layout.embeddings(corpus, name) for name in modalities}
+    return columns_of({name: artifacts.read_embeddings(path) for name, path in found.items()}, table, corpus)
+
+
+def columns_of(embeddings: Mapping[str, Embeddings], table: pd.DataFrame, corpus: str) -> Columns:
+    for name, found in embeddings.items():
+        if not np.array_equal(found.sample_ids, table["sample_id"].to_numpy()):
+            raise InputError(f"data/embeddings/{corpus}/{name}.parquet: rows differ from data/split; run `dvc repro`")
+    return Columns(
+        {name: torch.from_numpy(np.asarray(found.vectors)) for name, found in embeddings.items()},
+        {name: torch.from_numpy(found.present) for name, found in embeddings.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Target:
+    """The target corpus, N rows.
+
+    Attributes:
+        table: its sample table.
+        columns: the features of every modality that it has.
+        scores: float32 [N], NaN where a row has none.
+        folds: ``schemas.FOLDS_TABLE``.
+        words: whether its text vectors come from words, so that the encoder could learn.
+        told: whether they were made by the source's text model.
+    """
+
+    table: pd.DataFrame
+    columns: Columns
+    scores: Tensor
+    folds: pd.DataFrame
+    words: bool
+    told: bool
+
+    def rows(self, fold: str, role: str) -> np.ndarray:
+        """int64: where the rows of a role stand in the table."""
+        ids = self.folds.loc[(self.folds["fold"] == fold) & (self.folds["role"] == role), "sample_id"]
+        return np.flatnonzero(self.table["sample_id"].isin(set(ids)))
+
+    def using(self, subset: Subset) -> "Target":
+        """The same with the other modalities marked absent."""
+        return replace(self, columns=Columns(*self.columns.at(np.arange(len(self.table)), subset)))
+
+    @property
+    def unlabelled(self) -> np.ndarray:
+        return np.flatnonzero(self.scores.isnan().numpy())
+
+    def fitted(self, fold: str) -> pd.DataFrame:
+        """The rows that a fold's models learn from and choose on, as ``schemas.FITTED_TABLE``."""
+        parts = [
+            self.table.iloc[self.rows(fold, role)][["sample_id", "group_id"]].assign(fold=fold, role=role)
+            for role in ("train", "val")
+        ]
+        return pd.concat(parts)[["fold", "sample_id", "group_id", "role"]]
+
+    def predicted(self, fold: str, name: str, scores: np.ndarray) -> pd.DataFrame:
+        """``scores``, float [N], of the fold's labelled rows as ``schemas.SCORES_TABLE``."""
+        parts = [
+            self.table.iloc[at][["sample_id"]].assign(split=role, fold=fold, variant=name, score=scores[at])
+            for role in ("train", "val", "test")
+            if len(at := self.rows(fold, role))
+        ]
+        return pd.concat(parts).astype({"score": np.float64})
+
+
+def read_target(layout: Layout, *, told: bool = True) -> Target:
+    """The target; its text vectors are those of the source's text model where there is one, unless not ``told``."""
+    table = artifacts.read_scored(layout.table("target"))
+    found = {name: artifacts.read_embeddings(layout.embeddings("target", name)) for name in FEATURES}
+    embeddings = {str(name): item for name, item in found.items() if item.present.any()}
+    words = "text" in embeddings and embeddings["text"].encoder.get("name") != "features"
+    by_source = layout.model("train_source") / "text" / "target.parquet"
+    told = told and words and by_source.exists()
+    if told:
+        embeddings["text"] = artifacts.read_embeddings(by_source)
+    return Target(
+        table,
+        columns_of(embeddings, table, "target"),
+        torch.from_numpy(table["score"].to_numpy(np.float32)),
+        artifacts.read_parquet(layout.folds, schemas.FOLDS_TABLE).to_pandas(),
+        words,
+        told,
+    )
+
+
+def lines_of(table: pd.DataFrame, level: str) -> list[list[str]]:
+    """The texts of each row: one; where rows are groups, those of the rows that were averaged; none where absent."""
+    if level == "group":
+        return [text.split("\n") if text else [] for text in table["text"]]
+    return [[text] if text else [] for text in table["text"]]
+
+
+def shared(one: Subset, other: Subset) -> Subset:
+    """The modalities that stand in both."""
+    return tuple(name for name in one if name in other)
+
+
+def fold_names(folds: pd.DataFrame) -> list[str]:
+    """The cross-validation's folds in order, and ``final`` last."""
+    names = sorted(set(folds["fold"]) - {FINAL}, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
+    return [*names, FINAL]
+
+
+@dataclass(frozen=True)
+class FinetuneJob:
+    """One model to fit: a fold's, or a point of the learning curve.
+
+    Attributes:
+        groups: None, or to how many labelled groups a point of the learning curve is limited.
+        with_source: False for the curve without the source.
+    """
+
+    params: Params
+    layout: Layout
+    fold: str
+    groups: int | None = None
+    with_source: bool = True
+
+
+def limit_groups(target: Target, fold: str, groups: int, params: Params) -> Target:
+    """The target with so many labelled groups to learn from and choose on; more groups hold all of fewer."""
+    group_of = target.table["group_id"].to_numpy()
+    rng = np.random.default_rng(params.seed)
+    names = {role: np.unique(group_of[target.rows(fold, role)].astype(str)) for role in ("train", "val")}
+    train = min(groups - max(1, round(groups * params.target.val_share)), len(names["train"]))
+    val = min(groups - train, len(names["val"]))  # what training groups lack, and the other way round
+    shuffled = {role: rng.permutation(names[role]).tolist() for role in ("train", "val")}
+    kept = {*shuffled["train"][: groups - val], *shuffled["val"][:val]}
+    of = target.table.set_index("sample_id")["group_id"]
+    folds = target.folds[(target.folds["fold"] == fold)]
+    return replace(target, folds=folds[(folds["role"] == "test") | folds["sample_id"].map(of).isin(kept)])
+
+
+def shared_modalities(source: pd.DataFrame, layout: Layout) -> Subset:
+    """Modalities that the target and training rows of the source have. Raises InputError when there is none."""
+    train = source.loc[source["split"] == "train", "sample_id"]
+    here, there = [], []
+    for name in FEATURES:
+        found = artifacts.read_embeddings(layout.embeddings("source", name))
+        here += [name] if found.present[np.isin(found.sample_ids, train)].any() else []
+        there += [name] if artifacts.read_embeddings(layout.embeddings("target", name)).present.any() else []
+    both = shared(tuple(here), tuple(there))
+    if not both:
+        raise InputError(
+            f"training rows of the source have {', '.join(here) or 'nothing'}, the target has "
+            f"{', '.join(there) or 'nothing'}: "
+            "no modality to carry over; see source.corpus, target.corpus and target.modalities in params.yaml"
+        )
+    return both

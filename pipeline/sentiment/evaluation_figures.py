@@ -1,0 +1,72 @@
+"""Tables and pictures of the source → target evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core import artifacts
+from pipeline.figures.evaluation import (
+    draw_learning_curve,
+    draw_modality_gap,
+    draw_predicted_against_actual,
+    draw_sentiment_subsets,
+    draw_transfer,
+)
+from pipeline.sentiment.metrics import Measured
+from pipeline.sentiment.scored import CURVES, STEP_NAMES
+
+
+def draw_evaluation(plots: Path, measured: Measured, metrics: dict[str, Any]) -> None:
+    scored = measured.target
+    unit = "groups" if scored.block.sentiment_per == "group" else "rows"
+    steps = [
+        {"name": label, "step": name, **_bar(metrics[name]), "resubstitution": scored.train.get(name, np.nan)}
+        for name, label in STEP_NAMES.items()
+        if name in metrics and "pearson_ci_low" in metrics[name]
+    ]
+    title = f"Pearson's r on {metrics['n']} unseen target {unit}"
+    draw_transfer(plots / "transfer.png", pd.DataFrame(steps), title)
+    draw_learning_curve(plots / "curve.png", _curve_rows(metrics), "with and without the source")
+    subsets = [
+        {"subset": subset, "step": step, "value": of["pearson"], "low": of["ci_low"], "high": of["ci_high"]}
+        for subset, steps_of in metrics["subsets"].items()
+        for step, of in steps_of.items()
+        if of
+    ]
+    draw_sentiment_subsets(plots / "sentiment_subsets.png", pd.DataFrame(subsets), "what each modality brings")
+    gap = [
+        {"modality": name, "part": part, "value": r}
+        for name, of in metrics.get("modality_gap", {}).items()
+        for part in ("train", "val", "test")
+        if (r := of.get(f"{part}_pearson")) is not None
+    ]
+    draw_modality_gap(
+        plots / "modality_gap.png", pd.DataFrame(gap), "ridge on one modality: does it hold on unseen rows?"
+    )
+    predicted = pd.DataFrame(
+        {
+            "sample_id": scored.ids,
+            "group_id": scored.groups,
+            "actual": scored.actual,
+            "predicted": scored.systems["finetuned"].mean(axis=0),
+        }
+    )
+    artifacts.write_csv(plots / "predicted.csv", predicted.round(artifacts.DECIMALS))
+    draw_predicted_against_actual(plots / "predicted.png", predicted, f"fine-tuned, {metrics['n']} unseen {unit}")
+
+
+def _bar(of: dict[str, float]) -> dict[str, float]:
+    return {"value": of["pearson"], "low": of["pearson_ci_low"], "high": of["pearson_ci_high"]}
+
+
+def _curve_rows(metrics: dict[str, Any]) -> pd.DataFrame:
+    rows = []
+    for key, of in metrics.get("curve", {}).items():
+        kind, _, size = key.rpartition("_")
+        if kind in CURVES and "pearson" in of:
+            rows.append(
+                {"kind": kind, "groups": int(size), "value": of["pearson"], "low": of["ci_low"], "high": of["ci_high"]}
+            )
+    return pd.DataFrame(rows, columns=["kind", "groups", "value", "low", "high"])

@@ -1,0 +1,139 @@
+"""What the diagnosis is drawn from: modality gaps, moved columns, steps and adapters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import GroupKFold
+
+from pipeline.params import Params
+from pipeline.scoring import baselines, columns, diagnostics, intervals, sentiment
+from pipeline.scoring.baselines import Block
+from pipeline.scoring.diagnostics import Adapter, Evidence, Parts, Step
+from pipeline.sentiment.scored import STEP_NAMES, Scored, averaged
+from pipeline.sentiment.track import ADAPTERS, Track
+
+INNER_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Trio:
+    """Positions in the target's table of a fold's rows; a cross-validated corpus has one if it came with a split."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+def trio_of(track: Track) -> Trio | None:
+    """The parts between which a modality may change its meaning; None where no part stands apart."""
+    if track.protocol == "holdout":
+        return Trio(*(track.positions("final", role) for role in ("train", "val", "test")))
+    given = track.target["given_split"].where(track.target["score"].notna(), None)
+    parts = [np.flatnonzero(given == name) for name in ("train", "val", "test")]
+    return Trio(*parts) if all(len(part) for part in parts) else None
+
+
+def modality_gap(track: Track, params: Params) -> dict[str, Parts]:
+    """Ridge on each modality alone, fitted on training rows only, on all three parts; empty where there are none."""
+    trio = trio_of(track)
+    if trio is None or not all(len(part) for part in (trio.train, trio.val, trio.test)):
+        return {}
+    scores = track.target["score"].to_numpy(dtype=np.float64)
+    groups = track.target["group_id"].to_numpy(dtype=str)
+    per_group = params.evaluate.sentiment_per == "group"
+    found = {}
+    for name in track.modalities:
+        block = track.blocks["target"][name]
+        fitted = baselines.ridge([block], scores, trio.train, groups)
+        within = _within(block, scores, groups, trio.test)
+        parts = {"train": (trio.train, fitted), "val": (trio.val, fitted), "test": (trio.test, fitted)}
+        scored = {
+            part: averaged(track.target.iloc[at], values[at][None], per_group)
+            for part, (at, values) in {**parts, "within": (trio.test, within)}.items()
+        }
+        r = {part: sentiment.pearson(actual, predicted[0]) for part, (_, _, actual, predicted) in scored.items()}
+        drop = _drop(scored["val"], scored["test"], params)
+        found[str(name)] = Parts(r["train"], r["val"], r["test"], r["within"], drop)
+    return found
+
+
+def _within(block: Block, scores: np.ndarray, groups: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Ridge cross-validated among the test rows alone, [N]: what the modality says there by itself."""
+    found = np.zeros(len(scores))
+    folds = min(INNER_FOLDS, len(set(groups[test])))
+    if folds > 1:
+        for inner, held in GroupKFold(folds).split(test, groups=groups[test]):
+            found[test[held]] = baselines.ridge([block], scores, test[inner], groups)[test[held]]
+    return found
+
+
+def _drop(val: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...], params: Params) -> float | None:
+    """Lower end of the interval of r on validation minus r on test rows, whose groups are drawn independently."""
+    drawn = [
+        intervals.resampled_scores(actual, {"r": predicted}, groups, params.evaluate.bootstrap, params.seed + at)
+        for at, (_, groups, actual, predicted) in enumerate((val, test))
+    ]
+    found = intervals.interval(drawn[0]["r"]["pearson"] - drawn[1]["r"]["pearson"], params.evaluate.confidence)
+    return None if found is None else found[0]
+
+
+def gather_evidence(
+    track: Track,
+    source: Scored | None,
+    target: Scored,
+    parts: dict[str, Parts],
+    params: Params,
+    leaked: Sequence[str],
+) -> Evidence:
+    adapters = track.stages[ADAPTERS].description["adapters"]
+    names = Adapter.__dataclass_fields__
+    return Evidence(
+        groups=len(set(target.groups)),
+        leaks=leaked,
+        source=None if source is None else _step(source, "source"),
+        steps={name: _step(target, name) for name in STEP_NAMES if name != "mean" and name in target.systems},
+        adapters={name: Adapter(**{key: losses[key] for key in names}) for name, losses in adapters.items()},
+        parts=parts,
+        shifts=_shifts(track, params.seed),
+    )
+
+
+def _step(scored: Scored, name: str) -> Step:
+    found = sentiment.report(scored.actual, scored.systems[name])
+    low, high = scored.interval(name, "pearson") or (None, None)
+    train, within = scored.train.get(name), scored.within.get(name)
+    return Step(found.get("pearson"), low, high, train, found.get("spread_ratio"), within)
+
+
+def _shifts(track: Track, seed: int) -> dict[str, columns.Shift]:
+    """How a part's columns lie to those of the rest of its corpus; of several parts, the one most in disorder."""
+    found = {}
+    for corpus, sides in (("source", _source_sides(track)), ("target", _target_sides(track))):
+        table = track.tables[corpus]
+        groups, scores = table["group_id"].to_numpy(dtype=str), table["score"].to_numpy(dtype=np.float64)
+        for modality, block in track.blocks[corpus].items():
+            if modality in track.modalities:
+                whole = columns.Part(block.vectors, groups, scores)
+                pairs = [[whole.at(rows[block.present[rows]]) for rows in side] for side in sides]
+                shifts = [shift for here, there in pairs if (shift := columns.shift(here, there, seed)) is not None]
+                if shifts:
+                    found[f"{corpus} {modality}"] = max(shifts, key=diagnostics.disorder)
+    return found
+
+
+def _source_sides(track: Track) -> list[tuple[np.ndarray, np.ndarray]]:
+    split = track.tables["source"]["split"]
+    return [(np.flatnonzero(split.isin(["train", "val"])), np.flatnonzero(split == "test"))]
+
+
+def _target_sides(track: Track) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Fitted against scored rows; where no part stands apart, those of each fold, and the table's halves."""
+    trio = trio_of(track)
+    if trio is not None:
+        return [(np.concatenate([trio.train, trio.val]), trio.test)]
+    folds = list(dict.fromkeys(track.scored["fold"]))
+    first = [fold for fold in folds if fold.partition(".")[0] == folds[0].partition(".")[0]]
+    labelled = np.flatnonzero(track.target["sample_id"].isin(track.scored["sample_id"]))
+    halves = (labelled[: len(labelled) // 2], labelled[len(labelled) // 2 :])
+    return [halves, *((track.positions(fold, "train", "val"), track.positions(fold, "test")) for fold in first)]

@@ -1,0 +1,115 @@
+"""Which place in the source's space each row of the target is to meet, when no pairs are known.
+
+Two corpora whose columns do not line up are brought into one small space first: the leading principal components of
+each, whitened, every component turned so that it is skewed to the right. That is all that can be done without labels,
+and it leaves the orientation of the space open. With the scores of both corpora's training rows the space gets a
+further axis, the score (or, for a row without one, what ridge regression says of it), and that settles it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import KDTree
+from scipy.stats import skew
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.linear_model import RidgeCV
+
+Match = Literal["random", "kmeans", "nearest", "ot"]
+
+COMPONENTS = 8
+"""Axes of the common space: those that carry most of the spread; the rest is taken for the extractors' own noise."""
+
+SCORE_AXIS = 3.0
+"""Weight of the score's axis against a principal component, where scores are used."""
+
+MOST = 2000
+"""Source rows that take part, at most: optimal transport needs a table of target rows by source rows."""
+
+ALPHAS = np.logspace(-1, 5, 13)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """The rows of one corpus in one modality: ``rows`` float [n, width], ``scores`` float [n] with NaN, or None."""
+
+    rows: np.ndarray
+    scores: np.ndarray | None = None
+
+
+def match_to_source(
+    target: FeatureSet, source: FeatureSet, how: Match, *, clusters: int, rng: np.random.Generator
+) -> np.ndarray:
+    """float32 [n, source width]: a source row, or a mean of source rows, for every target row.
+
+    ``random`` draws a source row for each; ``nearest`` takes the nearest one in the common space; ``kmeans`` clusters
+    both corpora, assigns clusters one to one at the least total distance, and takes the mean of the assigned cluster's
+    rows; ``ot`` moves all target rows onto all source rows at the least total squared distance, and takes the mean of
+    where a row went (barycentric projection; Courty et al. 2017, "Optimal transport for domain adaptation").
+
+    Scores are used if both clouds have them.
+    """
+    if len(source.rows) > MOST:
+        some = np.sort(rng.choice(len(source.rows), size=MOST, replace=False))
+        source = FeatureSet(source.rows[some], None if source.scores is None else source.scores[some])
+    if how == "random":
+        return source.rows[rng.integers(len(source.rows), size=len(target.rows))].astype(np.float32)
+    here, there = common_space(target, source)
+    if how == "nearest":
+        return source.rows[KDTree(there).query(here)[1]].astype(np.float32)
+    if how == "kmeans":
+        return _by_cluster(here, there, source.rows, clusters, rng).astype(np.float32)
+    return (_transport(here, there) @ source.rows).astype(np.float32)
+
+
+def common_space(target: FeatureSet, source: FeatureSet) -> tuple[np.ndarray, np.ndarray]:
+    """Both clouds in the common space: float [n, axes] and float [m, axes]."""
+    axes = min(COMPONENTS, *target.rows.shape, *source.rows.shape)
+    here, there = _whitened(target.rows, axes), _whitened(source.rows, axes)
+    if target.scores is None or source.scores is None:
+        return here, there
+    spread = np.nanstd(source.scores)
+    columns = [SCORE_AXIS * _known_or_read(cloud) / max(spread, 1e-9) for cloud in (target, source)]
+    return np.column_stack([here, columns[0]]), np.column_stack([there, columns[1]])
+
+
+def _whitened(rows: np.ndarray, axes: int) -> np.ndarray:
+    spread = rows.std(axis=0)
+    standard = np.clip((rows - rows.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0), -5.0, 5.0)
+    # The full decomposition of a wide table would take most of an adapter's training time.
+    found = PCA(axes, whiten=True, svd_solver="randomized", random_state=0).fit_transform(standard)
+    return found * np.where(skew(found, axis=0) < 0, -1.0, 1.0)
+
+
+def _known_or_read(cloud: FeatureSet) -> np.ndarray:
+    """The score of each row; where it is not known, what ridge regression on the others says."""
+    assert cloud.scores is not None
+    known = np.isfinite(cloud.scores)
+    if known.all() or known.sum() < 3:
+        return np.nan_to_num(cloud.scores)
+    spread = cloud.rows.std(axis=0)
+    standard = (cloud.rows - cloud.rows.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
+    ridge = RidgeCV(ALPHAS).fit(standard[known], cloud.scores[known])
+    return np.where(known, cloud.scores, ridge.predict(standard))
+
+
+def _by_cluster(
+    here: np.ndarray, there: np.ndarray, source: np.ndarray, clusters: int, rng: np.random.Generator
+) -> np.ndarray:
+    count = min(clusters, len(here), len(there))
+    seed = int(rng.integers(2**31))
+    ours, theirs = (KMeans(count, n_init="auto", random_state=seed).fit(cloud) for cloud in (here, there))
+    apart = ((ours.cluster_centers_[:, None] - theirs.cluster_centers_[None]) ** 2).sum(axis=2)
+    partner = linear_sum_assignment(apart)[1]
+    means = np.stack([source[theirs.labels_ == cluster].mean(axis=0) for cluster in range(count)])
+    return means[partner[ours.labels_]]
+
+
+def _transport(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """float [n, m]: the shares in which each target row goes to the source rows; every line sums to 1."""
+    import ot
+
+    plan = ot.emd(ot.unif(len(here)), ot.unif(len(there)), ot.dist(here, there))
+    return np.asarray(plan) * len(here)

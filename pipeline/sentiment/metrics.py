@@ -1,0 +1,157 @@
+"""The metrics of every step, with their intervals, and the warnings that belong to them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core.schemas import subsets_of, variant
+from pipeline.scoring import diagnostics, intervals, sentiment
+from pipeline.scoring.diagnostics import Evidence, Finding, Parts
+from pipeline.sentiment.scored import CURVES, IN_SUBSETS, STEP_NAMES, Scored
+from pipeline.sentiment.track import FINETUNED, Track
+
+FEW_ROWS, FEW_GROUPS = 100, 20
+"""Fewer rows, or groups behind an interval, are worth a warning."""
+
+CORRELATIONS = ("pearson", "spearman", "ccc", "slope")
+"""What says nothing of the mean baseline, which is constant, or, in a cross-validation, falls where a fold rises."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was scored; ``source`` and ``source_text`` are None where no row of theirs is a test row."""
+
+    track: Track
+    source: Scored | None
+    source_text: Scored | None
+    target: Scored
+    parts: dict[str, Parts]
+    evidence: Evidence
+
+    def metrics(self) -> dict[str, Any]:
+        metrics: dict[str, Any] = {}
+        for name, scored in (("source", self.source), ("source_text", self.source_text)):
+            if scored is not None:
+                metrics[name] = {"n": len(scored.actual), **step_metrics(scored, "source")}
+        metrics["target"] = target_metrics(self.track, self.target, self.parts)
+        metrics["diagnosis"] = _diagnosis(diagnostics.diagnose(self.evidence))
+        if warnings := _warnings(self, metrics):
+            metrics["warnings"] = "; ".join(warnings)
+        return metrics
+
+
+def step_metrics(scored: Scored, name: str) -> dict[str, float]:
+    """All that is known of one step, with intervals; what is undefined is left out."""
+    found = sentiment.report(scored.actual, scored.systems[name])
+    for metric in ("pearson", "ccc", "mae"):
+        limits = scored.interval(name, metric)
+        if metric in found and limits is not None:
+            found |= {f"{metric}_ci_low": limits[0], f"{metric}_ci_high": limits[1]}
+    own = {name: scored.systems[name]}
+    p = intervals.permutation_p(scored.actual, own, scored.groups, scored.block.permutations, scored.seed)
+    if name in p:
+        found["permutation_p"] = p[name]
+    if name in scored.within:
+        found["pearson_within_folds"] = scored.within[name]
+    if name in scored.train:
+        found["resubstitution_pearson"] = scored.train[name]
+    return found
+
+
+def target_metrics(track: Track, scored: Scored, parts: dict[str, Parts]) -> dict[str, Any]:
+    metrics: dict[str, Any] = {
+        "n": len(scored.actual),
+        "groups": len(set(scored.groups)),
+        "protocol": track.protocol,
+        **{name: step_metrics(scored, name) for name in STEP_NAMES if name in scored.systems},
+    }
+    dropped = [*CORRELATIONS, *(f"{metric}_ci_{end}" for metric in CORRELATIONS for end in ("low", "high"))]
+    without = {*dropped, "permutation_p", "pearson_within_folds", "resubstitution_pearson"}
+    metrics["mean"] = {key: value for key, value in metrics["mean"].items() if key not in without}
+    metrics["subsets"] = _subset_metrics(track, scored)
+    for metric, key in (("pearson", "finetuned_minus_ridge"), ("mae", "finetuned_minus_ridge_mae")):
+        if found := scored.difference("finetuned", "ridge", metric):
+            metrics[key] = found
+    if curve := _curve_metrics(scored):
+        metrics["curve"] = curve
+    if parts:
+        metrics["modality_gap"] = {
+            name: {f"{key}_pearson": r for key in ("train", "val", "test") if (r := getattr(part, key)) is not None}
+            for name, part in parts.items()
+        }
+    return metrics
+
+
+def _subset_metrics(track: Track, scored: Scored) -> dict[str, Any]:
+    own = track.modalities
+    return {
+        "_".join(subset): {step: _with_interval(scored, variant(step, subset, own)) for step in IN_SUBSETS}
+        for subset in subsets_of(own)
+    }
+
+
+def _with_interval(scored: Scored, name: str) -> dict[str, float]:
+    """Pearson's r; empty where it is undefined."""
+    value, limits = (
+        sentiment.report(scored.actual, scored.systems[name]).get("pearson"),
+        scored.interval(name, "pearson"),
+    )
+    return {} if value is None or limits is None else {"pearson": value, "ci_low": limits[0], "ci_high": limits[1]}
+
+
+def _curve_metrics(scored: Scored) -> dict[str, Any]:
+    """The learning curve, by ``with_<groups>`` and ``without_<groups>`` the source."""
+    sizes = sorted({int(name.rpartition(":")[2]) for name in scored.systems if name.startswith("curve:")})
+    metrics: dict[str, Any] = {}
+    for size in sizes:
+        names = {kind: f"curve:{kind}:{size}" for kind in CURVES if f"curve:{kind}:{size}" in scored.systems}
+        for kind, name in names.items():
+            mae = sentiment.report(scored.actual, scored.systems[name])["mae"]
+            metrics[f"{kind}_{size}"] = {**_with_interval(scored, name), "mae": mae}
+        if len(names) == 2 and (found := scored.difference(names["with"], names["without"], "pearson")):
+            metrics[f"with_minus_without_{size}"] = found
+    return metrics
+
+
+def _diagnosis(findings: Sequence[Finding]) -> dict[str, Any]:
+    """What is wrong, in order; findings of one name are numbered from the second on."""
+    wrong = [finding for finding in findings if finding.wrong]
+    first = wrong[0] if wrong else None
+    metrics: dict[str, Any] = {
+        "findings": len(wrong),
+        "first": first.name if first else "nothing",
+        "first_why": first.means if first else "every question was answered without a finding",
+    }
+    for finding in wrong:
+        again = sum(key.partition("-")[0] == finding.name for key in metrics)
+        metrics[f"{finding.name}-{again + 1}" if again else finding.name] = {
+            "likelihood": finding.likelihood,
+            "measured": finding.measured,
+            "means": finding.means,
+            "try": finding.try_,
+        }
+    return metrics
+
+
+def _warnings(measured: Measured, metrics: dict[str, Any]) -> list[str]:
+    """What a reader of the numbers must know: all that is small, absent or undefined."""
+    found = []
+    target = metrics["target"]
+    if target["n"] < FEW_ROWS:
+        found.append(f"only {target['n']} scored target rows: the intervals are wide")
+    if target["groups"] < FEW_GROUPS:
+        found.append(f"only {target['groups']} groups among them: the intervals are rough")
+    if measured.source is None:
+        found.append("the source has no test rows, so its model is not scored")
+    why = "is a constant" if target["protocol"] == "holdout" else "falls where the scores of the fold left out rise"
+    found.append(f"no correlation of the mean baseline, which {why}")
+    named = [("source", metrics.get("source")), *((name, target.get(name)) for name in STEP_NAMES if name != "mean")]
+    for name, report in named:
+        missing = [metric for metric in sentiment.METRICS if report is not None and metric not in report]
+        found += [f"{name}: {', '.join(missing)} undefined"] if missing else []
+    predicted = set(measured.track.stages[FINETUNED].predictions["variant"])
+    gone = sorted(name for name in predicted if name.startswith("curve:") and name not in measured.target.systems)
+    found += [f"{name}: not every fold has so many groups" for name in gone]
+    if not measured.parts:
+        found.append("no modality gap: the target has no validation and test part")
+    return found

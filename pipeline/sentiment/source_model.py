@@ -1,0 +1,139 @@
+"""The source model: a score from the source's features, and the space that adapters lead to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline.core import artifacts
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL, Feature, Subset, subsets_of, variant
+from pipeline.nets.losses import mixed
+from pipeline.nets.transfer import ScoreNet
+from pipeline.params import Params, TrainSource
+from pipeline.scoring.sentiment import concordance
+from pipeline.sentiment.data import Columns, read_columns
+from pipeline.training.checkpoint import load_weights, read_description, write_model
+from pipeline.training.device import pick
+from pipeline.training.loop import Fit, Plan, fit, one_thread, predict
+from pipeline.training.optim import adamw
+from pipeline.training.rows import TensorRows
+
+BATCH = 4096
+
+
+@dataclass(frozen=True)
+class SourceSpace:
+    """The source model, and what the adapters are to meet: its training rows.
+
+    Attributes:
+        rows: modality → float32 [n, columns], the training rows that have it.
+        scores: modality → float32 [n].
+    """
+
+    net: ScoreNet
+    modalities: tuple[Feature, ...]
+    rows: Mapping[str, Tensor]
+    scores: Mapping[str, Tensor]
+
+
+def read_source(layout: Layout) -> SourceSpace:
+    """Rebuilds the source model from ``models/train_source``."""
+    folder = layout.model("train_source")
+    description = read_description(folder)
+    net = ScoreNet(**description["net"])
+    load_weights(folder, net)
+    net.requires_grad_(False).eval()
+    modalities = tuple(description["modalities"])
+    table = artifacts.read_scored(layout.table("source"))
+    columns = read_columns(layout, "source", table, modalities)
+    train = torch.from_numpy(np.array(table["split"] == "train"))
+    scores = torch.from_numpy(table["score"].to_numpy(np.float32))
+    kept = {name: train & columns.present[name] for name in modalities}
+    return SourceSpace(
+        net,
+        modalities,
+        {name: columns.vectors[name][kept[name]] for name in modalities},
+        {name: scores[kept[name]] for name in modalities},
+    )
+
+
+def score(net: ScoreNet, columns: Columns, subset: Subset) -> np.ndarray:
+    """float32 [N]: what the source model says of rows in its own space; a modality that it lacks tells it nothing."""
+    rows = len(next(iter(columns.present.values())))
+    inputs = columns.at(np.arange(rows), subset)
+    return predict(net, TensorRows(inputs, torch.zeros(rows), BATCH), torch.device("cpu"))[:, 0]
+
+
+MSE, MAE, CORRELATION = 0.3, 1.0, 0.3
+"""Weights of the loss: mostly the absolute error, as scores are noisy; a little of the others for spread and order."""
+
+
+def fit_source_model(source: pd.DataFrame, columns: Columns, params: Params) -> tuple[ScoreNet, Fit, pd.DataFrame]:
+    block = params.train_source
+    split = source["split"].to_numpy()
+    train, val = (np.flatnonzero(split == part) for part in ("train", "val"))
+    scores = torch.from_numpy(source["score"].to_numpy(np.float32))
+    torch.manual_seed(params.seed)
+    net = ScoreNet(columns.widths, **score_net(block))
+    net.standardise_like(*columns.at(train))
+    device = pick(params.device)
+    with one_thread():
+        went = fit(
+            net,
+            TensorRows(columns.at(train), scores[train], block.batch),
+            TensorRows(columns.at(val), scores[val], block.batch),
+            objective=mixed(MSE, MAE, CORRELATION),
+            score=concordance,
+            optimizer=adamw([(net, block.learning_rate)], block.weight_decay),
+            plan=Plan(block.epochs, block.patience, params.seed),
+            device=device,
+            what="train_source",
+        )
+        tables = []
+        everything = np.arange(len(source))
+        for subset in subsets_of(columns.modalities):
+            found = predict(net, TensorRows(columns.at(everything, subset), scores, block.batch), device)[:, 0]
+            tables.append(predicted_scores(source, found, variant("source", subset, columns.modalities)))
+    return net, went, pd.concat(tables, ignore_index=True)
+
+
+def score_net(block: TrainSource) -> dict[str, Any]:
+    """The arguments of ``ScoreNet`` beside its widths."""
+    return block.model_dump(include={"width", "heads", "hidden", "dropout", "modality_dropout"})
+
+
+def predicted_scores(rows: pd.DataFrame, scores: np.ndarray, name: str) -> pd.DataFrame:
+    return rows[["sample_id", "split"]].assign(fold=FINAL, variant=name, score=scores.astype(np.float64))
+
+
+def source_description(columns: Columns, params: Params) -> dict[str, Any]:
+    return {
+        "stage": "train_source",
+        "modalities": list(columns.modalities),
+        "absent": False,
+        "net": {"widths": columns.widths, **score_net(params.train_source)},
+        "seed": params.seed,
+        "parents": [],
+    }
+
+
+def write_scored_model(
+    folder: Path,
+    rows: pd.DataFrame,
+    predictions: pd.DataFrame,
+    net: torch.nn.Module | None,
+    went: Fit | None,
+    description: dict[str, Any],
+) -> None:
+    seen = rows[rows["split"].isin(["train", "val"])] if net is not None else rows.iloc[:0]
+    fitted = seen[["sample_id", "group_id"]].assign(fold=FINAL, role=seen["split"])
+    digest = artifacts.write_fitted(folder / "fitted.parquet", fitted[["fold", "sample_id", "group_id", "role"]])
+    artifacts.write_scores(folder / "predictions.parquet", predictions)
+    best = went.best_epoch if went else None
+    write_model(folder, net, {**description, "best_epoch": best, "fitted": {"rows": len(fitted), "digest": digest}})

@@ -1,0 +1,144 @@
+"""The source's text model: a text encoder tuned on the source's words, which target and source share."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline.core import artifacts
+from pipeline.core.layout import Layout
+from pipeline.encoders import text
+from pipeline.encoders.text_rows import TokenRows
+from pipeline.nets.losses import mixed
+from pipeline.nets.specialist import Specialist, TunedSpecialist
+from pipeline.params import Params
+from pipeline.scoring.sentiment import concordance
+from pipeline.sentiment.data import Target, lines_of
+from pipeline.sentiment.source_model import MAE, MSE, predicted_scores, write_scored_model
+from pipeline.training.checkpoint import resume_state
+from pipeline.training.device import pick
+from pipeline.training.loop import Fit, Plan, fit, predict
+from pipeline.training.optim import adamw
+from pipeline.training.tuning import lora, merged, precision
+
+
+def text_encoder(target: Target, params: Params, layout: Layout) -> text.TextEncoder:
+    """The encoder of the target's words: the source's text model where there is one."""
+    encoder = text.load(params.embed.text)
+    if target.told:
+        tensors = load_file(layout.model("train_source") / "text" / "model.safetensors")
+        start = "encoder."
+        encoder.net.load_state_dict({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)})
+    return encoder
+
+
+def source_text_scores(layout: Layout, target: Target) -> np.ndarray:
+    """float32 [N]: what the source's text model says of the target's texts; its mean where a row has none."""
+    head = source_text_head(layout)
+    with torch.inference_mode():
+        scores = head(target.columns.vectors["text"])[:, 0]
+        return torch.where(target.columns.present["text"], scores, head.bias).numpy()
+
+
+def source_text_head(layout: Layout) -> nn.Linear:
+    """The head of the source's text model: text vectors → scores."""
+    tensors = load_file(layout.model("train_source") / "text" / "model.safetensors")
+    weight, bias = (tensors[f"classifier.layers.1.{name}"] for name in ("weight", "bias"))
+    head = nn.Linear(weight.shape[1], 1)
+    head.load_state_dict({"weight": weight, "bias": bias})
+    return head
+
+
+HEAD_DROPOUT = 0.1
+
+
+def train_text_model(
+    texts: pd.DataFrame, folder: Path, params: Params, layout: Layout
+) -> tuple[pd.DataFrame, Fit] | None:
+    """Tunes the encoder on the source's words and encodes the target's; None where one of them has no words."""
+    target = artifacts.read_scored(layout.table("target"))
+    words = artifacts.read_embeddings(layout.embeddings("target", "text"))
+    block = params.train_source
+    if block.text == "none" or texts.empty or words.encoder.get("name") == "features" or not words.present.any():
+        description = {"stage": "train_source/text", "absent": True, "parents": []}
+        nothing = predicted_scores(texts.iloc[:0], np.empty(0), "source")
+        write_scored_model(folder, texts.iloc[:0], nothing, None, None, description)
+        return None
+    encoder = text.load(params.embed.text)
+    torch.manual_seed(params.seed)
+    tuned = block.tuned
+    learner = encoder.net if block.text == "full" else lora(encoder.net, encoder.lora_targets, tuned.lora_rank)
+    net = TunedSpecialist(learner, Specialist(encoder.width, 1, dropout=HEAD_DROPOUT))
+    split = texts["split"].to_numpy()
+    scores = torch.from_numpy(texts["score"].to_numpy(np.float32))
+
+    def rows(at: np.ndarray) -> TokenRows:
+        return TokenRows(encoder, texts["text"].to_numpy()[at].tolist(), scores[at], tuned.batch)
+
+    device = pick(params.device)
+    identity = {
+        "stage": "train_source/text",
+        "params": block.model_dump(include={"text", "tuned"}),
+        "encoder": encoder.identity,
+        "seed": params.seed,
+        "device": str(device),
+        "rows": artifacts.digest(texts["sample_id"] + texts["split"] + texts["score"].astype(str) + texts["text"]),
+    }
+    went = fit(
+        net,
+        rows(np.flatnonzero(split == "train")),
+        rows(np.flatnonzero(split == "val")),
+        objective=mixed(MSE, MAE, 0.0),
+        score=concordance,
+        optimizer=adamw(
+            [(net.encoder, tuned.encoder_learning_rate), (net.classifier, tuned.head_learning_rate)], tuned.weight_decay
+        ),
+        plan=Plan(
+            tuned.epochs,
+            tuned.patience,
+            params.seed,
+            accumulate=tuned.accumulate,
+            warmup_share=tuned.warmup_share,
+            decay=True,
+            mixed_precision=precision(tuned.mixed_precision, device),
+        ),
+        device=device,
+        what="train_source text",
+        resume=resume_state(layout.cache, identity),
+    )
+    if block.text == "lora":
+        net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
+    predictions = predicted_scores(texts, predict(net, rows(np.arange(len(texts))), device)[:, 0], "source")
+    description = {
+        "stage": "train_source/text",
+        "absent": False,
+        "net": {"width": encoder.width, "dropout": HEAD_DROPOUT},
+        "encoder": encoder.identity,
+        "seed": params.seed,
+        "parents": [],
+    }
+    write_scored_model(folder, texts, predictions, net, went, description)
+    _encode_target(target, net, encoder, folder / "target.parquet", params)
+    return predictions, went
+
+
+def _encode_target(
+    target: pd.DataFrame, net: TunedSpecialist, encoder: text.TextEncoder, path: Path, params: Params
+) -> None:
+    """Writes the target's text vectors by the tuned encoder; a group's lines are encoded one by one and averaged."""
+    lines = lines_of(target, params.target.level)
+    tuned = replace(encoder, net=net.encoder)
+    vectors = tuned.encode([line for row in lines for line in row], pick(params.device))
+    row_of = np.repeat(np.arange(len(target)), [len(row) for row in lines])
+    sums = np.zeros((len(target), encoder.width), dtype=np.float64)
+    np.add.at(sums, row_of, vectors)
+    counts = np.array([len(row) for row in lines])
+    reasons = [None if count else "none" for count in counts]
+    identity = {**encoder.identity, "tuned_on": "source_texts"}
+    with artifacts.embeddings_writer(path, encoder.width, identity) as writer:
+        means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+        writer.write(target["sample_id"].tolist(), means, reasons, [None] * len(target))

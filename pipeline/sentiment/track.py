@@ -1,0 +1,128 @@
+"""What the source → target track has left behind, read once for `evaluate` and `diagnose`.
+
+Reads:  data/split/{source,source_texts,target,target_folds}.parquet, data/embeddings/{source,target}/*.parquet,
+        models/{train_source,train_adapters,finetune_e2e}/.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core import artifacts, schemas
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FEATURES, FINAL, Feature, Subset
+from pipeline.params import Params
+from pipeline.scoring.baselines import Block
+
+ADAPTERS, FINETUNED = "train_adapters", "finetune_e2e"
+SOURCE, SOURCE_TEXT = "train_source", "train_source/text"
+CORPUS_OF = {SOURCE: "source", SOURCE_TEXT: "source_texts", ADAPTERS: "target", FINETUNED: "target"}
+
+
+@dataclass(frozen=True)
+class StageOutput:
+    """A stage's ``model.json``, the rows it was fitted on and what it predicted; ``honest``: the digest agrees."""
+
+    description: dict[str, Any]
+    fitted: pd.DataFrame
+    predictions: pd.DataFrame
+    honest: bool
+
+
+@dataclass(frozen=True)
+class Track:
+    """The track's tables.
+
+    Attributes:
+        tables: ``source``, ``source_texts`` and ``target`` → its sample table.
+        blocks: ``source`` and ``target`` → modality → its features, in the order of the table; those that are there.
+        columns: ``source`` and ``target`` → modality → which of the corpus's own columns its features are; without a
+            modality that was encoded from words.
+        grouped: the corpora whose rows are groups.
+        folds: ``schemas.FOLDS_TABLE``.
+        stages: every stage in the lineage of the fine-tuned model that has a model.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    blocks: Mapping[str, Mapping[Feature, Block]]
+    columns: Mapping[str, Mapping[Feature, Sequence[int]]]
+    grouped: frozenset[str]
+    folds: pd.DataFrame
+    stages: Mapping[str, StageOutput]
+
+    @property
+    def target(self) -> pd.DataFrame:
+        return self.tables["target"]
+
+    @property
+    def modalities(self) -> Subset:
+        """Those that the transferred models use."""
+        return tuple(name for name in FEATURES if name in self.stages[FINETUNED].description["modalities"])
+
+    @property
+    def protocol(self) -> str:
+        return "holdout" if set(self.scored["fold"]) == {FINAL} else "cross_validation"
+
+    @property
+    def scored(self) -> pd.DataFrame:
+        """Which target rows each fold scores: columns ``fold, sample_id, group_id``."""
+        rows = self.folds.loc[self.folds["role"] == "test", ["fold", "sample_id"]]
+        return rows.merge(self.target[["sample_id", "group_id"]], on="sample_id")
+
+    def positions(self, fold: str, *roles: str) -> np.ndarray:
+        """Where the fold's rows of these roles stand in the target's table, int64."""
+        ids = self.folds.loc[(self.folds["fold"] == fold) & self.folds["role"].isin(roles), "sample_id"]
+        return np.flatnonzero(self.target["sample_id"].isin(ids))
+
+
+def read_track(params: Params, layout: Layout) -> Track:
+    """Raises InputError when a file is missing, or tables, features and models are not of the same rows."""
+    tables = {name: artifacts.read_scored(layout.table(name)) for name in ("source", "source_texts", "target")}
+    folds = artifacts.read_parquet(layout.folds, schemas.FOLDS_TABLE).to_pandas()
+    stages = {name: _stage(layout, name) for name in CORPUS_OF}
+    if stages[SOURCE_TEXT].description["absent"]:
+        del stages[SOURCE_TEXT]
+    found = {name: _features(layout, name, tables[name]) for name in ("source", "target")}
+    blocks = {name: of for name, (of, _) in found.items()}
+    columns = {name: of for name, (_, of) in found.items()}
+    levels = {"source": params.source.level, "target": params.target.level}
+    grouped = frozenset(name for name, level in levels.items() if level == "group")
+    track = Track(tables, blocks, columns, grouped, folds, stages)
+    unknown = set(folds["sample_id"]) - set(track.target["sample_id"])
+    if unknown:
+        raise InputError(f"{layout.folds}: row {min(unknown)!r} is not in the target's table; run `dvc repro`")
+    if track.scored.empty:
+        raise InputError(f"{layout.folds}: no fold has test rows, so there is nothing to evaluate")
+    missing = [name for name in track.modalities if name not in track.blocks["target"]]
+    if missing:
+        raise InputError(f"{layout.embeddings('target', missing[0])}: has no row with features; run `dvc repro`")
+    return track
+
+
+def _stage(layout: Layout, name: str) -> StageOutput:
+    description = artifacts.read_json(layout.model(name) / "model.json")
+    fitted = artifacts.read_parquet(layout.fitted(name), schemas.FITTED_TABLE).to_pandas()
+    honest = artifacts.fitted_digest(fitted) == description["fitted"]["digest"]
+    return StageOutput(description, fitted, artifacts.read_scores(layout.predictions(name)), honest)
+
+
+def _features(
+    layout: Layout, corpus: str, table: pd.DataFrame
+) -> tuple[dict[Feature, Block], dict[Feature, Sequence[int]]]:
+    """The blocks and the columns of a corpus, as ``Track`` holds them."""
+    blocks, columns = {}, {}
+    for name in FEATURES:
+        path: Path = layout.embeddings(corpus, name)
+        embeddings = artifacts.read_embeddings(path)
+        if not np.array_equal(embeddings.sample_ids, table["sample_id"].to_numpy()):
+            raise InputError(f"{path}: rows differ from data/split; run `dvc repro`")
+        if embeddings.present.any():
+            blocks[name] = Block(embeddings.vectors, embeddings.present)
+            if embeddings.encoder["name"] == "features":
+                columns[name] = embeddings.encoder["columns"]
+    return blocks, columns

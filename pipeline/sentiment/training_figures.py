@@ -1,0 +1,30 @@
+"""How the models of the track were trained, in pictures. `evaluate` draws them: a chart retrains nothing."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL
+from pipeline.figures.training import draw_adapters, draw_history
+from pipeline.sentiment.track import ADAPTERS, FINETUNED, SOURCE, Track
+
+HISTORIES = {
+    (SOURCE, "history"): "source model, features",
+    (SOURCE, "history_text"): "source model, texts",
+    (FINETUNED, "history"): "fine-tuning, phase after phase",
+}
+
+
+def draw_training(plots: Path, layout: Layout, track: Track) -> None:
+    """Loss and score by epoch of source model and fine-tuning; the adapters' losses and distances to the source."""
+    for (stage, table), title in HISTORIES.items():
+        path = layout.plots(stage) / f"{table}.csv"
+        if path.is_file():
+            draw_history(plots / f"{stage}_{table}.png", pd.read_csv(path).assign(fold=FINAL), title, "concordance")
+    path = layout.plots(ADAPTERS) / "history.csv"
+    if path.is_file():
+        description = track.stages[ADAPTERS].description
+        report = {"adapted": description["adapters"], "zero_shot": description["zero_shot_adapters"]}
+        title = "adapters: losses, and distance to the source"
+        draw_adapters(plots / f"{ADAPTERS}.png", pd.read_csv(path), report, title)

@@ -1,0 +1,202 @@
+"""Tuning for real, on encoders small enough to train in seconds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+from pipeline.core import artifacts, schemas
+from pipeline.core.layout import Layout
+from pipeline.params import Params
+from pipeline.posts.specialist import train
+from pipeline.stages import embed, train_image, train_text, train_video
+from tests import tiny
+from tests.test_end_to_end import texts
+
+SMALL = {"batch": 8, "folds": 2, "epochs": 4, "encoder_learning_rate": 3e-3}
+
+
+def posts_table(layout: Layout, rows: list[dict[str, Any]]) -> None:
+    frame = pd.DataFrame(rows).rename(columns={"id": "sample_id"}).assign(group_id=lambda table: table["sample_id"])
+    for column in ("text", "image_path", "video_path"):
+        frame[column] = frame.get(column)
+    frame["split"] = [("train", "train", "train", "val", "test")[at // 2 % 5] for at in range(len(frame))]
+    frame = frame.sort_values("sample_id")[schemas.POSTS_TABLE.names]
+    table = pa.Table.from_pandas(frame, schema=schemas.POSTS_TABLE, preserve_index=False)
+    artifacts.write_parquet(layout.table("posts"), table)
+    for name in ("source", "target"):  # `embed` prepares all corpora
+        features = [{"id": str(at), "score": 0.5, "audio": [at, 1.0 - at * at]} for at in range(3)]
+        artifacts.write_parquet(layout.sample_corpus(name), pa.Table.from_pylist(features))
+        names = [dict.fromkeys(("sample_id", "group_id", "given_group"), str(at)) for at in range(3)]
+        scored = [{**one, "split": "train", "score": 0.5} for one in names]
+        artifacts.write_parquet(layout.table(name), pa.Table.from_pylist(scored, schema=schemas.SCORED_TABLE))
+
+
+def sentences(count: int) -> list[dict[str, Any]]:
+    """Texts in the words that the tiny encoder knows; one word tells the label."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for at in range(count):
+        label = ("happy", "sad")[at % 2]
+        words = [*rng.choice(["i", "am", "so", "today", "the", "cat", "dog"], 4), label]
+        rows.append({"id": f"p{at:03d}", "label": label, "text": " ".join(rng.permutation(words))})
+    return rows
+
+
+def tensors(layout: Layout, stage: str) -> dict[str, np.ndarray]:
+    return load_file(layout.model(stage) / "model.safetensors")
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_a_text_encoder_learns(tmp_path: Path, tune: str) -> None:
+    layout = Layout(tmp_path)
+    posts_table(layout, sentences(100))
+    encoder = tiny.distilbert(tmp_path / "bert")
+    settings = {
+        "embed": {"text": {"encoder": str(encoder)}, "image": {"encoder": str(tiny.clip(tmp_path / "clip"))}},
+        "train_text": {"tune": tune, "tuned": SMALL},
+        "posts": {"media": "."},
+    }
+    params = Params.model_validate(settings)
+    embed.run(params, layout)
+    train_text.run(params, layout)
+    description = artifacts.read_json(layout.model("train_text") / "model.json")
+    assert description["tune"] == tune
+    found, start = tensors(layout, "train_text"), load_file(encoder / "model.safetensors")
+    if tune == "full":
+        metrics = json.loads(layout.metrics("train_text").read_text())["posts"]
+        assert metrics["val"]["macro_f1"] > 0.8
+    else:  # only the low-rank updates learn; B starts as zero, and a random tiny encoder gives them little to work with
+        assert all(value.any() for name, value in found.items() if "lora_B" in name)
+        frozen = {name: value for name, value in found.items() if "base_layer" in name}
+        assert len(frozen) == 2 * 2 * 2  # weight and bias of query and value in two layers
+        for name, value in frozen.items():
+            tail = name.split("transformer.", 1)[1].replace("base_layer.", "")
+            original = next(key for key in start if key.endswith(tail))
+            np.testing.assert_array_equal(value, start[original])
+    # The same run again is the same to the byte, encoder and all.
+    before = (layout.model("train_text") / "model.safetensors").read_bytes()
+    train_text.run(params, layout)
+    assert (layout.model("train_text") / "model.safetensors").read_bytes() == before
+
+
+def shades(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Light and dark pictures: what the labels mean is plain to see."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for at in range(count):
+        level = 190 if at % 2 else 60
+        noise = rng.integers(-40, 40, (40, 48, 3))
+        Image.fromarray((level + noise).astype(np.uint8)).save(folder / f"{at}.png")
+        rows.append({"id": f"p{at:03d}", "label": ("dark", "light")[at % 2], "image_path": f"{at}.png"})
+    return rows
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_a_clip_encoder_learns(tmp_path: Path, tune: str) -> None:
+    layout = Layout(tmp_path)
+    posts_table(layout, shades(tmp_path, 60))
+    settings = {
+        "embed": {"image": {"encoder": str(tiny.clip(tmp_path / "clip"))}},
+        "train_image": {"tune": tune, "tuned": {**SMALL, "accumulate": 2}},
+        "posts": {"media": "."},
+    }
+    params = Params.model_validate(settings)
+    embed.run(params, layout)
+    train_image.run(params, layout)
+    metrics = json.loads(layout.metrics("train_image").read_text())["posts"]
+    assert metrics["tune"] == tune
+    assert metrics["val"]["macro_f1"] > 0.8
+
+
+def gifs(folder: Path, count: int) -> list[dict[str, Any]]:
+    rows = []
+    for at, row in enumerate(shades(folder, count)):
+        frame = Image.open(folder / row["image_path"])
+        frames = [frame.rotate(90 * turn) for turn in range(2 + at % 3)]
+        frame.save(folder / f"{at}.gif", save_all=True, append_images=frames, duration=80)
+        rows.append({"id": row["id"], "label": row["label"], "video_path": f"{at}.gif"})
+    return rows
+
+
+def test_a_video_encoder_learns_from_clips_of_unequal_length(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    posts_table(layout, gifs(tmp_path, 40))
+    small_clip = {"encoder": str(tiny.clip(tmp_path / "clip"))}
+    settings = {
+        "embed": {"image": small_clip, "video": {**small_clip, "frames": 4}},
+        "train_video": {"tune": "full", "tuned": SMALL},
+        "posts": {"media": "."},
+    }
+    params = Params.model_validate(settings)
+    embed.run(params, layout)
+    train_video.run(params, layout)
+    metrics = json.loads(layout.metrics("train_video").read_text())["posts"]
+    assert metrics["val"]["macro_f1"] > 0.8
+
+
+def embeddings(
+    layout: Layout, modality: schemas.Modality, vectors: np.ndarray, present: np.ndarray, ids: list[str]
+) -> None:
+    reasons = [None if there else "none" for there in present]
+    content = [f"digest {name}" if there else None for name, there in zip(ids, present, strict=True)]
+    with artifacts.embeddings_writer(
+        layout.embeddings("posts", modality), vectors.shape[1], {"name": "given"}
+    ) as writer:
+        writer.write(ids, vectors * present[:, None], reasons, content)
+
+
+def test_out_of_fold_predictions_know_nothing_of_their_rows(tmp_path: Path) -> None:
+    """Labels drawn at random: whoever predicts them above chance has seen them."""
+    layout = Layout(tmp_path)
+    rng = np.random.default_rng(0)
+    ids = [f"p{at:03d}" for at in range(300)]
+    rows = [{"id": name, "label": rng.choice(["a", "b"]), "text": "t", "image_path": "x"} for name in ids]
+    posts_table(layout, rows)
+    embeddings(layout, "text", rng.normal(size=(300, 200)).astype(np.float32), np.ones(300, dtype=bool), ids)
+    head = {"weight_decay": 0.0, "epochs": 30, "patience": 30}
+    train("text", Params.model_validate({"train_text": {"head": head, "dropout": 0.0}}), layout)
+    metrics = json.loads(layout.metrics("train_text").read_text())["posts"]
+    assert 0.38 < metrics["out_of_fold"]["accuracy"] < 0.62
+    net = tensors(layout, "train_text")
+    table = artifacts.read_posts(layout.table("posts"))
+    vectors = artifacts.read_embeddings(layout.embeddings("posts", "text")).vectors
+    logits = ((vectors - net["mean"]) / net["scale"]) @ net["layers.1.weight"].T + net["layers.1.bias"]
+    seen = (table["split"] == "train").to_numpy()
+    right = np.array(["a", "b"])[logits.argmax(axis=1)] == table["label"]
+    assert right[seen].mean() > 0.75  # the final model, on rows it was fitted on: the number nobody should report
+
+
+def test_a_modality_too_rare_to_train_is_left_out_and_says_so(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    rows = [{**row, "image_path": "x.png" if at < 2 else None} for at, row in enumerate(texts(40))]
+    posts_table(layout, rows)
+    table = artifacts.read_posts(layout.table("posts"))
+    present = table["image_path"].notna().to_numpy()
+    embeddings(layout, "image", np.ones((40, 8), dtype=np.float32), present, table["sample_id"].tolist())
+    train_image.run(Params(), layout)
+    assert artifacts.read_json(layout.model("train_image") / "model.json")["absent"] is True
+    metrics = json.loads(layout.metrics("train_image").read_text())["posts"]
+    assert metrics["warnings"] == "too few posts have image: 2 for training, 0 for validation"
+
+
+def test_seeded_nets_do_not_depend_on_what_ran_before(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    rows = [{**row, "image_path": "x"} for row in texts(60)]
+    posts_table(layout, rows)
+    table = artifacts.read_posts(layout.table("posts"))
+    vectors = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    embeddings(layout, "text", vectors, np.ones(60, dtype=bool), table["sample_id"].tolist())
+    weights = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        train_text.run(Params.model_validate({"train_text": {"folds": 2}}), layout)
+        weights.append(tensors(layout, "train_text")["layers.1.weight"])
+    np.testing.assert_array_equal(*weights)

@@ -1,0 +1,135 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.core import artifacts
+from pipeline.core.artifacts import Embeddings
+from pipeline.core.errors import InputError
+from pipeline.core.schemas import FITTED_TABLE, SCORES_TABLE
+from pipeline.sentiment.data import Columns, Target, columns_of, fold_names, lines_of, read_target
+from pipeline.training.parallel import in_processes
+from tests import tracks
+
+COLUMNS = Columns(
+    {"visual": torch.arange(8.0).reshape(4, 2), "text": torch.arange(12.0).reshape(4, 3)},
+    {"visual": torch.tensor([True, False, True, True]), "text": torch.tensor([True, True, False, True])},
+)
+TABLE = pd.DataFrame(
+    {"sample_id": ["a", "b", "c", "d"], "group_id": ["g", "g", "h", "i"], "score": [0.5, -1.0, 2.0, np.nan]}
+)
+FOLDS = pd.DataFrame(
+    [
+        ("one", "a", "train"),
+        ("one", "b", "val"),
+        ("one", "c", "test"),
+        ("final", "b", "train"),
+        ("final", "c", "train"),
+    ],
+    columns=["fold", "sample_id", "role"],
+)
+TARGET = Target(
+    TABLE, COLUMNS, torch.tensor(TABLE["score"].to_numpy(np.float32)), FOLDS.iloc[::-1], words=False, told=False
+)
+
+
+def test_columns_by_rows_and_subset() -> None:
+    assert COLUMNS.modalities == ("text", "visual")
+    assert COLUMNS.widths == {"text": 3, "visual": 2}
+    vectors, present = COLUMNS.at(np.array([3, 1]))
+    assert vectors["visual"].tolist() == [[6.0, 7.0], [2.0, 3.0]]
+    assert {name: there.tolist() for name, there in present.items()} == {"text": [True, True], "visual": [True, False]}
+    vectors, present = COLUMNS.at(np.array([2, 0]), ("text",))
+    assert {name: there.tolist() for name, there in present.items()} == {
+        "text": [False, True],
+        "visual": [False, False],
+    }
+    assert vectors["text"].tolist() == [[6.0, 7.0, 8.0], [0.0, 1.0, 2.0]]
+
+
+def test_embeddings_of_other_rows_are_refused() -> None:
+    ids = np.array(["a", "b", "d", "c"], dtype=object)
+    made = Embeddings(ids, np.zeros((4, 1), dtype=np.float32), np.ones(4, dtype=bool), ids, {})
+    with pytest.raises(InputError, match=r"data/embeddings/target/text\.parquet: rows differ from data/split"):
+        columns_of({"text": made}, TABLE, "target")
+
+
+def test_rows_of_a_role_stand_in_the_order_of_the_table() -> None:
+    assert TARGET.rows("one", "train").tolist() == [0]
+    assert TARGET.rows("final", "train").tolist() == [1, 2]
+    assert TARGET.rows("final", "test").tolist() == []
+    assert TARGET.unlabelled.tolist() == [3]
+
+
+def test_fitted_rows_are_those_to_learn_from_and_to_choose_on() -> None:
+    found = TARGET.fitted("one")
+    assert found.columns.tolist() == FITTED_TABLE.names
+    assert list(found.itertuples(index=False, name=None)) == [("one", "a", "g", "train"), ("one", "b", "g", "val")]
+
+
+def test_predictions_take_the_role_of_the_fold() -> None:
+    found = TARGET.predicted("one", "adapted", np.array([0.1, 0.2, 0.3, 0.4]))
+    assert set(found.columns) == set(SCORES_TABLE.names)
+    assert list(found[SCORES_TABLE.names].itertuples(index=False, name=None)) == [
+        ("a", "train", "one", "adapted", 0.1),
+        ("b", "val", "one", "adapted", 0.2),
+        ("c", "test", "one", "adapted", 0.3),
+    ]
+    found = TARGET.predicted("final", "adapted", np.arange(4.0))
+    assert found[["sample_id", "split", "score"]].values.tolist() == [["b", "train", 1.0], ["c", "train", 2.0]]
+
+
+def test_the_text_vectors_are_those_of_the_sources_text_model_where_there_is_one(tmp_path: Path) -> None:
+    track = tracks.make(tmp_path, words=True).write()
+    assert (read_target(track.layout).words, read_target(track.layout).told) == (True, False)
+    ids = track.target["sample_id"].tolist()
+    vectors = np.random.default_rng(0).normal(size=(len(ids), 3)).astype(np.float32)
+    path = track.layout.model("train_source") / "text" / "target.parquet"
+    with artifacts.embeddings_writer(path, 3, {}) as writer:
+        writer.write(ids, vectors, [None] * len(ids), [None] * len(ids))
+    found = read_target(track.layout)
+    assert found.told and found.columns.modalities == ("text", "audio", "visual")
+    np.testing.assert_array_equal(found.columns.vectors["text"], vectors)
+    found = read_target(track.layout, told=False)
+    assert not found.told
+    np.testing.assert_array_equal(found.columns.present["text"], track.present["target"]["text"])
+    there = track.present["target"]["text"]
+    np.testing.assert_array_equal(found.columns.vectors["text"][there], track.vectors["target"]["text"][there])
+
+
+def test_a_target_of_features_has_no_words(tmp_path: Path) -> None:
+    found = read_target(tracks.make(tmp_path).write().layout)
+    assert (found.words, found.told) == (False, False)
+
+
+def test_the_lines_of_a_group_and_of_a_row() -> None:
+    table = pd.DataFrame({"text": ["one\ntwo", None, "three"]}, dtype=object)
+    assert lines_of(table, "group") == [["one", "two"], [], ["three"]]
+    assert lines_of(table, "row") == [["one\ntwo"], [], ["three"]]
+
+
+def test_folds_are_in_the_order_of_their_numbers() -> None:
+    names = ["repeat-1.fold-0", "repeat-0.fold-10", "final", "repeat-0.fold-2", "final", "repeat-0.fold-10"]
+    assert fold_names(pd.DataFrame({"fold": names})) == [
+        "repeat-0.fold-2",
+        "repeat-0.fold-10",
+        "repeat-1.fold-0",
+        "final",
+    ]
+
+
+def drawn(seed: int) -> tuple[bytes, int]:
+    """What a job computes with numpy and torch, and where it ran."""
+    here = np.random.default_rng(seed).normal(size=(300, 300))
+    return (here @ here).tobytes() + (torch.from_numpy(here) @ torch.from_numpy(here)).numpy().tobytes(), os.getpid()
+
+
+def test_results_do_not_depend_on_the_number_of_processes() -> None:
+    one = list(in_processes(drawn, range(5), 1, "test"))
+    two = list(in_processes(drawn, range(5), 2, "test"))
+    assert [made for made, _ in one] == [made for made, _ in two]
+    assert {place for _, place in one} == {os.getpid()}
+    assert os.getpid() not in {place for _, place in two} and len({place for _, place in two}) <= 2
