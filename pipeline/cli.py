@@ -205,7 +205,7 @@ def serve_command(
         except ModuleNotFoundError as error:
             raise InputError(f'serve needs {error.name}: pip install "emocare-pipeline[serve]"') from None
         from pipeline.serving import command
-        from pipeline.serving.intake import Limits
+        from pipeline.serving.intake import RequestLimits as Limits
 
         limits = Limits(round(max_mb * 2**20), clip_seconds=clip_seconds, seconds=seconds, queue=queue, batch=batch)
         server.serve(command.predictor(bundle, project, max_pixels), limits, host, port)

@@ -168,7 +168,7 @@ def _gray(values: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Limits:
+class MediaLimits:
     """See ``read_frames``."""
 
     max_pixels: int
@@ -210,7 +210,7 @@ def read_frames(
         MediaError: no readable mp4, mov, mkv, WebM or AVI, GIF, PNG or WebP; no video stream; cut short; too large or
             too long; not read by the deadline.
     """
-    limits = Limits(max_pixels, max_seconds, deadline)
+    limits = MediaLimits(max_pixels, max_seconds, deadline)
     with reading(source) as handle:
         reader = _picture_reader(_head(handle))
         if reader in (GifImagePlugin.GifImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile):
@@ -238,7 +238,7 @@ def _uniform(starts: np.ndarray, end: float, frames: int) -> np.ndarray:
     return np.unique(np.searchsorted(starts, middles, side="right") - 1)
 
 
-def _animation_frames(handle: BufferedReader, frames: int, limits: Limits) -> list[np.ndarray]:
+def _animation_frames(handle: BufferedReader, frames: int, limits: MediaLimits) -> list[np.ndarray]:
     """These formats build each frame on the one before, so they are unpacked from the start, twice: times, pixels."""
     with _opened(handle, limits.max_pixels) as image:
         starts, end = [], 0.0
@@ -250,7 +250,7 @@ def _animation_frames(handle: BufferedReader, frames: int, limits: Limits) -> li
         return [_rgb(image) for at in _each_frame(image, limits) if at in chosen]
 
 
-def _each_frame(image: Image.Image, limits: Limits) -> Iterator[int]:
+def _each_frame(image: Image.Image, limits: MediaLimits) -> Iterator[int]:
     for at in range(getattr(image, "n_frames", 1)):
         limits.check_time()
         image.seek(at)
@@ -299,7 +299,7 @@ def _unopened(source: Path | bytes) -> str:
     return "corrupt" if head.startswith(b"\x1aE\xdf\xa3") else "not a clip: no mp4, mov, mkv, WebM or AVI"
 
 
-def _timeline(container: InputContainer, stream: VideoStream, limits: Limits) -> Timeline:
+def _timeline(container: InputContainer, stream: VideoStream, limits: MediaLimits) -> Timeline:
     """Reads all packets without decoding them, which finds every frame's time, and the keyframes, in any container."""
     _check_size(stream.codec_context.width, stream.codec_context.height, limits.max_pixels)
     read, shown, cut = 0, [], False
@@ -355,7 +355,7 @@ def _declared(stream: VideoStream) -> float:
 
 
 def _shown_at(
-    wanted: np.ndarray, container: InputContainer, stream: VideoStream, timeline: Timeline, limits: Limits
+    wanted: np.ndarray, container: InputContainer, stream: VideoStream, timeline: Timeline, limits: MediaLimits
 ) -> Iterator[VideoFrame]:
     """The frames shown from the ticks ``wanted`` on, ascending.
 
@@ -383,7 +383,7 @@ def _jump(
     container: InputContainer,
     stream: VideoStream,
     wanted: set[int],
-    limits: Limits,
+    limits: MediaLimits,
 ) -> Iterator[VideoFrame]:
     """Plays from the last of ``keyframes`` on, or from an earlier one if the container lands beyond ``want``.
 
@@ -398,7 +398,9 @@ def _jump(
     return iter(())
 
 
-def _play(container: InputContainer, stream: VideoStream, wanted: set[int], limits: Limits) -> Iterator[VideoFrame]:
+def _play(
+    container: InputContainer, stream: VideoStream, wanted: set[int], limits: MediaLimits
+) -> Iterator[VideoFrame]:
     """Decodes on from where the container stands, except frames that nobody wants and no other frame refers to."""
     for packet in container.demux(stream):
         limits.check_time()

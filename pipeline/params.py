@@ -24,11 +24,11 @@ Tune = Literal["auto", "head", "lora", "full"]
 Imbalance = Literal["none", "class_weight", "logit_adjust", "focal"]
 
 
-class Block(BaseModel):
+class ParamsBlock(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Posts(Block):
+class PostsParams(ParamsBlock):
     manifest: str = "data/sample/posts/manifest.csv"
     """The table of posts: CSV, JSON Lines or Parquet with `id`, `label` and any of `text image video group split`."""
     media: str = "data/sample/posts"
@@ -37,7 +37,7 @@ class Posts(Block):
     """The classes in the order of tables and figures; empty: every label of the manifest, in alphabetical order."""
 
 
-class Source(Block):
+class SourceParams(ParamsBlock):
     corpus: str = "data/sample/source.parquet"
     """The large corpus: features in Parquet or CSV, an MMSA pickle (.pkl), or a folder of CMU SDK .csd files."""
     texts: str = "data/sample/source.parquet"
@@ -46,7 +46,7 @@ class Source(Block):
     """`group` averages the rows of a group (a video) into one."""
 
 
-class Target(Block):
+class TargetParams(ParamsBlock):
     corpus: str = "data/sample/target.parquet"
     """The small corpus, in any form that `source.corpus` takes; rows without a score are used without one."""
     modalities: Annotated[tuple[Feature, ...], Field(strict=False)] = ()
@@ -65,7 +65,7 @@ class Target(Block):
     """Folds that are trained side by side on a processor, each on one thread."""
 
 
-class Sample(Block):
+class SampleParams(ParamsBlock):
     posts: Annotated[int, Field(ge=40, le=1_000_000)] = 625
     """How many posts the built-in example corpus has."""
     source_rows: Annotated[int, Field(ge=60, le=1_000_000)] = 900
@@ -76,7 +76,7 @@ class Sample(Block):
     """Rows of the built-in target corpus that have no score."""
 
 
-class Split(Block):
+class SplitParams(ParamsBlock):
     val_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share of the rows for validation (early stopping, temperature), where the manifest gives no split."""
     test_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
@@ -87,7 +87,7 @@ class Split(Block):
     """Share of a corpus's rows that may be refused before the stage fails."""
 
 
-class EmbedText(Block):
+class EmbedTextParams(ParamsBlock):
     encoder: str = "minilm"
     """`minilm` (packaged all-MiniLM-L6-v2), or a model on the hub or in a local folder (transformers' AutoModel)."""
     revision: str | None = None
@@ -98,7 +98,7 @@ class EmbedText(Block):
     """Padded tokens in a batch; texts are sorted by length, so this bounds memory whatever their lengths."""
 
 
-class EmbedImage(Block):
+class EmbedImageParams(ParamsBlock):
     encoder: str = "efficientnet-lite0"
     """`efficientnet-lite0` (packaged), or a CLIP on the hub or in a local folder (openai/clip-vit-base-patch32)."""
     revision: str | None = None
@@ -107,17 +107,17 @@ class EmbedImage(Block):
     """Pictures in a batch."""
 
 
-class EmbedVideo(EmbedImage):
+class EmbedVideoParams(EmbedImageParams):
     frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""
     pool: Literal["mean", "mean_std"] = "mean_std"
     """How the frames' vectors become one: their mean (the mission's), or mean and standard deviation side by side."""
 
 
-class Embed(Block):
-    text: EmbedText = EmbedText()
-    image: EmbedImage = EmbedImage()
-    video: EmbedVideo = EmbedVideo()
+class EmbedParams(ParamsBlock):
+    text: EmbedTextParams = EmbedTextParams()
+    image: EmbedImageParams = EmbedImageParams()
+    video: EmbedVideoParams = EmbedVideoParams()
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Threads that read and decode media while the encoder works."""
     max_pixels: Annotated[int, Field(ge=65_536, le=1_000_000_000)] = 50_000_000
@@ -128,7 +128,7 @@ class Embed(Block):
     """A feature column with a larger share of values that are no finite numbers is dropped; fewer are filled in."""
 
 
-class Head(Block):
+class HeadParams(ParamsBlock):
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     """At most so many passes over the training rows."""
     patience: Patience = 8
@@ -141,7 +141,7 @@ class Head(Block):
     """AdamW's weight decay; strong, since a few thousand rows meet as many columns."""
 
 
-class TunedEncoder(Block):
+class TunedEncoderParams(ParamsBlock):
     epochs: Annotated[int, Field(ge=1, le=1000)] = 2
     """At most so many passes over the training rows; the learning rate falls linearly to zero over them."""
     patience: Patience = 3
@@ -164,14 +164,14 @@ class TunedEncoder(Block):
     """`auto`: bf16 or fp16 where the graphics card gains by it, none on a processor, where bf16 measured slower."""
 
 
-class Tuned(TunedEncoder):
+class TunedParams(TunedEncoderParams):
     folds: Annotated[int, Field(ge=2, le=20)] = 2
     """Models cross-fitted on the training rows, so that `fuse` learns from out-of-fold features."""
     augment: bool = True
     """Crop, mirror and relight training pictures and frames at random; texts are left alone."""
 
 
-class Balance(Block):
+class BalanceParams(ParamsBlock):
     imbalance: Imbalance = "class_weight"
     """Against rare classes: nothing, weights in the loss, logits shifted by the class priors, or the focal loss."""
     imbalance_power: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
@@ -180,7 +180,7 @@ class Balance(Block):
     """How much the focal loss plays down easy rows."""
 
 
-class Specialist(Balance):
+class SpecialistParams(BalanceParams):
     tune: Tune = "auto"
     """`head`: a classifier on frozen vectors; `lora`, `full`: the encoder learns too; `auto`: `full` where it pays."""
     auto_rows: Annotated[int, Field(ge=1)] = 2000
@@ -191,23 +191,23 @@ class Specialist(Balance):
     """Dropout before the classifier."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Cross-fitted models when only the head is trained."""
-    head: Head = Head()
-    tuned: Tuned = Tuned()
+    head: HeadParams = HeadParams()
+    tuned: TunedParams = TunedParams()
 
 
-class TrainText(Specialist):
-    tuned: Tuned = Tuned(batch=32)
+class TrainTextParams(SpecialistParams):
+    tuned: TunedParams = TunedParams(batch=32)
 
 
-class TrainImage(Specialist):
-    tuned: Tuned = Tuned(batch=32, epochs=10)
+class TrainImageParams(SpecialistParams):
+    tuned: TunedParams = TunedParams(batch=32, epochs=10)
 
 
-class TrainVideo(Specialist):
-    tuned: Tuned = Tuned(batch=16, epochs=10)
+class TrainVideoParams(SpecialistParams):
+    tuned: TunedParams = TunedParams(batch=16, epochs=10)
 
 
-class Fuse(Balance):
+class FuseParams(BalanceParams):
     strategy: Literal["attention", "gated", "concat"] = "attention"
     """How modalities meet: they attend to each other, weigh each other by gates, or stand side by side."""
     width: Annotated[int, Field(ge=8, le=4096)] = 64
@@ -232,7 +232,7 @@ class Fuse(Balance):
     """AdamW's weight decay; strong, since a few thousand rows meet as many columns."""
 
 
-class TrainSource(Block):
+class TrainSourceParams(ParamsBlock):
     width: Annotated[int, Field(ge=8, le=4096)] = 64
     """Width of the space in which modalities meet."""
     heads: Annotated[int, Field(ge=1, le=64)] = 4
@@ -255,17 +255,17 @@ class TrainSource(Block):
     """AdamW's weight decay; strong, since a few hundred rows meet as many columns."""
     text: Literal["none", "lora", "full"] = "full"
     """How the text encoder learns from `source.texts`, where those are words: not at all, low-rank, or in full."""
-    tuned: Tuned = Tuned(epochs=3)
+    tuned: TunedParams = TunedParams(epochs=3)
 
 
-class OneAdapter(Block):
+class OneAdapterParams(ParamsBlock):
     epochs: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """Passes for this modality; null: `adapter.epochs`."""
     learning_rate: Rate | None = None
     """Peak learning rate for this modality; null: `adapter.learning_rate`."""
 
 
-class Adapter(Block):
+class AdapterParams(ParamsBlock):
     match: Literal["random", "kmeans", "nearest", "ot", "coral"] = "ot"
     """What a target row is to meet: a source row at random, of its cluster, the nearest, by transport; or moments."""
     distance: Literal["l2", "cosine"] = "l2"
@@ -292,12 +292,12 @@ class Adapter(Block):
     """Clusters of each corpus when `match` is `kmeans`."""
     label_weight: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
     """Weight of 1 - r between the source model's scores and the target's training labels; 0 leaves these unused."""
-    text: OneAdapter = OneAdapter()
-    audio: OneAdapter = OneAdapter()
-    visual: OneAdapter = OneAdapter()
+    text: OneAdapterParams = OneAdapterParams()
+    audio: OneAdapterParams = OneAdapterParams()
+    visual: OneAdapterParams = OneAdapterParams()
 
 
-class FinetuneE2e(Block):
+class FinetuneParams(ParamsBlock):
     first: Literal["head", "model"] = "head"
     """What learns first, while the adapters stand still: the source model's score head, or all of the source model."""
     first_epochs: Annotated[int, Field(ge=0, le=10_000)] = 10
@@ -330,14 +330,14 @@ class FinetuneE2e(Block):
     """Whether the text encoder learns too, where the target's text is words; `auto`: in full from `auto_rows` on."""
     auto_rows: Annotated[int, Field(ge=1)] = 500
     """`auto` tunes the text encoder from so many training rows on."""
-    tuned: TunedEncoder = TunedEncoder(epochs=4)
+    tuned: TunedEncoderParams = TunedEncoderParams(epochs=4)
     inner_folds: Annotated[int, Field(ge=2, le=20)] = 2
     """Folds of a fold's training rows, on which the start of fine-tuning weighs the source against the target."""
     curve: Annotated[tuple[Annotated[int, Field(ge=4)], ...], Field(strict=False)] = (20, 40, 60)
     """Numbers of labelled training groups for the learning curve with and without the source; may be empty."""
 
 
-class Evaluate(Block):
+class EvaluateParams(ParamsBlock):
     sentiment_per: Literal["row", "group"] = "row"
     """Whether sentiment is scored row by row, or group by group on the means of a group's rows."""
     permutations: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
@@ -354,27 +354,27 @@ class Evaluate(Block):
     """Pictures on the contact sheet of the most confident mistakes."""
 
 
-class Params(Block):
+class Params(ParamsBlock):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seeds every random choice of every stage."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where torch computes; `auto` takes an accelerator if there is one."""
-    posts: Posts = Posts()
-    source: Source = Source()
-    target: Target = Target()
-    sample: Sample = Sample()
-    split: Split = Split()
-    embed: Embed = Embed()
-    train_text: TrainText = TrainText()
-    train_image: TrainImage = TrainImage()
-    train_video: TrainVideo = TrainVideo()
-    train_source: TrainSource = TrainSource()
-    adapter: Adapter = Adapter()
-    finetune_e2e: FinetuneE2e = FinetuneE2e()
-    fuse: Fuse = Fuse()
-    evaluate: Evaluate = Evaluate()
+    posts: PostsParams = PostsParams()
+    source: SourceParams = SourceParams()
+    target: TargetParams = TargetParams()
+    sample: SampleParams = SampleParams()
+    split: SplitParams = SplitParams()
+    embed: EmbedParams = EmbedParams()
+    train_text: TrainTextParams = TrainTextParams()
+    train_image: TrainImageParams = TrainImageParams()
+    train_video: TrainVideoParams = TrainVideoParams()
+    train_source: TrainSourceParams = TrainSourceParams()
+    adapter: AdapterParams = AdapterParams()
+    finetune_e2e: FinetuneParams = FinetuneParams()
+    fuse: FuseParams = FuseParams()
+    evaluate: EvaluateParams = EvaluateParams()
 
-    def specialist(self, modality: Modality) -> Specialist:
+    def specialist(self, modality: Modality) -> SpecialistParams:
         """The block of ``train_<modality>``."""
         return getattr(self, f"train_{modality}")
 

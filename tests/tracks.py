@@ -15,7 +15,7 @@ from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES
 from pipeline.corpora.splits import target_folds
-from pipeline.params import EmbedText, Params
+from pipeline.params import EmbedTextParams, Params
 from tests import planted
 
 WIDTHS = {"source": {"text": 9, "audio": 8}, "target": {"text": 6, "audio": 5, "visual": 4}}
@@ -128,7 +128,7 @@ def make(root: Path, *, folds: int = 0, words: bool = False, free: int = 10) -> 
         tables["source_texts"]["text"] = sentences(tables["source_texts"]["score"].to_numpy())
         target["text"] = sentences(told["target"])
         target.loc[LACKS_TEXT, "text"], present["target"]["text"][LACKS_TEXT] = None, False
-        made = text.load(EmbedText(encoder=str(encoder))).encode(
+        made = text.load(EmbedTextParams(encoder=str(encoder))).encode(
             target["text"].fillna("").tolist(), torch.device("cpu")
         )
         vectors["target"]["text"] = made

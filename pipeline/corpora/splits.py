@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import FINAL, UNLABELLED
-from pipeline.params import Split as SplitParams
+from pipeline.params import SplitParams
 
 PROTECTION = {"test": 2, "val": 1, "train": 0}
 

@@ -26,7 +26,7 @@ from pipeline.encoders.store import Store
 from pipeline.encoders.text import TextEncoder, length_batches
 from pipeline.encoders.video import VideoEncoder
 from pipeline.media import inside
-from pipeline.params import Embed, Params
+from pipeline.params import EmbedParams, Params
 
 Result = TypeVar("Result")
 
@@ -112,7 +112,7 @@ def _or_error(function: Callable[[], Result]) -> Result | MediaError:
         return error
 
 
-def picture_files(encoder: ImageEncoder, folder: Path, device: torch.device, embed: Embed) -> MediaFiles:
+def picture_files(encoder: ImageEncoder, folder: Path, device: torch.device, embed: EmbedParams) -> MediaFiles:
     def read(path: Path) -> np.ndarray:
         picture = media.read_picture(path, max_pixels=embed.max_pixels, at_least=encoder.at_least)
         return encoder.preprocess(picture)
@@ -123,7 +123,7 @@ def picture_files(encoder: ImageEncoder, folder: Path, device: torch.device, emb
     return MediaFiles(folder, read, vectors, embed.image.batch, embed.workers)
 
 
-def clip_files(encoder: VideoEncoder, folder: Path, device: torch.device, embed: Embed) -> MediaFiles:
+def clip_files(encoder: VideoEncoder, folder: Path, device: torch.device, embed: EmbedParams) -> MediaFiles:
     def read(path: Path) -> np.ndarray:
         limits = {"max_pixels": embed.max_pixels, "at_least": encoder.at_least}
         frames = media.read_frames(path, frames=encoder.frames, **limits)

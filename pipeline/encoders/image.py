@@ -17,7 +17,7 @@ from transformers import AutoConfig, CLIPImageProcessorPil, CLIPModel
 
 from pipeline.core.errors import InputError
 from pipeline.encoders import weights
-from pipeline.params import EmbedImage
+from pipeline.params import EmbedImageParams
 
 PACKAGED = "efficientnet-lite0"
 
@@ -145,7 +145,7 @@ class ImageEncoder:
         return self.net.to(device).eval()(torch.from_numpy(pixels).to(device)).cpu().numpy()
 
 
-def load(params: EmbedImage, key: str = "embed.image") -> ImageEncoder:
+def load(params: EmbedImageParams, key: str = "embed.image") -> ImageEncoder:
     """Loads the encoder that a params block names, on the processor.
 
     Raises InputError when the model cannot be found, is damaged, or is not a CLIP.

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from pipeline.core.errors import InputError
 from pipeline.encoders import weights
-from pipeline.params import EmbedText
+from pipeline.params import EmbedTextParams
 
 LORA_PAIRS = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"))
 """The query and value projections of BERT and RoBERTa, of DistilBERT, of CLIP and most later models."""
@@ -102,7 +102,7 @@ def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[np.ndarray
     return batches
 
 
-def load(params: EmbedText) -> TextEncoder:
+def load(params: EmbedTextParams) -> TextEncoder:
     """Loads the encoder that params ``embed.text`` names, frozen or not as the caller likes; on the processor.
 
     Raises InputError when the model cannot be found, is damaged, or is not a text encoder.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.encoders import image
 from pipeline.encoders.image import ImageEncoder, Preprocessing
-from pipeline.params import EmbedVideo
+from pipeline.params import EmbedVideoParams
 
 Pooling = Literal["mean", "mean_std"]
 
@@ -92,12 +92,12 @@ class ClipNet(nn.Module):
         return pool(vectors.masked_scatter(mask.unsqueeze(-1), found), mask, self.how)
 
 
-def load(params: EmbedVideo) -> VideoEncoder:
+def load(params: EmbedVideoParams) -> VideoEncoder:
     """Loads the encoder that params ``embed.video`` names, on the processor. Raises InputError as ``image.load``."""
     return on_frames(image.load(params, "embed.video"), params)
 
 
-def on_frames(encoder: ImageEncoder, params: EmbedVideo) -> VideoEncoder:
+def on_frames(encoder: ImageEncoder, params: EmbedVideoParams) -> VideoEncoder:
     """The clip encoder that encodes each frame by ``encoder``."""
     width = encoder.width if params.pool == "mean" else 2 * encoder.width
     identity = encoder.identity | {"width": width, "frames": params.frames, "pooling": params.pool}

@@ -79,7 +79,7 @@ class Adapter(nn.Module):
         return self.layers(standard) * self.out_scale + self.out_mean
 
 
-class Reading(nn.Module):
+class LinearProbe(nn.Module):
     """A linear reading of standardised columns: zero to begin with, or set to a head that was learned elsewhere.
 
     Args:

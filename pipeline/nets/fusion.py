@@ -10,7 +10,7 @@ from torch import Tensor, nn
 READING_DROPOUT = 0.8
 """The readings are many for a few hundred posts; a fifth of a vector at a time keeps them from rote learning."""
 
-Columns = Mapping[str, Tensor]
+ByModality = Mapping[str, Tensor]
 """Modality → one row a post; zeros where the modality is absent."""
 
 
@@ -94,7 +94,7 @@ class Fusion(nn.Module):
             nn.Linear(hidden, classes),
         )
 
-    def standardise_like(self, vectors: Columns, present: Columns) -> None:
+    def standardise_like(self, vectors: ByModality, present: ByModality) -> None:
         """Takes mean and standard deviation of the rows that have each modality; constant columns are not scaled."""
         for name in self.modalities:
             rows = vectors[name][present[name]]
@@ -103,7 +103,7 @@ class Fusion(nn.Module):
                 self.get_buffer(f"mean_{name}").copy_(rows.mean(dim=0))
                 self.get_buffer(f"scale_{name}").copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
 
-    def forward(self, vectors: Columns, opinions: Columns, present: Columns) -> Float[Tensor, "batch classes"]:
+    def forward(self, vectors: ByModality, opinions: ByModality, present: ByModality) -> Float[Tensor, "batch classes"]:
         """Logits.
 
         Args:
@@ -133,14 +133,18 @@ class Fusion(nn.Module):
             terms += self._readings(vectors, opinions, present)
         return self.classify(read) + torch.stack(terms).sum(dim=0)
 
-    def _tokens(self, vectors: Columns, opinions: Columns, present: Columns) -> Float[Tensor, "batch modalities width"]:
+    def _tokens(
+        self, vectors: ByModality, opinions: ByModality, present: ByModality
+    ) -> Float[Tensor, "batch modalities width"]:
         columns = []
         for at, name in enumerate(self.modalities):
             known = self.project[name](self.drop(vectors[name])) + self.listen[name](opinions[name])
             columns.append(torch.where(present[name][:, None], known, self.absent[at]))
         return torch.stack(columns, dim=1)
 
-    def _readings(self, vectors: Columns, opinions: Columns, present: Columns) -> list[Float[Tensor, "batch classes"]]:
+    def _readings(
+        self, vectors: ByModality, opinions: ByModality, present: ByModality
+    ) -> list[Float[Tensor, "batch classes"]]:
         found = []
         for this, other in permutations(self.modalities, 2):
             belief = opinions[other].softmax(dim=1)

@@ -94,7 +94,7 @@ def _pearson(scores: Float[Tensor, "batch 1"], labels: Float[Tensor, " batch"]) 
     return (x * y).sum() / (x.square().sum() * y.square().sum() + TINY).sqrt()
 
 
-def meeting(width: int, out_scale: Tensor, distance: str, label_weight: float) -> Objective:
+def matching_loss(width: int, out_scale: Tensor, distance: str, label_weight: float) -> Objective:
     """What an adapter is trained by: the distance to the source row to meet, and whether the source model agrees.
 
     Outputs and labels are [B, width + 1]: the adapted row, and in the last column the source model's score of it and
@@ -114,7 +114,7 @@ def meeting(width: int, out_scale: Tensor, distance: str, label_weight: float) -
     return loss
 
 
-def coral(source: Float[Tensor, "rows width"], out_scale: Tensor, label_weight: float) -> Objective:
+def coral_loss(source: Float[Tensor, "rows width"], out_scale: Tensor, label_weight: float) -> Objective:
     """As ``meeting``, without rows to meet: mean and covariance of a batch against those of the source.
 
     Sun and Saenko 2016, "Deep CORAL", in units of the source's spread; the means are compared too.
@@ -148,7 +148,7 @@ def _disorder(scores: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) 
     return 1 - _pearson(scores[known][:, None], labels[known])
 
 
-class Pull:
+class L2SP:
     """L2-SP (Li et al. 2018): the squared distance of the learning weights to where they stood at construction."""
 
     def __init__(self, net: nn.Module, weight: float) -> None:

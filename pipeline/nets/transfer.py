@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.nets.adapter import Adapter, Reading
-from pipeline.nets.fusion import Columns, Fusion
+from pipeline.nets.adapter import Adapter, LinearProbe
+from pipeline.nets.fusion import ByModality, Fusion
 
 
 class ScoreNet(nn.Module):
@@ -33,22 +33,22 @@ class ScoreNet(nn.Module):
     ) -> None:
         super().__init__()
         self.widths = dict(widths)
-        self.readings = nn.ModuleDict({name: Reading(widths[name], dropout=dropout) for name in sorted(widths)})
+        self.readings = nn.ModuleDict({name: LinearProbe(widths[name], dropout=dropout) for name in sorted(widths)})
         self.fusion = Fusion(
             widths, 1, width=width, heads=heads, hidden=hidden, dropout=dropout, modality_dropout=modality_dropout
         )
 
-    def standardise_like(self, vectors: Columns, present: Columns) -> None:
+    def standardise_like(self, vectors: ByModality, present: ByModality) -> None:
         """Takes the statistics of the training rows that have each modality."""
         for name, reading in self.readings.items():
-            assert isinstance(reading, Reading)
+            assert isinstance(reading, LinearProbe)
             reading.standardise_like(vectors[name][present[name]])
 
-    def forward(self, vectors: Columns, present: Columns) -> Float[Tensor, "batch 1"]:
+    def forward(self, vectors: ByModality, present: ByModality) -> Float[Tensor, "batch 1"]:
         """Scores; ``vectors`` are float32 [batch, columns] by modality, ``present`` bool [batch]."""
         standard, opinions = {}, {}
         for name, reading in self.readings.items():
-            assert isinstance(reading, Reading)
+            assert isinstance(reading, LinearProbe)
             standard[name] = reading.standard(vectors[name])
             opinions[name] = reading.weigh(reading.drop(standard[name]))
         return self.fusion(standard, opinions, present)
@@ -82,19 +82,19 @@ class TransferNet(nn.Module):
         super().__init__()
         self.adapters = nn.ModuleDict(dict(adapters))
         self.source = source
-        self.readings = nn.ModuleDict({name: Reading(widths[name], dropout=dropout) for name in sorted(widths)})
+        self.readings = nn.ModuleDict({name: LinearProbe(widths[name], dropout=dropout) for name in sorted(widths)})
         self.teller = teller
         self.encoder = encoder
         self.mix = nn.Linear(2, 1)
 
-    def standardise_like(self, vectors: Columns, present: Columns) -> None:
+    def standardise_like(self, vectors: ByModality, present: ByModality) -> None:
         """Takes the statistics of the training rows that have each modality, for the readings."""
         for name in self.readings:
             self.reading(name).standardise_like(vectors[name][present[name]])
 
-    def reading(self, name: str) -> Reading:
+    def reading(self, name: str) -> LinearProbe:
         found = self.readings[name]
-        assert isinstance(found, Reading)
+        assert isinstance(found, LinearProbe)
         return found
 
     @torch.no_grad()
@@ -105,7 +105,7 @@ class TransferNet(nn.Module):
             layer.bias.mul_(scale)
         self.mix.bias.add_(offset)
 
-    def parts(self, vectors: Columns, present: Columns) -> tuple[Tensor, Tensor]:
+    def parts(self, vectors: ByModality, present: ByModality) -> tuple[Tensor, Tensor]:
         """What the source model says of the adapted features, and what its text model says; each float32 [batch, 1]."""
         nothing = next(iter(vectors.values())).new_zeros(len(next(iter(vectors.values()))), 1)
         carried = told = nothing
@@ -116,7 +116,9 @@ class TransferNet(nn.Module):
             told = self.teller(vectors["text"]) * present["text"][:, None]
         return carried, told
 
-    def forward(self, vectors: Columns, present: Columns, tokens: Columns | None = None) -> Float[Tensor, "batch 1"]:
+    def forward(
+        self, vectors: ByModality, present: ByModality, tokens: ByModality | None = None
+    ) -> Float[Tensor, "batch 1"]:
         """Scores; ``tokens`` are the encoder's inputs, and take the place of ``vectors['text']``."""
         if self.encoder is not None and tokens is not None:
             vectors = {**vectors, "text": self.encoder(**tokens)}

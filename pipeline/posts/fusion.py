@@ -14,12 +14,12 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.nets.fusion import Fusion
 from pipeline.nets.losses import objective
-from pipeline.params import Fuse, Params
+from pipeline.params import FuseParams, Params
 from pipeline.posts.labels import codes_of, labels_of
 from pipeline.scoring import emotion
 from pipeline.training.checkpoint import read_description
 from pipeline.training.device import pick
-from pipeline.training.loop import Fit, Plan, fit, one_thread, predict
+from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
 
@@ -60,7 +60,7 @@ class FusionRows:
 
 def fit_fusions(
     corpus: FusionRows, train: np.ndarray, val: np.ndarray, scored: np.ndarray, params: Params
-) -> tuple[Fusion, Fit, dict[str, np.ndarray]]:
+) -> tuple[Fusion, FitResult, dict[str, np.ndarray]]:
     """The fusion, how it went, and variant → logits for the scored rows."""
     device = pick(params.device)
     everything = corpus.modalities
@@ -123,11 +123,13 @@ def widths_of(corpus: FusionRows, subset: Subset) -> dict[str, int]:
     return {name: corpus.vectors[name].shape[1] for name in subset}
 
 
-def fusion_shape(block: Fuse) -> dict[str, Any]:
+def fusion_shape(block: FuseParams) -> dict[str, Any]:
     return block.model_dump(include={"strategy", "width", "heads", "hidden", "dropout", "modality_dropout"})
 
 
-def _fit(corpus: FusionRows, subset: Subset, train: np.ndarray, val: np.ndarray, params: Params) -> tuple[Fusion, Fit]:
+def _fit(
+    corpus: FusionRows, subset: Subset, train: np.ndarray, val: np.ndarray, params: Params
+) -> tuple[Fusion, FitResult]:
     """A fusion of these modalities; posts that have none of them are learned from as such, and so give the prior."""
     block = params.fuse
     torch.manual_seed(params.seed)
@@ -142,7 +144,7 @@ def _fit(corpus: FusionRows, subset: Subset, train: np.ndarray, val: np.ndarray,
         objective=objective(block.imbalance, counts, power=block.imbalance_power, gamma=block.focal_gamma),
         score=lambda logits, codes: emotion.macro_f1(codes, logits.argmax(axis=1), logits.shape[1]),
         optimizer=adamw([(net, block.learning_rate)], block.weight_decay),
-        plan=Plan(block.epochs, block.patience, params.seed),
+        plan=TrainingPlan(block.epochs, block.patience, params.seed),
         device=pick(params.device),
         what=f"fuse {'+'.join(subset)}",
     )

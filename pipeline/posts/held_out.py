@@ -12,7 +12,7 @@ from pipeline.core.artifacts import Predictions
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Modality
-from pipeline.params import Evaluate, Params
+from pipeline.params import EvaluateParams, Params
 from pipeline.posts.labels import codes_of
 from pipeline.scoring import emotion, intervals, leaks
 
@@ -27,7 +27,7 @@ class HeldOut:
     posts: pd.DataFrame
     codes: np.ndarray
     labels: tuple[str, ...]
-    block: Evaluate
+    block: EvaluateParams
     seed: int
 
     def macro_f1(self, logits: np.ndarray, at: np.ndarray | slice = slice(None)) -> dict[str, float]:

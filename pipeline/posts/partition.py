@@ -14,8 +14,7 @@ from pipeline.corpora import duplicates, splits
 from pipeline.corpora.manifest import Manifest, read_manifest
 from pipeline.corpora.refusals import Divided, check_parts, count_reasons, crossing_refusals, stop_if_too_many
 from pipeline.corpora.splits import MADE, split_shares
-from pipeline.params import Params
-from pipeline.params import Split as SplitParams
+from pipeline.params import Params, SplitParams
 from pipeline.posts.duplicates import Links, find_links
 
 

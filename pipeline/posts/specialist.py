@@ -31,7 +31,7 @@ from pipeline.posts.labels import codes_of, labels_of
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import resume_state, write_model
 from pipeline.training.device import pick
-from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
+from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows, TensorRows
 from pipeline.training.tuning import lora, precision
@@ -82,7 +82,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
     tune = _mode(block, modality, len(rows), params.device)
     unseen = np.flatnonzero(corpus.posts["split"] != "train")
     folds = [*_folds(corpus, rows, val, tune, params), Fold(FINAL, rows, val, unseen)]
-    outcome: dict[str, Fit] = {}
+    outcome: dict[str, FitResult] = {}
     logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
     made_by = np.full(len(corpus.posts), FINAL, dtype=object)
     net: nn.Module | None = None
@@ -149,7 +149,7 @@ def _too_few(corpus: SpecialistRows, rows: np.ndarray, val: np.ndarray) -> str |
     return None
 
 
-def _mode(block: parameters.Specialist, modality: Modality, rows: int, device: str) -> str:
+def _mode(block: parameters.SpecialistParams, modality: Modality, rows: int, device: str) -> str:
     """``head``, ``lora`` or ``full``; ``auto`` tunes pictures and clips only where an accelerator makes it bearable."""
     if block.tune != "auto":
         return block.tune
@@ -183,12 +183,12 @@ def _score(logits: np.ndarray, codes: np.ndarray) -> float:
     return emotion.macro_f1(codes, logits.argmax(axis=1), logits.shape[1])
 
 
-def _objective(corpus: SpecialistRows, block: parameters.Specialist, train: np.ndarray):
+def _objective(corpus: SpecialistRows, block: parameters.SpecialistParams, train: np.ndarray):
     counts = np.bincount(corpus.codes.numpy()[train], minlength=len(corpus.labels))
     return objective(block.imbalance, counts.tolist(), power=block.imbalance_power, gamma=block.focal_gamma)
 
 
-def _fit_head(corpus: SpecialistRows, params: Params, fold: Fold) -> tuple[nn.Module, Fit, np.ndarray]:
+def _fit_head(corpus: SpecialistRows, params: Params, fold: Fold) -> tuple[nn.Module, FitResult, np.ndarray]:
     """Fits a classifier on cached vectors; returns it, how it went, and its logits for the unseen rows."""
     block = params.specialist(corpus.modality)
     torch.manual_seed(params.seed)
@@ -207,7 +207,7 @@ def _fit_head(corpus: SpecialistRows, params: Params, fold: Fold) -> tuple[nn.Mo
             objective=_objective(corpus, block, fold.train),
             score=_score,
             optimizer=adamw([(net, block.head.learning_rate)], block.head.weight_decay),
-            plan=Plan(block.head.epochs, block.head.patience, params.seed),
+            plan=TrainingPlan(block.head.epochs, block.head.patience, params.seed),
             device=device,
             what=f"train_{corpus.modality} {fold.name}",
         )
@@ -216,7 +216,7 @@ def _fit_head(corpus: SpecialistRows, params: Params, fold: Fold) -> tuple[nn.Mo
 
 def _fit_tuned(
     corpus: SpecialistRows, params: Params, fold: Fold, layout: Layout, tune: str
-) -> tuple[nn.Module, Fit, np.ndarray]:
+) -> tuple[nn.Module, FitResult, np.ndarray]:
     """As `_fit_head`, with the encoder learning too: all its weights, or low-rank updates of its attention."""
     block = params.specialist(corpus.modality)
     tuned = block.tuned
@@ -243,7 +243,7 @@ def _fit_tuned(
         optimizer=adamw(
             [(net.encoder, tuned.encoder_learning_rate), (net.classifier, tuned.head_learning_rate)], tuned.weight_decay
         ),
-        plan=Plan(
+        plan=TrainingPlan(
             tuned.epochs,
             tuned.patience,
             params.seed,
@@ -297,7 +297,7 @@ def _raw(
 
 
 def _report(
-    stage: str, corpus: SpecialistRows, logits: np.ndarray, tune: str, outcome: dict[str, Fit], layout: Layout
+    stage: str, corpus: SpecialistRows, logits: np.ndarray, tune: str, outcome: dict[str, FitResult], layout: Layout
 ) -> None:
     """Scores out-of-fold and validation rows; the test rows are left to `evaluate`."""
     codes = corpus.codes.numpy()

@@ -143,7 +143,7 @@ def _log_probabilities(fitted: Any, rows: Any, classes: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Block:
+class FeatureBlock:
     """One modality's ``vectors``, float [N, width], and for which rows it is ``present``, bool [N]."""
 
     vectors: np.ndarray
@@ -151,7 +151,7 @@ class Block:
 
 
 def ridge(
-    blocks: Sequence[Block], scores: np.ndarray, fitted: np.ndarray, groups: np.ndarray, *, select: bool = False
+    blocks: Sequence[FeatureBlock], scores: np.ndarray, fitted: np.ndarray, groups: np.ndarray, *, select: bool = False
 ) -> np.ndarray:
     """Ridge regression on all blocks side by side: predictions for every row, float64 [N].
 
@@ -207,7 +207,7 @@ def worthwhile(errors: Sequence[np.ndarray], groups: np.ndarray) -> int:
     return least if gains.sum() > gains.std() * len(gains) ** 0.5 else len(errors) - 1
 
 
-def _standardised(block: Block, fitted: np.ndarray) -> np.ndarray:
+def _standardised(block: FeatureBlock, fitted: np.ndarray) -> np.ndarray:
     known = block.vectors[fitted][block.present[fitted]].astype(np.float64)
     if len(known) == 0:
         return np.zeros(block.vectors.shape)

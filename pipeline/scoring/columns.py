@@ -45,15 +45,15 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Part:
+class ColumnSample:
     """One modality's columns, float [n, width], with the rows' groups and scores, [n]."""
 
     values: np.ndarray
     groups: np.ndarray
     scores: np.ndarray
 
-    def at(self, rows: np.ndarray) -> "Part":
-        return Part(self.values[rows], self.groups[rows], self.scores[rows])
+    def at(self, rows: np.ndarray) -> "ColumnSample":
+        return ColumnSample(self.values[rows], self.groups[rows], self.scores[rows])
 
     @cached_property
     def names(self) -> np.ndarray:
@@ -61,7 +61,7 @@ class Part:
         return np.unique(self.groups)
 
 
-def shift(fitted: Part, scored: Part, seed: int) -> Shift | None:
+def shift(fitted: ColumnSample, scored: ColumnSample, seed: int) -> Shift | None:
     """Compares the columns of two parts; None where there is too little of them."""
     if min(len(fitted.names), len(scored.names)) < FEW_GROUPS:
         return None
@@ -69,7 +69,7 @@ def shift(fitted: Part, scored: Part, seed: int) -> Shift | None:
     if varied.sum() < 2:
         return None
     fitted, scored = (
-        Part(part.values[:, varied].astype(np.float64), part.groups, part.scores) for part in (fitted, scored)
+        ColumnSample(part.values[:, varied].astype(np.float64), part.groups, part.scores) for part in (fitted, scored)
     )
     moved = _moved(fitted, scored)
     cost = _distances(fitted.values, scored.values)
@@ -84,7 +84,7 @@ def shift(fitted: Part, scored: Part, seed: int) -> Shift | None:
     )
 
 
-def _moved(a: Part, b: Part) -> np.ndarray:
+def _moved(a: ColumnSample, b: ColumnSample) -> np.ndarray:
     """Which columns have different means, bool [width]: Welch's t on the groups' means, corrected for all columns."""
     a_means, b_means = (sentiment.group_means(part.values.T, part.groups) for part in (a, b))
     error = np.sqrt(a_means.var(axis=1, ddof=1) / a_means.shape[1] + b_means.var(axis=1, ddof=1) / b_means.shape[1])
@@ -103,7 +103,7 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.minimum(total / (a_range[:, None] + b_range[None, :]), 10.0)
 
 
-def _usual(fitted: Part, groups: int, seed: int) -> float:
+def _usual(fitted: ColumnSample, groups: int, seed: int) -> float:
     """How alike the columns' correlations are, at the least, in random parts of so many groups and in the rest."""
     generator = np.random.default_rng(seed)
     size = min(groups, len(fitted.names) // 2)
@@ -114,13 +114,13 @@ def _usual(fitted: Part, groups: int, seed: int) -> float:
     return min(found)
 
 
-def _alike(a: Part, b: Part) -> float:
+def _alike(a: ColumnSample, b: ColumnSample) -> float:
     pairs = np.triu_indices(a.values.shape[1], k=1)
     found = sentiment.pearson(_correlations(a)[pairs], _correlations(b)[pairs])
     return 0.0 if found is None else found
 
 
-def _correlations(part: Part) -> np.ndarray:
+def _correlations(part: ColumnSample) -> np.ndarray:
     """Between columns, [width, width], without what the score explains of them."""
     x = part.values - part.values.mean(axis=0)
     score = part.scores - part.scores.mean()

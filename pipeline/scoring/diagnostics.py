@@ -56,7 +56,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class AdapterLosses:
     """An adapter's losses, and how far means and spreads of its columns lie from the source's, in source spreads."""
 
     first_loss: float
@@ -68,7 +68,7 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Parts:
+class PartScores:
     """Pearson's r of ridge on one modality, fitted on training rows: on these, on validation and on test rows.
 
     ``within`` is that of another ridge, cross-validated among the test rows alone; ``drop_low`` the lower end of the
@@ -90,8 +90,8 @@ class Evidence:
     leaks: Sequence[str] = ()
     source: Step | None = None
     steps: Mapping[str, Step] = field(default_factory=dict)
-    adapters: Mapping[str, Adapter] = field(default_factory=dict)
-    parts: Mapping[str, Parts] = field(default_factory=dict)
+    adapters: Mapping[str, AdapterLosses] = field(default_factory=dict)
+    parts: Mapping[str, PartScores] = field(default_factory=dict)
     shifts: Mapping[str, Shift] = field(default_factory=dict)
 
 
@@ -202,7 +202,7 @@ def _relations(evidence: Evidence) -> list[Finding]:
     return found
 
 
-def _falls(part: Parts) -> bool:
+def _falls(part: PartScores) -> bool:
     """From a validation figure worth the name, far, and by more than chance."""
     if part.val is None or part.test is None or part.drop_low is None:
         return False

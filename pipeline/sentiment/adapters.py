@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import Feature, subsets_of, variant
 from pipeline.nets.adapter import Adapter
-from pipeline.nets.losses import Objective, coral, meeting
+from pipeline.nets.losses import Objective, coral_loss, matching_loss
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params
-from pipeline.sentiment.data import Columns, Target, read_target
+from pipeline.sentiment.data import FeatureColumns, Target, read_target
 from pipeline.sentiment.matching import FeatureSet, match_to_source
 from pipeline.sentiment.source_model import SourceSpace, read_source, score
 from pipeline.sentiment.text_model import source_text_scores
 from pipeline.training.checkpoint import read_description
-from pipeline.training.loop import Fit, Plan, fit, one_thread
+from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
 
@@ -39,7 +39,7 @@ class AdapterJob:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AdapterOutcome:
     """What a fold leaves: ``weights`` by adapter and tensor name, of the adapted step."""
 
     predictions: pd.DataFrame
@@ -72,7 +72,7 @@ def adapter_shape(target: Target, source: SourceSpace, name: Feature, params: Pa
     }
 
 
-def adapt(job: AdapterJob) -> Outcome:
+def adapt(job: AdapterJob) -> AdapterOutcome:
     """Trains a fold's adapters, both times, and predicts the fold's rows with them."""
     target, source = read_target(job.layout), read_source(job.layout)
     own = target.columns.modalities
@@ -95,14 +95,14 @@ def adapt(job: AdapterJob) -> Outcome:
         predictions.append(target.predicted(job.fold, "text_transfer", source_text_scores(job.layout, target)))
     weights = {f"{name}.{key}": value for name, net in adapters.items() for key, value in net.state_dict().items()}
     history = pd.concat([pd.DataFrame(columns=HISTORY_COLUMNS), *histories])
-    return Outcome(pd.concat(predictions), weights, report, history)
+    return AdapterOutcome(pd.concat(predictions), weights, report, history)
 
 
-def carried_columns(adapters: Mapping[str, Adapter], columns: Columns) -> Columns:
+def carried_columns(adapters: Mapping[str, Adapter], columns: FeatureColumns) -> FeatureColumns:
     """The target's features in the source's space."""
     with torch.inference_mode():
         vectors = {name: adapter.eval()(columns.vectors[name]) for name, adapter in adapters.items()}
-    return Columns(vectors, {name: columns.present[name] for name in adapters})
+    return FeatureColumns(vectors, {name: columns.present[name] for name in adapters})
 
 
 class AdapterWithSource(nn.Module):
@@ -134,7 +134,7 @@ class AdapterWithSource(nn.Module):
 
 def train_adapter(
     name: Feature, target: Target, source: SourceSpace, fold: str, params: Params, *, labelled: bool
-) -> tuple[Adapter, Fit, dict[str, float]]:
+) -> tuple[Adapter, FitResult, dict[str, float]]:
     """The adapter of one modality, how it went, and how far from the source its output was before and after.
 
     It meets the features of the fold's training and validation rows and of the rows without a score. Their scores it
@@ -156,13 +156,13 @@ def train_adapter(
     adapter.standardise_like(vectors[torch.from_numpy(train)], home)
     before = _apart(adapter, vectors[torch.from_numpy(both)], home)
     epochs = block.epochs if own.epochs is None else own.epochs
-    went = Fit(0, 0.0, [])
+    went = FitResult(0, 0.0, [])
     if epochs and len(train) and len(val) and len(home) > 1:
         weight = block.label_weight if labelled else 0.0
         places = np.zeros((len(both), home.shape[1]), dtype=np.float32)
-        objective: Objective = coral(home, adapter.out_scale, weight)
+        objective: Objective = coral_loss(home, adapter.out_scale, weight)
         if block.match != "coral":
-            objective = meeting(home.shape[1], adapter.out_scale, block.distance, weight)
+            objective = matching_loss(home.shape[1], adapter.out_scale, block.distance, weight)
             places = match_to_source(
                 FeatureSet(vectors.numpy()[both], scores.numpy() if labelled else None),
                 FeatureSet(home.numpy(), source.scores[name].numpy() if labelled else None),
@@ -182,7 +182,7 @@ def train_adapter(
             objective=objective,
             score=lambda made, wanted: -objective(torch.from_numpy(made), torch.from_numpy(wanted)).item(),
             optimizer=adamw([(adapter, own.learning_rate or block.learning_rate)], block.weight_decay),
-            plan=Plan(epochs, epochs, seed, plateau=(block.plateau_factor, block.plateau_patience)),
+            plan=TrainingPlan(epochs, epochs, seed, plateau=(block.plateau_factor, block.plateau_patience)),
             device=torch.device("cpu"),
             what=f"train_adapters {name}",
         )

@@ -18,7 +18,7 @@ from pipeline.params import Params
 
 
 @dataclass(frozen=True)
-class Columns:
+class FeatureColumns:
     """The features of a corpus of N rows: modality → float32 [N, width], and bool [N] where it is there."""
 
     vectors: Mapping[str, Tensor]
@@ -40,17 +40,17 @@ class Columns:
         return vectors, {name: self.present[name][index] & (name in kept) for name in self.modalities}
 
 
-def read_columns(layout: Layout, corpus: str, table: pd.DataFrame, modalities: Subset) -> Columns:
+def read_columns(layout: Layout, corpus: str, table: pd.DataFrame, modalities: Subset) -> FeatureColumns:
     """Raises InputError when the embeddings are not of the table's rows."""
     found = {name: layout.embeddings(corpus, name) for name in modalities}
     return columns_of({name: artifacts.read_embeddings(path) for name, path in found.items()}, table, corpus)
 
 
-def columns_of(embeddings: Mapping[str, Embeddings], table: pd.DataFrame, corpus: str) -> Columns:
+def columns_of(embeddings: Mapping[str, Embeddings], table: pd.DataFrame, corpus: str) -> FeatureColumns:
     for name, found in embeddings.items():
         if not np.array_equal(found.sample_ids, table["sample_id"].to_numpy()):
             raise InputError(f"data/embeddings/{corpus}/{name}.parquet: rows differ from data/split; run `dvc repro`")
-    return Columns(
+    return FeatureColumns(
         {name: torch.from_numpy(np.asarray(found.vectors)) for name, found in embeddings.items()},
         {name: torch.from_numpy(found.present) for name, found in embeddings.items()},
     )
@@ -70,7 +70,7 @@ class Target:
     """
 
     table: pd.DataFrame
-    columns: Columns
+    columns: FeatureColumns
     scores: Tensor
     folds: pd.DataFrame
     words: bool
@@ -83,7 +83,7 @@ class Target:
 
     def using(self, subset: Subset) -> "Target":
         """The same with the other modalities marked absent."""
-        return replace(self, columns=Columns(*self.columns.at(np.arange(len(self.table)), subset)))
+        return replace(self, columns=FeatureColumns(*self.columns.at(np.arange(len(self.table)), subset)))
 
     @property
     def unlabelled(self) -> np.ndarray:

@@ -18,12 +18,12 @@ from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora.feature_columns import faulty_columns, filled
 from pipeline.encoders.embedding import CHUNK, NONE, TextContents, content_digests, encode_missing, write_results
 from pipeline.encoders.store import Store
-from pipeline.params import Embed
+from pipeline.params import EmbedParams
 from pipeline.sentiment.samples import Rows
 
 
 def embed_corpus(
-    rows: Rows, wanted: Sequence[Feature], words: TextContents, params: Embed, layout: Layout
+    rows: Rows, wanted: Sequence[Feature], words: TextContents, params: EmbedParams, layout: Layout
 ) -> dict[str, Any]:
     """Writes the tables of all three modalities, those that are not wanted as absent; returns what became of each."""
     report: dict[str, Any] = {}

@@ -8,8 +8,8 @@ from sklearn.model_selection import GroupKFold
 
 from pipeline.params import Params
 from pipeline.scoring import baselines, columns, diagnostics, intervals, sentiment
-from pipeline.scoring.baselines import Block
-from pipeline.scoring.diagnostics import Adapter, Evidence, Parts, Step
+from pipeline.scoring.baselines import FeatureBlock
+from pipeline.scoring.diagnostics import AdapterLosses, Evidence, PartScores, Step
 from pipeline.sentiment.scored import STEP_NAMES, Scored, averaged
 from pipeline.sentiment.track import ADAPTERS, Track
 
@@ -34,7 +34,7 @@ def trio_of(track: Track) -> Trio | None:
     return Trio(*parts) if all(len(part) for part in parts) else None
 
 
-def modality_gap(track: Track, params: Params) -> dict[str, Parts]:
+def modality_gap(track: Track, params: Params) -> dict[str, PartScores]:
     """Ridge on each modality alone, fitted on training rows only, on all three parts; empty where there are none."""
     trio = trio_of(track)
     if trio is None or not all(len(part) for part in (trio.train, trio.val, trio.test)):
@@ -54,11 +54,11 @@ def modality_gap(track: Track, params: Params) -> dict[str, Parts]:
         }
         r = {part: sentiment.pearson(actual, predicted[0]) for part, (_, _, actual, predicted) in scored.items()}
         drop = _drop(scored["val"], scored["test"], params)
-        found[str(name)] = Parts(r["train"], r["val"], r["test"], r["within"], drop)
+        found[str(name)] = PartScores(r["train"], r["val"], r["test"], r["within"], drop)
     return found
 
 
-def _within(block: Block, scores: np.ndarray, groups: np.ndarray, test: np.ndarray) -> np.ndarray:
+def _within(block: FeatureBlock, scores: np.ndarray, groups: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Ridge cross-validated among the test rows alone, [N]: what the modality says there by itself."""
     found = np.zeros(len(scores))
     folds = min(INNER_FOLDS, len(set(groups[test])))
@@ -82,18 +82,18 @@ def gather_evidence(
     track: Track,
     source: Scored | None,
     target: Scored,
-    parts: dict[str, Parts],
+    parts: dict[str, PartScores],
     params: Params,
     leaked: Sequence[str],
 ) -> Evidence:
     adapters = track.stages[ADAPTERS].description["adapters"]
-    names = Adapter.__dataclass_fields__
+    names = AdapterLosses.__dataclass_fields__
     return Evidence(
         groups=len(set(target.groups)),
         leaks=leaked,
         source=None if source is None else _step(source, "source"),
         steps={name: _step(target, name) for name in STEP_NAMES if name != "mean" and name in target.systems},
-        adapters={name: Adapter(**{key: losses[key] for key in names}) for name, losses in adapters.items()},
+        adapters={name: AdapterLosses(**{key: losses[key] for key in names}) for name, losses in adapters.items()},
         parts=parts,
         shifts=_shifts(track, params.seed),
     )
@@ -114,7 +114,7 @@ def _shifts(track: Track, seed: int) -> dict[str, columns.Shift]:
         groups, scores = table["group_id"].to_numpy(dtype=str), table["score"].to_numpy(dtype=np.float64)
         for modality, block in track.blocks[corpus].items():
             if modality in track.modalities:
-                whole = columns.Part(block.vectors, groups, scores)
+                whole = columns.ColumnSample(block.vectors, groups, scores)
                 pairs = [[whole.at(rows[block.present[rows]]) for rows in side] for side in sides]
                 shifts = [shift for here, there in pairs if (shift := columns.shift(here, there, seed)) is not None]
                 if shifts:

@@ -14,17 +14,17 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Subset, subsets_of, variant
 from pipeline.encoders import text
 from pipeline.encoders.text_rows import TokenRows
-from pipeline.nets.losses import Objective, Pull, ccc_loss, mixed
+from pipeline.nets.losses import L2SP, Objective, ccc_loss, mixed
 from pipeline.nets.transfer import TransferNet
-from pipeline.params import FinetuneE2e, Params
+from pipeline.params import FinetuneParams, Params
 from pipeline.scoring.sentiment import concordance
-from pipeline.sentiment.data import Columns, FinetuneJob, Target, limit_groups, read_target, shared
+from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, limit_groups, read_target, shared
 from pipeline.sentiment.initialisation import initial_net
 from pipeline.sentiment.source_model import BATCH, read_source
 from pipeline.sentiment.text_model import text_encoder
 from pipeline.training.checkpoint import resume_state
 from pipeline.training.device import pick
-from pipeline.training.loop import HISTORY, Fit, Plan, fit, one_thread, predict
+from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Joined, TensorRows
 from pipeline.training.tuning import lora, merged, precision
@@ -37,7 +37,7 @@ FEW = 30
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FinetuneOutcome:
     """What a job leaves; ``weights`` and ``net`` (its shape) only of the fold ``final``."""
 
     predictions: pd.DataFrame
@@ -68,7 +68,7 @@ def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout)
     ]
 
 
-def tune(job: FinetuneJob) -> Outcome:
+def tune(job: FinetuneJob) -> FinetuneOutcome:
     """Fits one model and predicts the rows of its fold."""
     params, fold = job.params, job.fold
     target, source = read_target(job.layout, told=job.with_source), read_source(job.layout)
@@ -96,7 +96,9 @@ def tune(job: FinetuneJob) -> Outcome:
         predictions = predictions[predictions["split"] == "test"]
     net.rescale(scale, offset)
     weights = dict(net.state_dict()) if fold == FINAL and not curve else None
-    return Outcome(predictions, history, {**start, **kept, "scale": scale, "offset": offset, "text": mode}, weights)
+    return FinetuneOutcome(
+        predictions, history, {**start, **kept, "scale": scale, "offset": offset, "text": mode}, weights
+    )
 
 
 def text_mode(target: Target, fold: str, params: Params) -> str:
@@ -143,7 +145,7 @@ class Schedule:
     learning_rate: float
 
 
-def _learners(net: TransferNet, block: FinetuneE2e) -> tuple[list[nn.Module], list[nn.Module]]:
+def _learners(net: TransferNet, block: FinetuneParams) -> tuple[list[nn.Module], list[nn.Module]]:
     """What learns in the first phase, and in the second: everything."""
     own: list[nn.Module] = [net.mix, net.readings, *([net.teller] if net.teller is not None else [])]
     if net.source is None:
@@ -152,7 +154,7 @@ def _learners(net: TransferNet, block: FinetuneE2e) -> tuple[list[nn.Module], li
     return [*own, head], [*own, net.source, net.adapters]
 
 
-def _objective(block: FinetuneE2e) -> Objective:
+def _objective(block: FinetuneParams) -> Objective:
     return ccc_loss if block.loss == "ccc" else mixed(block.mse, block.mae, block.correlation)
 
 
@@ -165,7 +167,7 @@ def _only(net: TransferNet, learners: list[nn.Module]) -> None:
 
 def _phase(
     net: TransferNet, learners: list[nn.Module], target: Target, job: FinetuneJob, schedule: Schedule
-) -> tuple[Fit, bool]:
+) -> tuple[FitResult, bool]:
     """Tunes on given vectors; returns how it went, and whether it was kept."""
     block, params = job.params.finetune_e2e, job.params
     _only(net, learners)
@@ -179,10 +181,10 @@ def _phase(
         objective=objective,
         score=concordance,
         optimizer=adamw([(module, schedule.learning_rate) for module in learners], block.weight_decay),
-        plan=Plan(schedule.epochs, block.patience, params.seed),
+        plan=TrainingPlan(schedule.epochs, block.patience, params.seed),
         device=device,
         what=f"finetune_e2e {job.fold} {schedule.name}",
-        penalty=Pull(net, block.pull) if block.pull else None,
+        penalty=L2SP(net, block.pull) if block.pull else None,
     )
     return went, _keep_the_better(net, before, went)
 
@@ -196,7 +198,7 @@ def _state(net: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in net.state_dict().items()}
 
 
-def _keep_the_better(net: TransferNet, before: tuple[dict[str, Tensor], float], went: Fit) -> bool:
+def _keep_the_better(net: TransferNet, before: tuple[dict[str, Tensor], float], went: FitResult) -> bool:
     state, score_before = before
     if went.best_score > score_before:
         return True
@@ -206,7 +208,7 @@ def _keep_the_better(net: TransferNet, before: tuple[dict[str, Tensor], float], 
 
 def _phase_with_text(
     net: TransferNet, learners: list[nn.Module], target: Target, job: FinetuneJob, mode: str
-) -> tuple[Fit, bool]:
+) -> tuple[FitResult, bool]:
     """Tunes everything, the text encoder too; it starts as the source's, where the source has words."""
     block, params = job.params.finetune_e2e, job.params
     tuned, device = block.tuned, pick(job.params.device)
@@ -245,7 +247,7 @@ def _phase_with_text(
         objective=objective,
         score=concordance,
         optimizer=adamw([(net.encoder, tuned.encoder_learning_rate), *rates], tuned.weight_decay),
-        plan=Plan(
+        plan=TrainingPlan(
             tuned.epochs,
             tuned.patience,
             params.seed,
@@ -256,7 +258,7 @@ def _phase_with_text(
         ),
         device=device,
         what=f"finetune_e2e {job.fold} with text",
-        penalty=Pull(net, block.pull) if block.pull else None,
+        penalty=L2SP(net, block.pull) if block.pull else None,
         resume=resume_state(job.layout.cache, identity),
     )
     better = _keep_the_better(net, before, went)
@@ -265,23 +267,25 @@ def _phase_with_text(
     return went, better
 
 
-def _encoded(net: TransferNet, target: Target, params: Params) -> Columns:
+def _encoded(net: TransferNet, target: Target, params: Params) -> FeatureColumns:
     """The target's columns, with text vectors by the tuned encoder where there is one."""
     if net.encoder is None:
         return target.columns
     encoder = replace(text.load(params.embed.text), net=net.encoder)
     vectors = encoder.encode(target.table["text"].fillna("").tolist(), pick(params.device))
-    return Columns({**target.columns.vectors, "text": torch.from_numpy(vectors)}, target.columns.present)
+    return FeatureColumns({**target.columns.vectors, "text": torch.from_numpy(vectors)}, target.columns.present)
 
 
-def _predict(net: TransferNet, columns: Columns, subset: Subset) -> np.ndarray:
+def _predict(net: TransferNet, columns: FeatureColumns, subset: Subset) -> np.ndarray:
     """float64 [N]"""
     rows = len(next(iter(columns.present.values())))
     inputs = columns.at(np.arange(rows), subset)
     return predict(net, TensorRows(inputs, torch.zeros(rows), BATCH), torch.device("cpu"))[:, 0].astype(np.float64)
 
 
-def _output_scale(net: TransferNet, columns: Columns, target: Target, fold: str, params: Params) -> tuple[float, float]:
+def _output_scale(
+    net: TransferNet, columns: FeatureColumns, target: Target, fold: str, params: Params
+) -> tuple[float, float]:
     """The least-squares scale and offset of the fold's own rows (its validation rows, if these are enough), or (1, 0).
 
     They are against predictions that rank well and cluster, so they only ever stretch: a smaller scale would be the

@@ -16,7 +16,7 @@ from pipeline.nets.adapter import Adapter
 from pipeline.nets.transfer import TransferNet
 from pipeline.scoring.baselines import penalty, worthwhile
 from pipeline.sentiment.adapters import carried_columns, read_adapters, train_adapter
-from pipeline.sentiment.data import Columns, FinetuneJob, Target, shared
+from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, shared
 from pipeline.sentiment.source_model import SourceSpace, score
 from pipeline.sentiment.text_model import source_text_head
 
@@ -146,7 +146,7 @@ def _out_of_fold(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[
     return found
 
 
-def _standard(net: TransferNet, columns: Columns, name: Feature, rows: np.ndarray) -> np.ndarray:
+def _standard(net: TransferNet, columns: FeatureColumns, name: Feature, rows: np.ndarray) -> np.ndarray:
     """float64 [n, width]: standardised columns, zeros where the modality is absent."""
     index = torch.from_numpy(rows)
     found = net.reading(name).standard(columns.vectors[name][index]) * columns.present[name][index][:, None]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.core.schemas import subsets_of, variant
 from pipeline.scoring import diagnostics, intervals, sentiment
-from pipeline.scoring.diagnostics import Evidence, Finding, Parts
+from pipeline.scoring.diagnostics import Evidence, Finding, PartScores
 from pipeline.sentiment.scored import CURVES, IN_SUBSETS, STEP_NAMES, Scored
 from pipeline.sentiment.track import FINETUNED, Track
 
@@ -25,7 +25,7 @@ class Measured:
     source: Scored | None
     source_text: Scored | None
     target: Scored
-    parts: dict[str, Parts]
+    parts: dict[str, PartScores]
     evidence: Evidence
 
     def metrics(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def step_metrics(scored: Scored, name: str) -> dict[str, float]:
     return found
 
 
-def target_metrics(track: Track, scored: Scored, parts: dict[str, Parts]) -> dict[str, Any]:
+def target_metrics(track: Track, scored: Scored, parts: dict[str, PartScores]) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         "n": len(scored.actual),
         "groups": len(set(scored.groups)),

@@ -16,8 +16,7 @@ from pipeline.corpora import duplicates, splits
 from pipeline.corpora.features import FeatureCorpus, average_groups, only_scored, read_corpus
 from pipeline.corpora.refusals import Divided, check_parts, count_reasons, stop_if_too_many
 from pipeline.corpora.splits import MADE, split_shares
-from pipeline.params import Params
-from pipeline.params import Split as SplitParams
+from pipeline.params import Params, SplitParams
 
 
 def divide_scored(params: Params, layout: Layout) -> tuple[Divided, Divided, Divided]:

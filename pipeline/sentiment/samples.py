@@ -10,8 +10,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import Feature
 from pipeline.corpora.features import FeatureCorpus, average_groups, only_scored, read_corpus
-from pipeline.params import Source as SourceParams
-from pipeline.params import Target as TargetParams
+from pipeline.params import SourceParams, TargetParams
 
 
 @dataclass(frozen=True)

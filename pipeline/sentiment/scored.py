@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import subsets_of, variant
-from pipeline.params import Evaluate, Params
+from pipeline.params import EvaluateParams, Params
 from pipeline.scoring import baselines, intervals, sentiment
 from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, Track
 
@@ -44,7 +44,7 @@ class Scored:
     systems: dict[str, np.ndarray]
     train: dict[str, float]
     within: dict[str, float]
-    block: Evaluate = field(repr=False)
+    block: EvaluateParams = field(repr=False)
     seed: int
 
     def only(self, names: Sequence[str]) -> dict[str, np.ndarray]:

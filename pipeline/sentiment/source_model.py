@@ -15,12 +15,12 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Feature, Subset, subsets_of, variant
 from pipeline.nets.losses import mixed
 from pipeline.nets.transfer import ScoreNet
-from pipeline.params import Params, TrainSource
+from pipeline.params import Params, TrainSourceParams
 from pipeline.scoring.sentiment import concordance
-from pipeline.sentiment.data import Columns, read_columns
+from pipeline.sentiment.data import FeatureColumns, read_columns
 from pipeline.training.checkpoint import load_weights, read_description, write_model
 from pipeline.training.device import pick
-from pipeline.training.loop import Fit, Plan, fit, one_thread, predict
+from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
 
@@ -63,7 +63,7 @@ def read_source(layout: Layout) -> SourceSpace:
     )
 
 
-def score(net: ScoreNet, columns: Columns, subset: Subset) -> np.ndarray:
+def score(net: ScoreNet, columns: FeatureColumns, subset: Subset) -> np.ndarray:
     """float32 [N]: what the source model says of rows in its own space; a modality that it lacks tells it nothing."""
     rows = len(next(iter(columns.present.values())))
     inputs = columns.at(np.arange(rows), subset)
@@ -74,7 +74,9 @@ MSE, MAE, CORRELATION = 0.3, 1.0, 0.3
 """Weights of the loss: mostly the absolute error, as scores are noisy; a little of the others for spread and order."""
 
 
-def fit_source_model(source: pd.DataFrame, columns: Columns, params: Params) -> tuple[ScoreNet, Fit, pd.DataFrame]:
+def fit_source_model(
+    source: pd.DataFrame, columns: FeatureColumns, params: Params
+) -> tuple[ScoreNet, FitResult, pd.DataFrame]:
     block = params.train_source
     split = source["split"].to_numpy()
     train, val = (np.flatnonzero(split == part) for part in ("train", "val"))
@@ -91,7 +93,7 @@ def fit_source_model(source: pd.DataFrame, columns: Columns, params: Params) -> 
             objective=mixed(MSE, MAE, CORRELATION),
             score=concordance,
             optimizer=adamw([(net, block.learning_rate)], block.weight_decay),
-            plan=Plan(block.epochs, block.patience, params.seed),
+            plan=TrainingPlan(block.epochs, block.patience, params.seed),
             device=device,
             what="train_source",
         )
@@ -103,7 +105,7 @@ def fit_source_model(source: pd.DataFrame, columns: Columns, params: Params) -> 
     return net, went, pd.concat(tables, ignore_index=True)
 
 
-def score_net(block: TrainSource) -> dict[str, Any]:
+def score_net(block: TrainSourceParams) -> dict[str, Any]:
     """The arguments of ``ScoreNet`` beside its widths."""
     return block.model_dump(include={"width", "heads", "hidden", "dropout", "modality_dropout"})
 
@@ -112,7 +114,7 @@ def predicted_scores(rows: pd.DataFrame, scores: np.ndarray, name: str) -> pd.Da
     return rows[["sample_id", "split"]].assign(fold=FINAL, variant=name, score=scores.astype(np.float64))
 
 
-def source_description(columns: Columns, params: Params) -> dict[str, Any]:
+def source_description(columns: FeatureColumns, params: Params) -> dict[str, Any]:
     return {
         "stage": "train_source",
         "modalities": list(columns.modalities),
@@ -128,7 +130,7 @@ def write_scored_model(
     rows: pd.DataFrame,
     predictions: pd.DataFrame,
     net: torch.nn.Module | None,
-    went: Fit | None,
+    went: FitResult | None,
     description: dict[str, Any],
 ) -> None:
     seen = rows[rows["split"].isin(["train", "val"])] if net is not None else rows.iloc[:0]

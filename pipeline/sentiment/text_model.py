@@ -21,7 +21,7 @@ from pipeline.sentiment.data import Target, lines_of
 from pipeline.sentiment.source_model import MAE, MSE, predicted_scores, write_scored_model
 from pipeline.training.checkpoint import resume_state
 from pipeline.training.device import pick
-from pipeline.training.loop import Fit, Plan, fit, predict
+from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
 from pipeline.training.optim import adamw
 from pipeline.training.tuning import lora, merged, precision
 
@@ -58,7 +58,7 @@ HEAD_DROPOUT = 0.1
 
 def train_text_model(
     texts: pd.DataFrame, folder: Path, params: Params, layout: Layout
-) -> tuple[pd.DataFrame, Fit] | None:
+) -> tuple[pd.DataFrame, FitResult] | None:
     """Tunes the encoder on the source's words and encodes the target's; None where one of them has no words."""
     target = artifacts.read_scored(layout.table("target"))
     words = artifacts.read_embeddings(layout.embeddings("target", "text"))
@@ -97,7 +97,7 @@ def train_text_model(
         optimizer=adamw(
             [(net.encoder, tuned.encoder_learning_rate), (net.classifier, tuned.head_learning_rate)], tuned.weight_decay
         ),
-        plan=Plan(
+        plan=TrainingPlan(
             tuned.epochs,
             tuned.patience,
             params.seed,

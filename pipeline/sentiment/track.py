@@ -17,7 +17,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, FINAL, Feature, Subset
 from pipeline.params import Params
-from pipeline.scoring.baselines import Block
+from pipeline.scoring.baselines import FeatureBlock
 
 ADAPTERS, FINETUNED = "train_adapters", "finetune_e2e"
 SOURCE, SOURCE_TEXT = "train_source", "train_source/text"
@@ -49,7 +49,7 @@ class Track:
     """
 
     tables: Mapping[str, pd.DataFrame]
-    blocks: Mapping[str, Mapping[Feature, Block]]
+    blocks: Mapping[str, Mapping[Feature, FeatureBlock]]
     columns: Mapping[str, Mapping[Feature, Sequence[int]]]
     grouped: frozenset[str]
     folds: pd.DataFrame
@@ -113,7 +113,7 @@ def _stage(layout: Layout, name: str) -> StageOutput:
 
 def _features(
     layout: Layout, corpus: str, table: pd.DataFrame
-) -> tuple[dict[Feature, Block], dict[Feature, Sequence[int]]]:
+) -> tuple[dict[Feature, FeatureBlock], dict[Feature, Sequence[int]]]:
     """The blocks and the columns of a corpus, as ``Track`` holds them."""
     blocks, columns = {}, {}
     for name in FEATURES:
@@ -122,7 +122,7 @@ def _features(
         if not np.array_equal(embeddings.sample_ids, table["sample_id"].to_numpy()):
             raise InputError(f"{path}: rows differ from data/split; run `dvc repro`")
         if embeddings.present.any():
-            blocks[name] = Block(embeddings.vectors, embeddings.present)
+            blocks[name] = FeatureBlock(embeddings.vectors, embeddings.present)
             if embeddings.encoder["name"] == "features":
                 columns[name] = embeddings.encoder["columns"]
     return blocks, columns

@@ -26,7 +26,7 @@ from pipeline.reporting.page import TEMPLATES
 from pipeline.serving import intake
 from pipeline.serving.batching import Batcher
 from pipeline.serving.examples import Example, examples
-from pipeline.serving.intake import Limits, Ready
+from pipeline.serving.intake import PreparedRequest, RequestLimits
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 
@@ -86,7 +86,7 @@ class Meters:
         self.under_way = Gauge("emocare_requests_under_way", "Requests received and not yet answered.", **given)
 
 
-def build(predictor: Predictor, limits: Limits, cores: int | None = None) -> FastAPI:
+def build(predictor: Predictor, limits: RequestLimits, cores: int | None = None) -> FastAPI:
     """The application around a predictor, which is used from one thread of its own.
 
     Args:
@@ -95,13 +95,13 @@ def build(predictor: Predictor, limits: Limits, cores: int | None = None) -> Fas
     meters = Meters()
     decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
-    def work(batch: Sequence[Ready]) -> list[dict[str, Any]]:
+    def work(batch: Sequence[PreparedRequest]) -> list[dict[str, Any]]:
         if cores is not None:
             # For a lone post threads cost more than they give, and take the core that receives and decodes.
             torch.set_num_threads(1 if len(batch) == 1 else cores)
         return answers(predictor, batch)
 
-    batcher: Batcher[Ready, dict[str, Any]] = Batcher(work, limits.batch, meters.batch.observe)
+    batcher: Batcher[PreparedRequest, dict[str, Any]] = Batcher(work, limits.batch, meters.batch.observe)
     under_way: set[int] = set()
     numbers = count()
 
@@ -175,7 +175,7 @@ def build(predictor: Predictor, limits: Limits, cores: int | None = None) -> Fas
     return app
 
 
-def answers(predictor: Predictor, batch: Sequence[Ready]) -> list[dict[str, Any]]:
+def answers(predictor: Predictor, batch: Sequence[PreparedRequest]) -> list[dict[str, Any]]:
     """What `predict --json` says of each post, or an ``error`` where nothing of it can be used."""
     found: list[dict[str, Any]] = [{}] * len(batch)
     for coverage in {ready.coverage for ready in batch}:

@@ -27,7 +27,7 @@ from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.encoders import image, text, video, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights
-from pipeline.params import Embed, EmbedImage, Params
+from pipeline.params import EmbedImageParams, EmbedParams, Params
 from pipeline.serving import card, model
 from pipeline.serving.model import Encoder, Model
 from pipeline.training.checkpoint import write_model
@@ -48,7 +48,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    embed: Embed
+    embed: EmbedParams
     calibration: dict[str, list[Annotated[float, Field(ge=0.0, le=1.0)]]]
 
 
@@ -189,7 +189,7 @@ def _check_file(path: Path, expected: str) -> None:
         raise InputError(f"{path}: was changed (its sha256 is {found}); copy or export the bundle again")
 
 
-def _encoders(folder: Path, embed: Embed, modalities: list[Modality]) -> dict[Modality, Encoder]:
+def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> dict[Modality, Encoder]:
     """As ``model.load_encoders``, from the bundle's own folders."""
     here = {name: str(folder / getattr(embed, name).encoder) for name in modalities}
     encoders: dict[Modality, Encoder] = {}
@@ -207,5 +207,5 @@ def _encoders(folder: Path, embed: Embed, modalities: list[Modality]) -> dict[Mo
 def load_pictures(folder: str) -> ImageEncoder:
     """A CLIP brings its configuration; the packaged encoder is its tensors alone."""
     if (Path(folder) / "config.json").is_file():
-        return image.load(EmbedImage(encoder=folder))
+        return image.load(EmbedImageParams(encoder=folder))
     return image.efficientnet(Weights(Path(folder) / "model.safetensors", {"name": image.PACKAGED}))

@@ -32,7 +32,7 @@ FIELD_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What one who asks may cost.
 
     Attributes:
@@ -63,7 +63,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedRequest:
     """A request on its way to the model.
 
     Attributes:
@@ -78,7 +78,7 @@ class Ready:
     looked_at: dict[str, Any] | None
 
 
-async def receive(request: Request, limits: Limits) -> Asked:
+async def receive(request: Request, limits: RequestLimits) -> Asked:
     """Reads and understands a request, a multipart form or JSON.
 
     Raises HTTPException: 400 it is not what it says it is, 408 it comes too slowly, 413 too large, 415 neither form nor
@@ -152,7 +152,7 @@ def _object(body: bytes) -> dict[str, Any]:
     return found
 
 
-def _asked(given: Mapping[str, Any], limits: Limits) -> Asked:
+def _asked(given: Mapping[str, Any], limits: RequestLimits) -> Asked:
     """Raises HTTPException 422."""
     given = {name: value for name, value in given.items() if value is not None}
     if unknown := sorted(set(given) - set(FIELDS)):
@@ -193,10 +193,10 @@ def _switch(given: Mapping[str, Any], name: str) -> bool:
     raise HTTPException(422, f"{name} is neither true nor false")
 
 
-def prepare(predictor: Predictor, asked: Asked, clip_seconds: float, deadline: float) -> Ready:
+def prepare(predictor: Predictor, asked: Asked, clip_seconds: float, deadline: float) -> PreparedRequest:
     """Decodes pictures and clips; what cannot be read is noted in the post. May run beside a prediction."""
     pixels = predictor.read(asked.post, max_seconds=clip_seconds, deadline=deadline)
-    return Ready(
+    return PreparedRequest(
         predictor.prepared(pixels),
         asked.coverage,
         pixels if asked.explain else None,

@@ -23,7 +23,7 @@ from pipeline.encoders.text import TextEncoder
 from pipeline.encoders.video import ClipNet, VideoEncoder
 from pipeline.nets.fusion import Fusion
 from pipeline.nets.specialist import Specialist, TunedSpecialist
-from pipeline.params import Embed, Params
+from pipeline.params import EmbedParams, Params
 from pipeline.posts.labels import codes_of
 from pipeline.scoring import conformal, emotion
 from pipeline.training.checkpoint import load_weights, read_description
@@ -71,7 +71,7 @@ class Model:
     fusion: Fusion | None
     description: dict[str, Any]
     calibration: list[np.ndarray]
-    embed: Embed
+    embed: EmbedParams
     identity: str
 
     @property
@@ -113,7 +113,7 @@ def build(
     specialists: Mapping[Modality, Path],
     encoders: Mapping[Modality, Encoder],
     calibration: list[np.ndarray],
-    embed: Embed,
+    embed: EmbedParams,
 ) -> Model:
     """Rebuilds the nets from their JSON and fills them. Raises InputError when files are missing or do not match."""
     description = read_description(fuse)
@@ -130,7 +130,7 @@ def build(
     return Model(branches, fusion, description, calibration, embed, _identity([fuse, *specialists.values()]))
 
 
-def load_encoders(embed: Embed, modalities: list[Modality]) -> dict[Modality, Encoder]:
+def load_encoders(embed: EmbedParams, modalities: list[Modality]) -> dict[Modality, Encoder]:
     """The encoders that params name; pictures and frames share one where it is the same."""
     encoders: dict[Modality, Encoder] = {}
     if "text" in modalities:

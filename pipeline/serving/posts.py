@@ -38,7 +38,7 @@ class Post:
 
 
 @dataclass(frozen=True)
-class Part:
+class ModalityAnswer:
     """What became of one modality of a post, and what it did.
 
     Attributes:
@@ -66,7 +66,7 @@ class Prediction:
 
     label: str
     probabilities: dict[str, float]
-    parts: dict[Modality, Part]
+    parts: dict[Modality, ModalityAnswer]
     labels_in_set: list[str] | None
 
     @property

@@ -25,7 +25,7 @@ from pipeline.params import Params
 from pipeline.scoring import conformal, emotion
 from pipeline.serving import bundle, model
 from pipeline.serving.model import Branch, Encoder, Model
-from pipeline.serving.posts import Explanation, Part, Post, Prediction, Prepared
+from pipeline.serving.posts import Explanation, ModalityAnswer, Post, Prediction, Prepared
 from pipeline.training.device import pick
 
 EMPTY = "empty"
@@ -330,15 +330,15 @@ class Predictor:
         given: Given,
         changes: Mapping[Modality, np.ndarray],
         alone: Mapping[Modality, np.ndarray],
-    ) -> dict[Modality, Part]:
+    ) -> dict[Modality, ModalityAnswer]:
         total = sum(abs(float(change[at])) for change in changes.values())
-        parts: dict[Modality, Part] = {}
+        parts: dict[Modality, ModalityAnswer] = {}
         for name in MODALITIES:
             error = given[name].errors[at] if name in given else MediaError(_unknown(name))
             if error is None:
                 change = float(changes[name][at])
                 share = abs(change) / total if total else 0.0
-                parts[name] = Part("present", None, change, share, self._named(alone[name][at]))
+                parts[name] = ModalityAnswer("present", None, change, share, self._named(alone[name][at]))
             else:
                 parts[name] = _missing(error, _value(post, name) is not None, name in given)
         return parts
@@ -362,12 +362,12 @@ def _unknown(name: Modality) -> str:
     return f"the model knows no {name}"
 
 
-def _missing(error: MediaError, was_given: bool, known: bool) -> Part:
+def _missing(error: MediaError, was_given: bool, known: bool) -> ModalityAnswer:
     """A text of blanks, and what the model cannot use, are absent; what was given and cannot be read is unreadable."""
     if not was_given:
-        return Part("absent", None, 0.0, 0.0, None)
+        return ModalityAnswer("absent", None, 0.0, 0.0, None)
     unreadable = known and str(error) != EMPTY
-    return Part("unreadable" if unreadable else "absent", str(error), 0.0, 0.0, None)
+    return ModalityAnswer("unreadable" if unreadable else "absent", str(error), 0.0, 0.0, None)
 
 
 def occluded(picture: np.ndarray, grid: int) -> Iterator[np.ndarray]:

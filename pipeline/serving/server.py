@@ -9,7 +9,7 @@ import uvicorn
 
 from pipeline.core.errors import InputError
 from pipeline.serving.app import build, warm
-from pipeline.serving.intake import Limits
+from pipeline.serving.intake import RequestLimits
 from pipeline.serving.predictor import Predictor
 
 CONNECTIONS = 4
@@ -18,7 +18,7 @@ CONNECTIONS = 4
 BACKLOG = 2048
 
 
-def serve(predictor: Predictor, limits: Limits, host: str, port: int) -> None:
+def serve(predictor: Predictor, limits: RequestLimits, host: str, port: int) -> None:
     """Answers until SIGINT or SIGTERM; requests under way are finished first, for ``limits.seconds`` at most.
 
     Raises InputError when the address cannot be had.

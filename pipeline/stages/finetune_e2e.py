@@ -18,7 +18,7 @@ from pipeline.core.schemas import FINAL
 from pipeline.params import Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment.data import FinetuneJob, Target, fold_names, read_target
-from pipeline.sentiment.finetuning import Outcome, curve_jobs, tune
+from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, tune
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
 from pipeline.training.parallel import in_processes
@@ -51,7 +51,7 @@ def run(params: Params, layout: Layout) -> None:
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
-def _report(target: Target, final: Outcome, layout: Layout) -> None:
+def _report(target: Target, final: FinetuneOutcome, layout: Layout) -> None:
     """Scores the validation rows of the fold ``final``; rows to be scored are left to `evaluate`."""
     val = final.predictions[(final.predictions["split"] == "val") & (final.predictions["variant"] == "finetuned")]
     actual = target.table.set_index("sample_id").loc[val["sample_id"], "score"].to_numpy()

@@ -20,7 +20,7 @@ from pipeline.params import Params
 from pipeline.posts.fusion import FusionRows, fit_fusions, fitted_rows, fusion_shape, read_fusion_rows, widths_of
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import write_model
-from pipeline.training.loop import HISTORY, Fit
+from pipeline.training.loop import HISTORY, FitResult
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -31,7 +31,7 @@ def run(params: Params, layout: Layout) -> None:
     everything = corpus.modalities
     if len(everything) == 1:
         net: Fusion | None = None
-        went: Fit | None = None
+        went: FitResult | None = None
         alone = corpus.opinions[everything[0]].numpy()[scored]
         variants = ["fusion", f"masked:{everything[0]}", f"retrained:{everything[0]}"]
         logits: dict[str, np.ndarray] = dict.fromkeys(variants, alone)
@@ -66,7 +66,7 @@ def _report(
     corpus: FusionRows,
     logits: dict[str, np.ndarray],
     val: np.ndarray,
-    went: Fit | None,
+    went: FitResult | None,
     temperature: float,
     layout: Layout,
 ) -> None:

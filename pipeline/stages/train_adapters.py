@@ -16,7 +16,7 @@ from pipeline.core import artifacts
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL
 from pipeline.params import Params
-from pipeline.sentiment.adapters import HISTORY_COLUMNS, AdapterJob, Outcome, adapt, adapter_shape
+from pipeline.sentiment.adapters import HISTORY_COLUMNS, AdapterJob, AdapterOutcome, adapt, adapter_shape
 from pipeline.sentiment.data import fold_names, read_target
 from pipeline.sentiment.source_model import read_source
 from pipeline.training.checkpoint import write_model
@@ -57,7 +57,7 @@ def run(params: Params, layout: Layout) -> None:
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
-def _report(final: Outcome, layout: Layout) -> None:
+def _report(final: AdapterOutcome, layout: Layout) -> None:
     """Losses and distances of the fold ``final``; scores are left to `evaluate`."""
     artifacts.write_json(layout.metrics("train_adapters"), {"sentiment": final.report})
     with artifacts.replacing_folder(layout.plots("train_adapters")) as plots:

@@ -18,7 +18,7 @@ from pipeline.scoring import sentiment
 from pipeline.sentiment.data import read_columns, shared_modalities
 from pipeline.sentiment.source_model import fit_source_model, source_description, write_scored_model
 from pipeline.sentiment.text_model import train_text_model
-from pipeline.training.loop import HISTORY, Fit
+from pipeline.training.loop import HISTORY, FitResult
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -40,9 +40,9 @@ def run(params: Params, layout: Layout) -> None:
 def _report(
     source: pd.DataFrame,
     predictions: pd.DataFrame,
-    went: Fit,
+    went: FitResult,
     texts: pd.DataFrame,
-    told: tuple[pd.DataFrame, Fit] | None,
+    told: tuple[pd.DataFrame, FitResult] | None,
     layout: Layout,
 ) -> None:
     """Scores validation rows; the test rows are left to `evaluate`."""

@@ -70,7 +70,7 @@ class Senses:
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
+class CorpusShape:
     """One side of the pair.
 
     Attributes:
@@ -94,8 +94,12 @@ SENSES: dict[Feature, Senses] = {
     "audio": Senses(sentiment=0.3, topic=0.0, speaker=0.9, recording=0.7, doubt=1.5, noise=1.4),
     "visual": Senses(sentiment=0.4, topic=0.3, speaker=0.7, recording=0.9, doubt=1.0, noise=2.0),
 }
-SOURCE = Corpus("source", 0, {"text": 768, "audio": 74, "visual": 713}, mean=0.3, spread=1.2, rater_error=1.1, steps=3)
-TARGET = Corpus("target", 1, {"text": 384, "audio": 33, "visual": 65}, mean=-0.3, spread=0.9, rater_error=0.5, steps=5)
+SOURCE = CorpusShape(
+    "source", 0, {"text": 768, "audio": 74, "visual": 713}, mean=0.3, spread=1.2, rater_error=1.1, steps=3
+)
+TARGET = CorpusShape(
+    "target", 1, {"text": 384, "audio": 33, "visual": 65}, mean=-0.3, spread=0.9, rater_error=0.5, steps=5
+)
 
 
 def render_pair(
@@ -130,7 +134,9 @@ def _split(videos: np.ndarray, seed: int) -> list[str]:
     return [names[position] for position in np.searchsorted(bounds, before, side="right")[videos]]
 
 
-def _table(corpus: Corpus, videos: np.ndarray, *, scored: int, seed: int, split: list[str] | None = None) -> pa.Table:
+def _table(
+    corpus: CorpusShape, videos: np.ndarray, *, scored: int, seed: int, split: list[str] | None = None
+) -> pa.Table:
     """One corpus as a table; the first `scored` rows have a score."""
     rng = np.random.default_rng([seed, corpus.stream, 2])
     sentiment = _sentiment(corpus, videos, rng)
@@ -152,14 +158,14 @@ def _table(corpus: Corpus, videos: np.ndarray, *, scored: int, seed: int, split:
 # --- what happens --------------------------------------------------------------------------------------------------
 
 
-def _sentiment(corpus: Corpus, videos: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _sentiment(corpus: CorpusShape, videos: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """float64 [N]: the sentiment, part of it common to a video."""
     of_video = rng.standard_normal(videos[-1] + 1)[videos]
     of_row = rng.standard_normal(len(videos))
     return corpus.mean + corpus.spread * (np.sqrt(VIDEO_SHARE) * of_video + np.sqrt(1 - VIDEO_SHARE) * of_row)
 
 
-def _scores(corpus: Corpus, sentiment: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _scores(corpus: CorpusShape, sentiment: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """float64 [N] in [-3, 3]: what raters report, in steps of 1 / `corpus.steps`."""
     reported = sentiment + corpus.rater_error * rng.standard_normal(len(sentiment))
     return np.clip(np.round(reported * corpus.steps) / corpus.steps, -3.0, 3.0)
@@ -184,7 +190,7 @@ def _video_factors(videos: np.ndarray, rng: np.random.Generator) -> dict[str, np
 
 
 def _features(
-    corpus: Corpus,
+    corpus: CorpusShape,
     modality: Feature,
     sentiment: np.ndarray,
     factors: dict[str, np.ndarray],

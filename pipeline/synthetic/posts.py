@@ -194,7 +194,7 @@ HANDLE_LAST = (
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class SyntheticPost:
     """One planned post: `meaning` is the true emotion, `label` the one on record; without a `mood` there is no face."""
 
     index: int
@@ -233,17 +233,17 @@ def cross_quotas(rows: Mapping[str, int], columns: Mapping[str, int]) -> dict[tu
     return table
 
 
-def plan_posts(posts: int, seed: int) -> list[Post]:
+def plan_posts(posts: int, seed: int) -> list[SyntheticPost]:
     """Decides everything about a corpus but its pixels; classes and modalities meet `CLASS_SHARES` by exact quotas."""
     if posts < MIN_POSTS:
         raise ValueError(f"the example corpus needs at least {MIN_POSTS} posts to hold every class, not {posts}")
     rng = np.random.default_rng([seed, posts])
     table = cross_quotas(quotas(posts, MODALITY_SHARES), quotas(posts, CLASS_SHARES))
     authors = _authors(posts, rng)
-    drafts: list[Post] = []
+    drafts: list[SyntheticPost] = []
     for (modality, meaning), count in table.items():
         for tone, mood in _tones_and_moods(modality, meaning, count):
-            drafts.append(Post(0, modality, meaning, meaning, tone, mood, author=0))
+            drafts.append(SyntheticPost(0, modality, meaning, meaning, tone, mood, author=0))
     order = rng.permutation(posts)
     plan = [replace(drafts[k], index=i, author=int(authors[i])) for i, k in enumerate(order)]
     plan = _with_noise(_with_reposts(plan, rng), rng)
@@ -272,7 +272,7 @@ def _tones_and_moods(modality: str, meaning: str, count: int) -> list[tuple[Tone
     return pairs
 
 
-def _with_reposts(plan: list[Post], rng: np.random.Generator) -> list[Post]:
+def _with_reposts(plan: list[SyntheticPost], rng: np.random.Generator) -> list[SyntheticPost]:
     """Makes some picture posts repeat an earlier one by somebody else: its picture or its text, in turn."""
     plan = list(plan)
     pictured = [p.index for p in plan if p.modality == "image"]
@@ -297,7 +297,7 @@ def _with_reposts(plan: list[Post], rng: np.random.Generator) -> list[Post]:
     return plan
 
 
-def _with_noise(plan: list[Post], rng: np.random.Generator) -> list[Post]:
+def _with_noise(plan: list[SyntheticPost], rng: np.random.Generator) -> list[SyntheticPost]:
     """Swaps the labels of random pairs, which leaves every quota as it was; reposts keep the label they repeat."""
     plan = list(plan)
     repeated = {p.picture_of for p in plan} | {p.text_of for p in plan}
@@ -322,10 +322,10 @@ def bare(text: str) -> str:
     return " ".join(re.sub(r"[^a-z0-9 ]+", " ", re.sub(r"#\w+", " ", text.lower())).split())
 
 
-def _with_texts(plan: list[Post], seed: int) -> list[Post]:
+def _with_texts(plan: list[SyntheticPost], seed: int) -> list[SyntheticPost]:
     """Writes every post; no two texts are the same, reposted texts aside."""
     seen: set[str] = set()
-    written: list[Post] = []
+    written: list[SyntheticPost] = []
     for post in plan:
         rng = np.random.default_rng([seed, post.index, 0])
         text, caption = _compose(post, rng)
@@ -355,7 +355,7 @@ def _fill(template: str, rng: np.random.Generator) -> str:
     )
 
 
-def _compose(post: Post, rng: np.random.Generator) -> tuple[str, str]:
+def _compose(post: SyntheticPost, rng: np.random.Generator) -> tuple[str, str]:
     """A text in this post's tone and its author's slang, and a caption for its picture that gives nothing away."""
     templates = {"open": OPEN[post.meaning], "vague": VAGUE, "ironic": IRONIC}[post.tone]
     text = _fill(_pick(rng, templates), rng)
@@ -430,7 +430,7 @@ def render_posts(folder: Path, *, posts: int, seed: int, progress: Callable[[int
         writer.writerows(rows)
 
 
-def _save_picture(folder: Path, post: Post, plan: list[Post], seed: int) -> str:
+def _save_picture(folder: Path, post: SyntheticPost, plan: list[SyntheticPost], seed: int) -> str:
     """Draws and saves a post's picture, a repost smaller and compressed again as reposts are; returns its path."""
     drawn = post if post.picture_of is None else plan[post.picture_of]
     rng = np.random.default_rng([seed, drawn.index, 1])

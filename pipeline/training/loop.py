@@ -31,7 +31,7 @@ HISTORY = ["epoch", "train_loss", "val_loss", "val_score"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long and how to train.
 
     Attributes:
@@ -59,7 +59,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Fit:
+class FitResult:
     """Outcome of a training; the net itself holds the weights of the best epoch.
 
     Attributes:
@@ -81,12 +81,12 @@ def fit(
     objective: Objective,
     score: Callable[[np.ndarray, np.ndarray], float],
     optimizer: torch.optim.Optimizer,
-    plan: Plan,
+    plan: TrainingPlan,
     device: torch.device,
     what: str,
     penalty: Callable[[], Tensor] | None = None,
     resume: ResumeState | None = None,
-) -> Fit:
+) -> FitResult:
     """Trains until the validation score stops rising; leaves the best epoch's weights in ``net``.
 
     Args:
@@ -151,21 +151,21 @@ def fit(
     net.load_state_dict(best)
     if resume:
         resume.clear()
-    return Fit(state.best_epoch, state.best_score, state.history)
+    return FitResult(state.best_epoch, state.best_score, state.history)
 
 
 def _weights(net: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in net.state_dict().items()}
 
 
-Part = tuple[tuple[Any, ...], Tensor]
+BatchPart = tuple[tuple[Any, ...], Tensor]
 
 
-def _batches(train: Rows, plan: Plan, state: Progress) -> Iterator[tuple[int, list[Part]]]:
+def _batches(train: Rows, plan: TrainingPlan, state: Progress) -> Iterator[tuple[int, list[BatchPart]]]:
     """The epoch's remaining batches as (number, its parts); order and augmentation depend on seed and epoch only."""
     order = train.batches(np.random.default_rng([plan.seed, state.epoch]))
 
-    def load(batch: int) -> tuple[int, list[Part]]:
+    def load(batch: int) -> tuple[int, list[BatchPart]]:
         rng = np.random.default_rng([plan.seed, state.epoch, batch])
         pieces = [piece for piece in np.array_split(order[batch], plan.accumulate) if len(piece)]
         return batch, [(train.load(piece, rng), train.labels[torch.from_numpy(piece)]) for piece in pieces]
@@ -179,11 +179,11 @@ def _batches(train: Rows, plan: Plan, state: Progress) -> Iterator[tuple[int, li
 
 def _step(
     model: nn.Module,
-    parts: list[Part],
+    parts: list[BatchPart],
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
-    plan: Plan,
+    plan: TrainingPlan,
     where: str,
     penalty: Callable[[], Tensor] | None,
 ) -> float:

@@ -12,7 +12,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel
 from pipeline.core.errors import InputError
 from pipeline.encoders import image
 from pipeline.encoders.image import Preprocessing, augment
-from pipeline.params import EmbedImage
+from pipeline.params import EmbedImageParams
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -33,12 +33,12 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip(clip_folder: Path) -> image.ImageEncoder:
-    return image.load(EmbedImage(encoder=str(clip_folder)))
+    return image.load(EmbedImageParams(encoder=str(clip_folder)))
 
 
 @pytest.fixture(scope="module")
 def efficientnet() -> image.ImageEncoder:
-    return image.load(EmbedImage())
+    return image.load(EmbedImageParams())
 
 
 @pytest.mark.parametrize("size", [(48, 64), (65, 33), (32, 32), (33, 100), (240, 427), (20, 31), (7, 3), (9, 71)])
@@ -70,14 +70,14 @@ def test_clip_has_no_text_tower(clip: image.ImageEncoder) -> None:
 
 def test_another_model_than_clip_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"embed\.video\.encoder: .*: a distilbert is not a CLIP"):
-        image.load(EmbedImage(encoder=str(tiny.distilbert(tmp_path))), "embed.video")
+        image.load(EmbedImageParams(encoder=str(tiny.distilbert(tmp_path))), "embed.video")
 
 
 def test_clip_with_another_preprocessing_is_refused(tmp_path: Path) -> None:
     tiny.clip(tmp_path)
     CLIPImageProcessorPil(size={"shortest_edge": 32}, do_normalize=False).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"preprocessor_config\.json"):
-        image.load(EmbedImage(encoder=str(tmp_path)))
+        image.load(EmbedImageParams(encoder=str(tmp_path)))
 
 
 def test_efficientnet_vectors_equal_the_published_formula(efficientnet: image.ImageEncoder) -> None:
@@ -99,7 +99,7 @@ def test_efficientnet_vectors_equal_the_published_formula(efficientnet: image.Im
 def test_efficientnet_learns_with_lora(efficientnet: image.ImageEncoder) -> None:
     import peft
 
-    encoder = image.load(EmbedImage())
+    encoder = image.load(EmbedImageParams())
     net = peft.get_peft_model(encoder.net, peft.LoraConfig(r=2, target_modules=encoder.lora_targets)).eval()
     pixels = torch.from_numpy(efficientnet.preprocess(noise(224, 224))[None])
     vectors = net(pixels=pixels)

@@ -8,7 +8,7 @@ from transformers import AutoModel, AutoTokenizer
 from pipeline.core.errors import InputError
 from pipeline.encoders import text
 from pipeline.encoders.text import length_batches
-from pipeline.params import EmbedText
+from pipeline.params import EmbedTextParams
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> text.TextEncoder:
-    return text.load(EmbedText(encoder=str(folder), max_tokens=16, batch_tokens=64))
+    return text.load(EmbedTextParams(encoder=str(folder), max_tokens=16, batch_tokens=64))
 
 
 def one_by_one(folder: Path, texts: list[str], max_tokens: int) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_long_texts_are_cut_with_their_end_mark_kept(encoder: text.TextEncoder) 
 
 
 def test_max_tokens_never_exceeds_what_the_model_takes(folder: Path) -> None:
-    assert text.load(EmbedText(encoder=str(folder), max_tokens=512)).max_tokens == 64
+    assert text.load(EmbedTextParams(encoder=str(folder), max_tokens=512)).max_tokens == 64
 
 
 def test_tokenizer_knows_its_words(encoder: text.TextEncoder) -> None:
@@ -97,14 +97,14 @@ def test_identity_holds_no_path_and_follows_the_weights(folder: Path, tmp_path: 
     copy = tmp_path / "deep" / folder.name
     copy.parent.mkdir()
     tiny.distilbert(copy)
-    identity = text.load(EmbedText(encoder=str(copy))).identity
-    assert identity == text.load(EmbedText(encoder=str(folder))).identity
+    identity = text.load(EmbedTextParams(encoder=str(copy))).identity
+    assert identity == text.load(EmbedTextParams(encoder=str(folder))).identity
     assert str(tmp_path) not in str(identity)
     model = AutoModel.from_pretrained(copy)
     with torch.no_grad():
         model.embeddings.word_embeddings.weight[7] += 1
     model.save_pretrained(copy)
-    assert text.load(EmbedText(encoder=str(copy))).identity["sha256"] != identity["sha256"]
+    assert text.load(EmbedTextParams(encoder=str(copy))).identity["sha256"] != identity["sha256"]
 
 
 def test_weights_with_a_hole_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -115,11 +115,11 @@ def test_weights_with_a_hole_are_refused(folder: Path, tmp_path: Path) -> None:
     del tensors["transformer.layer.1.attention.q_lin.weight"]
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"lack 1 parameters of the model, such as transformer\.layer\.1"):
-        text.load(EmbedText(encoder=str(tmp_path)))
+        text.load(EmbedTextParams(encoder=str(tmp_path)))
 
 
 def test_the_packaged_encoder_is_the_one_that_was_released() -> None:
-    encoder = text.load(EmbedText())
+    encoder = text.load(EmbedTextParams())
     assert encoder.width == 384
     assert encoder.lora_targets == ["query", "value"]
     person, dog, very, day = encoder.encode(

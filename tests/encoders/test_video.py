@@ -6,7 +6,7 @@ import torch
 
 from pipeline.encoders import video
 from pipeline.encoders.video import ClipNet, pool
-from pipeline.params import EmbedVideo
+from pipeline.params import EmbedVideoParams
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def test_pool_has_finite_gradients_where_nothing_moves() -> None:
 
 
 def test_encode_equals_frames_encoded_and_pooled(folder: Path) -> None:
-    encoder = video.load(EmbedVideo(encoder=str(folder), frames=4, batch=3))
+    encoder = video.load(EmbedVideoParams(encoder=str(folder), frames=4, batch=3))
     rng = np.random.default_rng(0)
     clips = [rng.normal(size=(count, 3, 32, 32)).astype(np.float32) for count in (4, 1, 3)]
     found = encoder.encode(clips, CPU)
@@ -45,7 +45,7 @@ def test_encode_equals_frames_encoded_and_pooled(folder: Path) -> None:
 
 
 def test_net_equals_encode_whatever_lies_in_the_padding(folder: Path) -> None:
-    encoder = video.load(EmbedVideo(encoder=str(folder), frames=4, pool="mean"))
+    encoder = video.load(EmbedVideoParams(encoder=str(folder), frames=4, pool="mean"))
     rng = np.random.default_rng(1)
     pixels = torch.from_numpy(rng.normal(size=(2, 4, 3, 32, 32)).astype(np.float32))
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
@@ -60,7 +60,11 @@ def test_net_equals_encode_whatever_lies_in_the_padding(folder: Path) -> None:
 def test_identity_follows_frames_and_pooling(folder: Path) -> None:
     identities = [
         video.load(params.model_copy(update={"encoder": str(folder)})).identity
-        for params in (EmbedVideo(pool="mean"), EmbedVideo(pool="mean", frames=4), EmbedVideo(pool="mean_std"))
+        for params in (
+            EmbedVideoParams(pool="mean"),
+            EmbedVideoParams(pool="mean", frames=4),
+            EmbedVideoParams(pool="mean_std"),
+        )
     ]
     assert len({str(identity) for identity in identities}) == 3
     assert [identity["width"] for identity in identities] == [12, 12, 24]

@@ -3,7 +3,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import nn
 
-from pipeline.nets.adapter import Adapter, Reading, standardisation
+from pipeline.nets.adapter import Adapter, LinearProbe, standardisation
 
 
 def correlated(rows: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -69,7 +69,7 @@ def test_hidden_layers_have_the_widths_asked_for() -> None:
 
 def test_a_reading_says_nothing_until_it_is_set() -> None:
     rows = correlated(30, 2)
-    net = Reading(2, dropout=0.5).eval()
+    net = LinearProbe(2, dropout=0.5).eval()
     net.standardise_like(rows)
     assert torch.equal(net(rows), torch.zeros(30, 1))
     with torch.no_grad():

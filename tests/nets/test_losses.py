@@ -5,7 +5,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
 
-from pipeline.nets.losses import Pull, ccc_loss, class_weights, coral, focal, meeting, mixed, objective
+from pipeline.nets.losses import L2SP, ccc_loss, class_weights, coral_loss, focal, matching_loss, mixed, objective
 from pipeline.scoring import sentiment
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5], [0.3, 0.2, 0.1], [1.0, 1.0, 1.0]])
@@ -124,7 +124,7 @@ def apart(distance: str) -> float:
 @pytest.mark.parametrize("label_weight", [0.0, 0.7])
 def test_a_meeting_is_measured_in_the_spread_of_the_source(distance: str, label_weight: float) -> None:
     disorder = 1 - r(MADE[:, 3].numpy(), WANTED[:, 3].numpy())
-    found = meeting(3, SCALE, distance, label_weight)(MADE, WANTED).item()
+    found = matching_loss(3, SCALE, distance, label_weight)(MADE, WANTED).item()
     assert found == pytest.approx(apart(distance) + label_weight * disorder, rel=1e-4)
 
 
@@ -132,7 +132,7 @@ def test_rows_without_a_score_are_left_out_of_the_order() -> None:
     labels = WANTED.clone()
     labels[[0, 3], 3] = torch.nan
     outputs = MADE.clone().requires_grad_()
-    loss = meeting(3, SCALE, "l2", 0.7)(outputs, labels)
+    loss = matching_loss(3, SCALE, "l2", 0.7)(outputs, labels)
     known = [1, 2, 4]
     expected = apart("l2") + 0.7 * (1 - r(MADE[known, 3].numpy(), WANTED[known, 3].numpy()))
     assert loss.item() == pytest.approx(expected, rel=1e-4)
@@ -140,12 +140,12 @@ def test_rows_without_a_score_are_left_out_of_the_order() -> None:
     assert outputs.grad is not None and torch.isfinite(outputs.grad).all()
     assert (outputs.grad[:, 3] != 0).nonzero()[:, 0].tolist() == known
     labels[4, 3] = torch.nan  # two points always lie on a line
-    assert meeting(3, SCALE, "l2", 0.7)(MADE, labels).item() == pytest.approx(apart("l2"), rel=1e-5)
+    assert matching_loss(3, SCALE, "l2", 0.7)(MADE, labels).item() == pytest.approx(apart("l2"), rel=1e-5)
 
 
 def test_coral_compares_means_and_covariances() -> None:
     source = torch.randn(60, 3, generator=torch.Generator().manual_seed(2)) * SCALE + 3
-    loss = coral(source, SCALE, 0.0)
+    loss = coral_loss(source, SCALE, 0.0)
 
     def of(rows: torch.Tensor) -> float:
         made = torch.cat([rows, torch.zeros(len(rows), 1)], dim=1)
@@ -160,14 +160,14 @@ def test_coral_compares_means_and_covariances() -> None:
 
 
 def test_coral_asks_for_the_order_too() -> None:
-    labelled, silent = (coral(MADE[:, :3], SCALE, weight)(MADE, WANTED).item() for weight in (0.7, 0.0))
+    labelled, silent = (coral_loss(MADE[:, :3], SCALE, weight)(MADE, WANTED).item() for weight in (0.7, 0.0))
     assert labelled - silent == pytest.approx(0.7 * (1 - r(MADE[:, 3].numpy(), WANTED[:, 3].numpy())), rel=1e-4)
 
 
 def test_the_pull_is_towards_where_the_learning_weights_stood() -> None:
     net = nn.Linear(2, 3)
     net.bias.requires_grad_(False)
-    pull = Pull(net, 0.5)
+    pull = L2SP(net, 0.5)
     assert pull().item() == 0.0
     with torch.no_grad():
         net.weight.add_(2.0)

@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.core.errors import InputError
-from pipeline.params import Evaluate, Params
+from pipeline.params import EvaluateParams, Params
 from pipeline.reporting import diagnose
 from pipeline.stages import evaluate
 from tests import planted
 from tests.planted import Planted
 
-PARAMS = Params(evaluate=Evaluate(bootstrap=300, permutations=100))
+PARAMS = Params(evaluate=EvaluateParams(bootstrap=300, permutations=100))
 PROTOCOLS = ("holdout", "cross_validation")
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
-from pipeline.params import Params, Posts
+from pipeline.params import Params, PostsParams
 from pipeline.reporting import gallery
 from tests.reporting.conftest import Page
 
@@ -105,7 +105,7 @@ def test_copies_are_flagged_with_their_labels(tmp_path: Path) -> None:
     table = pa.Table.from_pandas(table, schema=schemas.POSTS_TABLE, preserve_index=False)
     artifacts.write_parquet(layout.table("posts"), table)
     rows = [{"id": name, "label": "x", "other": "y", "strength": 0.5, "reasons": ()} for name in "abd"]
-    cards = gallery.cards(rows, Params(posts=Posts(media="media")), layout)
+    cards = gallery.cards(rows, Params(posts=PostsParams(media="media")), layout)
     assert [card.flags for card in cards] == [
         ("same text as b (anger)", "same picture as c (joy)"),
         ("same text as a (joy)",),

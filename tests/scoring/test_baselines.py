@@ -4,7 +4,7 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import GroupKFold
 
 from pipeline.scoring import baselines, emotion, sentiment
-from pipeline.scoring.baselines import Block
+from pipeline.scoring.baselines import FeatureBlock
 
 
 def vectors(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -89,12 +89,12 @@ def test_two_classes_work():
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def corpus(rows: int, width: int, seed: int) -> tuple[Block, np.ndarray, np.ndarray]:
+def corpus(rows: int, width: int, seed: int) -> tuple[FeatureBlock, np.ndarray, np.ndarray]:
     """A block whose columns follow the score by little, the scores, and groups of three rows."""
     generator = np.random.default_rng(seed)
     scores = generator.normal(size=rows)
     values = 50 + 10 * (0.2 * scores[:, None] + generator.normal(size=(rows, width)))
-    return Block(values.astype(np.float32), np.ones(rows, dtype=bool)), scores, np.arange(rows) // 3
+    return FeatureBlock(values.astype(np.float32), np.ones(rows, dtype=bool)), scores, np.arange(rows) // 3
 
 
 @pytest.mark.parametrize("width", [8, 200], ids=["tall", "wide"])
@@ -117,7 +117,7 @@ def test_ridge_never_looks_at_what_it_is_not_fitted_on():
     fitted = np.arange(60)
     first = baselines.ridge([block], scores, fitted, groups)
     others = np.where(np.arange(90) < 60, scores, np.nan)
-    changed = Block(np.where(np.arange(90)[:, None] < 89, block.vectors, 1e6), block.present)
+    changed = FeatureBlock(np.where(np.arange(90)[:, None] < 89, block.vectors, 1e6), block.present)
     again = baselines.ridge([changed], others, fitted, groups)
     assert np.array_equal(first[:89], again[:89])
     # Five standard deviations out is as far as a row may lie.
@@ -127,19 +127,19 @@ def test_ridge_never_looks_at_what_it_is_not_fitted_on():
 def test_an_absent_modality_counts_as_its_mean_and_a_constant_column_as_nothing():
     block, scores, groups = corpus(90, 10, seed=2)
     fitted = np.arange(60)
-    constant = Block(np.full((90, 3), 7.0, dtype=np.float32), np.ones(90, dtype=bool))
+    constant = FeatureBlock(np.full((90, 3), 7.0, dtype=np.float32), np.ones(90, dtype=bool))
     found = baselines.ridge([block, constant], scores, fitted, groups)
     assert found == pytest.approx(baselines.ridge([block], scores, fitted, groups))
-    gone = Block(block.vectors, np.arange(90) < 75)
+    gone = FeatureBlock(block.vectors, np.arange(90) < 75)
     found = baselines.ridge([gone], scores, fitted, groups)
     assert found[75:] == pytest.approx(np.full(15, scores[fitted].mean()), abs=1e-6)
-    nowhere = Block(block.vectors, np.zeros(90, dtype=bool))
+    nowhere = FeatureBlock(block.vectors, np.zeros(90, dtype=bool))
     assert baselines.ridge([nowhere], scores, fitted, groups) == pytest.approx(np.full(90, scores[fitted].mean()))
 
 
 def test_noise_and_a_single_group_get_the_strongest_penalty():
     generator = np.random.default_rng(0)
-    noise = Block(generator.normal(size=(60, 200)).astype(np.float32), np.ones(60, dtype=bool))
+    noise = FeatureBlock(generator.normal(size=(60, 200)).astype(np.float32), np.ones(60, dtype=bool))
     found = baselines.ridge([noise], generator.normal(size=60), np.arange(60), np.zeros(60))
     assert found.std() < 0.02
 
@@ -162,7 +162,7 @@ def test_a_smaller_choice_must_better_the_plain_one_by_more_than_chance():
 
 def test_ridge_leaves_out_a_block_that_only_adds_noise():
     block, scores, groups = corpus(120, 8, seed=3)
-    noise = Block(np.random.default_rng(4).normal(size=(120, 200)).astype(np.float32), np.ones(120, dtype=bool))
+    noise = FeatureBlock(np.random.default_rng(4).normal(size=(120, 200)).astype(np.float32), np.ones(120, dtype=bool))
     fitted = np.arange(90)
     found = baselines.ridge([block, noise], scores, fitted, groups, select=True)
     assert np.array_equal(found, baselines.ridge([block], scores, fitted, groups))

@@ -2,22 +2,24 @@ import numpy as np
 import pytest
 
 from pipeline.scoring import columns
-from pipeline.scoring.columns import Part
+from pipeline.scoring.columns import ColumnSample
 from pipeline.scoring.diagnostics import disorder
 
 
-def part(groups: int, seed: int, width: int = 20, shifted: float = 0.0, told: float = 0.0) -> Part:
+def part(groups: int, seed: int, width: int = 20, shifted: float = 0.0, told: float = 0.0) -> ColumnSample:
     """Columns that share three factors, of different means; two rows a group."""
     fixed, drawn = np.random.default_rng(1), np.random.default_rng(seed)
     rows = 2 * groups
     scores = drawn.normal(size=rows)
     values = drawn.normal(size=(rows, 3)) @ fixed.normal(size=(3, width)) + drawn.normal(size=(rows, width))
     means = fixed.normal(scale=4, size=width) + shifted
-    return Part(values + means + told * np.outer(scores, fixed.normal(size=width)), np.arange(rows) // 2, scores)
+    return ColumnSample(
+        values + means + told * np.outer(scores, fixed.normal(size=width)), np.arange(rows) // 2, scores
+    )
 
 
-def moved(one: Part, order: np.ndarray) -> Part:
-    return Part(one.values[:, order], one.groups, one.scores)
+def moved(one: ColumnSample, order: np.ndarray) -> ColumnSample:
+    return ColumnSample(one.values[:, order], one.groups, one.scores)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -34,7 +36,7 @@ def test_columns_in_other_places_are_told_by_their_means_or_by_their_company(sta
     fitted, scored = part(60, 2), moved(part(20, 3), np.roll(np.arange(20), 1))
     if standardised:
         fitted, scored = (
-            Part((one.values - one.values.mean(axis=0)) / one.values.std(axis=0), one.groups, one.scores)
+            ColumnSample((one.values - one.values.mean(axis=0)) / one.values.std(axis=0), one.groups, one.scores)
             for one in (fitted, scored)
         )
     found = columns.shift(fitted, scored, seed=0)

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.scoring import diagnostics
 from pipeline.scoring.columns import Shift
-from pipeline.scoring.diagnostics import Adapter, Evidence, Parts, Step, diagnose
+from pipeline.scoring.diagnostics import AdapterLosses, Evidence, PartScores, Step, diagnose
 
 
 def step(pearson: float, width: float = 0.2, train: float | None = None, spread: float = 0.7) -> Step:
@@ -22,8 +22,11 @@ HEALTHY = Evidence(
         "adapted": step(0.5),
         "finetuned": step(0.7),
     },
-    adapters={"text": Adapter(1.4, 0.6, 0.4, 0.1, 0.5, 0.2), "audio": Adapter(1.2, 0.9, 0.3, 0.3, 0.4, 0.2)},
-    parts={"text": Parts(0.8, 0.65, 0.6, 0.5, -0.1), "audio": Parts(0.4, 0.2, 0.1, 0.1, -0.1)},
+    adapters={
+        "text": AdapterLosses(1.4, 0.6, 0.4, 0.1, 0.5, 0.2),
+        "audio": AdapterLosses(1.2, 0.9, 0.3, 0.3, 0.4, 0.2),
+    },
+    parts={"text": PartScores(0.8, 0.65, 0.6, 0.5, -0.1), "audio": PartScores(0.4, 0.2, 0.1, 0.1, -0.1)},
     shifts={"source text": FINE, "target text": FINE, "target audio": FINE},
 )
 
@@ -45,7 +48,7 @@ def test_a_healthy_run_has_no_finding_and_every_question_an_answer():
 
 LEAKED = replace(HEALTHY, leaks=["1 test rows were fitted on by finetune_e2e in the same fold (a)"])
 SWAPPED = replace(HEALTHY, shifts={"target audio": replace(FINE, likeness=0.1)})
-FROZEN = replace(HEALTHY, adapters={**HEALTHY.adapters, "audio": Adapter(1.2, 1.19, 0.3, 0.3, 0.4, 0.4)})
+FROZEN = replace(HEALTHY, adapters={**HEALTHY.adapters, "audio": AdapterLosses(1.2, 1.19, 0.3, 0.3, 0.4, 0.4)})
 CONSTANT = steps(finetuned=Step(None, None, None, None, 0.0))
 LABELS = steps(ridge=step(-0.5, train=0.7), finetuned=step(-0.5, train=0.7), adapted=step(-0.4, train=0.6))
 SPACE = steps(zero_shot=step(-0.4), adapted=step(-0.3))
@@ -90,7 +93,7 @@ def test_a_leak_comes_before_all_that_it_may_explain():
 
 
 def test_the_modality_that_was_made_with_labels_is_named():
-    trap = replace(HEALTHY, parts={**HEALTHY.parts, "visual": Parts(0.74, 0.68, -0.07, 0.05, 0.5)})
+    trap = replace(HEALTHY, parts={**HEALTHY.parts, "visual": PartScores(0.74, 0.68, -0.07, 0.05, 0.5)})
     (found,) = (finding for finding in diagnose(trap) if finding.wrong)
     assert found.name == "labels_in_features"
     assert found.means.startswith("visual was made with the labels")
@@ -111,8 +114,10 @@ def test_a_ridge_shrunk_to_the_mean_is_not_turned_round():
     assert names(steps(ridge=step(-0.4, spread=0.05))) == []
 
 
-@pytest.mark.parametrize("adapter", [Adapter(0.0, 0.0, 0.4, 0.4, 0.5, 0.5), Adapter(1.0, 0.5, 0.4, 0.402, 0.5, 0.499)])
-def test_an_adapter_without_epochs_or_without_an_effect_did_not_learn(adapter: Adapter):
+@pytest.mark.parametrize(
+    "adapter", [AdapterLosses(0.0, 0.0, 0.4, 0.4, 0.5, 0.5), AdapterLosses(1.0, 0.5, 0.4, 0.402, 0.5, 0.499)]
+)
+def test_an_adapter_without_epochs_or_without_an_effect_did_not_learn(adapter: AdapterLosses):
     found = diagnose(replace(HEALTHY, adapters={"audio": adapter}))[0]
     assert found.name == "adapter_did_not_learn"
     assert "audio" in found.means
@@ -120,7 +125,7 @@ def test_an_adapter_without_epochs_or_without_an_effect_did_not_learn(adapter: A
 
 
 def test_an_adapter_that_leads_away_from_the_source_is_named():
-    assert names(replace(HEALTHY, adapters={"text": Adapter(1.0, 0.5, 0.3, 0.8, 0.5, 0.4)})) == [
+    assert names(replace(HEALTHY, adapters={"text": AdapterLosses(1.0, 0.5, 0.3, 0.8, 0.5, 0.4)})) == [
         "adapter_far_from_source"
     ]
 

@@ -10,11 +10,11 @@ from pipeline.core import artifacts
 from pipeline.core.artifacts import Embeddings
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import FITTED_TABLE, SCORES_TABLE
-from pipeline.sentiment.data import Columns, Target, columns_of, fold_names, lines_of, read_target
+from pipeline.sentiment.data import FeatureColumns, Target, columns_of, fold_names, lines_of, read_target
 from pipeline.training.parallel import in_processes
 from tests import tracks
 
-COLUMNS = Columns(
+COLUMNS = FeatureColumns(
     {"visual": torch.arange(8.0).reshape(4, 2), "text": torch.arange(12.0).reshape(4, 3)},
     {"visual": torch.tensor([True, False, True, True]), "text": torch.tensor([True, True, False, True])},
 )

@@ -12,15 +12,15 @@ from sklearn import metrics as known
 
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
-from pipeline.params import Evaluate, Params
+from pipeline.params import EvaluateParams, Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment import evaluation as sentiment_evaluation
 from tests import planted, tracks
 from tests.planted import Planted
 from tests.tracks import Track
 
-PARAMS = Params(evaluate=Evaluate(bootstrap=200, permutations=100))
-PER_GROUP = Params(evaluate=Evaluate(bootstrap=200, permutations=100, sentiment_per="group"))
+PARAMS = Params(evaluate=EvaluateParams(bootstrap=200, permutations=100))
+PER_GROUP = Params(evaluate=EvaluateParams(bootstrap=200, permutations=100, sentiment_per="group"))
 
 
 def score(track: Planted | Track, params: Params = PARAMS) -> dict[str, Any]:

@@ -17,12 +17,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pipeline.serving.app import FILES, build
-from pipeline.serving.intake import Limits
+from pipeline.serving.intake import RequestLimits
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from tests.serving.conftest import Trained
 
-LIMITS = Limits(bytes=200_000, characters=500, clip_seconds=5.0, seconds=20.0, queue=8, batch=4)
+LIMITS = RequestLimits(bytes=200_000, characters=500, clip_seconds=5.0, seconds=20.0, queue=8, batch=4)
 JSON = {"content-type": "application/json"}
 
 

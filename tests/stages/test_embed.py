@@ -20,7 +20,16 @@ from pipeline.core.layout import Layout
 from pipeline.encoders import embedding, image, text, video
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.text import TextEncoder
-from pipeline.params import Embed, EmbedImage, EmbedText, EmbedVideo, Params, Posts, Source, Target
+from pipeline.params import (
+    EmbedImageParams,
+    EmbedParams,
+    EmbedTextParams,
+    EmbedVideoParams,
+    Params,
+    PostsParams,
+    SourceParams,
+    TargetParams,
+)
 from pipeline.stages import embed
 from tests import tiny
 
@@ -28,23 +37,23 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> Embed:
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> EmbedParams:
     """Tiny encoders; batches small enough that a few rows need several."""
     words, clip = tiny.distilbert(tmp_path_factory.mktemp("words")), tiny.clip(tmp_path_factory.mktemp("clip"))
-    return Embed(
-        text=EmbedText(encoder=str(words), batch_tokens=64),
-        image=EmbedImage(encoder=str(clip), batch=2),
-        video=EmbedVideo(encoder=str(clip), batch=4, frames=3),
+    return EmbedParams(
+        text=EmbedTextParams(encoder=str(words), batch_tokens=64),
+        image=EmbedImageParams(encoder=str(clip), batch=2),
+        video=EmbedVideoParams(encoder=str(clip), batch=4, frames=3),
         max_bad_share=0.5,
     )
 
 
-def params(encoders: Embed, **changes: object) -> Params:
+def params(encoders: EmbedParams, **changes: object) -> Params:
     return Params(
         device="cpu",
-        posts=Posts(media="media"),
-        source=Source(corpus="source.parquet"),
-        target=Target(corpus="target.parquet"),
+        posts=PostsParams(media="media"),
+        source=SourceParams(corpus="source.parquet"),
+        target=TargetParams(corpus="target.parquet"),
         embed=encoders.model_copy(update=changes),
     )
 
@@ -112,7 +121,7 @@ def rows_of(layout: Layout, modality: schemas.Modality) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype=object).set_index("sample_id")
 
 
-def test_every_row_has_the_vector_of_its_own_content(tmp_path: Path, encoders: Embed) -> None:
+def test_every_row_has_the_vector_of_its_own_content(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path)
     embed.run(params(encoders), layout)
     folder = tmp_path / "media"
@@ -136,7 +145,7 @@ def test_every_row_has_the_vector_of_its_own_content(tmp_path: Path, encoders: E
     np.testing.assert_allclose(clips["vector"]["p3"], expected, atol=1e-5)
 
 
-def test_absent_rows_are_zeros_without_content(tmp_path: Path, encoders: Embed) -> None:
+def test_absent_rows_are_zeros_without_content(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path)
     embed.run(params(encoders), layout)
     for modality in schemas.MODALITIES:
@@ -146,7 +155,7 @@ def test_absent_rows_are_zeros_without_content(tmp_path: Path, encoders: Embed) 
         assert [value is None for value in found.content] == (~found.present).tolist()
 
 
-def test_metrics_count_rows_and_reasons(tmp_path: Path, encoders: Embed) -> None:
+def test_metrics_count_rows_and_reasons(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path)
     embed.run(params(encoders), layout)
     report = json.loads(layout.metrics("embed").read_text())
@@ -184,7 +193,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_one_content_is_encoded_once_and_never_again(tmp_path: Path, encoders: Embed, encoded: list[int]) -> None:
+def test_one_content_is_encoded_once_and_never_again(tmp_path: Path, encoders: EmbedParams, encoded: list[int]) -> None:
     layout = project(tmp_path)
     embed.run(params(encoders), layout)
     # Four different texts, three pictures (one has a copy), two clips of two and three frames.
@@ -199,7 +208,7 @@ def test_one_content_is_encoded_once_and_never_again(tmp_path: Path, encoders: E
     assert encoded == [1]
 
 
-def test_a_changed_file_is_encoded_anew(tmp_path: Path, encoders: Embed, encoded: list[int]) -> None:
+def test_a_changed_file_is_encoded_anew(tmp_path: Path, encoders: EmbedParams, encoded: list[int]) -> None:
     layout = project(tmp_path)
     embed.run(params(encoders), layout)
     before = rows_of(layout, "image")["vector"]["p1"]
@@ -211,7 +220,7 @@ def test_a_changed_file_is_encoded_anew(tmp_path: Path, encoders: Embed, encoded
 
 
 def test_a_killed_run_goes_on_where_it_was(
-    tmp_path: Path, encoders: Embed, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, encoders: EmbedParams, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = project(tmp_path)
     counted = ImageEncoder.encode
@@ -232,7 +241,9 @@ def test_a_killed_run_goes_on_where_it_was(
     assert encoded == [1, 2, 3]  # the third picture, then the clips of two and three frames
 
 
-def test_chunks_do_not_change_the_tables(tmp_path: Path, encoders: Embed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_do_not_change_the_tables(
+    tmp_path: Path, encoders: EmbedParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, cut = project(tmp_path / "whole"), project(tmp_path / "cut")
     embed.run(params(encoders), whole)
     monkeypatch.setattr(embedding, "CHUNK", 2)
@@ -245,7 +256,9 @@ def test_chunks_do_not_change_the_tables(tmp_path: Path, encoders: Embed, monkey
     assert whole.metrics("embed").read_text() == cut.metrics("embed").read_text()
 
 
-def test_two_fresh_runs_write_the_same_bytes(tmp_path: Path, encoders: Embed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_fresh_runs_write_the_same_bytes(
+    tmp_path: Path, encoders: EmbedParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = []
     for name in ("one", "two"):
         monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / f"cache {name}"))
@@ -256,7 +269,7 @@ def test_two_fresh_runs_write_the_same_bytes(tmp_path: Path, encoders: Embed, mo
     assert written[0] == written[1]
 
 
-def test_too_many_unreadable_files_end_the_stage_in_one_line(tmp_path: Path, encoders: Embed) -> None:
+def test_too_many_unreadable_files_end_the_stage_in_one_line(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path)
     with pytest.raises(InputError) as error:
         embed.run(params(encoders, max_bad_share=0.3), layout)
@@ -269,7 +282,7 @@ def test_too_many_unreadable_files_end_the_stage_in_one_line(tmp_path: Path, enc
     assert not layout.metrics("embed").exists()
 
 
-def test_no_path_leads_out_of_the_media_folder(tmp_path: Path, encoders: Embed) -> None:
+def test_no_path_leads_out_of_the_media_folder(tmp_path: Path, encoders: EmbedParams) -> None:
     draw(tmp_path / "secret.png", (1, 2, 3))
     names = ["a.png", "../secret.png", str(tmp_path / "secret.png"), "clips/../a.png"]
     if os.name == "posix":
@@ -282,7 +295,7 @@ def test_no_path_leads_out_of_the_media_folder(tmp_path: Path, encoders: Embed) 
     assert rows_of(layout, "image")["reason"].tolist() == [None, outside, outside, None, outside][: len(names)]
 
 
-def test_modalities_that_are_wholly_absent_have_their_width(tmp_path: Path, encoders: Embed) -> None:
+def test_modalities_that_are_wholly_absent_have_their_width(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path, [("p0", "sad", None, None), ("p1", "me rn", None, None)])
     embed.run(params(encoders, max_bad_share=0.0), layout)
     found = artifacts.read_embeddings(layout.embeddings("posts", "video"))
@@ -291,7 +304,7 @@ def test_modalities_that_are_wholly_absent_have_their_width(tmp_path: Path, enco
     assert found.encoder["frames"] == 3
 
 
-def test_oversized_pictures_are_absent(tmp_path: Path, encoders: Embed) -> None:
+def test_oversized_pictures_are_absent(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path, [("p0", None, "large.png", None), ("p1", None, "a.png", None)])
     Image.new("RGB", (300, 300)).save(tmp_path / "media" / "large.png")
     embed.run(params(encoders, max_pixels=65_536), layout)
@@ -313,7 +326,7 @@ def feature_rows(count: int, **more: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_features_are_cleaned_in_the_order_of_the_sample_table(tmp_path: Path, encoders: Embed) -> None:
+def test_features_are_cleaned_in_the_order_of_the_sample_table(tmp_path: Path, encoders: EmbedParams) -> None:
     layout, rows = project(tmp_path), feature_rows(24)
     for at, row in enumerate(rows):
         row["audio"][1] = 7.5 if at < 20 else at  # varies in the test part alone
@@ -346,12 +359,14 @@ def test_features_are_cleaned_in_the_order_of_the_sample_table(tmp_path: Path, e
     }
 
 
-def test_modalities_that_a_corpus_lacks_or_leaves_out_are_absent(tmp_path: Path, encoders: Embed) -> None:
+def test_modalities_that_a_corpus_lacks_or_leaves_out_are_absent(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path)
     rows = [row | {"visual": row["audio"][:2]} for row in feature_rows(6)]
     corpus(layout, "source", rows)
     corpus(layout, "target", rows)
-    settings = params(encoders).model_copy(update={"target": Target(corpus="target.parquet", modalities=("visual",))})
+    settings = params(encoders).model_copy(
+        update={"target": TargetParams(corpus="target.parquet", modalities=("visual",))}
+    )
     embed.run(settings, layout)
     widths = {
         (name, modality): artifacts.read_embeddings(layout.embeddings(name, modality)).vectors.shape
@@ -371,7 +386,7 @@ def test_modalities_that_a_corpus_lacks_or_leaves_out_are_absent(tmp_path: Path,
     assert artifacts.read_embeddings(layout.embeddings("target", "audio")).encoder["name"] == "none"
 
 
-def test_words_are_encoded_like_those_of_posts(tmp_path: Path, encoders: Embed, encoded: list[int]) -> None:
+def test_words_are_encoded_like_those_of_posts(tmp_path: Path, encoders: EmbedParams, encoded: list[int]) -> None:
     layout = project(tmp_path)
     words = ["SAD", "i am so happy", None, "the cat", "the cat", "me rn"]
     corpus(layout, "target", [row | {"text": text} for row, text in zip(feature_rows(6), words, strict=True)])
@@ -390,14 +405,14 @@ def test_words_are_encoded_like_those_of_posts(tmp_path: Path, encoders: Embed, 
     assert encoded == []
 
 
-def test_groups_have_the_mean_of_their_rows(tmp_path: Path, encoders: Embed) -> None:
+def test_groups_have_the_mean_of_their_rows(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path)
     words = ["sad", "the cat", None, "me rn", None, None, None, None, None]
     rows = [row | {"text": text} for row, text in zip(feature_rows(9), words, strict=True)]
     rows[1]["audio"] = None
     rows[2]["audio"][0] = float("nan")
     corpus(layout, "target", rows, level="group")
-    grouped = Target(corpus="target.parquet", level="group")
+    grouped = TargetParams(corpus="target.parquet", level="group")
     embed.run(params(encoders, max_nonfinite_share=0.2).model_copy(update={"target": grouped}), layout)
     found = artifacts.read_embeddings(layout.embeddings("target", "audio"))
     assert found.sample_ids.tolist() == ["v0", "v1", "v2"]
@@ -411,20 +426,20 @@ def test_groups_have_the_mean_of_their_rows(tmp_path: Path, encoders: Embed) -> 
     assert found.encoder["level"] == "group"
 
 
-def test_a_time_stamp_is_seen_before_groups_are_averaged(tmp_path: Path, encoders: Embed) -> None:
+def test_a_time_stamp_is_seen_before_groups_are_averaged(tmp_path: Path, encoders: EmbedParams) -> None:
     layout, rows = project(tmp_path), feature_rows(60)
     for at, row in enumerate(rows):
         row["group"] = f"v{at // 6}"
         row["audio"][0] = at % 6 + 0.3
     corpus(layout, "target", rows, level="group")
-    grouped = Target(corpus="target.parquet", level="group")
+    grouped = TargetParams(corpus="target.parquet", level="group")
     embed.run(params(encoders).model_copy(update={"target": grouped}), layout)
     found = artifacts.read_embeddings(layout.embeddings("target", "audio"))
     assert found.encoder["dropped"] == {"time-like": 1}
     assert found.vectors.shape == (10, 3)
 
 
-def test_features_without_a_column_of_use_stop_in_one_line(tmp_path: Path, encoders: Embed) -> None:
+def test_features_without_a_column_of_use_stop_in_one_line(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path)
     corpus(layout, "target", feature_rows(6, audio=[1.0, 2.0]))
     with pytest.raises(InputError) as error:
@@ -435,7 +450,7 @@ def test_features_without_a_column_of_use_stop_in_one_line(tmp_path: Path, encod
     )
 
 
-def test_a_corpus_that_changed_since_it_was_split(tmp_path: Path, encoders: Embed) -> None:
+def test_a_corpus_that_changed_since_it_was_split(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path)
     table = layout.table("target").read_bytes()
     corpus(layout, "target", feature_rows(6))

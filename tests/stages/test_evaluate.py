@@ -21,7 +21,7 @@ from pipeline.core.artifacts import Predictions
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, MODALITIES, Modality
-from pipeline.params import Evaluate, Params, Posts
+from pipeline.params import EvaluateParams, Params, PostsParams
 from pipeline.posts import evaluation, held_out
 from pipeline.scoring.baselines import Baseline
 from pipeline.scoring.emotion import softmax
@@ -29,7 +29,7 @@ from pipeline.sentiment import evaluation as sentiment_evaluation
 from pipeline.stages import evaluate
 
 LABELS = ("anger", "joy", "sadness")
-PARAMS = Params(posts=Posts(media="media"), evaluate=Evaluate(bootstrap=200, gallery=4))
+PARAMS = Params(posts=PostsParams(media="media"), evaluate=EvaluateParams(bootstrap=200, gallery=4))
 TEMPERATURE = 1.6
 
 

@@ -17,7 +17,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.schemas import subsets_of, variant
 from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
-from pipeline.params import EmbedText
+from pipeline.params import EmbedTextParams
 from pipeline.sentiment import finetuning
 from pipeline.sentiment.adapters import read_adapters
 from pipeline.sentiment.data import limit_groups, read_target
@@ -323,7 +323,7 @@ def test_the_text_encoder_learns(
     believe_the_source(monkeypatch, 0.3)
     track = spoken(words[told], tmp_path, mode)
     assert (report(track)["text"], report(track)["everything_kept"]) == (mode, True)
-    encoder = text.load(EmbedText(encoder=str(track.encoder)))
+    encoder = text.load(EmbedTextParams(encoder=str(track.encoder)))
     start = {f"encoder.{name}": value.clone() for name, value in encoder.net.state_dict().items()}
     if told:
         start = load_file(track.layout.model("train_source") / "text" / "model.safetensors")

@@ -13,7 +13,7 @@ from pipeline.core.errors import InputError
 from pipeline.encoders import text
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.nets.transfer import ScoreNet
-from pipeline.params import EmbedText
+from pipeline.params import EmbedTextParams
 from pipeline.training.checkpoint import load_weights, read_description
 from tests import tracks
 from tests.tracks import LACKS_TEXT, Track, everything
@@ -137,10 +137,10 @@ def test_the_text_model_learns_from_the_sources_words(words: Track) -> None:
 def rebuilt(track: Track) -> tuple[text.TextEncoder, TunedSpecialist]:
     """The encoder as it was before it learned, and the text model by its files."""
     folder = track.layout.model("train_source") / "text"
-    encoder = text.load(EmbedText(encoder=str(track.encoder)))
+    encoder = text.load(EmbedTextParams(encoder=str(track.encoder)))
     description = read_description(folder)["net"]
     net = TunedSpecialist(
-        text.load(EmbedText(encoder=str(track.encoder))).net,
+        text.load(EmbedTextParams(encoder=str(track.encoder))).net,
         Specialist(description["width"], 1, dropout=description["dropout"]),
     )
     load_weights(folder, net)

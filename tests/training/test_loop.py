@@ -10,7 +10,7 @@ from torch.nn import functional
 from pipeline.core.errors import InputError
 from pipeline.training import loop
 from pipeline.training.checkpoint import resume_state
-from pipeline.training.loop import Fit, Plan, fit, predict
+from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
 from pipeline.training.optim import adamw, warm_up
 from pipeline.training.rows import TensorRows
 
@@ -32,7 +32,7 @@ def net(dropout: float = 0.2) -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(dropout), nn.Linear(8, 2))
 
 
-def run(model: nn.Module, plan: Plan, **more) -> Fit:
+def run(model: nn.Module, plan: TrainingPlan, **more) -> FitResult:
     return fit(
         model,
         more.pop("train", rows(100, 1)),
@@ -49,7 +49,7 @@ def run(model: nn.Module, plan: Plan, **more) -> Fit:
 
 def test_it_learns_and_keeps_the_best_epoch() -> None:
     model = net()
-    went = run(model, Plan(epochs=20, patience=20, seed=0))
+    went = run(model, TrainingPlan(epochs=20, patience=20, seed=0))
     scores = [line["val_score"] for line in went.history]
     assert went.best_score == max(scores) > 0.9
     assert accuracy(predict(model, rows(50, 2), CPU), rows(50, 2).labels.numpy()) == went.best_score
@@ -58,14 +58,14 @@ def test_it_learns_and_keeps_the_best_epoch() -> None:
 
 def test_it_stops_after_patience() -> None:
     scores = iter([0.1, 0.5, 0.4, 0.4, 0.4, 0.9])
-    went = run(net(), Plan(epochs=6, patience=3, seed=0), score=lambda logits, labels: next(scores))
+    went = run(net(), TrainingPlan(epochs=6, patience=3, seed=0), score=lambda logits, labels: next(scores))
     assert (went.best_epoch, went.best_score, len(went.history)) == (2, 0.5, 5)
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
     models = [net() for _ in range(3)]
     for model, seed in zip(models, (1, 1, 2), strict=True):
-        run(model, Plan(epochs=2, patience=5, seed=seed))
+        run(model, TrainingPlan(epochs=2, patience=5, seed=seed))
     first, same, other = (torch.cat([value.flatten() for value in model.state_dict().values()]) for model in models)
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
@@ -75,7 +75,7 @@ def test_one_step_without_dropout_is_adamw_by_hand() -> None:
     model, by_hand = nn.Linear(4, 2), nn.Linear(4, 2)
     by_hand.load_state_dict(model.state_dict())
     train = rows(16, 3)
-    run(model, Plan(epochs=1, patience=1, seed=0, clip=1e9), train=train)
+    run(model, TrainingPlan(epochs=1, patience=1, seed=0, clip=1e9), train=train)
     optimizer = torch.optim.AdamW(
         [{"params": [by_hand.weight], "weight_decay": 0.01}, {"params": [by_hand.bias], "weight_decay": 0.0}], lr=0.01
     )
@@ -91,7 +91,7 @@ def test_a_penalty_moves_the_weights_and_is_not_reported() -> None:
     model, by_hand = nn.Linear(4, 2), nn.Linear(4, 2)
     by_hand.load_state_dict(model.state_dict())
     train = rows(16, 3)
-    plan = Plan(epochs=1, patience=1, seed=0, accumulate=2, clip=1e9)
+    plan = TrainingPlan(epochs=1, patience=1, seed=0, accumulate=2, clip=1e9)
     went = fit(
         model,
         train,
@@ -132,7 +132,7 @@ def test_the_learning_rate_falls_where_the_validation_loss_stays(slope: float, r
         objective=objective,
         score=accuracy,
         optimizer=optimizer,
-        plan=Plan(epochs=6, patience=6, seed=0, plateau=(0.5, 1)),
+        plan=TrainingPlan(epochs=6, patience=6, seed=0, plateau=(0.5, 1)),
         device=CPU,
         what="test",
     )
@@ -143,8 +143,8 @@ def test_the_learning_rate_falls_where_the_validation_loss_stays(slope: float, r
 @pytest.mark.parametrize("accumulate", [2, 3, 16])
 def test_accumulation_gives_the_same_weights(accumulate: int) -> None:
     whole, parts = net(dropout=0.0), net(dropout=0.0)
-    one = run(whole, Plan(epochs=3, patience=5, seed=0))
-    two = run(parts, Plan(epochs=3, patience=5, seed=0, accumulate=accumulate))
+    one = run(whole, TrainingPlan(epochs=3, patience=5, seed=0))
+    two = run(parts, TrainingPlan(epochs=3, patience=5, seed=0, accumulate=accumulate))
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, atol=1e-5, rtol=1e-4)
     assert [line["train_loss"] for line in one.history] == pytest.approx([line["train_loss"] for line in two.history])
@@ -158,7 +158,7 @@ class Killed(Exception):
 def test_a_killed_training_goes_on_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
 ) -> None:
-    plan = Plan(epochs=4, patience=9, seed=5, warmup_share=0.2, decay=True)
+    plan = TrainingPlan(epochs=4, patience=9, seed=5, warmup_share=0.2, decay=True)
     straight = net()
     expected = run(straight, plan)
 
@@ -199,7 +199,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
     model = net()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(InputError, match="test: epoch 1, batch 1: the loss is nan"):
-        run(model, Plan(epochs=1, patience=1, seed=0), train=train)
+        run(model, TrainingPlan(epochs=1, patience=1, seed=0), train=train)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -212,7 +212,7 @@ def test_rows_loaded_by_threads_give_the_same_weights() -> None:
     threaded.__class__ = ThreadedRows
     models = net(), net()
     for model, train in zip(models, (plain, threaded), strict=True):
-        run(model, Plan(epochs=2, patience=2, seed=0), train=train)
+        run(model, TrainingPlan(epochs=2, patience=2, seed=0), train=train)
     assert all(torch.equal(a, b) for a, b in zip(*(model.state_dict().values() for model in models), strict=True))
 
 
