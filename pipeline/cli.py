@@ -89,7 +89,16 @@ for _name, _summary in STAGES.items():
     _add_stage(_name, _summary)
 
 
-_add_stage("diagnose", "Say what is wrong with the source → target transfer: measured, what it means, what to try.")
+@app.command("diagnose")
+def diagnose_command(project: Project = Path()) -> None:
+    """Say what is wrong with the source → target transfer: measured, what it means, what to try."""
+    with one_line_errors():
+        from pipeline import params
+        from pipeline.core.layout import Layout
+        from pipeline.reporting import diagnose
+
+        layout = Layout(project)
+        diagnose.run(params.load(layout.params), layout)
 
 
 @app.command("params")

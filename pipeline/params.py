@@ -322,7 +322,7 @@ class FinetuneParams(ParamsBlock):
     """Weight of the mean absolute error."""
     correlation: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.3
     """Weight of 1 - Pearson's r."""
-    pull: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.01
+    l2_sp: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.01
     """L2-SP: weight of the squared distance of all weights to where the phase began."""
     scale: bool = True
     """Fit a scale and an offset of the output on training rows, against predictions that cluster."""

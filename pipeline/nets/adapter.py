@@ -80,7 +80,7 @@ class Adapter(nn.Module):
 
 
 class LinearProbe(nn.Module):
-    """A linear reading of standardised columns: zero to begin with, or set to a head that was learned elsewhere.
+    """A linear probe of standardised columns: zero to begin with, or set to a head that was learned elsewhere.
 
     Args:
         width: columns.
@@ -95,9 +95,9 @@ class LinearProbe(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         self.drop = nn.Dropout(dropout)
-        self.weigh = nn.Linear(width, 1)
-        nn.init.zeros_(self.weigh.weight)
-        nn.init.zeros_(self.weigh.bias)
+        self.linear = nn.Linear(width, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
 
     def standardise_like(self, rows: Float[Tensor, "rows width"]) -> None:
         mean, scale = standardisation(rows)
@@ -108,4 +108,4 @@ class LinearProbe(nn.Module):
         return ((vectors - self.mean) / self.scale).clamp(-CLIP, CLIP)
 
     def forward(self, vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch 1"]:
-        return self.weigh(self.drop(self.standard(vectors)))
+        return self.linear(self.drop(self.standard(vectors)))

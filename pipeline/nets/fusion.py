@@ -7,29 +7,29 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-READING_DROPOUT = 0.8
-"""The readings are many for a few hundred posts; a fifth of a vector at a time keeps them from rote learning."""
+BILINEAR_DROPOUT = 0.8
+"""The bilinear are many for a few hundred posts; a fifth of a vector at a time keeps them from rote learning."""
 
 ByModality = Mapping[str, Tensor]
 """Modality → one row a post; zeros where the modality is absent."""
 
 
 class Fusion(nn.Module):
-    """Vectors and opinions of the modalities → logits; an absent modality is a learned token.
+    """Vectors and expert log-probabilities of the modalities → logits; an absent modality is a learned token.
 
-    A modality's *vector* is its encoder's embedding, its *opinion* the centred log-probabilities of its specialist.
+    A modality's *vector* is its encoder's embedding; its *expert* is its specialist, as centred log-probabilities.
     Both are projected into one token a modality. Then
 
     * ``attention``: a pre-norm transformer layer over the tokens and a summary token (cross-modal attention as in Tsai
       et al. 2019, with one token a modality); beside it every modality is read in the light of every other: each class
-      that the other believes in has a linear reading of this one's vector, and the belief weighs the readings. This
+      that the other believes in has a linear term of this one's vector, and the belief weighs the bilinear. This
       bilinear term (as in Zadeh et al. 2017, "Tensor fusion") is what a turn of meaning such as irony needs, and what
       attention alone did not find in a few hundred posts;
     * ``gated``: a softmax over learned scores weighs the tokens (Arevalo et al. 2017);
     * ``concat``: the tokens stand side by side.
 
-    An MLP classifies what comes out, and its logits are added to a weighted sum of the opinions: the fusion starts as a
-    product of its experts and learns what lies beyond that.
+    An MLP classifies what comes out, and its logits are added to a weighted sum of the experts' log-probabilities: the
+    fusion starts as a product of its experts and learns what lies beyond that.
 
     Args:
         widths: modality → width of its vector.
@@ -62,22 +62,22 @@ class Fusion(nn.Module):
             self.register_buffer(f"mean_{name}", torch.zeros(widths[name]))
             self.register_buffer(f"scale_{name}", torch.ones(widths[name]))
         self.project = nn.ModuleDict({name: nn.Linear(widths[name], width) for name in self.modalities})
-        self.listen = nn.ModuleDict({name: nn.Linear(classes, width) for name in self.modalities})
-        self.trust = nn.Parameter(torch.ones(len(self.modalities)))
+        self.project_experts = nn.ModuleDict({name: nn.Linear(classes, width) for name in self.modalities})
+        self.expert_weights = nn.Parameter(torch.ones(len(self.modalities)))
         self.absent = nn.Parameter(0.02 * torch.randn(len(self.modalities), width))
         self.drop = nn.Dropout(dropout)
         read = width
         if strategy == "attention":
             self.identity = nn.Parameter(0.02 * torch.randn(len(self.modalities), width))
             self.summary = nn.Parameter(0.02 * torch.randn(width))
-            # Zero to begin with: readings appear only where the data ask for them.
-            self.readings = nn.ParameterDict(
+            # Zero to begin with: bilinear appear only where the data ask for them.
+            self.bilinear = nn.ParameterDict(
                 {
                     f"{this}_given_{other}": nn.Parameter(torch.zeros(classes, widths[this], classes))
                     for this, other in permutations(self.modalities, 2)
                 }
             )
-            self.reading_drop = nn.Dropout(READING_DROPOUT)
+            self.bilinear_drop = nn.Dropout(BILINEAR_DROPOUT)
             self.attend = nn.TransformerEncoderLayer(
                 width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
             )
@@ -103,12 +103,14 @@ class Fusion(nn.Module):
                 self.get_buffer(f"mean_{name}").copy_(rows.mean(dim=0))
                 self.get_buffer(f"scale_{name}").copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
 
-    def forward(self, vectors: ByModality, opinions: ByModality, present: ByModality) -> Float[Tensor, "batch classes"]:
+    def forward(
+        self, vectors: ByModality, expert_log_probs: ByModality, present: ByModality
+    ) -> Float[Tensor, "batch classes"]:
         """Logits.
 
         Args:
             vectors: modality → float32 [batch, width of the modality].
-            opinions: modality → float32 [batch, classes].
+            expert_log_probs: modality → float32 [batch, classes].
             present: modality → bool [batch].
         """
         if self.training and self.modality_dropout > 0:
@@ -117,7 +119,7 @@ class Fusion(nn.Module):
             name: (vectors[name] - self.get_buffer(f"mean_{name}")) / self.get_buffer(f"scale_{name}")
             for name in self.modalities
         }
-        tokens = self._tokens(vectors, opinions, present)
+        tokens = self._tokens(vectors, expert_log_probs, present)
         if self.strategy == "attention":
             summary = self.summary.expand(tokens.shape[0], 1, -1)  # len() would fix the batch of an ONNX export
             read = self.attend(torch.cat([summary, tokens + self.identity], dim=1))[:, 0]
@@ -126,32 +128,32 @@ class Fusion(nn.Module):
         else:
             read = tokens.flatten(start_dim=1)
         terms = [
-            trust * opinions[name] * present[name][:, None]
-            for name, trust in zip(self.modalities, self.trust, strict=True)
+            expert_weight * expert_log_probs[name] * present[name][:, None]
+            for name, expert_weight in zip(self.modalities, self.expert_weights, strict=True)
         ]
         if self.strategy == "attention":
-            terms += self._readings(vectors, opinions, present)
+            terms += self._bilinear_terms(vectors, expert_log_probs, present)
         return self.classify(read) + torch.stack(terms).sum(dim=0)
 
     def _tokens(
-        self, vectors: ByModality, opinions: ByModality, present: ByModality
+        self, vectors: ByModality, expert_log_probs: ByModality, present: ByModality
     ) -> Float[Tensor, "batch modalities width"]:
         columns = []
         for at, name in enumerate(self.modalities):
-            known = self.project[name](self.drop(vectors[name])) + self.listen[name](opinions[name])
+            known = self.project[name](self.drop(vectors[name])) + self.project_experts[name](expert_log_probs[name])
             columns.append(torch.where(present[name][:, None], known, self.absent[at]))
         return torch.stack(columns, dim=1)
 
-    def _readings(
-        self, vectors: ByModality, opinions: ByModality, present: ByModality
+    def _bilinear_terms(
+        self, vectors: ByModality, expert_log_probs: ByModality, present: ByModality
     ) -> list[Float[Tensor, "batch classes"]]:
         found = []
         for this, other in permutations(self.modalities, 2):
-            belief = opinions[other].softmax(dim=1)
-            reading = torch.einsum(
-                "bk,bd,kdc->bc", belief, self.reading_drop(vectors[this]), self.readings[f"{this}_given_{other}"]
+            belief = expert_log_probs[other].softmax(dim=1)
+            term = torch.einsum(
+                "bk,bd,kdc->bc", belief, self.bilinear_drop(vectors[this]), self.bilinear[f"{this}_given_{other}"]
             )
-            found.append(reading * (present[this] & present[other])[:, None])
+            found.append(term * (present[this] & present[other])[:, None])
         return found
 
 

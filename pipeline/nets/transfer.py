@@ -13,8 +13,8 @@ from pipeline.nets.fusion import ByModality, Fusion
 class ScoreNet(nn.Module):
     """Features of modalities, some of them absent → a score: the posts' fusion with a single output.
 
-    Each modality has a linear reading of its own, which is its opinion in the fusion; so the net begins as a sum of
-    linear models and learns what lies beyond.
+    Each modality has a linear probe of its own, which stands for its expert in the fusion; so the net begins as a sum
+    of linear models and learns what lies beyond.
 
     Args:
         widths: modality → columns.
@@ -33,40 +33,40 @@ class ScoreNet(nn.Module):
     ) -> None:
         super().__init__()
         self.widths = dict(widths)
-        self.readings = nn.ModuleDict({name: LinearProbe(widths[name], dropout=dropout) for name in sorted(widths)})
+        self.probes = nn.ModuleDict({name: LinearProbe(widths[name], dropout=dropout) for name in sorted(widths)})
         self.fusion = Fusion(
             widths, 1, width=width, heads=heads, hidden=hidden, dropout=dropout, modality_dropout=modality_dropout
         )
 
     def standardise_like(self, vectors: ByModality, present: ByModality) -> None:
         """Takes the statistics of the training rows that have each modality."""
-        for name, reading in self.readings.items():
-            assert isinstance(reading, LinearProbe)
-            reading.standardise_like(vectors[name][present[name]])
+        for name, probe in self.probes.items():
+            assert isinstance(probe, LinearProbe)
+            probe.standardise_like(vectors[name][present[name]])
 
     def forward(self, vectors: ByModality, present: ByModality) -> Float[Tensor, "batch 1"]:
         """Scores; ``vectors`` are float32 [batch, columns] by modality, ``present`` bool [batch]."""
-        standard, opinions = {}, {}
-        for name, reading in self.readings.items():
-            assert isinstance(reading, LinearProbe)
-            standard[name] = reading.standard(vectors[name])
-            opinions[name] = reading.weigh(reading.drop(standard[name]))
-        return self.fusion(standard, opinions, present)
+        standard, probed = {}, {}
+        for name, probe in self.probes.items():
+            assert isinstance(probe, LinearProbe)
+            standard[name] = probe.standard(vectors[name])
+            probed[name] = probe.linear(probe.drop(standard[name]))
+        return self.fusion(standard, probed, present)
 
 
 class TransferNet(nn.Module):
     """The source model, carried to the target: what it says of adapted features, and what the target says by itself.
 
     The score is a weighted sum (``mix``) of what the source model says of the adapted features and of what the source's
-    text model says, plus a linear reading of the target's own features.
+    text model says, plus a linear probe of the target's own features.
 
     Args:
         adapters: modality → the adapter to the source's columns.
         source: the source model; None without adapters.
-        widths: modality → the target's columns; a modality that the source lacks has a reading only.
-        teller: the head of the source's text model on text vectors of the target, where there is one.
+        widths: modality → the target's columns; a modality that the source lacks has a probe only.
+        text_head: the head of the source's text model on text vectors of the target, where there is one.
         encoder: turns tokens into text vectors, where it is to learn too; otherwise the vectors are given.
-        dropout: before the readings.
+        dropout: before the probes.
     """
 
     def __init__(
@@ -75,32 +75,32 @@ class TransferNet(nn.Module):
         source: ScoreNet | None,
         widths: Mapping[str, int],
         *,
-        teller: nn.Linear | None = None,
+        text_head: nn.Linear | None = None,
         encoder: nn.Module | None = None,
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
         self.adapters = nn.ModuleDict(dict(adapters))
         self.source = source
-        self.readings = nn.ModuleDict({name: LinearProbe(widths[name], dropout=dropout) for name in sorted(widths)})
-        self.teller = teller
+        self.probes = nn.ModuleDict({name: LinearProbe(widths[name], dropout=dropout) for name in sorted(widths)})
+        self.text_head = text_head
         self.encoder = encoder
         self.mix = nn.Linear(2, 1)
 
     def standardise_like(self, vectors: ByModality, present: ByModality) -> None:
-        """Takes the statistics of the training rows that have each modality, for the readings."""
-        for name in self.readings:
-            self.reading(name).standardise_like(vectors[name][present[name]])
+        """Takes the statistics of the training rows that have each modality, for the probes."""
+        for name in self.probes:
+            self.probe(name).standardise_like(vectors[name][present[name]])
 
-    def reading(self, name: str) -> LinearProbe:
-        found = self.readings[name]
+    def probe(self, name: str) -> LinearProbe:
+        found = self.probes[name]
         assert isinstance(found, LinearProbe)
         return found
 
     @torch.no_grad()
     def rescale(self, scale: float, offset: float) -> None:
         """Makes the net give ``scale * score + offset`` from now on."""
-        for layer in (self.mix, *(self.reading(name).weigh for name in self.readings)):
+        for layer in (self.mix, *(self.probe(name).linear for name in self.probes)):
             layer.weight.mul_(scale)
             layer.bias.mul_(scale)
         self.mix.bias.add_(offset)
@@ -108,13 +108,13 @@ class TransferNet(nn.Module):
     def parts(self, vectors: ByModality, present: ByModality) -> tuple[Tensor, Tensor]:
         """What the source model says of the adapted features, and what its text model says; each float32 [batch, 1]."""
         nothing = next(iter(vectors.values())).new_zeros(len(next(iter(vectors.values()))), 1)
-        carried = told = nothing
+        by_features = by_text = nothing
         if self.source is not None:
             adapted = {name: adapter(vectors[name]) for name, adapter in self.adapters.items()}
-            carried = self.source(adapted, {name: present[name] for name in adapted})
-        if self.teller is not None:
-            told = self.teller(vectors["text"]) * present["text"][:, None]
-        return carried, told
+            by_features = self.source(adapted, {name: present[name] for name in adapted})
+        if self.text_head is not None:
+            by_text = self.text_head(vectors["text"]) * present["text"][:, None]
+        return by_features, by_text
 
     def forward(
         self, vectors: ByModality, present: ByModality, tokens: ByModality | None = None
@@ -122,5 +122,5 @@ class TransferNet(nn.Module):
         """Scores; ``tokens`` are the encoder's inputs, and take the place of ``vectors['text']``."""
         if self.encoder is not None and tokens is not None:
             vectors = {**vectors, "text": self.encoder(**tokens)}
-        read = [reading(vectors[name]) * present[name][:, None] for name, reading in self.readings.items()]
+        read = [probe(vectors[name]) * present[name][:, None] for name, probe in self.probes.items()]
         return self.mix(torch.cat(self.parts(vectors, present), dim=1)) + torch.stack(read).sum(dim=0)

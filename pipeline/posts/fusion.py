@@ -33,7 +33,7 @@ class FusionRows:
     Attributes:
         modalities: those with a trained specialist.
         vectors: modality → float32 [N, width].
-        opinions: modality → float32 [N, classes], centred log-probabilities.
+        expert_log_probs: modality → float32 [N, classes], centred log-probabilities.
         present: modality → bool [N].
         codes: int64 [N].
     """
@@ -42,7 +42,7 @@ class FusionRows:
     labels: tuple[str, ...]
     modalities: Subset
     vectors: dict[str, torch.Tensor]
-    opinions: dict[str, torch.Tensor]
+    expert_log_probs: dict[str, torch.Tensor]
     present: dict[str, torch.Tensor]
     codes: torch.Tensor
 
@@ -52,7 +52,7 @@ class FusionRows:
         present = {name: self.present[name][index] & (name in subset) for name in self.modalities}
         inputs = (
             {name: self.vectors[name][index] for name in self.modalities},
-            {name: self.opinions[name][index] for name in self.modalities},
+            {name: self.expert_log_probs[name][index] for name in self.modalities},
             present,
         )
         return TensorRows(inputs, self.codes[index], batch)
@@ -61,18 +61,18 @@ class FusionRows:
 def fit_fusions(
     corpus: FusionRows, train: np.ndarray, val: np.ndarray, scored: np.ndarray, params: Params
 ) -> tuple[Fusion, FitResult, dict[str, np.ndarray]]:
-    """The fusion, how it went, and variant → logits for the scored rows."""
+    """The fusion, how the fit went, and variant → logits for the scored rows."""
     device = pick(params.device)
     everything = corpus.modalities
     logits: dict[str, np.ndarray] = {}
     with one_thread():
-        net, went = _fit(corpus, everything, train, val, params)
+        net, fit_result = _fit(corpus, everything, train, val, params)
         for subset in subsets_of(everything):
             rows = corpus.rows(scored, params.fuse.batch, subset)
             logits[f"masked:{'_'.join(subset)}"] = predict(net, rows, device)
             part = net if subset == everything else _fit(corpus, subset, train, val, params)[0]
             logits[f"retrained:{'_'.join(subset)}"] = predict(part, rows, device)
-    return net, went, {"fusion": logits[f"masked:{'_'.join(everything)}"], **logits}
+    return net, fit_result, {"fusion": logits[f"masked:{'_'.join(everything)}"], **logits}
 
 
 def subsets_of(modalities: Subset) -> list[Subset]:
@@ -84,7 +84,7 @@ def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:
     posts = artifacts.read_posts(layout.table("posts"))
     labels = labels_of(posts, params.posts.labels)
     vectors: dict[str, torch.Tensor] = {}
-    opinions: dict[str, torch.Tensor] = {}
+    expert_log_probs: dict[str, torch.Tensor] = {}
     present: dict[str, torch.Tensor] = {}
     for name in MODALITIES:
         stage = f"train_{name}"
@@ -95,11 +95,13 @@ def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:
             raise InputError(f"{layout.embeddings('posts', name)}: rows differ from data/split; run `dvc repro`")
         vectors[name] = torch.from_numpy(np.asarray(embeddings.vectors))
         present[name] = torch.from_numpy(embeddings.present)
-        opinions[name] = torch.from_numpy(_opinions(layout, stage, posts, embeddings.present, len(labels)))
+        expert_log_probs[name] = torch.from_numpy(_opinions(layout, stage, posts, embeddings.present, len(labels)))
     if not vectors:
         raise InputError("no modality has a trained specialist: too few posts, or no readable text, picture or clip")
     modalities: Subset = tuple(name for name in MODALITIES if name in vectors)
-    return FusionRows(posts, labels, modalities, vectors, opinions, present, torch.from_numpy(codes_of(posts, labels)))
+    return FusionRows(
+        posts, labels, modalities, vectors, expert_log_probs, present, torch.from_numpy(codes_of(posts, labels))
+    )
 
 
 def _opinions(layout: Layout, stage: str, posts: pd.DataFrame, present: np.ndarray, classes: int) -> np.ndarray:
@@ -113,10 +115,10 @@ def _opinions(layout: Layout, stage: str, posts: pd.DataFrame, present: np.ndarr
     missing[at] = False
     if (at < 0).any() or missing.any():
         raise InputError(f"{layout.predictions(stage)}: rows differ from the embeddings; run `dvc repro {stage}`")
-    opinions = np.zeros((len(posts), classes), dtype=np.float32)
+    expert_log_probs = np.zeros((len(posts), classes), dtype=np.float32)
     log_p = emotion.log_probabilities(predictions.logits)
-    opinions[at] = log_p - log_p.mean(axis=1, keepdims=True)
-    return opinions
+    expert_log_probs[at] = log_p - log_p.mean(axis=1, keepdims=True)
+    return expert_log_probs
 
 
 def widths_of(corpus: FusionRows, subset: Subset) -> dict[str, int]:
@@ -137,7 +139,7 @@ def _fit(
     rows = corpus.rows(train, block.batch, subset)
     net.standardise_like(rows.inputs[0], rows.inputs[2])
     counts = np.bincount(corpus.codes.numpy()[train], minlength=len(corpus.labels)).tolist()
-    went = fit(
+    fit_result = fit(
         net,
         rows,
         corpus.rows(val, block.batch, subset),
@@ -148,7 +150,7 @@ def _fit(
         device=pick(params.device),
         what=f"fuse {'+'.join(subset)}",
     )
-    return net, went
+    return net, fit_result
 
 
 def fitted_rows(posts: pd.DataFrame, train: np.ndarray, val: np.ndarray) -> pd.DataFrame:

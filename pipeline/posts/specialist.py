@@ -189,7 +189,7 @@ def _objective(corpus: SpecialistRows, block: parameters.SpecialistParams, train
 
 
 def _fit_head(corpus: SpecialistRows, params: Params, fold: Fold) -> tuple[nn.Module, FitResult, np.ndarray]:
-    """Fits a classifier on cached vectors; returns it, how it went, and its logits for the unseen rows."""
+    """Fits a classifier on cached vectors; returns it, how the fit went, and its logits for the unseen rows."""
     block = params.specialist(corpus.modality)
     torch.manual_seed(params.seed)
     net = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
@@ -200,7 +200,7 @@ def _fit_head(corpus: SpecialistRows, params: Params, fold: Fold) -> tuple[nn.Mo
 
     device = pick(params.device)
     with one_thread():
-        went = fit(
+        fit_result = fit(
             net,
             rows(fold.train),
             rows(fold.val),
@@ -211,7 +211,7 @@ def _fit_head(corpus: SpecialistRows, params: Params, fold: Fold) -> tuple[nn.Mo
             device=device,
             what=f"train_{corpus.modality} {fold.name}",
         )
-        return net, went, predict(net, rows(fold.unseen), device)
+        return net, fit_result, predict(net, rows(fold.unseen), device)
 
 
 def _fit_tuned(
@@ -234,7 +234,7 @@ def _fit_tuned(
         "rows": artifacts.digest(corpus.posts["sample_id"].iloc[fold.train] + corpus.posts["label"].iloc[fold.train]),
         "content": artifacts.digest(corpus.embeddings.content[corpus.embeddings.present].tolist()),
     }
-    went = fit(
+    fit_result = fit(
         net,
         make_rows(fold.train),
         make_rows(fold.val),
@@ -256,7 +256,7 @@ def _fit_tuned(
         what=f"train_{corpus.modality} {fold.name}",
         resume=resume_state(layout.cache, identity),
     )
-    return net, went, predict(net, make_rows(fold.unseen), device)
+    return net, fit_result, predict(net, make_rows(fold.unseen), device)
 
 
 def _raw(
@@ -317,7 +317,9 @@ def _report(
     val = corpus.part("val")
     predicted = logits[val].argmax(axis=1)
     names = np.array(corpus.labels, dtype=object)
-    history = pd.DataFrame([{"fold": fold, **line} for fold, went in outcome.items() for line in went.history])
+    history = pd.DataFrame(
+        [{"fold": fold, **line} for fold, fit_result in outcome.items() for line in fit_result.history]
+    )
     with artifacts.replacing_folder(layout.plots(stage)) as plots:
         artifacts.write_csv(plots / "folds.csv", history)
         artifacts.write_csv(plots / "history.csv", history.loc[history["fold"] == FINAL].drop(columns="fold"))

@@ -53,14 +53,14 @@ def mae(actual: np.ndarray, predicted: np.ndarray) -> float:
 
 def acc2_nonzero(actual: np.ndarray, predicted: np.ndarray) -> float | None:
     """Accuracy of negative against positive over the rows whose true score is not 0; None where there are none."""
-    told = actual != 0
-    return float(np.mean((actual[told] > 0) == (predicted[told] > 0))) if told.any() else None
+    nonzero = actual != 0
+    return float(np.mean((actual[nonzero] > 0) == (predicted[nonzero] > 0))) if nonzero.any() else None
 
 
 def f1_nonzero(actual: np.ndarray, predicted: np.ndarray) -> float | None:
     """The F1 of both signs, weighted by their rows, over the rows whose true score is not 0."""
-    told = actual != 0
-    return _weighted_f1(actual[told] > 0, predicted[told] > 0) if told.any() else None
+    nonzero = actual != 0
+    return _weighted_f1(actual[nonzero] > 0, predicted[nonzero] > 0) if nonzero.any() else None
 
 
 def acc2_nonneg(actual: np.ndarray, predicted: np.ndarray) -> float:

@@ -83,15 +83,15 @@ def adapt(job: AdapterJob) -> AdapterOutcome:
         for step in STEPS:
             report[step] = {}
             for name in source.modalities:
-                adapters[name], went, report[step][name] = train_adapter(
+                adapters[name], fit_result, report[step][name] = train_adapter(
                     name, target, source, job.fold, job.params, labelled=step == "adapted"
                 )
-                histories.append(pd.DataFrame(went.history).assign(modality=name, step=step))
+                histories.append(pd.DataFrame(fit_result.history).assign(modality=name, step=step))
             carried = carried_columns(adapters, target.columns)
             for subset in subsets_of(own):
                 scores = score(source.net, carried, subset)
                 predictions.append(target.predicted(job.fold, variant(step, subset, own), scores))
-    if target.told:
+    if target.by_source_text:
         predictions.append(target.predicted(job.fold, "text_transfer", source_text_scores(job.layout, target)))
     weights = {f"{name}.{key}": value for name, net in adapters.items() for key, value in net.state_dict().items()}
     history = pd.concat([pd.DataFrame(columns=HISTORY_COLUMNS), *histories])
@@ -135,7 +135,7 @@ class AdapterWithSource(nn.Module):
 def train_adapter(
     name: Feature, target: Target, source: SourceSpace, fold: str, params: Params, *, labelled: bool
 ) -> tuple[Adapter, FitResult, dict[str, float]]:
-    """The adapter of one modality, how it went, and how far from the source its output was before and after.
+    """The adapter of one modality, the result of its fit, and how far from the source its output was before and after.
 
     It meets the features of the fold's training and validation rows and of the rows without a score. Their scores it
     knows only where ``labelled``; ``label_weight`` 0 makes both the same. It stays as it is initialised where the fold
@@ -149,23 +149,23 @@ def train_adapter(
     train, val = (rows[present[rows]] for rows in (train, target.rows(fold, "val")))
     both = np.concatenate([train, val])
     scores = target.scores[torch.from_numpy(both)] if labelled else torch.full((len(both),), torch.nan)
-    vectors, home = target.columns.vectors[name], source.rows[name]
+    vectors, source_rows = target.columns.vectors[name], source.rows[name]
 
     torch.manual_seed(seed)
     adapter = Adapter(**adapter_shape(target, source, name, params))
-    adapter.standardise_like(vectors[torch.from_numpy(train)], home)
-    before = _apart(adapter, vectors[torch.from_numpy(both)], home)
+    adapter.standardise_like(vectors[torch.from_numpy(train)], source_rows)
+    before = _apart(adapter, vectors[torch.from_numpy(both)], source_rows)
     epochs = block.epochs if own.epochs is None else own.epochs
-    went = FitResult(0, 0.0, [])
-    if epochs and len(train) and len(val) and len(home) > 1:
+    fit_result = FitResult(0, 0.0, [])
+    if epochs and len(train) and len(val) and len(source_rows) > 1:
         weight = block.label_weight if labelled else 0.0
-        places = np.zeros((len(both), home.shape[1]), dtype=np.float32)
-        objective: Objective = coral_loss(home, adapter.out_scale, weight)
+        places = np.zeros((len(both), source_rows.shape[1]), dtype=np.float32)
+        objective: Objective = coral_loss(source_rows, adapter.out_scale, weight)
         if block.match != "coral":
-            objective = matching_loss(home.shape[1], adapter.out_scale, block.distance, weight)
+            objective = matching_loss(source_rows.shape[1], adapter.out_scale, block.distance, weight)
             places = match_to_source(
                 FeatureSet(vectors.numpy()[both], scores.numpy() if labelled else None),
-                FeatureSet(home.numpy(), source.scores[name].numpy() if labelled else None),
+                FeatureSet(source_rows.numpy(), source.scores[name].numpy() if labelled else None),
                 block.match,
                 clusters=block.clusters,
                 rng=np.random.default_rng(seed),
@@ -175,7 +175,7 @@ def train_adapter(
         def rows(at: slice) -> TensorRows:
             return TensorRows((vectors[torch.from_numpy(both[at])],), labels[at], block.batch)
 
-        went = fit(
+        fit_result = fit(
             AdapterWithSource(adapter, source.net if labelled else None, name),
             rows(slice(0, len(train))),
             rows(slice(len(train), None)),
@@ -186,23 +186,23 @@ def train_adapter(
             device=torch.device("cpu"),
             what=f"train_adapters {name}",
         )
-    after = _apart(adapter, vectors[torch.from_numpy(both)], home)
-    losses = [line["train_loss"] for line in went.history] or [0.0]
-    report = {"first_loss": losses[0], "last_loss": losses[-1], "epochs": float(len(went.history))}
+    after = _apart(adapter, vectors[torch.from_numpy(both)], source_rows)
+    losses = [line["train_loss"] for line in fit_result.history] or [0.0]
+    report = {"first_loss": losses[0], "last_loss": losses[-1], "epochs": float(len(fit_result.history))}
     for key, (start, end) in {"mean": (before[0], after[0]), "spread": (before[1], after[1])}.items():
         report |= {f"{key}_distance_before": start, f"{key}_distance_after": end}
-    return adapter, went, report
+    return adapter, fit_result, report
 
 
 @torch.inference_mode()
-def _apart(adapter: Adapter, vectors: Tensor, home: Tensor) -> tuple[float, float]:
+def _apart(adapter: Adapter, vectors: Tensor, source_rows: Tensor) -> tuple[float, float]:
     """Root mean square, over the source's columns, of the difference of means and of spreads, in source spreads.
 
     Zeros where fewer than two rows of either side leave a spread undefined.
     """
-    if min(len(vectors), len(home)) < 2:
+    if min(len(vectors), len(source_rows)) < 2:
         return 0.0, 0.0
     made = adapter.eval()(vectors)
-    means = (made.mean(dim=0) - home.mean(dim=0)) / adapter.out_scale
-    spreads = (made.std(dim=0) - home.std(dim=0)) / adapter.out_scale
+    means = (made.mean(dim=0) - source_rows.mean(dim=0)) / adapter.out_scale
+    spreads = (made.std(dim=0) - source_rows.std(dim=0)) / adapter.out_scale
     return means.square().mean().sqrt().item(), spreads.square().mean().sqrt().item()

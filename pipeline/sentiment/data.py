@@ -66,7 +66,7 @@ class Target:
         scores: float32 [N], NaN where a row has none.
         folds: ``schemas.FOLDS_TABLE``.
         words: whether its text vectors come from words, so that the encoder could learn.
-        told: whether they were made by the source's text model.
+        by_source_text: whether they were made by the source's text model.
     """
 
     table: pd.DataFrame
@@ -74,7 +74,7 @@ class Target:
     scores: Tensor
     folds: pd.DataFrame
     words: bool
-    told: bool
+    by_source_text: bool
 
     def rows(self, fold: str, role: str) -> np.ndarray:
         """int64: where the rows of a role stand in the table."""
@@ -107,15 +107,15 @@ class Target:
         return pd.concat(parts).astype({"score": np.float64})
 
 
-def read_target(layout: Layout, *, told: bool = True) -> Target:
-    """The target; its text vectors are those of the source's text model where there is one, unless not ``told``."""
+def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:
+    """The target; ``by_source_text`` takes the text vectors of the source's text model, where there is one."""
     table = artifacts.read_scored(layout.table("target"))
     found = {name: artifacts.read_embeddings(layout.embeddings("target", name)) for name in FEATURES}
     embeddings = {str(name): item for name, item in found.items() if item.present.any()}
     words = "text" in embeddings and embeddings["text"].encoder.get("name") != "features"
     by_source = layout.model("train_source") / "text" / "target.parquet"
-    told = told and words and by_source.exists()
-    if told:
+    by_source_text = by_source_text and words and by_source.exists()
+    if by_source_text:
         embeddings["text"] = artifacts.read_embeddings(by_source)
     return Target(
         table,
@@ -123,7 +123,7 @@ def read_target(layout: Layout, *, told: bool = True) -> Target:
         torch.from_numpy(table["score"].to_numpy(np.float32)),
         artifacts.read_parquet(layout.folds, schemas.FOLDS_TABLE).to_pandas(),
         words,
-        told,
+        by_source_text,
     )
 
 

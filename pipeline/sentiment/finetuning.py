@@ -71,7 +71,7 @@ def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout)
 def tune(job: FinetuneJob) -> FinetuneOutcome:
     """Fits one model and predicts the rows of its fold."""
     params, fold = job.params, job.fold
-    target, source = read_target(job.layout, told=job.with_source), read_source(job.layout)
+    target, source = read_target(job.layout, by_source_text=job.with_source), read_source(job.layout)
     curve = job.groups is not None
     if job.groups is not None:
         target = limit_groups(target, fold, job.groups, params)
@@ -117,20 +117,20 @@ def _phases(net: TransferNet, target: Target, job: FinetuneJob, mode: str) -> tu
     """Tunes ``net``: head or model first, then everything, each phase kept only if it betters the validation rows."""
     block, histories, kept = job.params.finetune_e2e, [], {}
     first, everything = _learners(net, block)
-    phases = [("first", first, block.first_epochs, block.first_learning_rate, "none")]
-    phases.append(("everything", everything, block.epochs, block.learning_rate, "none"))
+    phases = [("head", first, block.first_epochs, block.first_learning_rate, "none")]
+    phases.append(("all", everything, block.epochs, block.learning_rate, "none"))
     if mode != "none":
-        phases[-1] = ("everything", everything, block.tuned.epochs, block.tuned.head_learning_rate, mode)
+        phases[-1] = ("all", everything, block.tuned.epochs, block.tuned.head_learning_rate, mode)
     for name, learners, epochs, rate, text_mode in phases:
         if not epochs:
             continue
         if text_mode == "none":
             with one_thread():
-                went, better = _phase(net, learners, target, job, Schedule(name, epochs, rate))
+                fit_result, better = _phase(net, learners, target, job, Schedule(name, epochs, rate))
         else:
-            went, better = _phase_with_text(net, learners, target, job, text_mode)
+            fit_result, better = _phase_with_text(net, learners, target, job, text_mode)
         done = sum(map(len, histories))
-        lines = pd.DataFrame(went.history)
+        lines = pd.DataFrame(fit_result.history)
         histories.append(lines.assign(epoch=lines["epoch"] + done, phase=name))
         kept[f"{name}_kept"] = better
     return pd.concat([pd.DataFrame(columns=[*HISTORY, "phase"]), *histories]), kept
@@ -147,7 +147,7 @@ class Schedule:
 
 def _learners(net: TransferNet, block: FinetuneParams) -> tuple[list[nn.Module], list[nn.Module]]:
     """What learns in the first phase, and in the second: everything."""
-    own: list[nn.Module] = [net.mix, net.readings, *([net.teller] if net.teller is not None else [])]
+    own: list[nn.Module] = [net.mix, net.probes, *([net.text_head] if net.text_head is not None else [])]
     if net.source is None:
         return own, own
     head = net.source.fusion.classify if block.first == "head" else net.source
@@ -168,13 +168,13 @@ def _only(net: TransferNet, learners: list[nn.Module]) -> None:
 def _phase(
     net: TransferNet, learners: list[nn.Module], target: Target, job: FinetuneJob, schedule: Schedule
 ) -> tuple[FitResult, bool]:
-    """Tunes on given vectors; returns how it went, and whether it was kept."""
+    """Tunes on given vectors; returns how the fit went, and whether it was kept."""
     block, params = job.params.finetune_e2e, job.params
     _only(net, learners)
     train, val = (_rows(target, job.fold, role, block.batch) for role in ("train", "val"))
     objective, device = _objective(block), pick(params.device)
     before = _state(net), concordance(predict(net, val, device), val.labels.numpy())
-    went = fit(
+    fit_result = fit(
         net,
         train,
         val,
@@ -184,9 +184,9 @@ def _phase(
         plan=TrainingPlan(schedule.epochs, block.patience, params.seed),
         device=device,
         what=f"finetune_e2e {job.fold} {schedule.name}",
-        penalty=L2SP(net, block.pull) if block.pull else None,
+        penalty=L2SP(net, block.l2_sp) if block.l2_sp else None,
     )
-    return went, _keep_the_better(net, before, went)
+    return fit_result, _keep_the_better(net, before, fit_result)
 
 
 def _rows(target: Target, fold: str, role: str, batch: int) -> TensorRows:
@@ -198,9 +198,9 @@ def _state(net: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in net.state_dict().items()}
 
 
-def _keep_the_better(net: TransferNet, before: tuple[dict[str, Tensor], float], went: FitResult) -> bool:
+def _keep_the_better(net: TransferNet, before: tuple[dict[str, Tensor], float], fit_result: FitResult) -> bool:
     state, score_before = before
-    if went.best_score > score_before:
+    if fit_result.best_score > score_before:
         return True
     net.load_state_dict(state)
     return False
@@ -240,7 +240,7 @@ def _phase_with_text(
         "fold": artifacts.digest(target.folds["fold"] + target.folds["role"] + target.folds["sample_id"]),
     }
     rates: list[tuple[nn.Module, float]] = [(module, tuned.head_learning_rate) for module in learners]
-    went = fit(
+    fit_result = fit(
         net,
         train,
         val,
@@ -258,13 +258,13 @@ def _phase_with_text(
         ),
         device=device,
         what=f"finetune_e2e {job.fold} with text",
-        penalty=L2SP(net, block.pull) if block.pull else None,
+        penalty=L2SP(net, block.l2_sp) if block.l2_sp else None,
         resume=resume_state(job.layout.cache, identity),
     )
-    better = _keep_the_better(net, before, went)
+    better = _keep_the_better(net, before, fit_result)
     if mode == "lora":
         net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
-    return went, better
+    return fit_result, better
 
 
 def _encoded(net: TransferNet, target: Target, params: Params) -> FeatureColumns:

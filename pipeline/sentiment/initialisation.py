@@ -24,7 +24,7 @@ FLAT = 0.01
 """A component with a smaller share of the largest one's spread is noise, and whitening would make it loud."""
 
 COMPONENTS = (0, 8, 32)
-"""Principal components that a ridge reading may have, of each modality; 0: all columns."""
+"""Principal components that a ridge regression may have, of each modality; 0: all columns."""
 
 
 def initial_net(target: Target, source: SourceSpace, job: FinetuneJob) -> tuple[TransferNet, Subset, dict[str, Any]]:
@@ -37,19 +37,19 @@ def initial_net(target: Target, source: SourceSpace, job: FinetuneJob) -> tuple[
     torch.manual_seed(params.seed)
     train = target.rows(fold, "train")
     adapters = _adapters(target, source, job) if job.with_source else {}
-    head = source_text_head(job.layout) if target.told and job.with_source else None
-    net = TransferNet(adapters, source.net if adapters else None, target.columns.widths, teller=head)
+    head = source_text_head(job.layout) if target.by_source_text and job.with_source else None
+    net = TransferNet(adapters, source.net if adapters else None, target.columns.widths, text_head=head)
     net.standardise_like(*target.columns.at(train))
     labels = target.scores[torch.from_numpy(train)].numpy().astype(np.float64)
     carried = _out_of_fold(target, source, job) if adapters else {}
     with torch.inference_mode():
-        told = net.eval().parts(*target.columns.at(train))[1][:, 0].numpy().astype(np.float64)
+        by_text = net.eval().parts(*target.columns.at(train))[1][:, 0].numpy().astype(np.float64)
     groups = target.table["group_id"].to_numpy()[train]
     tried = []
     for subset in subsets_of(target.columns.modalities):
-        opinions = np.column_stack([carried.get(subset, np.zeros(len(train))), told * ("text" in subset)])
-        weights, offset = stack_nonnegative(opinions, labels)
-        left = labels - offset - opinions @ weights
+        source_scores = np.column_stack([carried.get(subset, np.zeros(len(train))), by_text * ("text" in subset)])
+        weights, offset = stack_nonnegative(source_scores, labels)
+        left = labels - offset - source_scores @ weights
         for count in COMPONENTS:
             bases, design = _design(net, target, subset, train, count)
             errors, alpha = penalty(design, left, groups)
@@ -58,7 +58,7 @@ def initial_net(target: Target, source: SourceSpace, job: FinetuneJob) -> tuple[
     tried = [min(starts, key=lambda start: start.errors.sum()) for _, starts in by_subset]
     best = tried[worthwhile([start.errors for start in tried], groups)]
     _set(net, best)
-    report = {"carried": float(best.weights[0]), "told": float(best.weights[1])}
+    report = {"carried": float(best.weights[0]), "by_text": float(best.weights[1])}
     report |= {"modalities": "+".join(best.subset), "ridge_penalty": best.alpha, "ridge_components": best.components}
     return net, best.subset, report
 
@@ -78,16 +78,16 @@ class LinearStart:
     left: np.ndarray
 
 
-def stack_nonnegative(opinions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
+def stack_nonnegative(source_scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
     """Weights, not negative, and an offset for what the source says, float64 [n, 2], by least squares."""
-    weights = nnls(opinions - opinions.mean(axis=0), labels - labels.mean())[0]
-    return weights, float(labels.mean() - weights @ opinions.mean(axis=0))
+    weights = nnls(source_scores - source_scores.mean(axis=0), labels - labels.mean())[0]
+    return weights, float(labels.mean() - weights @ source_scores.mean(axis=0))
 
 
 def _design(
     net: TransferNet, target: Target, subset: Subset, train: np.ndarray, components: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What a reading regresses on: a basis a modality, and the training rows in all of them, float64 [n, kept].
+    """What a start regresses on: a basis a modality, and the training rows in all of them, float64 [n, kept].
 
     The basis holds so many whitened principal components of the training rows and the rows without a score; 0
     components: all columns as they are.
@@ -107,7 +107,7 @@ def _set(net: TransferNet, start: LinearStart) -> None:
         net.mix.bias.fill_(start.offset + float(ridge.intercept_))
         for name, basis in start.bases.items():
             weights = basis @ ridge.coef_[at : at + basis.shape[1]]
-            net.reading(name).weigh.weight.copy_(torch.from_numpy(weights)[None])
+            net.probe(name).linear.weight.copy_(torch.from_numpy(weights)[None])
             at += basis.shape[1]
 
 
@@ -149,7 +149,7 @@ def _out_of_fold(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[
 def _standard(net: TransferNet, columns: FeatureColumns, name: Feature, rows: np.ndarray) -> np.ndarray:
     """float64 [n, width]: standardised columns, zeros where the modality is absent."""
     index = torch.from_numpy(rows)
-    found = net.reading(name).standard(columns.vectors[name][index]) * columns.present[name][index][:, None]
+    found = net.probe(name).standard(columns.vectors[name][index]) * columns.present[name][index][:, None]
     return found.numpy().astype(np.float64)
 
 

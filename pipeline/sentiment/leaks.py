@@ -18,7 +18,7 @@ def find_leaks(track: Track) -> list[Leak]:
     found = [
         Leak(f"models/{name}/fitted.parquet does not match the digest in models/{name}/model.json")
         for name, stage in track.stages.items()
-        if not stage.honest
+        if not stage.digest_matches
     ]
     for corpus in track.tables:
         scored, fitted = _scored(track, corpus), pd.concat([_fitted(track, corpus), _met(track, corpus)])
@@ -52,7 +52,7 @@ def _fitted(track: Track, corpus: str) -> pd.DataFrame:
 
 
 def _met(track: Track, corpus: str) -> pd.DataFrame:
-    """The rows without a score, which adapters and readings of every fold learn from, as ``_fitted`` has the others."""
+    """The rows without a score, which adapters and probes of every fold learn from, as ``_fitted`` has the others."""
     table = track.tables[corpus]
     free = table.loc[table["split"] == UNLABELLED, ["sample_id", "group_id"]].assign(role=UNLABELLED)
     folds = track.scored[["fold"]].drop_duplicates()

@@ -47,7 +47,7 @@ def match_to_source(
     ``random`` draws a source row for each; ``nearest`` takes the nearest one in the common space; ``kmeans`` clusters
     both corpora, assigns clusters one to one at the least total distance, and takes the mean of the assigned cluster's
     rows; ``ot`` moves all target rows onto all source rows at the least total squared distance, and takes the mean of
-    where a row went (barycentric projection; Courty et al. 2017, "Optimal transport for domain adaptation").
+    where a row fit_result (barycentric projection; Courty et al. 2017, "Optimal transport for domain adaptation").
 
     Scores are used if both clouds have them.
     """

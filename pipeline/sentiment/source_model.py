@@ -86,7 +86,7 @@ def fit_source_model(
     net.standardise_like(*columns.at(train))
     device = pick(params.device)
     with one_thread():
-        went = fit(
+        fit_result = fit(
             net,
             TensorRows(columns.at(train), scores[train], block.batch),
             TensorRows(columns.at(val), scores[val], block.batch),
@@ -102,7 +102,7 @@ def fit_source_model(
         for subset in subsets_of(columns.modalities):
             found = predict(net, TensorRows(columns.at(everything, subset), scores, block.batch), device)[:, 0]
             tables.append(predicted_scores(source, found, variant("source", subset, columns.modalities)))
-    return net, went, pd.concat(tables, ignore_index=True)
+    return net, fit_result, pd.concat(tables, ignore_index=True)
 
 
 def score_net(block: TrainSourceParams) -> dict[str, Any]:
@@ -130,12 +130,12 @@ def write_scored_model(
     rows: pd.DataFrame,
     predictions: pd.DataFrame,
     net: torch.nn.Module | None,
-    went: FitResult | None,
+    fit_result: FitResult | None,
     description: dict[str, Any],
 ) -> None:
     seen = rows[rows["split"].isin(["train", "val"])] if net is not None else rows.iloc[:0]
     fitted = seen[["sample_id", "group_id"]].assign(fold=FINAL, role=seen["split"])
     digest = artifacts.write_fitted(folder / "fitted.parquet", fitted[["fold", "sample_id", "group_id", "role"]])
     artifacts.write_scores(folder / "predictions.parquet", predictions)
-    best = went.best_epoch if went else None
+    best = fit_result.best_epoch if fit_result else None
     write_model(folder, net, {**description, "best_epoch": best, "fitted": {"rows": len(fitted), "digest": digest}})

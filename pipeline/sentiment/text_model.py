@@ -29,7 +29,7 @@ from pipeline.training.tuning import lora, merged, precision
 def text_encoder(target: Target, params: Params, layout: Layout) -> text.TextEncoder:
     """The encoder of the target's words: the source's text model where there is one."""
     encoder = text.load(params.embed.text)
-    if target.told:
+    if target.by_source_text:
         tensors = load_file(layout.model("train_source") / "text" / "model.safetensors")
         start = "encoder."
         encoder.net.load_state_dict({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)})
@@ -88,7 +88,7 @@ def train_text_model(
         "device": str(device),
         "rows": artifacts.digest(texts["sample_id"] + texts["split"] + texts["score"].astype(str) + texts["text"]),
     }
-    went = fit(
+    fit_result = fit(
         net,
         rows(np.flatnonzero(split == "train")),
         rows(np.flatnonzero(split == "val")),
@@ -121,9 +121,9 @@ def train_text_model(
         "seed": params.seed,
         "parents": [],
     }
-    write_scored_model(folder, texts, predictions, net, went, description)
+    write_scored_model(folder, texts, predictions, net, fit_result, description)
     _encode_target(target, net, encoder, folder / "target.parquet", params)
-    return predictions, went
+    return predictions, fit_result
 
 
 def _encode_target(

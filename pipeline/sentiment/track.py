@@ -26,12 +26,12 @@ CORPUS_OF = {SOURCE: "source", SOURCE_TEXT: "source_texts", ADAPTERS: "target", 
 
 @dataclass(frozen=True)
 class StageOutput:
-    """A stage's ``model.json``, the rows it was fitted on and what it predicted; ``honest``: the digest agrees."""
+    """A stage's ``model.json``, the rows it was fitted on, its predictions, and whether the digest of the rows agrees."""
 
     description: dict[str, Any]
     fitted: pd.DataFrame
     predictions: pd.DataFrame
-    honest: bool
+    digest_matches: bool
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def read_track(params: Params, layout: Layout) -> Track:
 def _stage(layout: Layout, name: str) -> StageOutput:
     description = artifacts.read_json(layout.model(name) / "model.json")
     fitted = artifacts.read_parquet(layout.fitted(name), schemas.FITTED_TABLE).to_pandas()
-    honest = artifacts.fitted_digest(fitted) == description["fitted"]["digest"]
-    return StageOutput(description, fitted, artifacts.read_scores(layout.predictions(name)), honest)
+    digest_matches = artifacts.fitted_digest(fitted) == description["fitted"]["digest"]
+    return StageOutput(description, fitted, artifacts.read_scores(layout.predictions(name)), digest_matches)
 
 
 def _features(

@@ -60,7 +60,7 @@ class Model:
 
     Attributes:
         branches: the modalities that have a specialist, in the order of ``MODALITIES``.
-        fusion: None in a corpus of one modality, whose specialist's opinion is then the fusion's.
+        fusion: None in a corpus of one modality, whose specialist's expert_log_prob is then the fusion's.
         description: what ``model.json`` says of the fusion.
         calibration: ascending nonconformity of the calibration rows, by class.
         embed: how media are read.

@@ -38,7 +38,11 @@ def write(model: Model, folder: Path) -> None:
             vectors = torch.zeros(TRACED, branch.description["net"]["width"])
             _write(branch.classifier, (vectors,), folder / f"{name}.onnx", ["vector"])
         if model.fusion is not None:
-            names = [f"{what}_{name}" for what in ("vector", "opinion", "present") for name in model.fusion.modalities]
+            names = [
+                f"{what}_{name}"
+                for what in ("vector", "expert_log_prob", "present")
+                for name in model.fusion.modalities
+            ]
             _write(model.fusion, _inputs(model.fusion, len(model.labels)), folder / "fuse.onnx", names)
 
 

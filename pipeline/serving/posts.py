@@ -72,10 +72,10 @@ class Prediction:
     @property
     def reasons(self) -> str | None:
         """``image: truncated; video: not a clip``; None where all that was given, and something was, could be used."""
-        told = [f"{name}: {part.reason}" for name, part in self.parts.items() if part.reason]
-        if not told and all(part.state == "absent" for part in self.parts.values()):
+        reasons = [f"{name}: {part.reason}" for name, part in self.parts.items() if part.reason]
+        if not reasons and all(part.state == "absent" for part in self.parts.values()):
             return "nothing given"
-        return "; ".join(told) or None
+        return "; ".join(reasons) or None
 
     def as_json(self) -> dict[str, Any]:
         return artifacts.rounded(

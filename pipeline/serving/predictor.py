@@ -57,7 +57,7 @@ class Seen:
         return np.array([error is None for error in self.errors], dtype=bool)
 
     @property
-    def opinions(self) -> np.ndarray:
+    def expert_log_probs(self) -> np.ndarray:
         """Centred log-probabilities, float32 [n, K], as `fuse` learned from them; zeros where absent."""
         log_p = emotion.log_probabilities(self.logits)
         centred = log_p - log_p.mean(axis=1, keepdims=True)
@@ -288,14 +288,14 @@ class Predictor:
         fusion = self.model.fusion
         if fusion is None:
             (only,) = given
-            return np.stack([given[only].opinions * (only != masked) for masked in without])
+            return np.stack([given[only].expert_log_probs * (only != masked) for masked in without])
 
         def column(rows: Sequence[np.ndarray]) -> Tensor:
             return torch.from_numpy(np.concatenate(rows)).to(self.device)
 
         logits = fusion(
             {name: column([seen.vectors] * len(without)) for name, seen in given.items()},
-            {name: column([seen.opinions] * len(without)) for name, seen in given.items()},
+            {name: column([seen.expert_log_probs] * len(without)) for name, seen in given.items()},
             {name: column([seen.present & (name != masked) for masked in without]) for name, seen in given.items()},
         )
         return logits.float().cpu().numpy().reshape(len(without), -1, len(self.labels))

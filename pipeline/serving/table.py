@@ -38,8 +38,8 @@ def _modalities(prediction: Prediction) -> Table:
             table.add_row(name, Text(state), "", "", "", style="dim" if part.state == "absent" else "yellow")
             continue
         label = max(part.alone, key=part.alone.__getitem__)
-        told = Text(f"{label} {part.alone[label]:.2f}")
-        table.add_row(name, part.state, f"{part.share:.0%}", f"{part.change:+.2f}", told)
+        alone = Text(f"{label} {part.alone[label]:.2f}")
+        table.add_row(name, part.state, f"{part.share:.0%}", f"{part.change:+.2f}", alone)
     return table
 
 

@@ -1,7 +1,7 @@
 """Carries the source model to the target: adapters, model and text encoder are tuned together on the target's labels.
 
 A fold's net starts as the best it can be without a gradient: what the source says through the adapters and by its text
-model, weighed on inner folds, and a ridge reading of what is left. Then the source model's head learns while the
+model, weighed on inner folds, and a ridge regression of what is left. Then the source model's head learns while the
 adapters stand still, then everything at a small rate (LP-FT; Kumar et al. 2022). A phase that does not better the
 validation rows is undone.
 

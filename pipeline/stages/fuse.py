@@ -1,6 +1,6 @@
 """Trains the fusion of the specialists; predicts with it whole, with modalities masked, and retrained without them.
 
-The specialists are frozen. Training rows come with out-of-fold opinions; validation and test rows with those of the
+The specialists are frozen. Training rows come with out-of-fold predictions; validation and test rows with those of the
 final specialists, which saw neither. In a corpus of one modality there is nothing to fuse, and its specialist's
 predictions are the fusion's.
 
@@ -31,12 +31,12 @@ def run(params: Params, layout: Layout) -> None:
     everything = corpus.modalities
     if len(everything) == 1:
         net: Fusion | None = None
-        went: FitResult | None = None
-        alone = corpus.opinions[everything[0]].numpy()[scored]
+        fit_result: FitResult | None = None
+        alone = corpus.expert_log_probs[everything[0]].numpy()[scored]
         variants = ["fusion", f"masked:{everything[0]}", f"retrained:{everything[0]}"]
         logits: dict[str, np.ndarray] = dict.fromkeys(variants, alone)
     else:
-        net, went, logits = fit_fusions(corpus, train, val, scored, params)
+        net, fit_result, logits = fit_fusions(corpus, train, val, scored, params)
 
     val_logits, val_codes = logits["fusion"][: len(val)], corpus.codes.numpy()[val]
     temperature = calibration.fit_temperature(val_logits, val_codes)
@@ -53,20 +53,20 @@ def run(params: Params, layout: Layout) -> None:
             "net": net
             and {"widths": widths_of(corpus, everything), "classes": len(corpus.labels), **fusion_shape(params.fuse)},
             "seed": params.seed,
-            "best_epoch": went.best_epoch if went else None,
+            "best_epoch": fit_result.best_epoch if fit_result else None,
             "temperature": temperature,
             "fitted": {"rows": len(train) + len(val), "digest": digest},
             "parents": [f"train_{name}" for name in everything],
         }
         write_model(folder, net, description)
-    _report(corpus, logits, val, went, temperature, layout)
+    _report(corpus, logits, val, fit_result, temperature, layout)
 
 
 def _report(
     corpus: FusionRows,
     logits: dict[str, np.ndarray],
     val: np.ndarray,
-    went: FitResult | None,
+    fit_result: FitResult | None,
     temperature: float,
     layout: Layout,
 ) -> None:
@@ -83,13 +83,13 @@ def _report(
         "temperature": temperature,
         "val": {**emotion.report(of_val["fusion"], codes, corpus.labels, temperature), "subsets": subsets},
     }
-    if went is not None:
-        metrics["best_epoch"] = went.best_epoch
+    if fit_result is not None:
+        metrics["best_epoch"] = fit_result.best_epoch
     artifacts.write_json(layout.metrics("fuse"), {"posts": metrics})
 
     predicted = of_val["fusion"].argmax(axis=1)
     names = np.array(corpus.labels, dtype=object)
-    history = pd.DataFrame(went.history if went else [], columns=HISTORY)
+    history = pd.DataFrame(fit_result.history if fit_result else [], columns=HISTORY)
     with artifacts.replacing_folder(layout.plots("fuse")) as plots:
         artifacts.write_csv(plots / "history.csv", history)
         artifacts.write_csv(

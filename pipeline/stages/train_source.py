@@ -25,13 +25,13 @@ def run(params: Params, layout: Layout) -> None:
     source = artifacts.read_scored(layout.table("source"))
     modalities = shared_modalities(source, layout)
     columns = read_columns(layout, "source", source, modalities)
-    net, went, predictions = fit_source_model(source, columns, params)
+    net, fit_result, predictions = fit_source_model(source, columns, params)
     texts = artifacts.read_scored(layout.table("source_texts"))
     with artifacts.replacing_folder(layout.model("train_source")) as folder:
-        write_scored_model(folder, source, predictions, net, went, source_description(columns, params))
+        write_scored_model(folder, source, predictions, net, fit_result, source_description(columns, params))
         (folder / "text").mkdir()
-        told = train_text_model(texts, folder / "text", params, layout)
-    _report(source, predictions, went, texts, told, layout)
+        text_fit = train_text_model(texts, folder / "text", params, layout)
+    _report(source, predictions, fit_result, texts, text_fit, layout)
 
 
 # --- report ----------------------------------------------------------------------------------------------------------
@@ -40,22 +40,22 @@ def run(params: Params, layout: Layout) -> None:
 def _report(
     source: pd.DataFrame,
     predictions: pd.DataFrame,
-    went: FitResult,
+    fit_result: FitResult,
     texts: pd.DataFrame,
-    told: tuple[pd.DataFrame, FitResult] | None,
+    text_fit: tuple[pd.DataFrame, FitResult] | None,
     layout: Layout,
 ) -> None:
     """Scores validation rows; the test rows are left to `evaluate`."""
     whole = predictions[predictions["variant"] == "source"]
-    metrics = {"features": {"best_epoch": went.best_epoch, "val": _score(whole, source)}}
-    history = pd.DataFrame(went.history, columns=HISTORY)
-    if told:
-        metrics["text"] = {"best_epoch": told[1].best_epoch, "val": _score(told[0], texts)}
+    metrics = {"features": {"best_epoch": fit_result.best_epoch, "val": _score(whole, source)}}
+    history = pd.DataFrame(fit_result.history, columns=HISTORY)
+    if text_fit:
+        metrics["text"] = {"best_epoch": text_fit[1].best_epoch, "val": _score(text_fit[0], texts)}
     artifacts.write_json(layout.metrics("train_source"), {"sentiment": metrics})
     with artifacts.replacing_folder(layout.plots("train_source")) as plots:
         artifacts.write_csv(plots / "history.csv", history)
-        if told:
-            artifacts.write_csv(plots / "history_text.csv", pd.DataFrame(told[1].history, columns=HISTORY))
+        if text_fit:
+            artifacts.write_csv(plots / "history_text.csv", pd.DataFrame(text_fit[1].history, columns=HISTORY))
 
 
 def _score(predictions: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:

@@ -73,8 +73,8 @@ def test_a_reading_says_nothing_until_it_is_set() -> None:
     net.standardise_like(rows)
     assert torch.equal(net(rows), torch.zeros(30, 1))
     with torch.no_grad():
-        net.weigh.weight.copy_(torch.tensor([[2.0, -1.0]]))
-        net.weigh.bias.fill_(0.5)
+        net.linear.weight.copy_(torch.tensor([[2.0, -1.0]]))
+        net.linear.bias.fill_(0.5)
     rows = torch.cat([rows, rows[:1] + 1e6])
     standard = (rows - rows[:30].mean(dim=0)) / rows[:30].std(dim=0, correction=0)
     expected = standard.clamp(-5, 5) @ torch.tensor([[2.0], [-1.0]]) + 0.5

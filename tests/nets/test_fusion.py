@@ -10,31 +10,34 @@ STRATEGIES = ["attention", "gated", "concat"]
 def inputs(rows: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     torch.manual_seed(1)
     vectors = {name: torch.randn(rows, width) for name, width in WIDTHS.items()}
-    opinions = {name: torch.randn(rows, 3) for name in WIDTHS}
-    return vectors, opinions, {name: torch.ones(rows, dtype=torch.bool) for name in WIDTHS}
+    expert_log_probs = {name: torch.randn(rows, 3) for name in WIDTHS}
+    return vectors, expert_log_probs, {name: torch.ones(rows, dtype=torch.bool) for name in WIDTHS}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_what_an_absent_modality_holds_does_not_matter(strategy: str) -> None:
     net = Fusion(WIDTHS, 3, strategy=strategy, width=8, heads=2, hidden=8).eval()
-    vectors, opinions, present = inputs(5)
+    vectors, expert_log_probs, present = inputs(5)
     present["image"] = torch.zeros(5, dtype=torch.bool)
-    before = net(vectors, opinions, present)
-    vectors["image"], opinions["image"] = vectors["image"] + 100, opinions["image"] - 7
-    torch.testing.assert_close(net(vectors, opinions, present), before)
+    before = net(vectors, expert_log_probs, present)
+    vectors["image"], expert_log_probs["image"] = vectors["image"] + 100, expert_log_probs["image"] - 7
+    torch.testing.assert_close(net(vectors, expert_log_probs, present), before)
     vectors["text"] = vectors["text"] + 1
-    assert not torch.allclose(net(vectors, opinions, present), before)
+    assert not torch.allclose(net(vectors, expert_log_probs, present), before)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_rows_do_not_see_each_other(strategy: str) -> None:
     net = Fusion(WIDTHS, 3, strategy=strategy, width=8, heads=2, hidden=8).eval()
-    vectors, opinions, present = inputs(6)
+    vectors, expert_log_probs, present = inputs(6)
     present["video"][::2] = False
-    whole = net(vectors, opinions, present)
+    whole = net(vectors, expert_log_probs, present)
     for row in range(6):
         one = net(
-            *({name: part[row : row + 1] for name, part in item.items()} for item in (vectors, opinions, present))
+            *(
+                {name: part[row : row + 1] for name, part in item.items()}
+                for item in (vectors, expert_log_probs, present)
+            )
         )
         torch.testing.assert_close(one[0], whole[row], atol=1e-5, rtol=1e-5)
 
@@ -42,9 +45,9 @@ def test_rows_do_not_see_each_other(strategy: str) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_row_without_any_modality_still_has_logits(strategy: str) -> None:
     net = Fusion(WIDTHS, 3, strategy=strategy, width=8, heads=2, hidden=8)
-    vectors, opinions, present = inputs(2)
+    vectors, expert_log_probs, present = inputs(2)
     none = {name: torch.zeros(2, dtype=torch.bool) for name in present}
-    assert torch.isfinite(net.train()(vectors, opinions, none)).all()
+    assert torch.isfinite(net.train()(vectors, expert_log_probs, none)).all()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -61,32 +64,32 @@ def test_without_what_it_learned_it_is_a_weighted_sum_of_opinions() -> None:
     assert isinstance(last, torch.nn.Linear)
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.zeros_(last.bias)
-    vectors, opinions, present = inputs(4)
+    vectors, expert_log_probs, present = inputs(4)
     present["text"][0] = False
-    expected = sum(opinions[name] * present[name][:, None] for name in WIDTHS)
-    torch.testing.assert_close(net(vectors, opinions, present), expected)
+    expected = sum(expert_log_probs[name] * present[name][:, None] for name in WIDTHS)
+    torch.testing.assert_close(net(vectors, expert_log_probs, present), expected)
 
 
 def test_readings_are_linear_maps_of_one_vector_weighed_by_what_another_believes() -> None:
     torch.manual_seed(0)
     net = Fusion({"a": 4, "b": 5}, 3, width=8, heads=2, hidden=8).eval()
     before = net(*pair())
-    torch.nn.init.normal_(net.readings["a_given_b"])
-    (vectors, opinions, present) = pair()
+    torch.nn.init.normal_(net.bilinear["a_given_b"])
+    (vectors, expert_log_probs, present) = pair()
     expected = before.clone()
     for row in range(6):
-        belief = torch.softmax(opinions["b"][row], dim=0)
+        belief = torch.softmax(expert_log_probs["b"][row], dim=0)
         for believed in range(3):
-            reading = vectors["a"][row] @ net.readings["a_given_b"][believed]
-            expected[row] += belief[believed] * reading * present["a"][row] * present["b"][row]
-    torch.testing.assert_close(net(vectors, opinions, present), expected)
+            term = vectors["a"][row] @ net.bilinear["a_given_b"][believed]
+            expected[row] += belief[believed] * term * present["a"][row] * present["b"][row]
+    torch.testing.assert_close(net(vectors, expert_log_probs, present), expected)
 
 
 def pair() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     torch.manual_seed(3)
     vectors = {"a": torch.randn(6, 4), "b": torch.randn(6, 5)}
-    opinions = {name: torch.randn(6, 3) for name in vectors}
-    return vectors, opinions, {"a": torch.tensor([True] * 5 + [False]), "b": torch.tensor([False] + [True] * 5)}
+    expert_log_probs = {name: torch.randn(6, 3) for name in vectors}
+    return vectors, expert_log_probs, {"a": torch.tensor([True] * 5 + [False]), "b": torch.tensor([False] + [True] * 5)}
 
 
 def test_attention_lets_one_modality_change_what_another_means() -> None:
@@ -95,15 +98,15 @@ def test_attention_lets_one_modality_change_what_another_means() -> None:
     signs = torch.randint(0, 2, (256, 2)) * 2.0 - 1
     labels = (signs[:, 0] * signs[:, 1] > 0).long()
     vectors = {"a": signs[:, :1] + 0.1 * torch.randn(256, 1), "b": signs[:, 1:] + 0.1 * torch.randn(256, 1)}
-    opinions = {name: torch.zeros(256, 2) for name in vectors}
+    expert_log_probs = {name: torch.zeros(256, 2) for name in vectors}
     present = {name: torch.ones(256, dtype=torch.bool) for name in vectors}
     net = Fusion({"a": 1, "b": 1}, 2, width=16, heads=2, hidden=16, dropout=0.0, modality_dropout=0.0).train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
     for _ in range(150):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(net(vectors, opinions, present), labels).backward()
+        torch.nn.functional.cross_entropy(net(vectors, expert_log_probs, present), labels).backward()
         optimizer.step()
-    assert (net.eval()(vectors, opinions, present).argmax(dim=1) == labels).float().mean() > 0.98
+    assert (net.eval()(vectors, expert_log_probs, present).argmax(dim=1) == labels).float().mean() > 0.98
 
 
 def test_standardisation_looks_at_present_rows_only() -> None:

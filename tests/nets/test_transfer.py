@@ -34,11 +34,11 @@ def score_net() -> ScoreNet:
     return net
 
 
-def transfer_net(*, told: bool = True, encoder: nn.Module | None = None) -> TransferNet:
+def transfer_net(*, by_text: bool = True, encoder: nn.Module | None = None) -> TransferNet:
     source = score_net()
     adapters = {name: Adapter(TARGET[name], (), width) for name, width in SOURCE.items()}
-    teller = nn.Linear(TARGET["text"], 1) if told else None
-    net = TransferNet(adapters, source, TARGET, teller=teller, encoder=encoder)
+    text_head = nn.Linear(TARGET["text"], 1) if by_text else None
+    net = TransferNet(adapters, source, TARGET, text_head=text_head, encoder=encoder)
     net.standardise_like(*inputs(TARGET, 40))
     randomised(net)
     return net
@@ -60,22 +60,22 @@ def test_what_an_absent_modality_holds_does_not_matter_to_the_source_model() -> 
 def test_the_source_model_standardises_by_the_rows_that_have_a_modality() -> None:
     net = ScoreNet({"text": 1}, width=8, heads=2, hidden=8)
     net.standardise_like({"text": torch.tensor([[1.0], [5.0], [0.0]])}, {"text": torch.tensor([True, True, False])})
-    assert [net.state_dict()[f"readings.text.{name}"].item() for name in ("mean", "scale")] == [3.0, 2.0]
+    assert [net.state_dict()[f"probes.text.{name}"].item() for name in ("mean", "scale")] == [3.0, 2.0]
 
 
 def test_the_score_is_the_mix_of_both_tellers_and_the_readings() -> None:
     net, (vectors, present) = transfer_net(), inputs(TARGET)
-    assert net.source is not None and net.teller is not None
+    assert net.source is not None and net.text_head is not None
     adapted = {name: net.adapters[name](vectors[name]) for name in SOURCE}
-    carried = net.source(adapted, {name: present[name] for name in SOURCE})[:, 0]
-    told = (vectors["text"] @ net.teller.weight[0] + net.teller.bias) * present["text"]
-    expected = net.mix.weight[0, 0] * carried + net.mix.weight[0, 1] * told + net.mix.bias
+    by_features = net.source(adapted, {name: present[name] for name in SOURCE})[:, 0]
+    by_text = (vectors["text"] @ net.text_head.weight[0] + net.text_head.bias) * present["text"]
+    expected = net.mix.weight[0, 0] * by_features + net.mix.weight[0, 1] * by_text + net.mix.bias
     for name in TARGET:
-        reading = net.reading(name)
+        probe = net.probe(name)
         known = inputs(TARGET, 40)
         rows = known[0][name][known[1][name]]
         standard = ((vectors[name] - rows.mean(dim=0)) / rows.std(dim=0, correction=0)).clamp(-5, 5)
-        expected = expected + (standard @ reading.weigh.weight[0] + reading.weigh.bias) * present[name]
+        expected = expected + (standard @ probe.linear.weight[0] + probe.linear.bias) * present[name]
     torch.testing.assert_close(net(vectors, present)[:, 0], expected, atol=1e-4, rtol=1e-4)
 
 
@@ -97,8 +97,8 @@ def test_a_modality_that_the_source_lacks_has_a_reading_only() -> None:
 
 def test_without_source_and_teller_only_the_readings_speak() -> None:
     net, rows = TransferNet({}, None, TARGET).eval(), inputs(TARGET)
-    carried, told = net.parts(*rows)
-    assert torch.equal(carried, torch.zeros(8, 1)) and torch.equal(told, torch.zeros(8, 1))
+    by_features, by_text = net.parts(*rows)
+    assert torch.equal(by_features, torch.zeros(8, 1)) and torch.equal(by_text, torch.zeros(8, 1))
     torch.testing.assert_close(net(*rows), net.mix.bias.expand(8, 1))
 
 

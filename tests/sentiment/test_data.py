@@ -32,7 +32,12 @@ FOLDS = pd.DataFrame(
     columns=["fold", "sample_id", "role"],
 )
 TARGET = Target(
-    TABLE, COLUMNS, torch.tensor(TABLE["score"].to_numpy(np.float32)), FOLDS.iloc[::-1], words=False, told=False
+    TABLE,
+    COLUMNS,
+    torch.tensor(TABLE["score"].to_numpy(np.float32)),
+    FOLDS.iloc[::-1],
+    words=False,
+    by_source_text=False,
 )
 
 
@@ -84,17 +89,17 @@ def test_predictions_take_the_role_of_the_fold() -> None:
 
 def test_the_text_vectors_are_those_of_the_sources_text_model_where_there_is_one(tmp_path: Path) -> None:
     track = tracks.make(tmp_path, words=True).write()
-    assert (read_target(track.layout).words, read_target(track.layout).told) == (True, False)
+    assert (read_target(track.layout).words, read_target(track.layout).by_source_text) == (True, False)
     ids = track.target["sample_id"].tolist()
     vectors = np.random.default_rng(0).normal(size=(len(ids), 3)).astype(np.float32)
     path = track.layout.model("train_source") / "text" / "target.parquet"
     with artifacts.embeddings_writer(path, 3, {}) as writer:
         writer.write(ids, vectors, [None] * len(ids), [None] * len(ids))
     found = read_target(track.layout)
-    assert found.told and found.columns.modalities == ("text", "audio", "visual")
+    assert found.by_source_text and found.columns.modalities == ("text", "audio", "visual")
     np.testing.assert_array_equal(found.columns.vectors["text"], vectors)
-    found = read_target(track.layout, told=False)
-    assert not found.told
+    found = read_target(track.layout, by_source_text=False)
+    assert not found.by_source_text
     np.testing.assert_array_equal(found.columns.present["text"], track.present["target"]["text"])
     there = track.present["target"]["text"]
     np.testing.assert_array_equal(found.columns.vectors["text"][there], track.vectors["target"]["text"][there])
@@ -102,7 +107,7 @@ def test_the_text_vectors_are_those_of_the_sources_text_model_where_there_is_one
 
 def test_a_target_of_features_has_no_words(tmp_path: Path) -> None:
     found = read_target(tracks.make(tmp_path).write().layout)
-    assert (found.words, found.told) == (False, False)
+    assert (found.words, found.by_source_text) == (False, False)
 
 
 def test_the_lines_of_a_group_and_of_a_row() -> None:

@@ -161,9 +161,9 @@ def test_onnx_computes_the_same(predictor: Predictor, tmp_path: Path, strategy: 
 
     for rows in (1, 2, 9):
         vectors = {name: generator.normal(size=(rows, width)).astype(np.float32) for name, width in widths.items()}
-        opinions = {name: generator.normal(size=(rows, 2)).astype(np.float32) for name in widths}
+        expert_log_probs = {name: generator.normal(size=(rows, 2)).astype(np.float32) for name in widths}
         present = {name: generator.random(rows) < 0.6 for name in widths}
-        given = {"vector": vectors, "opinion": opinions, "present": present}
+        given = {"vector": vectors, "expert_log_prob": expert_log_probs, "present": present}
         flat = {f"{what}_{name}": value for what, of in given.items() for name, value in of.items()}
         with torch.inference_mode():
             expected = fusion(*({name: torch.from_numpy(value) for name, value in of.items()} for of in given.values()))

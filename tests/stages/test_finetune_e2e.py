@@ -69,7 +69,7 @@ def weights(track: Track) -> dict[str, torch.Tensor]:
 
 
 def believe_the_source(monkeypatch: pytest.MonkeyPatch, weight: float) -> None:
-    """Starts with all modalities, this weight on what the source says and, where there is one, none on the readings.
+    """Starts with all modalities, this weight on what the source says and, where there is one, none on the probes.
 
     So it does not hang on a start well chosen whether tuning has something to better, and the source something to say.
     """
@@ -79,8 +79,8 @@ def believe_the_source(monkeypatch: pytest.MonkeyPatch, weight: float) -> None:
         net, _, chosen = original(*given)
         with torch.no_grad():
             net.mix.weight.fill_(weight)
-            for name in net.readings if net.source is not None else ():
-                net.reading(name).weigh.weight.zero_()
+            for name in net.probes if net.source is not None else ():
+                net.probe(name).linear.weight.zero_()
         return net, EVERY, chosen
 
     monkeypatch.setattr(finetuning, "initial_net", start)
@@ -119,8 +119,8 @@ def test_fitted_rows_are_those_of_the_folds(folded: Track) -> None:
 def rebuilt(track: Track, *, encoder: nn.Module | None = None) -> TransferNet:
     source, adapters = read_source(track.layout).net, read_adapters(track.layout, "final")
     target = read_target(track.layout)
-    head = nn.Linear(target.columns.widths["text"], 1) if target.told else None
-    net = TransferNet(adapters, source, target.columns.widths, teller=head, encoder=encoder)
+    head = nn.Linear(target.columns.widths["text"], 1) if target.by_source_text else None
+    net = TransferNet(adapters, source, target.columns.widths, text_head=head, encoder=encoder)
     load_weights(track.layout.model("finetune_e2e"), net)
     return net.eval()
 
@@ -236,8 +236,8 @@ def test_a_phase_that_does_not_better_is_undone(holdout: Track, tmp_path: Path) 
     start = tuned(holdout, tmp_path / "start", first_epochs=0, epochs=0)
     wild = tuned(holdout, tmp_path / "wild", first_learning_rate=1.0, learning_rate=1.0)
     assert {key: value for key, value in report(wild).items() if key.endswith("_kept")} == {
-        "first_kept": False,
-        "everything_kept": False,
+        "head_kept": False,
+        "all_kept": False,
     }
     pd.testing.assert_series_equal(scores(wild), scores(start))
     assert all(torch.equal(value, weights(start)[name]) for name, value in weights(wild).items())
@@ -249,7 +249,7 @@ def test_the_first_phase_leaves_the_adapters_alone(
 ) -> None:
     believe_the_source(monkeypatch, 0.3)
     track = tuned(holdout, tmp_path, first=first, first_epochs=6, epochs=0, scale=False)
-    assert report(track)["first_kept"]
+    assert report(track)["head_kept"]
     found = weights(track)
     for name, adapter in read_adapters(track.layout, "final").items():
         for key, value in adapter.state_dict().items():
@@ -263,7 +263,7 @@ def test_the_first_phase_leaves_the_adapters_alone(
 def test_everything_learns_in_the_second_phase(holdout: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     believe_the_source(monkeypatch, 0.3)
     track = tuned(holdout, tmp_path, first_epochs=0, epochs=6, scale=False)
-    assert report(track)["everything_kept"]
+    assert report(track)["all_kept"]
     found = weights(track)
     for name, adapter in read_adapters(track.layout, "final").items():
         key = "layers.0.weight"
@@ -276,7 +276,7 @@ def test_a_strong_pull_holds_the_weights_where_they_were(
     believe_the_source(monkeypatch, 0.3)
     distance = {}
     for pull in (0.0, 1000.0):
-        track = tuned(holdout, tmp_path / str(pull), first_epochs=0, epochs=12, patience=12, pull=pull, scale=False)
+        track = tuned(holdout, tmp_path / str(pull), first_epochs=0, epochs=12, patience=12, l2_sp=pull, scale=False)
         found = weights(track)
         start = {f"source.{name}": value for name, value in read_source(track.layout).net.state_dict().items()}
         distance[pull] = sum((found[name] - value).square().sum().item() for name, value in start.items())
@@ -322,7 +322,7 @@ def test_the_text_encoder_learns(
 ) -> None:
     believe_the_source(monkeypatch, 0.3)
     track = spoken(words[told], tmp_path, mode)
-    assert (report(track)["text"], report(track)["everything_kept"]) == (mode, True)
+    assert (report(track)["text"], report(track)["all_kept"]) == (mode, True)
     encoder = text.load(EmbedTextParams(encoder=str(track.encoder)))
     start = {f"encoder.{name}": value.clone() for name, value in encoder.net.state_dict().items()}
     if told:

@@ -172,12 +172,12 @@ def test_the_distances_are_those_of_the_adapted_rows(track: Track) -> None:
     with torch.inference_mode():
         made = adapter.eval()(torch.from_numpy(track.vectors["target"]["audio"][there])).numpy()
     source = track.present["source"]["audio"] & (track.tables["source"]["split"] == "train").to_numpy()
-    home = track.vectors["source"]["audio"][source]
+    source_rows = track.vectors["source"]["audio"][source]
     for key, apart in (
-        ("mean_distance_after", made.mean(axis=0) - home.mean(axis=0)),
-        ("spread_distance_after", made.std(axis=0, ddof=1) - home.std(axis=0, ddof=1)),
+        ("mean_distance_after", made.mean(axis=0) - source_rows.mean(axis=0)),
+        ("spread_distance_after", made.std(axis=0, ddof=1) - source_rows.std(axis=0, ddof=1)),
     ):
-        assert report[key] == pytest.approx(np.sqrt(np.mean((apart / home.std(axis=0)) ** 2)), abs=1e-4)
+        assert report[key] == pytest.approx(np.sqrt(np.mean((apart / source_rows.std(axis=0)) ** 2)), abs=1e-4)
 
 
 def test_the_source_is_its_training_rows_and_does_not_learn(track: Track) -> None:

@@ -49,17 +49,17 @@ def run(model: nn.Module, plan: TrainingPlan, **more) -> FitResult:
 
 def test_it_learns_and_keeps_the_best_epoch() -> None:
     model = net()
-    went = run(model, TrainingPlan(epochs=20, patience=20, seed=0))
-    scores = [line["val_score"] for line in went.history]
-    assert went.best_score == max(scores) > 0.9
-    assert accuracy(predict(model, rows(50, 2), CPU), rows(50, 2).labels.numpy()) == went.best_score
-    assert went.history[went.best_epoch - 1]["val_score"] == went.best_score
+    fit_result = run(model, TrainingPlan(epochs=20, patience=20, seed=0))
+    scores = [line["val_score"] for line in fit_result.history]
+    assert fit_result.best_score == max(scores) > 0.9
+    assert accuracy(predict(model, rows(50, 2), CPU), rows(50, 2).labels.numpy()) == fit_result.best_score
+    assert fit_result.history[fit_result.best_epoch - 1]["val_score"] == fit_result.best_score
 
 
 def test_it_stops_after_patience() -> None:
     scores = iter([0.1, 0.5, 0.4, 0.4, 0.4, 0.9])
-    went = run(net(), TrainingPlan(epochs=6, patience=3, seed=0), score=lambda logits, labels: next(scores))
-    assert (went.best_epoch, went.best_score, len(went.history)) == (2, 0.5, 5)
+    fit_result = run(net(), TrainingPlan(epochs=6, patience=3, seed=0), score=lambda logits, labels: next(scores))
+    assert (fit_result.best_epoch, fit_result.best_score, len(fit_result.history)) == (2, 0.5, 5)
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
@@ -92,7 +92,7 @@ def test_a_penalty_moves_the_weights_and_is_not_reported() -> None:
     by_hand.load_state_dict(model.state_dict())
     train = rows(16, 3)
     plan = TrainingPlan(epochs=1, patience=1, seed=0, accumulate=2, clip=1e9)
-    went = fit(
+    fit_result = fit(
         model,
         train,
         rows(50, 2),
@@ -106,7 +106,7 @@ def test_a_penalty_moves_the_weights_and_is_not_reported() -> None:
     )
     loss = functional.cross_entropy(by_hand(train.inputs[0]), train.labels)
     loss.backward()
-    assert went.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert fit_result.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-6)
     assert by_hand.weight.grad is not None and by_hand.bias.grad is not None
     torch.testing.assert_close(
         model.weight, by_hand.weight - 0.1 * (by_hand.weight.grad + 6 * by_hand.weight), atol=1e-6, rtol=1e-5
