@@ -26,7 +26,7 @@ CORPUS_OF = {SOURCE: "source", SOURCE_TEXT: "source_texts", ADAPTERS: "target", 
 
 @dataclass(frozen=True)
 class StageOutput:
-    """A stage's ``model.json``, the rows it was fitted on, its predictions, and whether the digest of the rows agrees."""
+    """A stage's ``model.json``, the rows it was fitted on, its predictions, and whether the rows' digest agrees."""
 
     description: dict[str, Any]
     fitted: pd.DataFrame
