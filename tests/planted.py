@@ -9,11 +9,21 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.core import artifacts, schemas
+from pipeline.core.descriptions import FittedRows, ModelDescription, write_description
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FEATURES, FINAL
+from pipeline.core.schemas import FEATURES, FINAL, Subset
+from pipeline.sentiment.descriptions import (
+    AdapterReport,
+    AdaptersDescription,
+    FinetunedDescription,
+    ScoreNetArguments,
+    SourceDescription,
+    TextModelDescription,
+    TransferNetArguments,
+)
 
 WIDTHS = {"text": 24, "audio": 12, "visual": 4}
-USED = ("text", "audio")
+USED: Subset = ("text", "audio")
 SUBSETS = ("text", "audio", "text_audio")
 GAINS = {"text": 0.2, "audio": 0.12}
 """How strongly a modality's columns follow the sentiment, against noise of 1 and factors shared by columns."""
@@ -73,7 +83,7 @@ class Planted:
     predictions: dict[str, pd.DataFrame]
     fitted: dict[str, pd.DataFrame]
     adapters: dict[str, dict[str, float]]
-    used: tuple[str, ...] = USED
+    used: Subset = USED
 
     @property
     def target(self) -> pd.DataFrame:
@@ -94,7 +104,7 @@ class Planted:
             for name in FEATURES:
                 reasons = [None if name in self.used else "not used"] * len(ids)
                 here = vectors[name] if name in self.used else np.zeros((len(ids), 1), dtype=np.float32)
-                encoder = {"name": "features", "columns": list(range(here.shape[1]))}
+                encoder = whole(here)
                 if corpus == "target" and name == "text" and not self.tables["source_texts"].empty:
                     encoder = {"name": "words"}
                 with artifacts.embeddings_writer(
@@ -104,20 +114,36 @@ class Planted:
         for stage, rows in self.predictions.items():
             digest = artifacts.write_fitted(self.layout.fitted(stage), self.fitted[stage])
             artifacts.write_scores(self.layout.predictions(stage), rows)
-            description: dict[str, Any] = {
-                "modalities": list(self.used),
-                "absent": stage == "train_source/text" and self.tables["source_texts"].empty,
-                "fitted": {"rows": len(self.fitted[stage]), "digest": digest},
-                "adapters": self.adapters,
-            }
-            artifacts.write_json(self.layout.model(stage) / "model.json", description)
+            write_description(self.layout.model(stage), self.description(stage, digest))
         return self
+
+    def description(self, stage: str, digest: str) -> ModelDescription:
+        """What the stage says of its model; the nets are of no consequence here."""
+        known: dict[str, Any] = {"stage": stage, "fitted": FittedRows(rows=len(self.fitted[stage]), digest=digest)}
+        net = ScoreNetArguments(widths={}, width=8, heads=2, hidden=8, dropout=0, modality_dropout=0)
+        if stage == "train_source":
+            return SourceDescription(modalities=self.used, net=net, **known)
+        if stage == "train_source/text":
+            return TextModelDescription(absent=self.tables["source_texts"].empty, **known)
+        if stage == "train_adapters":
+            losses = {name: AdapterReport(epochs=5.0, **of) for name, of in self.adapters.items()}
+            of_folds = {"folds": (FINAL,), "net": {}, "adapters": losses, "zero_shot_adapters": losses}
+            return AdaptersDescription(modalities=self.used, **of_folds, **known)
+        carried = TransferNetArguments(adapters={}, source=net, widths={}, text_head=False, columns={})
+        rest: dict[str, Any] = {"folds": (FINAL,), "level": "row", "words": None, "scores": (-3.0, 3.0), "start": {}}
+        return FinetunedDescription(modalities=self.used, used=self.used, net=carried, **rest, **known)
 
     def change(self, stage: str, change: Any, *variants: str) -> None:
         """Replaces the scores of some variants, and of their subsets, by ``change(scores)``."""
         rows = self.predictions[stage]
         which = rows["variant"].str.partition(":")[0].isin(variants)
         rows.loc[which, "score"] = change(rows.loc[which, "score"].to_numpy())
+
+
+def whole(vectors: np.ndarray) -> dict[str, Any]:
+    """The encoder of features of which no column was left out."""
+    width = vectors.shape[1]
+    return {"name": "features", "columns": list(range(width)), "of": width, "fill": [0.0] * width}
 
 
 def make(

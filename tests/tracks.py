@@ -84,7 +84,7 @@ class Track:
         vectors = self.vectors[corpus].get(name, np.zeros((len(ids), 1), dtype=np.float32))
         present = self.present[corpus].get(name, np.zeros(len(ids), dtype=bool))
         words = name == "text" and corpus == "target" and self.encoder is not None
-        encoder = {"name": "tiny"} if words else {"name": "features", "columns": list(range(vectors.shape[1]))}
+        encoder = {"name": "tiny"} if words else planted.whole(vectors)
         reasons = [None if here else "none" for here in present]
         path = self.layout.embeddings(corpus, name)
         with artifacts.embeddings_writer(path, vectors.shape[1], encoder) as writer:
@@ -96,7 +96,11 @@ class Track:
     def expected(self, variants: list[str], roles: tuple[str, ...] = schemas.SPLITS) -> set[tuple[str, str, str, str]]:
         """``fold, sample_id, role, variant``: what predictions must cover."""
         folds = self.folds[self.folds["role"].isin(roles)]
-        return {(*row, name) for row in folds.itertuples(index=False, name=None) for name in variants}
+        rows = set(folds.itertuples(index=False, name=None))
+        if roles == schemas.SPLITS:  # the final models also predict the rows without a score
+            free = self.target.loc[self.target["split"] == schemas.UNLABELLED, "sample_id"]
+            rows |= {(schemas.FINAL, name, schemas.UNLABELLED) for name in free}
+        return {(*row, name) for row in rows for name in variants}
 
 
 def make(root: Path, *, folds: int = 0, words: bool = False, free: int = 10) -> Track:

@@ -82,14 +82,20 @@ def _off(column: np.ndarray, grid: float) -> np.ndarray:
     return np.abs(column * grid - np.round(column * grid))
 
 
-def filled(values: np.ndarray, present: np.ndarray, fit_rows: np.ndarray) -> tuple[np.ndarray, int]:
-    """Puts a column's median over the present fit rows where a present row has no finite value; and how often it did.
+def medians(values: np.ndarray, present: np.ndarray, fit_rows: np.ndarray) -> np.ndarray:
+    """float32 [width]: what stands for a missing number, a column's median over the finite values of present fit rows.
 
-    A column without a finite value in those rows is filled with zeros.
+    It is zero for a column without any.
     """
+    rows = values[fit_rows & present]
+    known = np.isfinite(rows)
+    middle = np.zeros(values.shape[1], dtype=np.float32)
+    for at in np.flatnonzero(known.any(axis=0)):
+        middle[at] = np.median(rows[known[:, at], at])
+    return middle
+
+
+def filled(values: np.ndarray, present: np.ndarray, fill: np.ndarray) -> tuple[np.ndarray, int]:
+    """Puts ``fill`` [width] where a present row has no finite value; and how often it did."""
     gaps = ~np.isfinite(values) & present[:, None]
-    values = values.copy()
-    for at in np.flatnonzero(gaps.any(axis=0)):
-        known = values[fit_rows & present & ~gaps[:, at], at]
-        values[gaps[:, at], at] = np.median(known) if len(known) else 0.0
-    return values, int(gaps.sum())
+    return np.where(gaps, fill, values), int(gaps.sum())

@@ -27,6 +27,13 @@ class Specialist(nn.Module):
         inner = [nn.Dropout(dropout), nn.Linear(width, hidden), nn.GELU()] if hidden else []
         self.layers = nn.Sequential(*inner, nn.Dropout(dropout), nn.Linear(hidden or width, classes))
 
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer, which gives the logits."""
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        return last
+
     def standardise_like(self, vectors: Float[Tensor, "rows width"]) -> None:
         """Takes the training rows' mean and standard deviation; constant columns are left unscaled."""
         self.mean.copy_(vectors.mean(dim=0))

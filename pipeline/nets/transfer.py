@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.nets.adapter import Adapter, LinearProbe
+from pipeline.nets.columns import InputColumns
 from pipeline.nets.fusion import ByModality, Fusion
 
 
@@ -66,6 +67,7 @@ class TransferNet(nn.Module):
         widths: modality → the target's columns; a modality that the source lacks has a probe only.
         text_head: the head of the source's text model on text vectors of the target, where there is one.
         encoder: turns tokens into text vectors, where it is to learn too; otherwise the vectors are given.
+        columns: modality → which columns of the corpus ``vectors`` are; for who has rows of the corpus.
         dropout: before the probes.
     """
 
@@ -77,6 +79,7 @@ class TransferNet(nn.Module):
         *,
         text_head: nn.Linear | None = None,
         encoder: nn.Module | None = None,
+        columns: Mapping[str, InputColumns] | None = None,
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
@@ -85,6 +88,7 @@ class TransferNet(nn.Module):
         self.probes = nn.ModuleDict({name: LinearProbe(widths[name], dropout=dropout) for name in sorted(widths)})
         self.text_head = text_head
         self.encoder = encoder
+        self.columns = nn.ModuleDict(dict(columns or {}))
         self.mix = nn.Linear(2, 1)
 
     def standardise_like(self, vectors: ByModality, present: ByModality) -> None:

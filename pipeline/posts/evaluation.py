@@ -9,16 +9,17 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.figures.contact_sheet import draw_contact_sheet
 from pipeline.params import Params
+from pipeline.posts.descriptions import FusionDescription
 from pipeline.posts.evaluation_figures import write_ablation, write_confusion, write_reliability, write_systems
 from pipeline.posts.held_out import (
     HeldOut,
     LinearFeatures,
-    description_of,
     fusion_logits,
     held_out_posts,
     linear_features,
@@ -38,9 +39,9 @@ FEW_ROWS, FEW_GROUPS = 100, 20
 def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any]:
     """Scores the posts track, draws its figures into ``plots``, and returns its metrics."""
     posts = artifacts.read_posts(layout.table("posts"))
-    fuse = description_of(layout, "fuse")
-    modalities: list[Modality] = [name for name in MODALITIES if name in fuse["modalities"]]
-    test = held_out_posts(posts, tuple(fuse["labels"]), params)
+    fuse = read_description(layout.model("fuse"), FusionDescription)
+    modalities: list[Modality] = [name for name in MODALITIES if name in fuse.modalities]
+    test = held_out_posts(posts, fuse.labels, params)
     refuse_seen(test, modalities, layout)
 
     fusion = fusion_logits(layout, test)
@@ -51,24 +52,24 @@ def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any
 
     metrics: dict[str, Any] = {
         "n": len(test.codes),
-        "fusion": _fusion_metrics(test, fusion["fusion"], fuse["temperature"]),
+        "fusion": _fusion_metrics(test, fusion["fusion"], fuse.temperature),
         **{name: _specialist_metrics(test, specialists[name], features.present[name]) for name in modalities},
         "baselines": {name: _simple_metrics(test, made.test) for name, made in simple.items()},
         "ablation": _ablation_metrics(test, fusion, modalities),
         "fusion_minus_best_baseline": _difference(test, fusion["fusion"], best, simple[best].test),
     }
-    metrics["conformal"] = _coverage(posts, test, fusion["fusion"], fuse["temperature"], layout)
+    metrics["conformal"] = _coverage(posts, test, fusion["fusion"], fuse.temperature, layout)
     warnings = _warnings(test, metrics, features, int((posts["split"] == "train").sum()))
     if warnings:
         metrics["warnings"] = "; ".join(warnings)
 
-    pulls = modality_attributions(fusion, modalities, features.present, fuse["temperature"])
-    errors = error_table(test, fusion["fusion"], fuse["temperature"], pulls)
+    pulls = modality_attributions(fusion, modalities, features.present, fuse.temperature)
+    errors = error_table(test, fusion["fusion"], fuse.temperature, pulls)
     artifacts.write_csv(plots / "errors.csv", errors.round(artifacts.DECIMALS))
     draw_contact_sheet(plots / "contact_sheet.png", error_tiles(errors, test.posts, params, layout))
     draw_training(plots, layout, list(test.labels))
     write_confusion(plots, test, fusion["fusion"])
-    write_reliability(plots, test, fusion["fusion"], fuse["temperature"])
+    write_reliability(plots, test, fusion["fusion"], fuse.temperature)
     write_ablation(plots, metrics["ablation"])
     write_systems(plots, metrics, modalities)
     return metrics

@@ -2,22 +2,24 @@
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.nets.fusion import Fusion
 from pipeline.nets.losses import objective
 from pipeline.params import FuseParams, Params
+from pipeline.posts.descriptions import FusionDescription, FusionNet, SpecialistDescription
 from pipeline.posts.labels import codes_of, labels_of
 from pipeline.scoring import emotion
-from pipeline.training.checkpoint import read_description
+from pipeline.training.checkpoint import load_weights
 from pipeline.training.device import pick
 from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread, predict
 from pipeline.training.optim import adamw
@@ -88,7 +90,7 @@ def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:
     present: dict[str, torch.Tensor] = {}
     for name in MODALITIES:
         stage = f"train_{name}"
-        if read_description(layout.model(stage))["absent"]:
+        if read_description(layout.model(stage), SpecialistDescription).absent:
             continue
         embeddings = artifacts.read_embeddings(layout.embeddings("posts", name))
         if not np.array_equal(embeddings.sample_ids, posts["sample_id"].to_numpy()):
@@ -121,12 +123,21 @@ def _opinions(layout: Layout, stage: str, posts: pd.DataFrame, present: np.ndarr
     return expert_log_probs
 
 
-def widths_of(corpus: FusionRows, subset: Subset) -> dict[str, int]:
-    return {name: corpus.vectors[name].shape[1] for name in subset}
+def describe_fusion(corpus: FusionRows, subset: Subset, block: FuseParams) -> FusionNet:
+    """The net of these modalities, as ``model.json`` describes it."""
+    shape = block.model_dump(include={"strategy", "width", "heads", "hidden", "dropout", "modality_dropout"})
+    widths = {name: corpus.vectors[name].shape[1] for name in subset}
+    return FusionNet(widths=widths, classes=len(corpus.labels), **shape)
 
 
-def fusion_shape(block: FuseParams) -> dict[str, Any]:
-    return block.model_dump(include={"strategy", "width", "heads", "hidden", "dropout", "modality_dropout"})
+def load_fusion(folder: Path) -> Fusion | None:
+    """The fusion in a folder, ready to predict; None where one modality has nothing to fuse."""
+    description = read_description(folder, FusionDescription)
+    if description.net is None:
+        return None
+    net = Fusion(**description.net.arguments())
+    load_weights(folder, net)
+    return net.eval()
 
 
 def _fit(
@@ -135,7 +146,7 @@ def _fit(
     """A fusion of these modalities; posts that have none of them are learned from as such, and so give the prior."""
     block = params.fuse
     torch.manual_seed(params.seed)
-    net = Fusion(widths_of(corpus, subset), len(corpus.labels), **fusion_shape(block))
+    net = Fusion(**describe_fusion(corpus, subset, block).arguments())
     rows = corpus.rows(train, block.batch, subset)
     net.standardise_like(rows.inputs[0], rows.inputs[2])
     counts = np.bincount(corpus.codes.numpy()[train], minlength=len(corpus.labels)).tolist()

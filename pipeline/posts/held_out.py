@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.core import artifacts
 from pipeline.core.artifacts import Predictions
+from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Modality
 from pipeline.params import EvaluateParams, Params
+from pipeline.posts.descriptions import FusionDescription, PostsDescription, SpecialistDescription
 from pipeline.posts.labels import codes_of
 from pipeline.scoring import emotion, intervals, leaks
 
@@ -60,8 +61,8 @@ class LinearFeatures:
     present: dict[Modality, np.ndarray]
 
 
-def description_of(layout: Layout, stage: str) -> dict[str, Any]:
-    return artifacts.read_json(layout.model(stage) / "model.json")
+KINDS: dict[str, type[PostsDescription]] = {"fuse": FusionDescription}
+"""The description of each stage; the others are specialists."""
 
 
 def held_out_posts(posts: pd.DataFrame, labels: tuple[str, ...], params: Params) -> HeldOut:
@@ -79,14 +80,14 @@ def refuse_seen(test: HeldOut, modalities: list[Modality], layout: Layout) -> No
     stages = ["fuse", *(f"train_{name}" for name in modalities)]
     fitted = []
     for stage in stages:
-        description = description_of(layout, stage)
-        if tuple(description["labels"]) != test.labels:
+        description = read_description(layout.model(stage), KINDS.get(stage, SpecialistDescription))
+        if description.labels != test.labels:
             raise InputError(f"models/{stage}/model.json: its labels differ from those of fuse; run `dvc repro`")
-        rows = artifacts.read_fitted(layout.fitted(stage), description["fitted"]["digest"])
+        rows = artifacts.read_fitted(layout.fitted(stage), description.fitted.digest)
         if rows.empty:
             raise InputError(f"{layout.fitted(stage)}: does not say which rows it was fitted on; run `dvc repro`")
         fitted.append(rows.assign(stage=stage))
-        stages += [parent for parent in description["parents"] if parent not in stages]
+        stages += [parent for parent in description.parents if parent not in stages]
     leaks.refuse_fitted_rows(test.posts, pd.concat(fitted))
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from pipeline import params as parameters
 from pipeline.core import artifacts
 from pipeline.core.artifacts import Embeddings, Predictions
+from pipeline.core.descriptions import FittedRows
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Modality
@@ -27,6 +28,7 @@ from pipeline.encoders.text_rows import TokenRows
 from pipeline.nets.losses import objective
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
+from pipeline.posts.descriptions import SpecialistDescription, SpecialistNet, Tune
 from pipeline.posts.labels import codes_of, labels_of
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import resume_state, write_model
@@ -100,21 +102,19 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
         artifacts.write_predictions(
             folder / "predictions.parquet", Predictions(keys.iloc[predicted], logits[predicted])
         )
-        description = {
-            "stage": stage,
-            "tune": tune,
-            "labels": list(corpus.labels),
-            "modalities": [modality],
-            "absent": False,
-            "net": {"width": corpus.vectors.shape[1], "hidden": block.hidden, "dropout": block.dropout},
-            "lora_rank": block.tuned.lora_rank if tune == "lora" else None,
-            "encoder": corpus.embeddings.encoder,
-            "seed": params.seed,
-            "best_epoch": outcome[FINAL].best_epoch,
-            "temperature": calibration.fit_temperature(logits[val], corpus.codes.numpy()[val]),
-            "fitted": {"rows": len(rows) + len(val), "digest": digest},
-            "parents": [],
-        }
+        description = SpecialistDescription(
+            stage=stage,
+            tune=tune,
+            labels=corpus.labels,
+            modalities=(modality,),
+            net=SpecialistNet(width=corpus.vectors.shape[1], hidden=block.hidden, dropout=block.dropout),
+            lora_rank=block.tuned.lora_rank if tune == "lora" else None,
+            encoder=corpus.embeddings.encoder,
+            seed=params.seed,
+            best_epoch=outcome[FINAL].best_epoch,
+            temperature=calibration.fit_temperature(logits[val], corpus.codes.numpy()[val]),
+            fitted=FittedRows(rows=len(rows) + len(val), digest=digest),
+        )
         write_model(folder, net, description)
     _report(stage, corpus, logits, tune, outcome, layout)
 
@@ -149,7 +149,7 @@ def _too_few(corpus: SpecialistRows, rows: np.ndarray, val: np.ndarray) -> str |
     return None
 
 
-def _mode(block: parameters.SpecialistParams, modality: Modality, rows: int, device: str) -> str:
+def _mode(block: parameters.SpecialistParams, modality: Modality, rows: int, device: str) -> Tune:
     """``head``, ``lora`` or ``full``; ``auto`` tunes pictures and clips only where an accelerator makes it bearable."""
     if block.tune != "auto":
         return block.tune
@@ -337,15 +337,13 @@ def _write_absent(stage: str, corpus: SpecialistRows, why: str, layout: Layout) 
         artifacts.write_predictions(
             folder / "predictions.parquet", Predictions(none, np.empty((0, len(corpus.labels)), dtype=np.float32))
         )
-        description = {
-            "stage": stage,
-            "labels": list(corpus.labels),
-            "modalities": [corpus.modality],
-            "absent": True,
-            "temperature": 1.0,
-            "fitted": {"rows": 0, "digest": digest},
-            "parents": [],
-        }
+        description = SpecialistDescription(
+            stage=stage,
+            labels=corpus.labels,
+            modalities=(corpus.modality,),
+            absent=True,
+            fitted=FittedRows(rows=0, digest=digest),
+        )
         write_model(folder, None, description)
     artifacts.write_json(layout.metrics(stage), {"posts": {"train_rows": 0, "warnings": why}})
     with artifacts.replacing_folder(layout.plots(stage)) as plots:

@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, MODALITIES, Modality
+from pipeline.posts.descriptions import SpecialistDescription
 from pipeline.posts.labels import codes_of
 from pipeline.scoring import emotion
 
@@ -71,7 +73,7 @@ def agreed(opinions: Sequence[np.ndarray]) -> np.ndarray:
 def _out_of_fold(layout: Layout, modality: Modality, train: pd.DataFrame, labels: Sequence[str]) -> np.ndarray | None:
     """Probabilities of the training rows, float64 [N, K], NaN where a row lacks the modality; None if all do."""
     stage = f"train_{modality}"
-    description = artifacts.read_json(layout.model(stage) / "model.json")
+    description = read_description(layout.model(stage), SpecialistDescription)
     path = layout.predictions(stage)
     predictions = artifacts.read_predictions(path, len(labels))
     predictions = predictions.where((predictions.rows["split"] == "train").to_numpy())
@@ -81,7 +83,7 @@ def _out_of_fold(layout: Layout, modality: Modality, train: pd.DataFrame, labels
     if (predictions.rows["fold"] == FINAL).any() or (at < 0).any():
         raise InputError(f"{path}: its training rows are not out of fold, or not those of the split; run `dvc repro`")
     found = np.full((len(train), len(labels)), np.nan)
-    found[at] = emotion.softmax(predictions.logits, description["temperature"])
+    found[at] = emotion.softmax(predictions.logits, description.temperature)
     return found
 
 

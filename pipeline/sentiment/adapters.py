@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline.core.descriptions import read_description
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import Feature, subsets_of, variant
 from pipeline.nets.adapter import Adapter
@@ -17,10 +16,11 @@ from pipeline.nets.losses import Objective, coral_loss, matching_loss
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params
 from pipeline.sentiment.data import FeatureColumns, Target, read_target
+from pipeline.sentiment.descriptions import AdapterArguments, AdaptersDescription
 from pipeline.sentiment.matching import FeatureSet, match_to_source
 from pipeline.sentiment.source_model import SourceSpace, read_source, score
 from pipeline.sentiment.text_model import source_text_scores
-from pipeline.training.checkpoint import read_description
+from pipeline.training.checkpoint import load_weights
 from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
@@ -51,25 +51,22 @@ class AdapterOutcome:
 def read_adapters(layout: Layout, fold: str) -> dict[str, Adapter]:
     """The adapted step's adapters of a fold, by modality."""
     folder = layout.model("train_adapters")
-    description = read_description(folder)
-    weights = load_file(folder / "model.safetensors")
-    adapters = {}
-    for name, shape in description["net"].items():
-        adapters[name] = Adapter(**shape)
-        start = f"{fold}|{name}."
-        found = {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
-        adapters[name].load_state_dict(found)
+    adapters: dict[str, Adapter] = {}
+    for name, arguments in read_description(folder, AdaptersDescription).net.items():
+        adapters[name] = Adapter(**arguments.arguments())
+        load_weights(folder, adapters[name], f"{fold}|{name}")
     return adapters
 
 
-def adapter_shape(target: Target, source: SourceSpace, name: Feature, params: Params) -> dict[str, Any]:
-    return {
-        "width": target.columns.widths[name],
-        "hidden": list(params.adapter.hidden),
-        "out": source.rows[name].shape[1],
-        "components": params.adapter.components,
-        "dropout": params.adapter.dropout,
-    }
+def describe_adapter(target: Target, source: SourceSpace, name: Feature, params: Params) -> AdapterArguments:
+    """The adapter of a modality, as ``model.json`` describes it."""
+    return AdapterArguments(
+        width=target.columns.widths[name],
+        hidden=params.adapter.hidden,
+        out=source.rows[name].shape[1],
+        components=params.adapter.components,
+        dropout=params.adapter.dropout,
+    )
 
 
 def adapt(job: AdapterJob) -> AdapterOutcome:
@@ -152,7 +149,7 @@ def train_adapter(
     vectors, source_rows = target.columns.vectors[name], source.rows[name]
 
     torch.manual_seed(seed)
-    adapter = Adapter(**adapter_shape(target, source, name, params))
+    adapter = Adapter(**describe_adapter(target, source, name, params).arguments())
     adapter.standardise_like(vectors[torch.from_numpy(train)], source_rows)
     before = _apart(adapter, vectors[torch.from_numpy(both)], source_rows)
     epochs = block.epochs if own.epochs is None else own.epochs

@@ -13,7 +13,8 @@ from pipeline.core import artifacts, schemas
 from pipeline.core.artifacts import Embeddings
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FEATURES, FINAL, Subset
+from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Subset
+from pipeline.nets.columns import InputColumns
 from pipeline.params import Params
 
 
@@ -67,6 +68,7 @@ class Target:
         folds: ``schemas.FOLDS_TABLE``.
         words: whether its text vectors come from words, so that the encoder could learn.
         by_source_text: whether they were made by the source's text model.
+        inputs: modality → which of the corpus's columns its features are; without words.
     """
 
     table: pd.DataFrame
@@ -75,6 +77,7 @@ class Target:
     folds: pd.DataFrame
     words: bool
     by_source_text: bool
+    inputs: Mapping[str, InputColumns]
 
     def rows(self, fold: str, role: str) -> np.ndarray:
         """int64: where the rows of a role stand in the table."""
@@ -98,11 +101,14 @@ class Target:
         return pd.concat(parts)[["fold", "sample_id", "group_id", "role"]]
 
     def predicted(self, fold: str, name: str, scores: np.ndarray) -> pd.DataFrame:
-        """``scores``, float [N], of the fold's labelled rows as ``schemas.SCORES_TABLE``."""
+        """``scores``, float [N], of the fold's labelled rows as ``schemas.SCORES_TABLE``; `final` has all."""
+        rows = {role: self.rows(fold, role) for role in ("train", "val", "test")}
+        if fold == FINAL:
+            rows[UNLABELLED] = self.unlabelled
         parts = [
             self.table.iloc[at][["sample_id"]].assign(split=role, fold=fold, variant=name, score=scores[at])
-            for role in ("train", "val", "test")
-            if len(at := self.rows(fold, role))
+            for role, at in rows.items()
+            if len(at)
         ]
         return pd.concat(parts).astype({"score": np.float64})
 
@@ -112,7 +118,7 @@ def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:
     table = artifacts.read_scored(layout.table("target"))
     found = {name: artifacts.read_embeddings(layout.embeddings("target", name)) for name in FEATURES}
     embeddings = {str(name): item for name, item in found.items() if item.present.any()}
-    words = "text" in embeddings and embeddings["text"].encoder.get("name") != "features"
+    words = "text" in embeddings and not is_features(embeddings["text"])
     by_source = layout.model("train_source") / "text" / "target.parquet"
     by_source_text = by_source_text and words and by_source.exists()
     if by_source_text:
@@ -124,7 +130,19 @@ def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:
         artifacts.read_parquet(layout.folds, schemas.FOLDS_TABLE).to_pandas(),
         words,
         by_source_text,
+        {name: input_columns(item) for name, item in embeddings.items() if is_features(item)},
     )
+
+
+def is_features(embeddings: Embeddings) -> bool:
+    """Whether vectors are columns of a corpus, not encoded words."""
+    return embeddings.encoder.get("name") == "features"
+
+
+def input_columns(embeddings: Embeddings) -> InputColumns:
+    """Which of a corpus's columns the vectors are, and what their gaps were filled with."""
+    made = embeddings.encoder
+    return InputColumns(made["of"], torch.tensor(made["columns"]), torch.tensor(made["fill"], dtype=torch.float32))
 
 
 def lines_of(table: pd.DataFrame, level: str) -> list[list[str]]:

@@ -15,7 +15,7 @@ from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.progress import progress
 from pipeline.core.schemas import FEATURES, Feature
-from pipeline.corpora.feature_columns import faulty_columns, filled
+from pipeline.corpora.feature_columns import faulty_columns, filled, medians
 from pipeline.encoders.embedding import CHUNK, NONE, TextContents, content_digests, encode_missing, write_results
 from pipeline.encoders.store import Store
 from pipeline.params import EmbedParams
@@ -72,9 +72,16 @@ def _clean_features(path: Path, rows: Rows, modality: Feature, max_nonfinite_sha
     content = [
         hashlib.sha256(row.tobytes()).hexdigest() if here else None for row, here in zip(vectors, present, strict=True)
     ]
-    vectors, gaps = filled(vectors, present, rows.fit)
-    dropped = dict(sorted(Counter(faulty.values()).items()))
-    encoder = {"name": "features", "width": len(columns), "dropped": dropped, "columns": columns.tolist()}
+    fill = medians(vectors, present, rows.fit)
+    vectors, gaps = filled(vectors, present, fill)
+    encoder = {
+        "name": "features",
+        "width": len(columns),
+        "dropped": dict(sorted(Counter(faulty.values()).items())),
+        "columns": columns.tolist(),
+        "of": values.shape[1],
+        "fill": fill.tolist(),
+    }
     _write_vectors(path, rows.sample_ids, vectors, present, content, encoder)
     return _summary(len(vectors), int(present.sum()), encoder, names, gaps)
 

@@ -10,6 +10,7 @@ from pipeline.params import Params
 from pipeline.scoring import baselines, columns, diagnostics, intervals, sentiment
 from pipeline.scoring.baselines import FeatureBlock
 from pipeline.scoring.diagnostics import AdapterLosses, Evidence, PartScores, Step
+from pipeline.sentiment.descriptions import AdapterReport
 from pipeline.sentiment.scored import STEP_NAMES, Scored, averaged
 from pipeline.sentiment.track import ADAPTERS, Track
 
@@ -86,14 +87,14 @@ def gather_evidence(
     params: Params,
     leaked: Sequence[str],
 ) -> Evidence:
-    adapters = track.stages[ADAPTERS].description["adapters"]
-    names = AdapterLosses.__dataclass_fields__
+    adapters: dict[str, AdapterReport] = track.stages[ADAPTERS].description.adapters
+    losses = {name: of.model_dump(include={*AdapterLosses.__dataclass_fields__}) for name, of in adapters.items()}
     return Evidence(
         groups=len(set(target.groups)),
         leaks=leaked,
         source=None if source is None else _step(source, "source"),
         steps={name: _step(target, name) for name in STEP_NAMES if name != "mean" and name in target.systems},
-        adapters={name: AdapterLosses(**{key: losses[key] for key in names}) for name, losses in adapters.items()},
+        adapters={name: AdapterLosses(**of) for name, of in losses.items()},
         parts=parts,
         shifts=_shifts(track, params.seed),
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Subset, subsets_of, variant
@@ -19,8 +20,15 @@ from pipeline.nets.transfer import TransferNet
 from pipeline.params import FinetuneParams, Params
 from pipeline.scoring.sentiment import concordance
 from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, limit_groups, read_target, shared
+from pipeline.sentiment.descriptions import (
+    AdaptersDescription,
+    SourceDescription,
+    TransferNetArguments,
+    WordsDescription,
+)
+from pipeline.sentiment.finetuned import describe_net, score_rows
 from pipeline.sentiment.initialisation import initial_net
-from pipeline.sentiment.source_model import BATCH, read_source
+from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.text_model import text_encoder
 from pipeline.training.checkpoint import resume_state
 from pipeline.training.device import pick
@@ -37,13 +45,23 @@ FEW = 30
 
 
 @dataclass(frozen=True)
+class TunedModel:
+    """The fine-tuned net: its tensors by name, what it is rebuilt from, and the modalities it listens to."""
+
+    weights: dict[str, Tensor]
+    net: TransferNetArguments
+    used: Subset
+    words: WordsDescription | None
+
+
+@dataclass(frozen=True)
 class FinetuneOutcome:
-    """What a job leaves; ``weights`` and ``net`` (its shape) only of the fold ``final``."""
+    """What a job leaves; ``model`` only of the fold ``final``."""
 
     predictions: pd.DataFrame
     history: pd.DataFrame
     report: dict[str, Any]
-    weights: dict[str, Tensor] | None = None
+    model: TunedModel | None = None
 
 
 def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout) -> list[FinetuneJob]:
@@ -84,9 +102,10 @@ def tune(job: FinetuneJob) -> FinetuneOutcome:
     history, kept = _phases(net, target, job, mode)
     columns = _encoded(net, target, params)
     scale, offset = _output_scale(net, columns, target, fold, params)
+    net.rescale(scale, offset)  # now, so that the tables say what the saved net says
     everything, tables = columns.modalities, []
     for subset in [everything] if curve else subsets_of(everything):
-        found = _predict(net, columns, subset) * scale + offset
+        found = score_rows(net, columns, subset)
         name = variant("finetuned", subset, everything)
         if curve:
             name = f"curve:{'with' if job.with_source else 'without'}:{job.groups}"
@@ -94,11 +113,20 @@ def tune(job: FinetuneJob) -> FinetuneOutcome:
     predictions = pd.concat(tables)
     if curve:
         predictions = predictions[predictions["split"] == "test"]
-    net.rescale(scale, offset)
-    weights = dict(net.state_dict()) if fold == FINAL and not curve else None
-    return FinetuneOutcome(
-        predictions, history, {**start, **kept, "scale": scale, "offset": offset, "text": mode}, weights
-    )
+    report = {**start, **kept, "scale": scale, "offset": offset, "text": mode}
+    if fold != FINAL or curve:
+        return FinetuneOutcome(predictions, history, report)
+    return FinetuneOutcome(predictions, history, report, _tuned_model(net, target, used, params, job.layout))
+
+
+def _tuned_model(net: TransferNet, target: Target, used: Subset, params: Params, layout: Layout) -> TunedModel:
+    words = None
+    if target.words:
+        weights = "target" if net.encoder is not None else "source" if target.by_source_text else "frozen"
+        words = WordsDescription(encoder=text.load(params.embed.text).identity, weights=weights)
+    adapters = read_description(layout.model("train_adapters"), AdaptersDescription).net
+    source = read_description(layout.model("train_source"), SourceDescription).net
+    return TunedModel(dict(net.cpu().state_dict()), describe_net(net, target, adapters, source), used, words)
 
 
 def text_mode(target: Target, fold: str, params: Params) -> str:
@@ -276,13 +304,6 @@ def _encoded(net: TransferNet, target: Target, params: Params) -> FeatureColumns
     return FeatureColumns({**target.columns.vectors, "text": torch.from_numpy(vectors)}, target.columns.present)
 
 
-def _predict(net: TransferNet, columns: FeatureColumns, subset: Subset) -> np.ndarray:
-    """float64 [N]"""
-    rows = len(next(iter(columns.present.values())))
-    inputs = columns.at(np.arange(rows), subset)
-    return predict(net, TensorRows(inputs, torch.zeros(rows), BATCH), torch.device("cpu"))[:, 0].astype(np.float64)
-
-
 def _output_scale(
     net: TransferNet, columns: FeatureColumns, target: Target, fold: str, params: Params
 ) -> tuple[float, float]:
@@ -297,7 +318,7 @@ def _output_scale(
         at = np.concatenate([at, target.rows(fold, "train")])
     if not params.finetune_e2e.scale or len(at) < 3:
         return 1.0, 0.0
-    found = _predict(net, columns, columns.modalities)[at]
+    found = score_rows(net, columns, columns.modalities)[at]
     actual = target.scores[torch.from_numpy(at)].numpy().astype(np.float64)
     spread = found.var()
     scale = float(np.mean((found - found.mean()) * (actual - actual.mean())) / spread) if spread > 1e-12 else 0.0

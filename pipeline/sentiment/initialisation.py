@@ -38,7 +38,9 @@ def initial_net(target: Target, source: SourceSpace, job: FinetuneJob) -> tuple[
     train = target.rows(fold, "train")
     adapters = _adapters(target, source, job) if job.with_source else {}
     head = source_text_head(job.layout) if target.by_source_text and job.with_source else None
-    net = TransferNet(adapters, source.net if adapters else None, target.columns.widths, text_head=head)
+    net = TransferNet(
+        adapters, source.net if adapters else None, target.columns.widths, text_head=head, columns=target.inputs
+    )
     net.standardise_like(*target.columns.at(train))
     labels = target.scores[torch.from_numpy(train)].numpy().astype(np.float64)
     carried = _out_of_fold(target, source, job) if adapters else {}

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import FittedRows, read_description
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Feature, Subset, subsets_of, variant
 from pipeline.nets.losses import mixed
@@ -18,7 +18,8 @@ from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params, TrainSourceParams
 from pipeline.scoring.sentiment import concordance
 from pipeline.sentiment.data import FeatureColumns, read_columns
-from pipeline.training.checkpoint import load_weights, read_description, write_model
+from pipeline.sentiment.descriptions import ScoreNetArguments, SourceDescription
+from pipeline.training.checkpoint import load_weights
 from pipeline.training.device import pick
 from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread, predict
 from pipeline.training.optim import adamw
@@ -45,11 +46,8 @@ class SourceSpace:
 def read_source(layout: Layout) -> SourceSpace:
     """Rebuilds the source model from ``models/train_source``."""
     folder = layout.model("train_source")
-    description = read_description(folder)
-    net = ScoreNet(**description["net"])
-    load_weights(folder, net)
-    net.requires_grad_(False).eval()
-    modalities = tuple(description["modalities"])
+    modalities = read_description(folder, SourceDescription).modalities
+    net = load_source_model(folder)
     table = artifacts.read_scored(layout.table("source"))
     columns = read_columns(layout, "source", table, modalities)
     train = torch.from_numpy(np.array(table["split"] == "train"))
@@ -61,6 +59,13 @@ def read_source(layout: Layout) -> SourceSpace:
         {name: columns.vectors[name][kept[name]] for name in modalities},
         {name: scores[kept[name]] for name in modalities},
     )
+
+
+def load_source_model(folder: Path) -> ScoreNet:
+    """The source model in a folder, ready to predict; it does not learn."""
+    net = ScoreNet(**read_description(folder, SourceDescription).net.arguments())
+    load_weights(folder, net)
+    return net.requires_grad_(False).eval()
 
 
 def score(net: ScoreNet, columns: FeatureColumns, subset: Subset) -> np.ndarray:
@@ -82,7 +87,7 @@ def fit_source_model(
     train, val = (np.flatnonzero(split == part) for part in ("train", "val"))
     scores = torch.from_numpy(source["score"].to_numpy(np.float32))
     torch.manual_seed(params.seed)
-    net = ScoreNet(columns.widths, **score_net(block))
+    net = ScoreNet(**describe_source(columns, block).arguments())
     net.standardise_like(*columns.at(train))
     device = pick(params.device)
     with one_thread():
@@ -105,37 +110,19 @@ def fit_source_model(
     return net, fit_result, pd.concat(tables, ignore_index=True)
 
 
-def score_net(block: TrainSourceParams) -> dict[str, Any]:
-    """The arguments of ``ScoreNet`` beside its widths."""
-    return block.model_dump(include={"width", "heads", "hidden", "dropout", "modality_dropout"})
+def describe_source(columns: FeatureColumns, block: TrainSourceParams) -> ScoreNetArguments:
+    """The net for these columns, as ``model.json`` describes it."""
+    shape = block.model_dump(include={"width", "heads", "hidden", "dropout", "modality_dropout"})
+    return ScoreNetArguments(widths=columns.widths, **shape)
 
 
 def predicted_scores(rows: pd.DataFrame, scores: np.ndarray, name: str) -> pd.DataFrame:
     return rows[["sample_id", "split"]].assign(fold=FINAL, variant=name, score=scores.astype(np.float64))
 
 
-def source_description(columns: FeatureColumns, params: Params) -> dict[str, Any]:
-    return {
-        "stage": "train_source",
-        "modalities": list(columns.modalities),
-        "absent": False,
-        "net": {"widths": columns.widths, **score_net(params.train_source)},
-        "seed": params.seed,
-        "parents": [],
-    }
-
-
-def write_scored_model(
-    folder: Path,
-    rows: pd.DataFrame,
-    predictions: pd.DataFrame,
-    net: torch.nn.Module | None,
-    fit_result: FitResult | None,
-    description: dict[str, Any],
-) -> None:
+def write_fitted_rows(folder: Path, rows: pd.DataFrame, net: torch.nn.Module | None) -> FittedRows:
+    """Writes which rows of a table a net was fitted on: those for training and validation, or none without a net."""
     seen = rows[rows["split"].isin(["train", "val"])] if net is not None else rows.iloc[:0]
     fitted = seen[["sample_id", "group_id"]].assign(fold=FINAL, role=seen["split"])
     digest = artifacts.write_fitted(folder / "fitted.parquet", fitted[["fold", "sample_id", "group_id", "role"]])
-    artifacts.write_scores(folder / "predictions.parquet", predictions)
-    best = fit_result.best_epoch if fit_result else None
-    write_model(folder, net, {**description, "best_epoch": best, "fitted": {"rows": len(fitted), "digest": digest}})
+    return FittedRows(rows=len(fitted), digest=digest)

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import read_description
+from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.encoders import text
 from pipeline.encoders.text_rows import TokenRows
@@ -18,8 +19,9 @@ from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
 from pipeline.scoring.sentiment import concordance
 from pipeline.sentiment.data import Target, lines_of
-from pipeline.sentiment.source_model import MAE, MSE, predicted_scores, write_scored_model
-from pipeline.training.checkpoint import resume_state
+from pipeline.sentiment.descriptions import TextModelDescription, TextModelNet
+from pipeline.sentiment.source_model import MAE, MSE, predicted_scores, write_fitted_rows
+from pipeline.training.checkpoint import load_weights, resume_state, write_model
 from pipeline.training.device import pick
 from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
 from pipeline.training.optim import adamw
@@ -30,10 +32,13 @@ def text_encoder(target: Target, params: Params, layout: Layout) -> text.TextEnc
     """The encoder of the target's words: the source's text model where there is one."""
     encoder = text.load(params.embed.text)
     if target.by_source_text:
-        tensors = load_file(layout.model("train_source") / "text" / "model.safetensors")
-        start = "encoder."
-        encoder.net.load_state_dict({k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)})
+        load_weights(text_model_folder(layout), encoder.net, "encoder")
     return encoder
+
+
+def text_model_folder(layout: Layout) -> Path:
+    """Where `train_source` leaves the source's text model."""
+    return layout.model("train_source") / "text"
 
 
 def source_text_scores(layout: Layout, target: Target) -> np.ndarray:
@@ -46,11 +51,13 @@ def source_text_scores(layout: Layout, target: Target) -> np.ndarray:
 
 def source_text_head(layout: Layout) -> nn.Linear:
     """The head of the source's text model: text vectors → scores."""
-    tensors = load_file(layout.model("train_source") / "text" / "model.safetensors")
-    weight, bias = (tensors[f"classifier.layers.1.{name}"] for name in ("weight", "bias"))
-    head = nn.Linear(weight.shape[1], 1)
-    head.load_state_dict({"weight": weight, "bias": bias})
-    return head
+    folder = text_model_folder(layout)
+    description = read_description(folder, TextModelDescription)
+    if description.net is None:
+        raise InputError(f"{folder}: holds no text model; run `dvc repro train_source`")
+    classifier = Specialist(classes=1, **description.net.arguments())
+    load_weights(folder, classifier, "classifier")
+    return classifier.head
 
 
 HEAD_DROPOUT = 0.1
@@ -64,9 +71,9 @@ def train_text_model(
     words = artifacts.read_embeddings(layout.embeddings("target", "text"))
     block = params.train_source
     if block.text == "none" or texts.empty or words.encoder.get("name") == "features" or not words.present.any():
-        description = {"stage": "train_source/text", "absent": True, "parents": []}
-        nothing = predicted_scores(texts.iloc[:0], np.empty(0), "source")
-        write_scored_model(folder, texts.iloc[:0], nothing, None, None, description)
+        artifacts.write_scores(folder / "predictions.parquet", predicted_scores(texts.iloc[:0], np.empty(0), "source"))
+        fitted = write_fitted_rows(folder, texts, None)
+        write_model(folder, None, TextModelDescription(stage="train_source/text", absent=True, fitted=fitted))
         return None
     encoder = text.load(params.embed.text)
     torch.manual_seed(params.seed)
@@ -113,15 +120,17 @@ def train_text_model(
     if block.text == "lora":
         net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
     predictions = predicted_scores(texts, predict(net, rows(np.arange(len(texts))), device)[:, 0], "source")
-    description = {
-        "stage": "train_source/text",
-        "absent": False,
-        "net": {"width": encoder.width, "dropout": HEAD_DROPOUT},
-        "encoder": encoder.identity,
-        "seed": params.seed,
-        "parents": [],
-    }
-    write_scored_model(folder, texts, predictions, net, fit_result, description)
+    description = TextModelDescription(
+        stage="train_source/text",
+        absent=False,
+        net=TextModelNet(width=encoder.width, dropout=HEAD_DROPOUT),
+        encoder=encoder.identity,
+        seed=params.seed,
+        best_epoch=fit_result.best_epoch,
+        fitted=write_fitted_rows(folder, texts, net),
+    )
+    artifacts.write_scores(folder / "predictions.parquet", predictions)
+    write_model(folder, net, description)
     _encode_target(target, net, encoder, folder / "target.parquet", params)
     return predictions, fit_result
 

@@ -13,14 +13,29 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core import artifacts, schemas
+from pipeline.core.descriptions import ModelDescription, read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FEATURES, FINAL, Feature, Subset
+from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature, Subset
 from pipeline.params import Params
 from pipeline.scoring.baselines import FeatureBlock
+from pipeline.sentiment.descriptions import (
+    AdaptersDescription,
+    FinetunedDescription,
+    SourceDescription,
+    TextModelDescription,
+)
 
 ADAPTERS, FINETUNED = "train_adapters", "finetune_e2e"
 SOURCE, SOURCE_TEXT = "train_source", "train_source/text"
+KINDS: dict[str, type[ModelDescription]] = {
+    SOURCE: SourceDescription,
+    SOURCE_TEXT: TextModelDescription,
+    ADAPTERS: AdaptersDescription,
+    FINETUNED: FinetunedDescription,
+}
+"""How each stage describes its models."""
+
 CORPUS_OF = {SOURCE: "source", SOURCE_TEXT: "source_texts", ADAPTERS: "target", FINETUNED: "target"}
 
 
@@ -28,7 +43,7 @@ CORPUS_OF = {SOURCE: "source", SOURCE_TEXT: "source_texts", ADAPTERS: "target", 
 class StageOutput:
     """A stage's ``model.json``, the rows it was fitted on, its predictions, and whether the rows' digest agrees."""
 
-    description: dict[str, Any]
+    description: Any
     fitted: pd.DataFrame
     predictions: pd.DataFrame
     digest_matches: bool
@@ -62,7 +77,7 @@ class Track:
     @property
     def modalities(self) -> Subset:
         """Those that the transferred models use."""
-        return tuple(name for name in FEATURES if name in self.stages[FINETUNED].description["modalities"])
+        return tuple(name for name in FEATURES if name in self.stages[FINETUNED].description.modalities)
 
     @property
     def protocol(self) -> str:
@@ -85,7 +100,7 @@ def read_track(params: Params, layout: Layout) -> Track:
     tables = {name: artifacts.read_scored(layout.table(name)) for name in ("source", "source_texts", "target")}
     folds = artifacts.read_parquet(layout.folds, schemas.FOLDS_TABLE).to_pandas()
     stages = {name: _stage(layout, name) for name in CORPUS_OF}
-    if stages[SOURCE_TEXT].description["absent"]:
+    if stages[SOURCE_TEXT].description.absent:
         del stages[SOURCE_TEXT]
     found = {name: _features(layout, name, tables[name]) for name in ("source", "target")}
     blocks = {name: of for name, (of, _) in found.items()}
@@ -105,10 +120,12 @@ def read_track(params: Params, layout: Layout) -> Track:
 
 
 def _stage(layout: Layout, name: str) -> StageOutput:
-    description = artifacts.read_json(layout.model(name) / "model.json")
+    description = read_description(layout.model(name), KINDS[name])
     fitted = artifacts.read_parquet(layout.fitted(name), schemas.FITTED_TABLE).to_pandas()
-    digest_matches = artifacts.fitted_digest(fitted) == description["fitted"]["digest"]
-    return StageOutput(description, fitted, artifacts.read_scores(layout.predictions(name)), digest_matches)
+    digest_matches = artifacts.fitted_digest(fitted) == description.fitted.digest
+    predictions = artifacts.read_scores(layout.predictions(name))
+    labelled = predictions[predictions["split"] != UNLABELLED].reset_index(drop=True)
+    return StageOutput(description, fitted, labelled, digest_matches)
 
 
 def _features(

@@ -25,6 +25,7 @@ def draw_training(plots: Path, layout: Layout, track: Track) -> None:
     path = layout.plots(ADAPTERS) / "history.csv"
     if path.is_file():
         description = track.stages[ADAPTERS].description
-        report = {"adapted": description["adapters"], "zero_shot": description["zero_shot_adapters"]}
+        trained = {"adapted": description.adapters, "zero_shot": description.zero_shot_adapters}
+        report = {step: {name: of.arguments() for name, of in by.items()} for step, by in trained.items()}
         title = "adapters: losses, and distance to the source"
         draw_adapters(plots / f"{ADAPTERS}.png", pd.read_csv(path), report, title)

@@ -97,7 +97,7 @@ def _write_nets(parts: Model, folder: Path) -> None:
     nets |= {name: (branch.net, branch.description) for name, branch in parts.branches.items()}
     for name, (net, description) in nets.items():
         (folder / name).mkdir()
-        write_model(folder / name, net, {key: value for key, value in description.items() if key != "format"})
+        write_model(folder / name, net, description)
 
 
 def _write_settings(parts: Model, params: Params, folder: Path) -> None:

@@ -103,7 +103,7 @@ def _sets(model: Model, scored: dict[str, Any]) -> str:
 def _made(model: Model, params: Params) -> str:
     rows = []
     for name, branch in model.branches.items():
-        encoder = branch.description["encoder"]
+        encoder = branch.description.encoder or {}
         tuned = "tuned with the classifier" if branch.own is not branch.frozen else "frozen"
         rows.append([name, encoder["name"], encoder["revision"], f"`{encoder['sha256'][:16]}…`", tuned])
     how = f"`{params.fuse.strategy}`" if model.fusion is not None else "none: there is one modality"

@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
@@ -24,9 +25,11 @@ from pipeline.encoders.video import ClipNet, VideoEncoder
 from pipeline.nets.fusion import Fusion
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import EmbedParams, Params
+from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
+from pipeline.posts.fusion import load_fusion
 from pipeline.posts.labels import codes_of
 from pipeline.scoring import conformal, emotion
-from pipeline.training.checkpoint import load_weights, read_description
+from pipeline.training.checkpoint import load_weights
 
 Encoder = TextEncoder | ImageEncoder | VideoEncoder
 
@@ -47,11 +50,11 @@ class Branch:
     own: Encoder
     classifier: Specialist
     net: nn.Module
-    description: dict[str, Any]
+    description: SpecialistDescription
 
     @property
     def temperature(self) -> float:
-        return self.description["temperature"]
+        return self.description.temperature
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,18 @@ class Model:
 
     branches: dict[Modality, Branch]
     fusion: Fusion | None
-    description: dict[str, Any]
+    description: FusionDescription
     calibration: list[np.ndarray]
     embed: EmbedParams
     identity: str
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return tuple(self.description["labels"])
+        return self.description.labels
 
     @property
     def temperature(self) -> float:
-        return self.description["temperature"]
+        return self.description.temperature
 
 
 def of_project(params: Params, layout: Layout) -> Model:
@@ -92,20 +95,20 @@ def of_project(params: Params, layout: Layout) -> Model:
     specialists: dict[Modality, Path] = {name: layout.model(f"train_{name}") for name in modalities}
     encoders = load_encoders(params.embed, modalities)
     for name, folder in specialists.items():
-        if read_description(folder)["encoder"] != artifacts.rounded(encoders[name].identity):
+        if read_description(folder, SpecialistDescription).encoder != artifacts.rounded(encoders[name].identity):
             raise InputError(f"{layout.params}: embed.{name}: not what the models were trained with; run `dvc repro`")
     return build(layout.model("fuse"), specialists, encoders, _calibration(layout), params.embed)
 
 
 def modalities_of(fuse: Path) -> list[Modality]:
     """The modalities that the fusion in this folder knows, in the order of ``MODALITIES``."""
-    known = read_description(fuse)["modalities"]
+    known = read_description(fuse, FusionDescription).modalities
     return [name for name in MODALITIES if name in known]
 
 
-def labels_of(fuse: Path) -> list[str]:
+def labels_of(fuse: Path) -> tuple[str, ...]:
     """The labels of the fusion in this folder, in the order of its logits."""
-    return read_description(fuse)["labels"]
+    return read_description(fuse, FusionDescription).labels
 
 
 def build(
@@ -116,16 +119,12 @@ def build(
     embed: EmbedParams,
 ) -> Model:
     """Rebuilds the nets from their JSON and fills them. Raises InputError when files are missing or do not match."""
-    description = read_description(fuse)
-    fusion = Fusion(**description["net"]) if description["net"] else None
-    if fusion is not None:
-        load_weights(fuse, fusion)
-        fusion.eval()
+    description, fusion = read_description(fuse, FusionDescription), load_fusion(fuse)
     branches: dict[Modality, Branch] = {
         name: _branch(name, folder, encoders[name]) for name, folder in specialists.items()
     }
     for name, branch in branches.items():
-        if branch.description["labels"] != description["labels"]:
+        if branch.description.labels != description.labels:
             raise InputError(f"{specialists[name] / 'model.json'}: its labels differ from those of the fusion")
     return Model(branches, fusion, description, calibration, embed, _identity([fuse, *specialists.values()]))
 
@@ -146,21 +145,26 @@ def load_encoders(embed: EmbedParams, modalities: list[Modality]) -> dict[Modali
 
 
 def _branch(modality: Modality, folder: Path, frozen: Encoder) -> Branch:
-    description = read_description(folder)
-    classifier = Specialist(classes=len(description["labels"]), **description["net"])
-    if description["tune"] == "head":
+    description = read_description(folder, SpecialistDescription)
+    if description.net is None:
+        raise InputError(f"{folder}: holds no specialist; run `dvc repro train_{modality}`")
+    classifier = Specialist(classes=len(description.labels), **description.net.arguments())
+    if description.tune == "head":
         load_weights(folder, classifier)
         return Branch(frozen, frozen, classifier.eval(), classifier, description)
 
     own = _copied(frozen)
     encoder = ClipNet(own) if isinstance(own, VideoEncoder) else own.net
-    if description["tune"] == "lora":
-        encoder = _merged_lora(folder, encoder, own, classifier, description["lora_rank"])
+    if description.tune == "lora":
+        assert description.lora_rank is not None
+        encoder = _merged_lora(folder, encoder, own, classifier, description.lora_rank)
         net = TunedSpecialist(encoder, classifier)
     else:
         net = TunedSpecialist(encoder, classifier)
         load_weights(folder, net)
-    return Branch(frozen, own, classifier, net.eval(), description | {"tune": "full", "lora_rank": None})
+    return Branch(
+        frozen, own, classifier, net.eval(), description.model_copy(update={"tune": "full", "lora_rank": None})
+    )
 
 
 def _copied(encoder: Encoder) -> Encoder:
@@ -182,8 +186,8 @@ def _merged_lora(folder: Path, encoder: nn.Module, own: Encoder, classifier: Spe
 
 def _calibration(layout: Layout) -> list[np.ndarray]:
     """Nonconformity of the fusion on the validation rows; see ``conformal`` on why these."""
-    description = read_description(layout.model("fuse"))
-    labels = description["labels"]
+    description = read_description(layout.model("fuse"), FusionDescription)
+    labels = description.labels
     predictions = artifacts.read_predictions(layout.predictions("fuse"), len(labels))
     rows = predictions.rows
     val = predictions.where(((rows["split"] == "val") & (rows["variant"] == "fusion")).to_numpy())
@@ -191,7 +195,7 @@ def _calibration(layout: Layout) -> list[np.ndarray]:
     if not val.rows["sample_id"].isin(posts.index).all():
         raise InputError(f"{layout.predictions('fuse')}: rows differ from data/split; run `dvc repro fuse`")
     actual = codes_of(posts.loc[val.rows["sample_id"]], labels)
-    return conformal.class_scores(emotion.softmax(val.logits, description["temperature"]), actual)
+    return conformal.class_scores(emotion.softmax(val.logits, description.temperature), actual)
 
 
 def _identity(folders: list[Path]) -> str:

@@ -13,11 +13,13 @@ Writes: models/finetune_e2e/, metrics/finetune_e2e.json, plots/finetune_e2e/.
 import pandas as pd
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import FittedRows
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL
 from pipeline.params import Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment.data import FinetuneJob, Target, fold_names, read_target
+from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, tune
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
@@ -35,16 +37,23 @@ def run(params: Params, layout: Layout) -> None:
         fitted = pd.concat([target.fitted(fold) for fold in folds])
         digest = artifacts.write_fitted(folder / "fitted.parquet", fitted)
         artifacts.write_scores(folder / "predictions.parquet", pd.concat([item.predictions for item in outcomes]))
-        description = {
-            "stage": "finetune_e2e",
-            "modalities": list(target.columns.modalities),
-            "folds": folds,
-            "start": final.report,
-            "seed": params.seed,
-            "fitted": {"rows": len(fitted), "digest": digest},
-            "parents": ["train_adapters"],
-        }
-        write_model(folder, final.weights, description)
+        assert final.model is not None
+        known = target.scores[~target.scores.isnan()]
+        description = FinetunedDescription(
+            stage="finetune_e2e",
+            modalities=target.columns.modalities,
+            used=final.model.used,
+            folds=tuple(folds),
+            level=params.target.level,
+            net=final.model.net,
+            words=final.model.words,
+            scores=(known.min().item(), known.max().item()),
+            start=final.report,
+            seed=params.seed,
+            fitted=FittedRows(rows=len(fitted), digest=digest),
+            parents=("train_adapters",),
+        )
+        write_model(folder, final.model.weights, description)
     _report(target, final, layout)
 
 

@@ -13,11 +13,13 @@ import pandas as pd
 
 from pipeline.core import artifacts
 from pipeline.core.artifacts import Predictions
+from pipeline.core.descriptions import FittedRows
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL
 from pipeline.nets.fusion import Fusion
 from pipeline.params import Params
-from pipeline.posts.fusion import FusionRows, fit_fusions, fitted_rows, fusion_shape, read_fusion_rows, widths_of
+from pipeline.posts.descriptions import FusionDescription
+from pipeline.posts.fusion import FusionRows, describe_fusion, fit_fusions, fitted_rows, read_fusion_rows
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import write_model
 from pipeline.training.loop import HISTORY, FitResult
@@ -46,18 +48,17 @@ def run(params: Params, layout: Layout) -> None:
         digest = artifacts.write_fitted(folder / "fitted.parquet", fitted_rows(corpus.posts, train, val))
         predictions = Predictions(pd.concat(tables, ignore_index=True), np.concatenate(list(logits.values())))
         artifacts.write_predictions(folder / "predictions.parquet", predictions)
-        description = {
-            "stage": "fuse",
-            "labels": list(corpus.labels),
-            "modalities": list(everything),
-            "net": net
-            and {"widths": widths_of(corpus, everything), "classes": len(corpus.labels), **fusion_shape(params.fuse)},
-            "seed": params.seed,
-            "best_epoch": fit_result.best_epoch if fit_result else None,
-            "temperature": temperature,
-            "fitted": {"rows": len(train) + len(val), "digest": digest},
-            "parents": [f"train_{name}" for name in everything],
-        }
+        description = FusionDescription(
+            stage="fuse",
+            labels=corpus.labels,
+            modalities=everything,
+            net=None if net is None else describe_fusion(corpus, everything, params.fuse),
+            seed=params.seed,
+            best_epoch=fit_result.best_epoch if fit_result else None,
+            temperature=temperature,
+            fitted=FittedRows(rows=len(train) + len(val), digest=digest),
+            parents=tuple(f"train_{name}" for name in everything),
+        )
         write_model(folder, net, description)
     _report(corpus, logits, val, fit_result, temperature, layout)
 

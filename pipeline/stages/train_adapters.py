@@ -13,11 +13,13 @@ Writes: models/train_adapters/, metrics/train_adapters.json, plots/train_adapter
 import pandas as pd
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import FittedRows
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL
 from pipeline.params import Params
-from pipeline.sentiment.adapters import HISTORY_COLUMNS, AdapterJob, AdapterOutcome, adapt, adapter_shape
+from pipeline.sentiment.adapters import HISTORY_COLUMNS, AdapterJob, AdapterOutcome, adapt, describe_adapter
 from pipeline.sentiment.data import fold_names, read_target
+from pipeline.sentiment.descriptions import AdapterReport, AdaptersDescription
 from pipeline.sentiment.source_model import read_source
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
@@ -39,17 +41,17 @@ def run(params: Params, layout: Layout) -> None:
             folder / "predictions.parquet", pd.concat([outcomes[fold].predictions for fold in folds])
         )
         weights = {f"{fold}|{name}": value for fold in folds for name, value in outcomes[fold].weights.items()}
-        description = {
-            "stage": "train_adapters",
-            "modalities": list(source.modalities),
-            "folds": folds,
-            "net": {name: adapter_shape(target, source, name, params) for name in source.modalities},
-            "adapters": final.report["adapted"],
-            "zero_shot_adapters": final.report["zero_shot"],
-            "seed": params.seed,
-            "fitted": {"rows": len(fitted), "digest": digest},
-            "parents": ["train_source"],
-        }
+        description = AdaptersDescription(
+            stage="train_adapters",
+            modalities=source.modalities,
+            folds=tuple(folds),
+            net={name: describe_adapter(target, source, name, params) for name in source.modalities},
+            adapters={name: AdapterReport(**final.report["adapted"][name]) for name in source.modalities},
+            zero_shot_adapters={name: AdapterReport(**final.report["zero_shot"][name]) for name in source.modalities},
+            seed=params.seed,
+            fitted=FittedRows(rows=len(fitted), digest=digest),
+            parents=("train_source",),
+        )
         write_model(folder, weights, description)
     _report(final, layout)
 

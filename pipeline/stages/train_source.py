@@ -16,8 +16,10 @@ from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment.data import read_columns, shared_modalities
-from pipeline.sentiment.source_model import fit_source_model, source_description, write_scored_model
+from pipeline.sentiment.descriptions import SourceDescription
+from pipeline.sentiment.source_model import describe_source, fit_source_model, write_fitted_rows
 from pipeline.sentiment.text_model import train_text_model
+from pipeline.training.checkpoint import write_model
 from pipeline.training.loop import HISTORY, FitResult
 
 
@@ -28,7 +30,16 @@ def run(params: Params, layout: Layout) -> None:
     net, fit_result, predictions = fit_source_model(source, columns, params)
     texts = artifacts.read_scored(layout.table("source_texts"))
     with artifacts.replacing_folder(layout.model("train_source")) as folder:
-        write_scored_model(folder, source, predictions, net, fit_result, source_description(columns, params))
+        description = SourceDescription(
+            stage="train_source",
+            modalities=columns.modalities,
+            net=describe_source(columns, params.train_source),
+            seed=params.seed,
+            best_epoch=fit_result.best_epoch,
+            fitted=write_fitted_rows(folder, source, net),
+        )
+        artifacts.write_scores(folder / "predictions.parquet", predictions)
+        write_model(folder, net, description)
         (folder / "text").mkdir()
         text_fit = train_text_model(texts, folder / "text", params, layout)
     _report(source, predictions, fit_result, texts, text_fit, layout)

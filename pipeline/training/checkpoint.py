@@ -7,41 +7,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import ModelDescription, write_description
 from pipeline.core.errors import InputError
 
-FORMAT = 1
-"""Version of ``model.json``; a reader refuses one it does not know."""
 
-
-def write_model(folder: Path, net: nn.Module | Mapping[str, Tensor] | None, description: dict[str, Any]) -> None:
+def write_model(folder: Path, net: nn.Module | Mapping[str, Tensor] | None, description: ModelDescription) -> None:
     """Writes ``model.safetensors`` (a net's weights, or tensors by name, or none) and ``model.json`` into a folder."""
     if net is not None:
         named = net.state_dict() if isinstance(net, nn.Module) else net
         tensors = {name: value.detach().cpu().contiguous() for name, value in named.items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    artifacts.write_json(folder / "model.json", {"format": FORMAT, **description})
+    write_description(folder, description)
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """``model.json``. Raises InputError when it is missing or of another format."""
-    description = artifacts.read_json(folder / "model.json")
-    if description.get("format") != FORMAT:
-        raise InputError(
-            f"{folder / 'model.json'}: format {description.get('format')}, expected {FORMAT}; run `dvc repro`"
-        )
-    return description
+def load_weights(folder: Path, net: nn.Module, part: str = "") -> None:
+    """Fills a net that was rebuilt from ``model.json``.
 
+    Args:
+        part: only what is named below it: ``encoder`` fills the net with the tensors ``encoder.…``.
 
-def load_weights(folder: Path, net: nn.Module) -> None:
-    """Fills a net that was rebuilt from ``model.json``. Raises InputError when file and net do not match."""
+    Raises InputError when file and net do not match.
+    """
     path = folder / "model.safetensors"
+    start = f"{part}." if part else ""
     try:
-        net.load_state_dict(load_file(path))
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(start)]  # noqa: SIM118 - no mapping
+            net.load_state_dict({name.removeprefix(start): file.get_tensor(name) for name in names})
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{path}: cannot be loaded ({' '.join(str(error).split())}); run `dvc repro`") from None
 
@@ -89,8 +86,6 @@ class ResumeState:
         """Restores net, optimizer and random state; None when there is nothing to resume."""
         if not self.path.exists():
             return None
-        from safetensors import safe_open
-
         with safe_open(self.path, framework="pt") as file:
             progress = Progress(**json.loads(file.metadata()["progress"]))
             parts: dict[str, dict[str, Tensor]] = {"net": {}, "best": {}, "optimizer": {}, "rng": {}}

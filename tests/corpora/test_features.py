@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.errors import InputError
 from pipeline.corpora import tables
-from pipeline.corpora.feature_columns import faulty_columns, filled
+from pipeline.corpora.feature_columns import faulty_columns, filled, medians
 from pipeline.corpora.features import FeatureCorpus, average_groups, only_scored, read_corpus
 from tests.corpora import test_sequences
 
@@ -338,8 +338,10 @@ def test_gaps_are_filled_with_the_median_of_the_fit_rows() -> None:
     values = f32([[1, 1], [2, np.nan], [9, np.inf], [np.nan, 100], [np.nan, 5]])
     present = np.array([True, True, True, True, False])
     fit = np.array([True, True, True, False, True])
-    found, count = filled(values, present, fit)
-    assert count == 3
+    fill = medians(values, present, fit)
+    np.testing.assert_array_equal(fill, f32([2, 1]))
+    found, count = filled(values, present, fill)
+    assert (count, found.dtype) == (3, np.float32)
     np.testing.assert_array_equal(found[:4], f32([[1, 1], [2, 1], [9, 1], [2, 100]]))
 
 

@@ -9,10 +9,12 @@ import pytest
 
 from pipeline.core import artifacts, schemas
 from pipeline.core.artifacts import Predictions
+from pipeline.core.descriptions import FittedRows, write_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
 from pipeline.posts import suspects
+from pipeline.posts.descriptions import SpecialistDescription
 from pipeline.scoring.emotion import softmax
 
 LABELS = ("anger", "joy", "sadness")
@@ -76,7 +78,11 @@ def write(layout: Layout, fold: str = "fold-0") -> None:
         logits = (4.0 * np.eye(3)[true[at]] + generator.normal(size=(len(at), 3)) / 2).astype(np.float32)
         table = Predictions(rows.assign(variant="specialist"), logits)
         artifacts.write_predictions(layout.predictions(f"train_{name}"), table)
-        artifacts.write_json(layout.model(f"train_{name}") / "model.json", {"temperature": 1.5})
+        fitted = FittedRows(rows=len(at), digest="")
+        description = SpecialistDescription(
+            stage=f"train_{name}", labels=tuple(LABELS), modalities=(name,), temperature=1.5, fitted=fitted
+        )
+        write_description(layout.model(f"train_{name}"), description)
 
 
 def test_spoilt_labels_are_found_and_no_others(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ TARGET = Target(
     FOLDS.iloc[::-1],
     words=False,
     by_source_text=False,
+    inputs={},
 )
 
 
@@ -84,7 +85,11 @@ def test_predictions_take_the_role_of_the_fold() -> None:
         ("c", "test", "one", "adapted", 0.3),
     ]
     found = TARGET.predicted("final", "adapted", np.arange(4.0))
-    assert found[["sample_id", "split", "score"]].values.tolist() == [["b", "train", 1.0], ["c", "train", 2.0]]
+    assert found[["sample_id", "split", "score"]].values.tolist() == [
+        ["b", "train", 1.0],
+        ["c", "train", 2.0],
+        ["d", "unlabelled", 3.0],
+    ]
 
 
 def test_the_text_vectors_are_those_of_the_sources_text_model_where_there_is_one(tmp_path: Path) -> None:

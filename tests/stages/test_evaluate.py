@@ -18,11 +18,13 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.core import artifacts, schemas
 from pipeline.core.artifacts import Predictions
+from pipeline.core.descriptions import FittedRows, write_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.params import EvaluateParams, Params, PostsParams
 from pipeline.posts import evaluation, held_out
+from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
 from pipeline.scoring.baselines import Baseline
 from pipeline.scoring.emotion import softmax
 from pipeline.sentiment import evaluation as sentiment_evaluation
@@ -104,13 +106,10 @@ class Project:
         seen = at[self.posts["split"].iloc[at].isin(["train", "val"])]
         rows = self.posts.iloc[seen][["sample_id", "group_id"]].assign(fold=FINAL, role=self.posts["split"].iloc[seen])
         digest = artifacts.write_fitted(self.layout.fitted(stage), rows[["fold", "sample_id", "group_id", "role"]])
-        description = {
-            "labels": LABELS,
-            "modalities": modalities,
-            "temperature": TEMPERATURE,
-            "fitted": {"rows": len(rows), "digest": digest},
-        }
-        artifacts.write_json(self.layout.model(stage) / "model.json", {**description, **more})
+        known: dict[str, Any] = {"stage": stage, "labels": LABELS, "modalities": modalities, "temperature": TEMPERATURE}
+        known["fitted"] = FittedRows(rows=len(rows), digest=digest)
+        fusion = FusionDescription(net=None, **known, **more) if stage == "fuse" else None
+        write_description(self.layout.model(stage), fusion or SpecialistDescription(**known, **more))
 
     def refit(self, stage: str, rows: pd.DataFrame, honest_digest: bool = True) -> None:
         """Replaces what a stage says it was fitted on, with or without the digest that belongs to it."""

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import subsets_of, variant
 from pipeline.encoders import text
@@ -21,11 +22,12 @@ from pipeline.params import EmbedTextParams
 from pipeline.sentiment import finetuning
 from pipeline.sentiment.adapters import read_adapters
 from pipeline.sentiment.data import limit_groups, read_target
+from pipeline.sentiment.descriptions import FinetunedDescription
+from pipeline.sentiment.finetuned import load_finetuned
 from pipeline.sentiment.finetuning import text_mode
 from pipeline.sentiment.initialisation import initial_net
 from pipeline.sentiment.source_model import read_source
 from pipeline.training import loop
-from pipeline.training.checkpoint import load_weights, read_description
 from tests import tracks
 from tests.tracks import Track, everything
 
@@ -109,7 +111,7 @@ def test_the_curve_has_test_rows_only_and_no_sizes_that_are_not_there(holdout: T
 
 
 def test_fitted_rows_are_those_of_the_folds(folded: Track) -> None:
-    digest = read_description(folded.layout.model("finetune_e2e"))["fitted"]["digest"]
+    digest = read_description(folded.layout.model("finetune_e2e"), FinetunedDescription).fitted.digest
     found = artifacts.read_fitted(folded.layout.fitted("finetune_e2e"), digest)
     seen = folded.folds[folded.folds["role"] != "test"].merge(folded.target[["sample_id", "group_id"]])
     columns = ["fold", "sample_id", "group_id", "role"]
@@ -117,12 +119,8 @@ def test_fitted_rows_are_those_of_the_folds(folded: Track) -> None:
 
 
 def rebuilt(track: Track, *, encoder: nn.Module | None = None) -> TransferNet:
-    source, adapters = read_source(track.layout).net, read_adapters(track.layout, "final")
-    target = read_target(track.layout)
-    head = nn.Linear(target.columns.widths["text"], 1) if target.by_source_text else None
-    net = TransferNet(adapters, source, target.columns.widths, text_head=head, encoder=encoder)
-    load_weights(track.layout.model("finetune_e2e"), net)
-    return net.eval()
+    """By its own files alone."""
+    return load_finetuned(track.layout.model("finetune_e2e"), encoder)
 
 
 def test_the_net_rebuilt_gives_the_predictions(holdout: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

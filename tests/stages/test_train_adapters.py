@@ -10,12 +10,12 @@ import torch
 from safetensors.numpy import load_file
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import read_description
 from pipeline.core.schemas import subsets_of, variant
 from pipeline.nets.adapter import Adapter
-from pipeline.nets.transfer import ScoreNet
 from pipeline.sentiment.adapters import read_adapters
-from pipeline.sentiment.source_model import read_source
-from pipeline.training.checkpoint import load_weights, read_description
+from pipeline.sentiment.descriptions import AdaptersDescription
+from pipeline.sentiment.source_model import load_source_model, read_source
 from tests import tracks
 from tests.tracks import LACKS_TEXT, Track, everything
 
@@ -53,13 +53,13 @@ def weights(track: Track, fold: str) -> dict[str, bytes]:
 def test_predictions_cover_the_roles_of_each_fold(track: Track) -> None:
     rows = predictions(track)
     expected = track.expected(VARIANTS)
-    assert len(rows) == len(expected) == 3 * 48 * 14
+    assert len(rows) == len(expected) == (3 * 48 + 10) * 14
     assert set(rows[["fold", "sample_id", "split", "variant"]].itertuples(index=False, name=None)) == expected
     assert not (rows.query("fold == 'final'")["split"] == "test").any()
 
 
 def test_fitted_rows_are_those_of_the_folds(track: Track) -> None:
-    digest = read_description(track.layout.model("train_adapters"))["fitted"]["digest"]
+    digest = read_description(track.layout.model("train_adapters"), AdaptersDescription).fitted.digest
     found = artifacts.read_fitted(track.layout.fitted("train_adapters"), digest)
     seen = track.folds[track.folds["role"] != "test"].merge(track.target[["sample_id", "group_id"]])
     columns = ["fold", "sample_id", "group_id", "role"]
@@ -68,9 +68,7 @@ def test_fitted_rows_are_those_of_the_folds(track: Track) -> None:
 
 @pytest.mark.parametrize("fold", [FOLD, "final"])
 def test_the_adapters_rebuilt_give_the_predictions(track: Track, fold: str) -> None:
-    folder = track.layout.model("train_source")
-    source = ScoreNet(**read_description(folder)["net"])
-    load_weights(folder, source)
+    source = load_source_model(track.layout.model("train_source"))
     adapters = read_adapters(track.layout, fold)
     vectors, present = track.vectors["target"], track.present["target"]
     for step, subset in (("adapted", {"text", "audio"}), ("adapted:audio", {"audio"})):
@@ -79,7 +77,7 @@ def test_the_adapters_rebuilt_give_the_predictions(track: Track, fold: str) -> N
             there = {name: torch.from_numpy(present[name] & (name in subset)) for name in adapters}
             known = source.eval()(made, there)[:, 0].numpy()
         found = scores(track, step, fold)
-        assert len(found) == 48
+        assert len(found) == (58 if fold == "final" else 48)
         at = track.target["sample_id"].isin(found.index)
         np.testing.assert_allclose(found, known[at], atol=1e-4)
 
@@ -237,7 +235,7 @@ def test_the_sources_text_model_speaks_for_the_targets_words(tmp_path: Path) -> 
     head, mean = tensors["classifier.layers.1.weight"][0], tensors["classifier.layers.1.bias"][0]
     known = pd.Series(told.vectors @ head + mean, index=told.sample_ids)
     found = scores(track, "text_transfer", "final")
-    assert len(found) == 48
+    assert len(found) == 58
     np.testing.assert_allclose(found, known[found.index], atol=1e-5)
     silent = track.target["sample_id"][LACKS_TEXT]
     assert found[silent] == pytest.approx(mean, abs=1e-6)

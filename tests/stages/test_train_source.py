@@ -9,12 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.encoders import text
 from pipeline.nets.specialist import Specialist, TunedSpecialist
-from pipeline.nets.transfer import ScoreNet
 from pipeline.params import EmbedTextParams
-from pipeline.training.checkpoint import load_weights, read_description
+from pipeline.sentiment.descriptions import SourceDescription, TextModelDescription
+from pipeline.sentiment.source_model import load_source_model
+from pipeline.training.checkpoint import load_weights
 from tests import tracks
 from tests.tracks import LACKS_TEXT, Track, everything
 
@@ -50,11 +52,11 @@ def test_every_row_is_predicted_once_by_each_subset_of_the_shared_modalities(fea
 
 
 def test_it_was_fitted_on_training_and_validation_rows(features: Track) -> None:
-    description = read_description(features.layout.model("train_source"))
-    found = artifacts.read_fitted(features.layout.fitted("train_source"), description["fitted"]["digest"])
+    description = read_description(features.layout.model("train_source"), SourceDescription)
+    found = artifacts.read_fitted(features.layout.fitted("train_source"), description.fitted.digest)
     rows = features.tables["source"].query("split != 'test'")
     expected = {("final", *row) for row in rows[["sample_id", "group_id", "split"]].itertuples(index=False, name=None)}
-    assert len(found) == description["fitted"]["rows"] == len(expected)
+    assert len(found) == description.fitted.rows == len(expected)
     assert set(found.itertuples(index=False, name=None)) == expected
 
 
@@ -69,9 +71,8 @@ def test_it_learns(features: Track) -> None:
 
 def test_the_model_rebuilt_gives_the_predictions(features: Track) -> None:
     folder, ids = features.layout.model("train_source"), features.tables["source"]["sample_id"]
-    description = read_description(folder)
-    assert description["modalities"] == ["text", "audio"]
-    net = ScoreNet(**description["net"])
+    assert read_description(folder, SourceDescription).modalities == ("text", "audio")
+    net = load_source_model(folder)
     load_weights(folder, net)
     vectors, present = features.vectors["source"], features.present["source"]
     predictions = artifacts.read_scores(features.layout.predictions("train_source"))
@@ -102,7 +103,7 @@ def test_a_second_run_gives_the_same_bytes(features: Track, words: Track, tmp_pa
 
 def test_without_words_there_is_no_text_model(features: Track) -> None:
     folder = features.layout.model("train_source") / "text"
-    assert read_description(folder)["absent"] is True
+    assert read_description(folder, TextModelDescription).absent
     assert sorted(path.name for path in folder.iterdir()) == ["fitted.parquet", "model.json", "predictions.parquet"]
     assert len(artifacts.read_scores(folder / "predictions.parquet")) == 0
 
@@ -115,7 +116,7 @@ def test_a_text_model_needs_words_on_both_sides(tmp_path: Path, why: str) -> Non
     if why == "target":
         track.encoder = None  # its text is features
     run(track, text="none" if why == "asked" else "full")
-    assert read_description(track.layout.model("train_source") / "text")["absent"] is True
+    assert read_description(track.layout.model("train_source") / "text", TextModelDescription).absent
 
 
 def test_the_text_model_learns_from_the_sources_words(words: Track) -> None:
@@ -126,11 +127,11 @@ def test_the_text_model_learns_from_the_sources_words(words: Track) -> None:
     test = (rows["split"] == "test").to_numpy()
     happy = rows["text"].str.contains("happy").to_numpy()
     assert found["score"][test & happy].min() > found["score"][test & ~happy].max()
-    description = read_description(folder)
-    fitted = artifacts.read_fitted(folder / "fitted.parquet", description["fitted"]["digest"])
+    description = read_description(folder, TextModelDescription)
+    fitted = artifacts.read_fitted(folder / "fitted.parquet", description.fitted.digest)
     assert set(fitted["sample_id"]) == set(rows.loc[~test, "sample_id"])
     metrics = json.loads(words.layout.metrics("train_source").read_text())["sentiment"]
-    assert metrics["text"]["best_epoch"] == description["best_epoch"]
+    assert metrics["text"]["best_epoch"] == description.best_epoch
     assert metrics["text"]["val"]["pearson"] > 0.5
 
 
@@ -138,10 +139,11 @@ def rebuilt(track: Track) -> tuple[text.TextEncoder, TunedSpecialist]:
     """The encoder as it was before it learned, and the text model by its files."""
     folder = track.layout.model("train_source") / "text"
     encoder = text.load(EmbedTextParams(encoder=str(track.encoder)))
-    description = read_description(folder)["net"]
+    description = read_description(folder, TextModelDescription).net
+    assert description is not None
     net = TunedSpecialist(
         text.load(EmbedTextParams(encoder=str(track.encoder))).net,
-        Specialist(description["width"], 1, dropout=description["dropout"]),
+        Specialist(classes=1, **description.arguments()),
     )
     load_weights(folder, net)
     return encoder, net.eval()
