@@ -6,7 +6,7 @@ lists of numbers, or lists of such lists (a sequence, pooled to means, standard 
 JSON. A column ``text`` of plain texts holds the words themselves, which `embed` encodes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from pipeline.corpora.manifest import SPLIT_ALIASES, trimmed_texts
 from pipeline.corpora.mmsa import read_mmsa
 from pipeline.corpora.raw_features import RawFeatures
 from pipeline.corpora.splits import PROTECTION
-from pipeline.corpora.tables import read_csv_table, read_parquet_table
+from pipeline.corpora.tables import csv_parts, parquet_parts, read_csv_table, read_parquet_table
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,31 @@ def read_corpus(path: Path, where: str, *, only_words: bool = False) -> FeatureC
     return _checked(raw, path)
 
 
+def read_unscored(path: Path, rows: int) -> Iterator[FeatureCorpus]:
+    """A corpus to be scored, so many rows at a time; it needs no score, no split, and ids that differ no more than
+    theirs.
+
+    A Parquet or CSV table is read part by part; a pickle or a folder of .csd files is held in memory whole. ``row``
+    counts on over the parts. Raises InputError as ``read_corpus``.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: not found")
+    pieces = TABLE_PARTS.get(path.suffix.lower()) if path.is_file() else None
+    parts = iter([_reader(path, "--corpus")(path, "--corpus")]) if pieces is None else pieces(path, rows)
+    done = 0
+    for raw in parts:
+        if not raw.vectors and not raw.words and done == 0 and raw.rows["text"].isna().all():
+            raise InputError(f"{path}: has none of the columns text, audio, visual with a value in it")
+        corpus = _checked(raw, path, to_learn=False)
+        for frame in (corpus.rows, corpus.refused):
+            frame["row"] += done
+        done += len(raw.rows)
+        yield corpus
+
+
+TABLE_PARTS = {".parquet": parquet_parts, ".csv": csv_parts}
+
+
 def _reader(path: Path, where: str) -> Callable[[Path, str], RawFeatures]:
     readers = {".parquet": read_parquet_table, ".csv": read_csv_table, ".pkl": read_mmsa, ".pickle": read_mmsa}
     if path.is_dir():
@@ -102,11 +127,13 @@ def _reader(path: Path, where: str) -> Callable[[Path, str], RawFeatures]:
 # --- checks --------------------------------------------------------------------------------------------------------
 
 
-def _checked(raw: RawFeatures, path: Path) -> FeatureCorpus:
-    """Leaves out set-aside and faulty rows; gives every row a group."""
+def _checked(raw: RawFeatures, path: Path, *, to_learn: bool = True) -> FeatureCorpus:
+    """Leaves out set-aside and faulty rows; gives every row a group. Rows not to learn from need no score or split."""
     rows = pd.DataFrame({"row": range(1, len(raw.rows) + 1), "id": raw.rows["id"], "group": raw.rows["group"]})
     rows["group"] = rows["group"].where(rows["group"].notna(), rows["id"])
-    rows["score"], bad_score = _scores(raw.rows["score"], path)
+    rows["score"], bad_score = np.nan, np.zeros(len(rows), dtype=bool)
+    if to_learn:
+        rows["score"], bad_score = _scores(raw.rows["score"], path)
     rows["split"] = raw.rows["split"].map(_part, na_action="ignore")
     rows["text"] = raw.rows["text"].map(_readable, na_action="ignore")
     rows[["id", "group", "split", "text"]] = _with_none(rows[["id", "group", "split", "text"]])
@@ -115,8 +142,8 @@ def _checked(raw: RawFeatures, path: Path) -> FeatureCorpus:
         name: (vectors.lengths == vectors.values.shape[1]) & np.isfinite(vectors.values).any(axis=1)
         for name, vectors in raw.vectors.items()
     }
-    aside = _set_aside(rows)
-    reasons = _reasons(rows, bad_score, raw, present).where(aside.isna(), None)
+    aside = _set_aside(rows) if to_learn else pd.Series(None, rows.index, dtype=object)
+    reasons = _reasons(rows, bad_score, raw, present, repeats=to_learn).where(aside.isna(), None)
     refused = pd.DataFrame({"row": rows["row"], "id": rows["id"], "reason": reasons})[reasons.notna()]
     everything = FeatureCorpus(
         rows=rows,
@@ -162,15 +189,20 @@ def _set_aside(rows: pd.DataFrame) -> pd.Series:
 
 
 def _reasons(
-    rows: pd.DataFrame, bad_score: np.ndarray, raw: RawFeatures, present: dict[Feature, np.ndarray]
+    rows: pd.DataFrame,
+    bad_score: np.ndarray,
+    raw: RawFeatures,
+    present: dict[Feature, np.ndarray],
+    *,
+    repeats: bool,
 ) -> pd.Series:
-    """The first thing that is wrong with each row, or None."""
+    """The first thing that is wrong with each row, or None; with ``repeats`` also an id that stood there before."""
     first = rows["row"].groupby(rows["id"]).transform("first")
     something = np.logical_or.reduce([*present.values(), (rows["text"].notna() & raw.words).to_numpy()])
     checks: list[tuple[np.ndarray, Callable[[int], str]]] = [
         (rows["id"].isna().to_numpy(), lambda at: "no id"),
         (
-            (rows["id"].notna() & (first != rows["row"])).to_numpy(),
+            (rows["id"].notna() & (first != rows["row"]) & repeats).to_numpy(),
             lambda at: f"id already used in row {int(first[at])}",
         ),
         (bad_score, lambda at: "score is no finite number"),

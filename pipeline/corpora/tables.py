@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,44 @@ BATCH_ROWS = 4096
 
 
 def read_parquet_table(path: Path, where: str) -> RawFeatures:
+    with _opened(path) as file:
+        return _read_parquet(path, file, ("id", "score"))
+
+
+def parquet_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
+    """A table that need not have scores, so many rows at a time."""
+    with _opened(path) as file:
+        if not file.metadata.num_rows:
+            raise InputError(f"{path}: holds no rows")
+        for batch in file.iter_batches(rows):
+            buffer = pa.BufferOutputStream()
+            with pq.ParquetWriter(buffer, file.schema_arrow) as writer:
+                writer.write_batch(batch)
+            yield _read_parquet(path, pq.ParquetFile(pa.BufferReader(buffer.getvalue())), ("id",))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            lists, ignored = _modalities(path, schema.names)
-            words = "text" in schema.names and _is_text(schema.field("text").type)
-            if words:
-                lists.pop("text")
-            scalars = [name for name in SCALARS if name in schema.names] + ["text"] * words
-            rows = _scalars(path, file.read(columns=scalars).to_pandas())
-            vectors: dict[Feature, RawVectors] = {
-                name: gathered(len(rows), _column(path, file, column))
-                for name, column in lists.items()
-                if not pa.types.is_null(schema.field(column).type)
-            }
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not readable as parquet: {' '.join(str(error).split())}") from None
+
+
+def _read_parquet(path: Path, file: pq.ParquetFile, required: Sequence[str]) -> RawFeatures:
+    schema = file.schema_arrow
+    lists, ignored = _modalities(path, schema.names, required)
+    words = "text" in schema.names and _is_text(schema.field("text").type)
+    if words:
+        lists.pop("text")
+    scalars = [name for name in SCALARS if name in schema.names] + ["text"] * words
+    rows = _scalars(path, file.read(columns=scalars).to_pandas())
+    vectors: dict[Feature, RawVectors] = {
+        name: gathered(len(rows), _column(path, file, column))
+        for name, column in lists.items()
+        if not pa.types.is_null(schema.field(column).type)
+    }
     return RawFeatures(rows, vectors, ignored)
 
 
@@ -47,10 +70,12 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(value) or pa.types.is_large_string(value)
 
 
-def _modalities(path: Path, columns: Sequence[str]) -> tuple[dict[Feature, str], tuple[str, ...]]:
+def _modalities(
+    path: Path, columns: Sequence[str], required: Sequence[str]
+) -> tuple[dict[Feature, str], tuple[str, ...]]:
     """The column of each modality, and the columns that mean nothing here."""
-    if "id" not in columns or "score" not in columns:
-        missing = " and ".join(name for name in ("id", "score") if name not in columns)
+    missing = " and ".join(name for name in required if name not in columns)
+    if missing:
         raise InputError(f"{path}: lacks the column {missing} (has: {', '.join(columns) or 'none'})")
     found: dict[Feature, str] = {name: name for name in FEATURES if name in columns}
     for other, name in OTHER_NAMES.items():
@@ -66,7 +91,7 @@ def _scalars(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
         name: trimmed_texts(frame[name], f"{path}: {name}") if name in frame else None
         for name in ("id", "group", "split", "text")
     }
-    return pd.DataFrame(rows | {"score": frame["score"]}, index=range(len(frame)))
+    return pd.DataFrame(rows | {"score": frame.get("score")}, index=range(len(frame)))
 
 
 def _column(path: Path, file: pq.ParquetFile, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -105,13 +130,33 @@ def _pooled_cell(steps: Any) -> np.ndarray | Sequence[str] | None:
 
 
 def read_csv_table(path: Path, where: str) -> RawFeatures:
+    (frame,) = _csv_frames(path, None)
+    return _read_csv(path, frame, ("id", "score"))
+
+
+def csv_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
+    """A table that need not have scores, so many rows at a time."""
+    for frame in _csv_frames(path, rows):
+        yield _read_csv(path, frame.reset_index(drop=True), ("id",))
+
+
+def _csv_frames(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
+    """So many rows of the file at a time, or all at once."""
+    kinds: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        if rows is None:
+            yield pd.read_csv(path, **kinds)
+        else:
+            with pd.read_csv(path, chunksize=rows, **kinds) as reader:
+                yield from reader
     except pd.errors.EmptyDataError:
         raise InputError(f"{path}: is empty") from None
     except (ValueError, OSError) as error:  # parser errors and UnicodeDecodeError are ValueErrors
         raise InputError(f"{path}: not readable as csv: {' '.join(str(error).split())}") from None
-    lists, ignored = _modalities(path, [str(name) for name in frame.columns])
+
+
+def _read_csv(path: Path, frame: pd.DataFrame, required: Sequence[str]) -> RawFeatures:
+    lists, ignored = _modalities(path, [str(name) for name in frame.columns], required)
     rows = _scalars(path, frame)
     said = rows["text"].dropna().astype(str)
     if len(said) and said.str.fullmatch(LIKE_NUMBERS).mean() > 0.5:

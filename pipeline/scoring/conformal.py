@@ -43,13 +43,14 @@ def thresholds(scores: Sequence[np.ndarray], coverage: float) -> np.ndarray:
         scores: ascending, by class, as ``class_scores`` gives them.
         coverage: above 0 and below 1.
     """
-    found = np.full(len(scores), np.inf)
-    for at, ordered in enumerate(scores):
-        # The product of floats may lie a hair above a whole number, which would cost a rank.
-        rank = math.ceil(round((len(ordered) + 1) * coverage, 9))
-        if rank <= len(ordered):
-            found[at] = ordered[rank - 1]
-    return found
+    return np.array([limit(ordered, coverage) for ordered in scores])
+
+
+def limit(ordered: np.ndarray, coverage: float) -> float:
+    """The ceil((n + 1) coverage)-th smallest of n ascending values; infinity where there are not so many."""
+    # The product of floats may lie a hair above a whole number, which would cost a rank.
+    rank = math.ceil(round((len(ordered) + 1) * coverage, 9))
+    return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
 
 
 def rows_needed(coverage: float) -> int:

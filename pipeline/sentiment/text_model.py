@@ -1,5 +1,6 @@
 """The source's text model: a text encoder tuned on the source's words, which target and source share."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,14 +141,18 @@ def _encode_target(
 ) -> None:
     """Writes the target's text vectors by the tuned encoder; a group's lines are encoded one by one and averaged."""
     lines = lines_of(target, params.target.level)
-    tuned = replace(encoder, net=net.encoder)
-    vectors = tuned.encode([line for row in lines for line in row], pick(params.device))
-    row_of = np.repeat(np.arange(len(target)), [len(row) for row in lines])
-    sums = np.zeros((len(target), encoder.width), dtype=np.float64)
-    np.add.at(sums, row_of, vectors)
-    counts = np.array([len(row) for row in lines])
-    reasons = [None if count else "none" for count in counts]
+    means = encode_lines(replace(encoder, net=net.encoder), lines, pick(params.device))
+    reasons = [None if row else "none" for row in lines]
     identity = {**encoder.identity, "tuned_on": "source_texts"}
     with artifacts.embeddings_writer(path, encoder.width, identity) as writer:
-        means = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
         writer.write(target["sample_id"].tolist(), means, reasons, [None] * len(target))
+
+
+def encode_lines(encoder: text.TextEncoder, lines: Sequence[Sequence[str]], device: torch.device) -> np.ndarray:
+    """float32 [N, width]: the mean of the vectors of each row's lines, which are encoded one by one; zeros for none."""
+    sums = np.zeros((len(lines), encoder.width), dtype=np.float64)
+    counts = np.array([len(row) for row in lines], dtype=int)
+    if counts.any():
+        vectors = encoder.encode([line for row in lines for line in row], device)
+        np.add.at(sums, np.repeat(np.arange(len(lines)), counts), vectors)
+    return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)

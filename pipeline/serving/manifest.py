@@ -1,21 +1,16 @@
 """A table of posts → a table of predictions: any number of rows, in constant memory, resumed after a kill.
 
-Finished rows are kept as shards in a hidden folder beside the output, which takes its name only when it is whole.
+See ``shards`` for how.
 """
 
 import json
-import shutil
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
@@ -25,6 +20,7 @@ from pipeline.core.schemas import MODALITIES
 from pipeline.corpora.manifest import trimmed_texts
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.shards import alone, write_table
 
 CHUNK = 256
 """Rows predicted and kept together: a killed run loses at most so many, and memory holds so many."""
@@ -49,24 +45,8 @@ def predict_manifest(
 
     Raises InputError when the manifest cannot be read, or another run is writing ``out``.
     """
-    with _alone(out):
+    with alone(out):
         return _predict_all(predictor, manifest, out, folder, coverage, explain=explain)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Two runs would take up each other's shards."""
-    lock = FileLock(out.with_name(f".{out.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"{out}: another run is writing it; wait for that, or give another --out") from None
-    try:
-        yield
-    finally:
-        if sys.platform != "win32":  # there the lock removes its file itself; here whoever holds it may
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def _predict_all(
@@ -74,19 +54,21 @@ def _predict_all(
 ) -> int:
     schema = predictions_schema(predictor, explain)
     total = sum(len(rows) for rows in _chunks(manifest))
-    shards = _shards(out, _identity(predictor, manifest, coverage, explain))
-    made = [shards / f"{number:08d}.parquet" for number in range(-(-total // CHUNK))]
     with progress("predicting", total) as advance:
-        at = 0
-        for shard, rows in zip(made, _chunks(manifest), strict=True):
-            if not shard.exists():
-                table = _predict(predictor, rows, at, folder, coverage, explain=explain)
-                artifacts.write_parquet(shard, pa.Table.from_pylist(table, schema=schema))
-            at += len(rows)
-            advance(len(rows))
-    unusable = _join(made, out, schema)
-    shutil.rmtree(shards)
-    return unusable
+
+        def numbered() -> Iterator[tuple[int, list[Row]]]:
+            """Each chunk, with how many rows stand before it."""
+            at = 0
+            for rows in _chunks(manifest):
+                yield at, rows
+                at += len(rows)
+                advance(len(rows))
+
+        def make(chunk: tuple[int, list[Row]]) -> pa.Table:
+            at, rows = chunk
+            return pa.Table.from_pylist(_predict(predictor, rows, at, folder, coverage, explain=explain), schema=schema)
+
+        return write_table(out, _identity(predictor, manifest, coverage, explain), numbered(), make, schema)
 
 
 def predictions_schema(predictor: Predictor, explain: bool) -> pa.Schema:
@@ -204,49 +186,9 @@ def _parquet(path: Path) -> Iterator[pd.DataFrame]:
             yield pa.Table.from_batches(rest).to_pandas()
 
 
-# --- shards ----------------------------------------------------------------------------------------------------------
-
-
 def _identity(predictor: Predictor, manifest: Path, coverage: float | None, explain: bool) -> str:
     """What the shards of an earlier run must have in common with this one to be its beginning."""
     columns = [*map(str, predictor.labels), str(coverage), str(explain), str(CHUNK)]
     return artifacts.digest(
         f"{at} {part}" for at, part in enumerate([predictor.model.identity, content_digest(manifest), *columns])
     )
-
-
-def _shards(out: Path, identity: str) -> Path:
-    """The folder of finished shards: as an earlier run of the same left it, otherwise empty."""
-    folder = out.with_name(f".{out.name}.parts")
-    note = folder / "made_from.json"
-    if note.exists() and artifacts.read_json(note) != {"identity": identity}:
-        print(
-            f"{out}: another manifest, model or option than the run that was cut off: from the start", file=sys.stderr
-        )
-        shutil.rmtree(folder)
-    if not note.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        artifacts.write_json(note, {"identity": identity})
-    return folder
-
-
-def _join(shards: list[Path], out: Path, schema: pa.Schema) -> int:
-    """Shards → the output; returns how many rows have a reason."""
-    unusable = 0
-    with artifacts.replacing(out) as aside:
-        if out.suffix == ".parquet":
-            writer = pq.ParquetWriter(aside, schema, compression="zstd")
-        else:
-            writer = pa_csv.CSVWriter(aside, _for_csv(schema.empty_table()).schema)
-        with writer:
-            for shard in shards:
-                table = artifacts.read_parquet(shard, schema)
-                unusable += len(table) - table["reason"].null_count
-                writer.write_table(table if out.suffix == ".parquet" else _for_csv(table))
-    return unusable
-
-
-def _for_csv(table: pa.Table) -> pa.Table:
-    """A cell of CSV holds no list: the set as JSON."""
-    sets = [None if labels is None else json.dumps(labels, ensure_ascii=False) for labels in table["set"].to_pylist()]
-    return table.set_column(table.schema.get_field_index("set"), "set", pa.array(sets, pa.string()))

@@ -1,0 +1,73 @@
+"""How far a score may be off: intervals around the fine-tuned model's scores, and whether they keep their promise.
+
+Split conformal prediction: an interval reaches as far to both sides as nearly all residuals of calibration rows. In a
+holdout these are the validation rows of the model itself (training stopped on them, so the promise holds only nearly).
+Under cross-validation they are the rows that each fold left out, residuals of models that are alike but not the same as
+the final one, as in the jackknife: nearly the promise again, and `evaluate` measures what became of it.
+
+Sources: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005; Barber, Candès, Ramdas, Tibshirani,
+"Predictive inference with the jackknife+", Annals of Statistics 2021.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core.schemas import FINAL
+from pipeline.scoring.conformal import limit
+
+FINETUNED = "finetuned"
+
+
+def residuals(predictions: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Absolute residuals of calibration rows: columns ``fold, sample_id, residual``.
+
+    Args:
+        predictions: of the fine-tuned models, as ``schemas.SCORES_TABLE``.
+        table: the target's rows, with ``sample_id`` and ``score``.
+    """
+    rows = predictions[predictions["variant"] == FINETUNED]
+    left_out = rows[(rows["split"] == "test") & (rows["fold"] != FINAL)]
+    kept = left_out if len(left_out) else rows[(rows["split"] == "val") & (rows["fold"] == FINAL)]
+    actual = table.set_index("sample_id")["score"].loc[kept["sample_id"]].to_numpy(dtype=np.float64)
+    return kept[["fold", "sample_id"]].assign(residual=np.abs(kept["score"].to_numpy() - actual))
+
+
+def half_width(of: pd.DataFrame, coverage: float) -> float:
+    """How far an interval reaches to either side; infinity where there are too few calibration rows.
+
+    A row that several repeats left out counts once, with its mean residual.
+    """
+    by_row = of.groupby("sample_id", sort=False)["residual"].mean().to_numpy()
+    return limit(np.sort(by_row), coverage)
+
+
+def coverage_metrics(predictions: pd.DataFrame, table: pd.DataFrame, coverage: float) -> dict[str, float]:
+    """How often intervals hold the score of rows that neither the model nor the calibration saw.
+
+    In a holdout the test rows; under cross-validation the rows of each fold, by intervals from the residuals of the
+    repeat's other folds. Empty where there are too few calibration rows.
+    """
+    known = residuals(predictions, table)
+    rows = predictions[(predictions["variant"] == FINETUNED) & (predictions["split"] == "test")]
+    actual = table.set_index("sample_id")["score"].loc[rows["sample_id"]].to_numpy(dtype=np.float64)
+    off = np.abs(rows["score"].to_numpy() - actual)
+    if set(rows["fold"]) == {FINAL}:
+        width = half_width(known, coverage)
+        widths = np.full(len(rows), width)
+    else:
+        widths = _widths_by_other_folds(rows, known, coverage)
+    if not len(rows) or not np.isfinite(widths).all():
+        return {}
+    return {"target": coverage, "coverage": float(np.mean(off <= widths)), "mean_width": float(2 * widths.mean())}
+
+
+def _widths_by_other_folds(rows: pd.DataFrame, known: pd.DataFrame, coverage: float) -> np.ndarray:
+    """For each row half the width of its interval, from rows that other folds of its repeat left out."""
+    repeat_of = known["fold"].str.partition(".")[0]
+    widths = {
+        fold: half_width(known[(repeat_of == fold.partition(".")[0]) & (known["fold"] != fold)], coverage)
+        for fold in set(rows["fold"])
+    }
+    return np.array([widths.get(fold, math.inf) for fold in rows["fold"]])

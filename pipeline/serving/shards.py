@@ -1,0 +1,103 @@
+"""A long table, written shard by shard: a killed run goes on where it was, and the output appears only when whole.
+
+Finished shards lie in a hidden folder beside the output.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+
+Chunk = TypeVar("Chunk")
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Two runs would take up each other's shards. Raises InputError when another run is writing ``out``."""
+    lock = FileLock(out.with_name(f".{out.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{out}: another run is writing it; wait for that, or give another --out") from None
+    try:
+        yield
+    finally:
+        if sys.platform != "win32":  # there the lock removes its file itself; here whoever holds it may
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def write_table(
+    out: Path,
+    identity: str,
+    chunks: Iterable[Chunk],
+    make: Callable[[Chunk], pa.Table],
+    schema: pa.Schema,
+) -> int:
+    """Makes a table of each chunk and joins them to ``out``; returns how many rows have a ``reason``.
+
+    Args:
+        out: ``.parquet`` or ``.csv``.
+        identity: what a run that was cut off must have in common with this one to be its beginning.
+        make: is not called for a chunk whose shard is there already.
+    """
+    folder = _folder(out, identity)
+    shards = []
+    for number, chunk in enumerate(chunks):
+        shards.append(folder / f"{number:08d}.parquet")
+        if not shards[-1].exists():
+            artifacts.write_parquet(shards[-1], make(chunk))
+    unusable = _join(shards, out, schema)
+    shutil.rmtree(folder)
+    return unusable
+
+
+def _folder(out: Path, identity: str) -> Path:
+    """The folder of finished shards: as an earlier run of the same left it, otherwise empty."""
+    folder = out.with_name(f".{out.name}.parts")
+    note = folder / "made_from.json"
+    if note.exists() and artifacts.read_json(note) != {"identity": identity}:
+        print(f"{out}: another table, model or option than the run that was cut off: from the start", file=sys.stderr)
+        shutil.rmtree(folder)
+    if not note.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        artifacts.write_json(note, {"identity": identity})
+    return folder
+
+
+def _join(shards: list[Path], out: Path, schema: pa.Schema) -> int:
+    """Shards → the output; returns how many rows have a reason."""
+    unusable = 0
+    with artifacts.replacing(out) as aside:
+        if out.suffix == ".parquet":
+            writer = pq.ParquetWriter(aside, schema, compression="zstd")
+        else:
+            writer = pa_csv.CSVWriter(aside, _for_csv(schema.empty_table()).schema)
+        with writer:
+            for shard in shards:
+                table = artifacts.read_parquet(shard, schema)
+                unusable += len(table) - table["reason"].null_count
+                writer.write_table(table if out.suffix == ".parquet" else _for_csv(table))
+    return unusable
+
+
+def _for_csv(table: pa.Table) -> pa.Table:
+    """A cell of CSV holds no list: as JSON."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            cells = [
+                None if value is None else json.dumps(value, ensure_ascii=False) for value in table[at].to_pylist()
+            ]
+            table = table.set_column(at, field.name, pa.array(cells, pa.string()))
+    return table
