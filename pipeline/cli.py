@@ -89,6 +89,16 @@ for _name, _summary in STAGES.items():
     _add_stage(_name, _summary)
 
 
+@app.command("summary")
+def summary_command(project: Project = Path()) -> None:
+    """Print the scores of a finished run beside their baselines, what to be wary of, and what to look at next."""
+    with one_line_errors():
+        from pipeline.core.layout import Layout
+        from pipeline.reporting import summary
+
+        summary.run(Layout(project))
+
+
 @app.command("diagnose")
 def diagnose_command(project: Project = Path()) -> None:
     """Say what is wrong with the source → target transfer: measured, what it means, what to try."""
