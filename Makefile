@@ -13,7 +13,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 repro: .venv/installed
 	$(RUN) $(BIN)/dvc repro
-	$(RUN) $(BIN)/dvc metrics show --md metrics/evaluate.json
+	$(RUN) $(BIN)/python -m pipeline summary
 
 test: .venv/installed-test
 	$(RUN) $(BIN)/python -m pytest -n 2

@@ -89,6 +89,45 @@ for _name, _summary in STAGES.items():
     _add_stage(_name, _summary)
 
 
+@app.command("summary")
+def summary_command(project: Project = Path()) -> None:
+    """Print the scores of a finished run beside their baselines, what to be wary of, and what to look at next."""
+    with one_line_errors():
+        from pipeline.core.layout import Layout
+        from pipeline.reporting import summary
+
+        summary.run(Layout(project))
+
+
+@app.command("compare")
+def compare_command(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[EXPERIMENT OR REVISION]...",
+            help="Columns, in this order; without any: workspace, HEAD and the newest experiments.",
+        ),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table here, every digit.", dir_okay=False)] = None,
+    md: Annotated[Path | None, typer.Option(help="Also write the table here as Markdown.", dir_okay=False)] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the scores with their intervals: a .png file.", dir_okay=False)
+    ] = None,
+    project: Project = Path(),
+) -> None:
+    """Show experiments of DVC side by side: the params that differ, and the scores with their intervals."""
+    if picture is not None and picture.suffix != ".png":
+        raise typer.BadParameter(f"--picture: {picture} does not end in .png")
+    with one_line_errors():
+        for out in (csv, md, picture):
+            if out is not None:
+                _make_room(out)
+        from pipeline.core.layout import Layout
+        from pipeline.reporting import compare
+
+        compare.run(Layout(project), names or [], csv, md, picture)
+
+
 @app.command("diagnose")
 def diagnose_command(project: Project = Path()) -> None:
     """Say what is wrong with the source → target transfer: measured, what it means, what to try."""

@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 
 from pipeline.cli import STAGES
 from pipeline.core.layout import Layout
+from pipeline.core.metrics import HEADLINES
 from pipeline.core.schemas import FEATURES, MODALITIES
 from tests.graph import renewed
 from tests.imports import ROOT
@@ -29,6 +30,7 @@ def test_command_module_and_outputs_share_the_stage_name(stage: str) -> None:
         top, _, rest = out.partition("/")
         if top in ("models", "metrics", "plots"):
             assert Path(rest).with_suffix("").name == stage
+    assert {f"metrics/{stage}.json", f"metrics/details/{stage}.json"} <= set(block["outs"]) or stage == "sample"
 
 
 @pytest.mark.parametrize("stage", GRAPH["stages"])
@@ -45,7 +47,9 @@ def test_every_output_is_cached_so_that_the_run_cache_works() -> None:
 
 def test_metrics_and_plots_are_listed_at_top_level_and_are_outputs() -> None:
     outs = {out for block in GRAPH["stages"].values() for out in block["outs"]}
-    assert set(GRAPH["metrics"]) == {out for out in outs if out.startswith("metrics/")}
+    # The details are no metrics of DVC, which makes a column of each of their hundreds of numbers.
+    assert set(GRAPH["metrics"]) == {out for out in outs if Path(out).parent == Path("metrics")}
+    assert [Path(name).stem for name in GRAPH["metrics"]] == list(HEADLINES)
     named: set[str] = set()
     for plot in GRAPH["plots"]:
         for name, settings in plot.items() if isinstance(plot, dict) else [(plot, {})]:
@@ -64,7 +68,7 @@ def test_paths_of_the_graph_are_those_of_the_layout() -> None:
     expected |= {layout.embeddings("posts", modality) for modality in MODALITIES}
     expected |= {layout.embeddings(corpus, name) for corpus in ("source", "target") for name in FEATURES}
     for stage, block in GRAPH["stages"].items():
-        for kind in ("model", "metrics", "plots"):
+        for kind in ("model", "metrics", "details", "plots"):
             path = getattr(layout, kind)(stage)
             if any(out == path.as_posix() for out in block["outs"]):
                 expected.add(path)

@@ -121,7 +121,7 @@ def test_training_rows_are_predicted_by_models_that_did_not_see_their_group(
 
 def test_headline_numbers_are_those_of_the_predictions(project: tuple[Layout, dict[str, set[str]]]) -> None:
     layout = project[0]
-    metrics = json.loads(layout.metrics("evaluate").read_text())["posts"]
+    metrics = json.loads(layout.details("evaluate").read_text())["posts"]
     labels = artifacts.read_json(layout.model("fuse") / "model.json")["labels"]
     posts = artifacts.read_posts(layout.table("posts")).set_index("sample_id")
     predictions = artifacts.read_predictions(layout.predictions("fuse"), classes=5)
@@ -191,11 +191,11 @@ def texts(count: int) -> list[dict[str, Any]]:
 
 def test_a_corpus_of_texts_alone_with_two_labels(tmp_path: Path) -> None:
     run(tmp_path, corpus(tmp_path, texts(80)))
-    metrics = json.loads(Layout(tmp_path).metrics("evaluate").read_text())["posts"]
+    metrics = json.loads(Layout(tmp_path).details("evaluate").read_text())["posts"]
     assert set(metrics["ablation"]) == {"text"}
     assert "image" not in metrics
     assert metrics["fusion"]["macro_f1"] > 0.7
-    absent = json.loads(Layout(tmp_path).metrics("train_video").read_text())["posts"]
+    absent = json.loads(Layout(tmp_path).details("train_video").read_text())["posts"]
     assert absent == {"train_rows": 0, "warnings": "no post has video"}
 
 
@@ -205,4 +205,4 @@ def test_a_corpus_with_its_own_train_and_val_scores_val_and_makes_a_validation_p
     posts = artifacts.read_posts(Layout(tmp_path).table("posts"))
     assert set(posts.loc[posts["split"] == "test", "sample_id"]) == {f"p{at}" for at in range(60, 80)}
     assert (posts["split"] == "val").sum() == 6
-    assert json.loads(Layout(tmp_path).metrics("evaluate").read_text())["posts"]["n"] == 20
+    assert json.loads(Layout(tmp_path).details("evaluate").read_text())["posts"]["n"] == 20

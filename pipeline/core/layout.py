@@ -55,7 +55,12 @@ class Layout:
         return self.model(stage) / "fitted.parquet"
 
     def metrics(self, stage: str) -> Path:
+        """The few numbers that a person compares between runs."""
         return self.root / "metrics" / f"{stage}.json"
+
+    def details(self, stage: str) -> Path:
+        """All that a stage measured."""
+        return self.root / "metrics" / "details" / f"{stage}.json"
 
     def plots(self, stage: str) -> Path:
         return self.root / "plots" / stage

@@ -20,6 +20,7 @@ from pipeline.core.artifacts import Embeddings, Predictions
 from pipeline.core.descriptions import FittedRows
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
+from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL, Modality
 from pipeline.corpora.splits import grouped_folds
 from pipeline.encoders import image, text, video
@@ -312,7 +313,7 @@ def _report(
     }
     for name, at in scored.items():
         metrics[name] = emotion.report(logits[at], codes[at], corpus.labels)
-    artifacts.write_json(layout.metrics(stage), {"posts": metrics})
+    write_metrics(layout, stage, {"posts": metrics})
 
     val = corpus.part("val")
     predicted = logits[val].argmax(axis=1)
@@ -345,7 +346,7 @@ def _write_absent(stage: str, corpus: SpecialistRows, why: str, layout: Layout) 
             fitted=FittedRows(rows=0, digest=digest),
         )
         write_model(folder, None, description)
-    artifacts.write_json(layout.metrics(stage), {"posts": {"train_rows": 0, "warnings": why}})
+    write_metrics(layout, stage, {"posts": {"train_rows": 0, "warnings": why}})
     with artifacts.replacing_folder(layout.plots(stage)) as plots:
         artifacts.write_csv(plots / "folds.csv", pd.DataFrame(columns=["fold", *HISTORY]))
         artifacts.write_csv(plots / "history.csv", pd.DataFrame(columns=HISTORY))

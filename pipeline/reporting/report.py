@@ -1,9 +1,9 @@
 """What ``python -m pipeline report`` writes: a finished run in one HTML file.
 
-It computes no metric: numbers are those of ``metrics/*.json`` and pictures the files of ``plots/``, so that the report
-says what ``dvc metrics show`` and ``dvc plots show`` say. What a run lacks is named in its section.
+It computes no metric: numbers are those of ``metrics/`` and pictures the files of ``plots/``, so that the report says
+what ``dvc metrics show`` and ``dvc plots show`` say. What a run lacks is named in its section.
 
-Reads:  params.yaml, metrics/*.json, plots/, data/split/{posts,target}.parquet, data/split/refused.csv,
+Reads:  params.yaml, metrics/details/*.json, plots/, data/split/{posts,target}.parquet, data/split/refused.csv,
         models/*/model.json and the media of the posts in the error gallery.
 """
 
@@ -64,7 +64,7 @@ class Errors:
 
 def write(params: Params, layout: Layout, out: Path) -> None:
     """Writes the report of the run that lies in ``layout``. Raises InputError when nothing was evaluated yet."""
-    evaluated = artifacts.read_json(layout.metrics("evaluate"))
+    evaluated = artifacts.read_json(layout.details("evaluate"))
     posts = _posts(layout)
     settings = _settings(params)
     page.write(
@@ -72,8 +72,8 @@ def write(params: Params, layout: Layout, out: Path) -> None:
         "report.html",
         posts=evaluated.get("posts"),
         sentiment=evaluated.get("sentiment"),
-        split=_optional(layout.metrics("split")),
-        embed=_optional(layout.metrics("embed")),
+        split=_optional(layout.details("split")),
+        embed=_optional(layout.details("embed")),
         groups={} if posts is None else posts.groupby("split")["group_id"].nunique().to_dict(),
         refused=_refused(layout),
         absent=_absent(layout),
@@ -113,7 +113,7 @@ def _refused(layout: Layout) -> list[dict[str, str]] | None:
 
 def _absent(layout: Layout) -> dict[str, str]:
     """Stage → why it had nothing to train on."""
-    trained = {name: (_optional(layout.metrics(name)) or {}).get("posts", {}) for name in POSTS_STAGES}
+    trained = {name: (_optional(layout.details(name)) or {}).get("posts", {}) for name in POSTS_STAGES}
     return {name: of["warnings"] for name, of in trained.items() if of.get("train_rows") == 0}
 
 
@@ -150,6 +150,7 @@ def _digests(layout: Layout) -> list[tuple[str, str]]:
         layout.params,
         layout.root / "dvc.lock",
         layout.metrics("evaluate"),
+        layout.details("evaluate"),
         layout.table("posts"),
         layout.table("target"),
     )
@@ -162,6 +163,6 @@ def _digests(layout: Layout) -> list[tuple[str, str]]:
         description = _optional(layout.model(stage) / "model.json") or {}
         if "fitted" in description:
             found.append((f"{stage}: rows it was fitted on", description["fitted"]["digest"]))
-        if "sha256" in description.get("encoder", {}):
+        if "sha256" in (description.get("encoder") or {}):
             found.append((f"{stage}: weights of {description['encoder']['name']}", description["encoder"]["sha256"]))
     return found

@@ -18,8 +18,8 @@ COVERAGE = 0.9
 
 def write(model: Model, params: Params, layout: Layout) -> str:
     """The card of a project's models, as Markdown. Raises InputError when the project was not evaluated."""
-    split = artifacts.read_json(layout.metrics("split"))["posts"]
-    scored = artifacts.read_json(layout.metrics("evaluate"))["posts"]
+    split = artifacts.read_json(layout.details("split"))["posts"]
+    scored = artifacts.read_json(layout.details("evaluate"))["posts"]
     sections = [
         "# Emotions of posts: a trained pipeline",
         f"Tells {_listed(model.labels)} from {_listed(model.branches)}; any of these may be absent from a post.",

@@ -7,12 +7,14 @@ the columns, also those of the rows that a fold is scored on.
 Reads:  ``data/split/{posts,source,target}.parquet``, the media under params ``posts.media``, and the corpora that
         params ``source`` and ``target`` name.
 Writes: ``data/embeddings/posts/{text,image,video}.parquet``,
-        ``data/embeddings/{source,target}/{text,audio,visual}.parquet`` and ``metrics/embed.json``.
+        ``data/embeddings/{source,target}/{text,audio,visual}.parquet``, ``metrics/embed.json`` and
+        ``metrics/details/embed.json``.
 Keeps:  vectors by content and encoder in the user's cache folder, so that new posts cost only themselves.
 """
 
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
+from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FEATURES
 from pipeline.encoders import image, text, video
 from pipeline.encoders.embedding import TextContents, clip_files, embed_posts, picture_files
@@ -41,4 +43,4 @@ def run(params: Params, layout: Layout) -> None:
     report["source"] = embed_corpus(Rows.read("source", params.source, layout), FEATURES, words, embed, layout)
     wanted = params.target.modalities or FEATURES
     report["target"] = embed_corpus(Rows.read("target", params.target, layout), wanted, words, embed, layout)
-    artifacts.write_json(layout.metrics("embed"), report)
+    write_metrics(layout, "embed", report)

@@ -6,11 +6,12 @@ target track is scored in ``sentiment_evaluation``.
 
 Reads:  data/split/posts.parquet, data/embeddings/posts/*.parquet, models/{train_text,train_image,train_video,fuse}/,
         of the posts' media what the contact sheet shows, and what ``sentiment_tables`` names.
-Writes: metrics/evaluate.json, plots/evaluate/.
+Writes: metrics/evaluate.json, metrics/details/evaluate.json, plots/evaluate/.
 """
 
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
+from pipeline.core.metrics import write_metrics
 from pipeline.params import Params
 from pipeline.posts.evaluation import evaluate_posts
 from pipeline.sentiment import evaluation as sentiment_evaluation
@@ -22,4 +23,4 @@ def run(params: Params, layout: Layout) -> None:
             "posts": evaluate_posts(params, layout, plots),
             "sentiment": sentiment_evaluation.run(params, layout, plots),
         }
-    artifacts.write_json(layout.metrics("evaluate"), metrics)
+    write_metrics(layout, "evaluate", metrics)

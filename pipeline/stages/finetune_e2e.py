@@ -7,7 +7,7 @@ validation rows is undone.
 
 Reads:  data/split/{source,target,target_folds}.parquet, data/embeddings/{source,target}/*.parquet,
         models/train_source/, models/train_adapters/.
-Writes: models/finetune_e2e/, metrics/finetune_e2e.json, plots/finetune_e2e/.
+Writes: models/finetune_e2e/, metrics/finetune_e2e.json, metrics/details/finetune_e2e.json, plots/finetune_e2e/.
 """
 
 import pandas as pd
@@ -15,6 +15,7 @@ import pandas as pd
 from pipeline.core import artifacts
 from pipeline.core.descriptions import FittedRows
 from pipeline.core.layout import Layout
+from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL
 from pipeline.params import Params
 from pipeline.scoring import sentiment
@@ -65,6 +66,6 @@ def _report(target: Target, final: FinetuneOutcome, layout: Layout) -> None:
     val = final.predictions[(final.predictions["split"] == "val") & (final.predictions["variant"] == "finetuned")]
     actual = target.table.set_index("sample_id").loc[val["sample_id"], "score"].to_numpy()
     metrics = {**final.report, "val": sentiment.report(actual, val["score"].to_numpy())}
-    artifacts.write_json(layout.metrics("finetune_e2e"), {"sentiment": metrics})
+    write_metrics(layout, "finetune_e2e", {"sentiment": metrics})
     with artifacts.replacing_folder(layout.plots("finetune_e2e")) as plots:
         artifacts.write_csv(plots / "history.csv", final.history)

@@ -5,7 +5,7 @@ final specialists, which saw neither. In a corpus of one modality there is nothi
 predictions are the fusion's.
 
 Reads:  data/split/posts.parquet, data/embeddings/posts/*.parquet, models/train_{text,image,video}/.
-Writes: models/fuse/, metrics/fuse.json, plots/fuse/.
+Writes: models/fuse/, metrics/fuse.json, metrics/details/fuse.json, plots/fuse/.
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ from pipeline.core import artifacts
 from pipeline.core.artifacts import Predictions
 from pipeline.core.descriptions import FittedRows
 from pipeline.core.layout import Layout
+from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL
 from pipeline.nets.fusion import Fusion
 from pipeline.params import Params
@@ -86,7 +87,7 @@ def _report(
     }
     if fit_result is not None:
         metrics["best_epoch"] = fit_result.best_epoch
-    artifacts.write_json(layout.metrics("fuse"), {"posts": metrics})
+    write_metrics(layout, "fuse", {"posts": metrics})
 
     predicted = of_val["fusion"].argmax(axis=1)
     names = np.array(corpus.labels, dtype=object)

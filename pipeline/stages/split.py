@@ -2,7 +2,7 @@
 
 Reads:  the manifest and the media that params ``posts`` names, and the tables of ``source`` and ``target``.
 Writes: data/split/{posts,source,source_texts,target}.parquet, data/split/target_folds.parquet, data/split/refused.csv,
-        metrics/split.json, plots/split/.
+        metrics/split.json, metrics/details/split.json, plots/split/.
 """
 
 import pandas as pd
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
+from pipeline.core.metrics import write_metrics
 from pipeline.corpora import splits
 from pipeline.figures.split import draw_split
 from pipeline.params import Params
@@ -41,7 +42,7 @@ def run(params: Params, layout: Layout) -> None:
     artifacts.write_csv(layout.refused, refused[["corpus", "row", "id", "reason"]])
     report = {name: part.report for name, part in parts.items()}
     report["target"]["folds"] = int(folds["fold"].nunique())
-    artifacts.write_json(layout.metrics("split"), report)
+    write_metrics(layout, "split", report)
     counts = count_rows(posts.table)
     with artifacts.replacing_folder(layout.plots("split")) as plots:
         artifacts.write_csv(plots / "counts.csv", counts)

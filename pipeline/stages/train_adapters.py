@@ -7,7 +7,7 @@ cross-validation the features of all labelled rows choose and fill the columns o
 
 Reads:  data/split/{source,target,target_folds}.parquet, data/embeddings/{source,target}/*.parquet,
         models/train_source/.
-Writes: models/train_adapters/, metrics/train_adapters.json, plots/train_adapters/.
+Writes: models/train_adapters/, metrics/train_adapters.json, metrics/details/train_adapters.json, plots/train_adapters/.
 """
 
 import pandas as pd
@@ -15,6 +15,7 @@ import pandas as pd
 from pipeline.core import artifacts
 from pipeline.core.descriptions import FittedRows
 from pipeline.core.layout import Layout
+from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL
 from pipeline.params import Params
 from pipeline.sentiment.adapters import HISTORY_COLUMNS, AdapterJob, AdapterOutcome, adapt, describe_adapter
@@ -61,6 +62,6 @@ def run(params: Params, layout: Layout) -> None:
 
 def _report(final: AdapterOutcome, layout: Layout) -> None:
     """Losses and distances of the fold ``final``; scores are left to `evaluate`."""
-    artifacts.write_json(layout.metrics("train_adapters"), {"sentiment": final.report})
+    write_metrics(layout, "train_adapters", {"sentiment": final.report})
     with artifacts.replacing_folder(layout.plots("train_adapters")) as plots:
         artifacts.write_csv(plots / "history.csv", final.history[HISTORY_COLUMNS])

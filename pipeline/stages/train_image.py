@@ -1,7 +1,7 @@
 """Trains the image specialist and cross-fits it; see ``pipeline/stages/specialist.py``.
 
 Reads:  data/split/posts.parquet, data/embeddings/posts/image.parquet; the media, when the encoder learns too.
-Writes: models/train_image/, metrics/train_image.json, plots/train_image/.
+Writes: models/train_image/, metrics/train_image.json, metrics/details/train_image.json, plots/train_image/.
 """
 
 from pipeline.core.layout import Layout

@@ -4,7 +4,7 @@ The text model is a text encoder tuned on the source's own words. Target and sou
 
 Reads:  data/split/{source,source_texts,target}.parquet, data/embeddings/{source,target}/*.parquet.
 Writes: models/train_source/ (with ``text/``: the text model, and the target's text vectors by it),
-        metrics/train_source.json, plots/train_source/.
+        metrics/train_source.json, metrics/details/train_source.json, plots/train_source/.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
+from pipeline.core.metrics import write_metrics
 from pipeline.params import Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment.data import read_columns, shared_modalities
@@ -62,7 +63,7 @@ def _report(
     history = pd.DataFrame(fit_result.history, columns=HISTORY)
     if text_fit:
         metrics["text"] = {"best_epoch": text_fit[1].best_epoch, "val": _score(text_fit[0], texts)}
-    artifacts.write_json(layout.metrics("train_source"), {"sentiment": metrics})
+    write_metrics(layout, "train_source", {"sentiment": metrics})
     with artifacts.replacing_folder(layout.plots("train_source")) as plots:
         artifacts.write_csv(plots / "history.csv", history)
         if text_fit:

@@ -1,7 +1,7 @@
 """Trains the text specialist and cross-fits it; see ``pipeline/stages/specialist.py``.
 
 Reads:  data/split/posts.parquet, data/embeddings/posts/text.parquet.
-Writes: models/train_text/, metrics/train_text.json, plots/train_text/.
+Writes: models/train_text/, metrics/train_text.json, metrics/details/train_text.json, plots/train_text/.
 """
 
 from pipeline.core.layout import Layout

@@ -1,7 +1,7 @@
 """Trains the video specialist and cross-fits it; see ``pipeline/stages/specialist.py``.
 
 Reads:  data/split/posts.parquet, data/embeddings/posts/video.parquet; the media, when the encoder learns too.
-Writes: models/train_video/, metrics/train_video.json, plots/train_video/.
+Writes: models/train_video/, metrics/train_video.json, metrics/details/train_video.json, plots/train_video/.
 """
 
 from pipeline.core.layout import Layout

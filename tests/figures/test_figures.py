@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.figures import style
+from pipeline.figures.comparison import draw_comparison
 from pipeline.figures.contact_sheet import Tile, draw_contact_sheet, wrapped
 from pipeline.figures.evaluation import (
     draw_ablation,
@@ -107,6 +108,16 @@ def modality_gap(path: Path) -> None:
     draw_modality_gap(path, pd.DataFrame(rows, columns=["modality", "part", "value"]), "ridge on one modality")
 
 
+def comparison(path: Path) -> None:
+    rows = [
+        {"score": score, "experiment": name, **INTERVALS, "best": name == "b $1$"}
+        for score in ("fusion, macro-F1", "ridge, r", "fine-tuned, r", "text", "video")
+        for name in ("workspace", "b $1$")
+    ]
+    alone = {"score": "fine-tuned, MAE", "experiment": "c", "value": 1.5, "low": np.nan, "high": np.nan, "best": False}
+    draw_comparison(path, pd.DataFrame([*rows, alone]), "test scores")
+
+
 DRAWINGS = [
     history,
     confusion,
@@ -120,6 +131,7 @@ DRAWINGS = [
     predicted_against_actual,
     sentiment_subsets,
     modality_gap,
+    comparison,
 ]
 
 
@@ -143,7 +155,9 @@ def test_a_contact_sheet_without_tiles_is_a_picture_too(tmp_path: Path):
     assert (tmp_path / "empty.png").stat().st_size > 0
 
 
-@pytest.mark.parametrize("draw", [draw_transfer, draw_learning_curve, draw_sentiment_subsets, draw_modality_gap])
+@pytest.mark.parametrize(
+    "draw", [draw_transfer, draw_learning_curve, draw_sentiment_subsets, draw_modality_gap, draw_comparison]
+)
 def test_a_figure_without_rows_says_so(draw: Callable[[Path, pd.DataFrame, str], None], tmp_path: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

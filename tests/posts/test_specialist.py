@@ -71,7 +71,7 @@ def test_a_text_encoder_learns(tmp_path: Path, tune: str) -> None:
     assert description["tune"] == tune
     found, start = tensors(layout, "train_text"), load_file(encoder / "model.safetensors")
     if tune == "full":
-        metrics = json.loads(layout.metrics("train_text").read_text())["posts"]
+        metrics = json.loads(layout.details("train_text").read_text())["posts"]
         assert metrics["val"]["macro_f1"] > 0.8
     else:  # only the low-rank updates learn; B starts as zero, and a random tiny encoder gives them little to work with
         assert all(value.any() for name, value in found.items() if "lora_B" in name)
@@ -111,7 +111,7 @@ def test_a_clip_encoder_learns(tmp_path: Path, tune: str) -> None:
     params = Params.model_validate(settings)
     embed.run(params, layout)
     train_image.run(params, layout)
-    metrics = json.loads(layout.metrics("train_image").read_text())["posts"]
+    metrics = json.loads(layout.details("train_image").read_text())["posts"]
     assert metrics["tune"] == tune
     assert metrics["val"]["macro_f1"] > 0.8
 
@@ -138,7 +138,7 @@ def test_a_video_encoder_learns_from_clips_of_unequal_length(tmp_path: Path) -> 
     params = Params.model_validate(settings)
     embed.run(params, layout)
     train_video.run(params, layout)
-    metrics = json.loads(layout.metrics("train_video").read_text())["posts"]
+    metrics = json.loads(layout.details("train_video").read_text())["posts"]
     assert metrics["val"]["macro_f1"] > 0.8
 
 
@@ -163,7 +163,7 @@ def test_out_of_fold_predictions_know_nothing_of_their_rows(tmp_path: Path) -> N
     embeddings(layout, "text", rng.normal(size=(300, 200)).astype(np.float32), np.ones(300, dtype=bool), ids)
     head = {"weight_decay": 0.0, "epochs": 30, "patience": 30}
     train("text", Params.model_validate({"train_text": {"head": head, "dropout": 0.0}}), layout)
-    metrics = json.loads(layout.metrics("train_text").read_text())["posts"]
+    metrics = json.loads(layout.details("train_text").read_text())["posts"]
     assert 0.38 < metrics["out_of_fold"]["accuracy"] < 0.62
     net = tensors(layout, "train_text")
     table = artifacts.read_posts(layout.table("posts"))
@@ -183,7 +183,7 @@ def test_a_modality_too_rare_to_train_is_left_out_and_says_so(tmp_path: Path) ->
     embeddings(layout, "image", np.ones((40, 8), dtype=np.float32), present, table["sample_id"].tolist())
     train_image.run(Params(), layout)
     assert artifacts.read_json(layout.model("train_image") / "model.json")["absent"] is True
-    metrics = json.loads(layout.metrics("train_image").read_text())["posts"]
+    metrics = json.loads(layout.details("train_image").read_text())["posts"]
     assert metrics["warnings"] == "too few posts have image: 2 for training, 0 for validation"
 
 

@@ -86,9 +86,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     project = make(tmp_path_factory.mktemp("run"))
     project.run()
     layout = project.layout
-    evaluated = artifacts.read_json(layout.metrics("evaluate"))
-    artifacts.write_json(layout.metrics("evaluate"), {**evaluated, "sentiment": SENTIMENT})
-    artifacts.write_json(layout.metrics("split"), SPLIT)
+    evaluated = artifacts.read_json(layout.details("evaluate"))
+    artifacts.write_json(layout.details("evaluate"), {**evaluated, "sentiment": SENTIMENT})
+    artifacts.write_json(layout.details("split"), SPLIT)
     refused = pd.DataFrame([{"corpus": "posts", "row": 3, "id": "<b>7</b>", "reason": "no label"}])
     artifacts.write_csv(layout.refused, refused)
     YAML(typ="safe", pure=True).dump(PARAMS.model_dump(mode="json"), layout.params)

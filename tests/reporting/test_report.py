@@ -52,10 +52,10 @@ def test_pictures_are_those_that_dvc_shows_byte_by_byte(run: Layout, page: Page)
 
 
 def test_numbers_are_those_of_the_metrics(run: Layout, page: Page) -> None:
-    known = {number for path in run.metrics("x").parent.glob("*.json") for number in numbers(artifacts.read_json(path))}
+    known = {number for path in run.details("x").parent.glob("*.json") for number in numbers(artifacts.read_json(path))}
     shown = {float(attrs["value"] or "") for tag, attrs in page.tags if tag == "data"}
     assert shown <= known
-    metrics = artifacts.read_json(run.metrics("evaluate"))
+    metrics = artifacts.read_json(run.details("evaluate"))
     posts, steps = metrics["posts"], metrics["sentiment"]["target"]
     fusion, gain = posts["fusion"], posts["fusion_minus_best_baseline"]
     per_class = {*fusion["precision"].values(), *fusion["recall"].values(), *fusion["f1"].values()}
@@ -113,26 +113,26 @@ def test_changed_params_are_named_and_quoted(page: Page) -> None:
 @pytest.mark.parametrize("track", ["posts", "sentiment"])
 def test_a_track_that_is_missing_is_said(run: Layout, tmp_path: Path, track: str) -> None:
     layout = copied(run, tmp_path)
-    metrics = artifacts.read_json(layout.metrics("evaluate"))
-    artifacts.write_json(layout.metrics("evaluate"), {key: of for key, of in metrics.items() if key != track})
+    metrics = artifacts.read_json(layout.details("evaluate"))
+    artifacts.write_json(layout.details("evaluate"), {key: of for key, of in metrics.items() if key != track})
     words = {"posts": "the posts", "sentiment": "the transfer from source to target"}[track]
     assert f"Not part of this run: {words}." in written(layout, tmp_path / "report.html").text
 
 
 def test_a_modality_without_a_specialist_says_why(run: Layout, tmp_path: Path) -> None:
     layout = copied(run, tmp_path)
-    artifacts.write_json(layout.metrics("train_video"), {"posts": {"train_rows": 0, "warnings": "no clip <at all>"}})
+    artifacts.write_json(layout.details("train_video"), {"posts": {"train_rows": 0, "warnings": "no clip <at all>"}})
     assert "Not part of this run: this specialist. no clip <at all>" in written(layout, tmp_path / "report.html").text
 
 
 def test_only_the_metrics_of_evaluate_are_needed(run: Layout, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     shutil.copy(run.params, layout.params)
-    layout.metrics("evaluate").parent.mkdir()
-    shutil.copy(run.metrics("evaluate"), layout.metrics("evaluate"))
+    layout.details("evaluate").parent.mkdir(parents=True)
+    shutil.copy(run.details("evaluate"), layout.details("evaluate"))
     text = written(layout, tmp_path / "report.html").text
     for name in (
-        "metrics/split.json",
+        "metrics/details/split.json",
         "data/split/refused.csv",
         "plots/evaluate/errors.csv",
         "plots/evaluate/curve.png",

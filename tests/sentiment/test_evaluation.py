@@ -27,8 +27,8 @@ def score(track: Planted | Track, params: Params = PARAMS) -> dict[str, Any]:
     """Through JSON, as a user gets it: no NaN may be there."""
     plots = track.layout.plots("evaluate")
     plots.mkdir(parents=True, exist_ok=True)
-    artifacts.write_json(track.layout.metrics("evaluate"), sentiment_evaluation.run(params, track.layout, plots))
-    return artifacts.read_json(track.layout.metrics("evaluate"))
+    artifacts.write_json(track.layout.details("evaluate"), sentiment_evaluation.run(params, track.layout, plots))
+    return artifacts.read_json(track.layout.details("evaluate"))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_plots_say_the_same_as_the_metrics(track: Planted, found: dict[str, Any]
 
 def test_a_second_run_gives_the_same_bytes(track: Planted, found: dict[str, Any]):
     def everything() -> dict[str, bytes]:
-        files = [track.layout.metrics("evaluate"), *track.layout.plots("evaluate").iterdir()]
+        files = [track.layout.details("evaluate"), *track.layout.plots("evaluate").iterdir()]
         return {file.name: file.read_bytes() for file in files}
 
     first = everything()
@@ -233,7 +233,7 @@ def refused(track: Planted, match: str) -> None:
         score(track.write())
     assert "\n" not in str(refusal.value)
     assert "nothing is scored" in str(refusal.value)
-    assert not track.layout.metrics("evaluate").exists()
+    assert not track.layout.details("evaluate").exists()
 
 
 @pytest.mark.parametrize("stage", ["train_adapters", "finetune_e2e", "train_source", "train_source/text"])

@@ -96,8 +96,8 @@ def train(root: Path, kind: str, modalities: set[str] | None = None) -> Trained:
     embed_posts(params, layout)
     for stage in (train_text, train_image, train_video, fuse):
         stage.run(params, layout)
-    artifacts.write_json(layout.metrics("split"), {"posts": SPLIT})
-    artifacts.write_json(layout.metrics("evaluate"), {"posts": SCORED})
+    artifacts.write_json(layout.details("split"), {"posts": SPLIT})
+    artifacts.write_json(layout.details("evaluate"), {"posts": SCORED})
     return Trained(params, layout)
 
 

@@ -158,7 +158,7 @@ def test_absent_rows_are_zeros_without_content(tmp_path: Path, encoders: EmbedPa
 def test_metrics_count_rows_and_reasons(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path)
     embed.run(params(encoders), layout)
-    report = json.loads(layout.metrics("embed").read_text())
+    report = json.loads(layout.details("embed").read_text())
     assert report["image"] == {
         "rows": 7,
         "present": 4,
@@ -253,7 +253,7 @@ def test_chunks_do_not_change_the_tables(
         one, other = rows_of(whole, modality), rows_of(cut, modality)
         np.testing.assert_allclose(one["vector"].tolist(), other["vector"].tolist(), atol=1e-5)
         pd.testing.assert_frame_equal(one.drop(columns="vector"), other.drop(columns="vector"))
-    assert whole.metrics("embed").read_text() == cut.metrics("embed").read_text()
+    assert whole.details("embed").read_text() == cut.details("embed").read_text()
 
 
 def test_two_fresh_runs_write_the_same_bytes(
@@ -264,7 +264,7 @@ def test_two_fresh_runs_write_the_same_bytes(
         monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / f"cache {name}"))
         layout = project(tmp_path / name)
         embed.run(params(encoders, workers=3), layout)
-        files = [layout.metrics("embed"), *(layout.embeddings("posts", modality) for modality in schemas.MODALITIES)]
+        files = [layout.details("embed"), *(layout.embeddings("posts", modality) for modality in schemas.MODALITIES)]
         written.append([file.read_bytes() for file in files])
     assert written[0] == written[1]
 
@@ -279,7 +279,7 @@ def test_too_many_unreadable_files_end_the_stage_in_one_line(tmp_path: Path, enc
     )
     folder = layout.embeddings("posts", "image").parent
     assert [path.name for path in folder.iterdir()] == ["text.parquet"]
-    assert not layout.metrics("embed").exists()
+    assert not layout.details("embed").exists()
 
 
 def test_no_path_leads_out_of_the_media_folder(tmp_path: Path, encoders: EmbedParams) -> None:
@@ -312,7 +312,7 @@ def test_oversized_pictures_are_absent(tmp_path: Path, encoders: EmbedParams) ->
         "too large: 300x300 px, at most 65536 pixels are allowed",
         None,
     ]
-    assert json.loads(layout.metrics("embed").read_text())["image"]["reasons"] == {"too large": 1}
+    assert json.loads(layout.details("embed").read_text())["image"]["reasons"] == {"too large": 1}
 
 
 # --- source and target ---------------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def test_features_are_cleaned_in_the_order_of_the_sample_table(tmp_path: Path, e
     rest = {"name": "features", "width": 3, "dropped": {"constant": 1}, "columns": [0, 2, 3], "of": 4}
     seen = np.array([row["audio"] for at, row in enumerate(rows[:20]) if at != 5], np.float32)
     assert found.encoder == {**rest, "fill": np.nanmedian(seen, axis=0)[[0, 2, 3]].tolist()}
-    assert json.loads(layout.metrics("embed").read_text())["target"]["audio"] == {
+    assert json.loads(layout.details("embed").read_text())["target"]["audio"] == {
         "rows": 24,
         "present": 23,
         "width": 3,
@@ -401,7 +401,7 @@ def test_words_are_encoded_like_those_of_posts(tmp_path: Path, encoders: EmbedPa
     # Of the target's texts all but one are texts of posts, and have been encoded.
     posts = artifacts.read_embeddings(layout.embeddings("posts", "text"))
     assert found.content[0] == posts.content[3]
-    assert json.loads(layout.metrics("embed").read_text())["target"]["text"]["present"] == 5
+    assert json.loads(layout.details("embed").read_text())["target"]["text"]["present"] == 5
     encoded.clear()
     embed.run(params(encoders), layout)
     assert encoded == []

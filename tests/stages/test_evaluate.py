@@ -132,7 +132,7 @@ class Project:
         """The posts track alone; the other one has tests of its own."""
         with mock.patch.object(sentiment_evaluation, "run", return_value={"target": {"n": 1}}):
             evaluate.run(PARAMS, self.layout)
-        return artifacts.read_json(self.layout.metrics("evaluate"))["posts"]
+        return artifacts.read_json(self.layout.details("evaluate"))["posts"]
 
     def plots(self, name: str) -> pd.DataFrame:
         return pd.read_csv(self.layout.plots("evaluate") / name)
@@ -180,7 +180,7 @@ def fresh(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def found(project: Project) -> dict[str, Any]:
-    return artifacts.read_json(project.layout.metrics("evaluate"))["posts"]
+    return artifacts.read_json(project.layout.details("evaluate"))["posts"]
 
 
 def macro_f1(actual: np.ndarray, logits: np.ndarray) -> float:
@@ -298,13 +298,13 @@ def test_plots_say_the_same_as_the_metrics(project: Project, found: dict[str, An
 
 
 def test_both_tracks_stand_side_by_side_in_one_file(project: Project, found: dict[str, Any]):
-    metrics = artifacts.read_json(project.layout.metrics("evaluate"))
+    metrics = artifacts.read_json(project.layout.details("evaluate"))
     assert metrics == {"posts": found, "sentiment": {"target": {"n": 1}}}
 
 
 def test_a_second_run_gives_the_same_bytes(project: Project):
     def everything() -> dict[str, bytes]:
-        files = [project.layout.metrics("evaluate"), *project.layout.plots("evaluate").iterdir()]
+        files = [project.layout.details("evaluate"), *project.layout.plots("evaluate").iterdir()]
         return {file.name: file.read_bytes() for file in files}
 
     first = everything()
@@ -319,7 +319,7 @@ def test_a_test_row_that_any_model_was_fitted_on_is_refused(fresh: Project, stag
     fresh.refit(stage, pd.concat([fresh.fitted(stage), leaked]))
     with pytest.raises(InputError, match=rf"fitted on by {stage}: 1 rows \(p200\)"):
         fresh.run()
-    assert not fresh.layout.metrics("evaluate").exists()
+    assert not fresh.layout.details("evaluate").exists()
     assert not fresh.layout.plots("evaluate").exists()
 
 

@@ -63,7 +63,7 @@ def actual(track: Track, ids: pd.Index) -> np.ndarray:
 
 
 def report(track: Track) -> dict[str, Any]:
-    return json.loads(track.layout.metrics("finetune_e2e").read_text())["sentiment"]
+    return json.loads(track.layout.details("finetune_e2e").read_text())["sentiment"]
 
 
 def weights(track: Track) -> dict[str, torch.Tensor]:
@@ -418,4 +418,4 @@ def test_a_second_run_gives_the_same_bytes_with_one_process_or_two(
     shutil.rmtree(again.layout.model("finetune_e2e"))
     tracks.run(again, "finetune_e2e", finetune_e2e=CURVE, target={"processes": processes})
     assert everything(again.layout.model("finetune_e2e")) == everything(holdout.layout.model("finetune_e2e"))
-    assert again.layout.metrics("finetune_e2e").read_bytes() == holdout.layout.metrics("finetune_e2e").read_bytes()
+    assert again.layout.details("finetune_e2e").read_bytes() == holdout.layout.details("finetune_e2e").read_bytes()

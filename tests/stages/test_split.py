@@ -71,7 +71,7 @@ def read(layout: Layout) -> pd.DataFrame:
 
 
 def metrics(layout: Layout) -> dict[str, Any]:
-    return json.loads(layout.metrics("split").read_text())["posts"]
+    return json.loads(layout.details("split").read_text())["posts"]
 
 
 def test_shares_and_order(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def folds(layout: Layout) -> pd.DataFrame:
 
 
 def report(layout: Layout, corpus: str) -> dict[str, Any]:
-    return json.loads(layout.metrics("split").read_text())[corpus]
+    return json.loads(layout.details("split").read_text())[corpus]
 
 
 def refusals(layout: Layout) -> list[tuple[str, int, str, str]]:

@@ -156,7 +156,7 @@ def test_labels_of_no_weight_leave_both_steps_the_same(
 def test_every_way_of_matching_comes_closer(source: Track, tmp_path: Path, match: str) -> None:
     block = {"match": match, "epochs": 25, "learning_rate": 0.03, "dropout": 0.0, "clusters": 8}
     track = tracks.run(tracks.copied(source, tmp_path), "train_adapters", adapter=block)
-    found = json.loads(track.layout.metrics("train_adapters").read_text())["sentiment"]
+    found = json.loads(track.layout.details("train_adapters").read_text())["sentiment"]
     for step in ("zero_shot", "adapted"):
         for name in ("text", "audio"):
             assert found[step][name]["last_loss"] < 0.8 * found[step][name]["first_loss"]
@@ -164,7 +164,7 @@ def test_every_way_of_matching_comes_closer(source: Track, tmp_path: Path, match
 
 def test_the_distances_are_those_of_the_adapted_rows(track: Track) -> None:
     """Of the fold `final`: all labelled rows and those without a score, beside the source's training rows."""
-    report = json.loads(track.layout.metrics("train_adapters").read_text())["sentiment"]["adapted"]["audio"]
+    report = json.loads(track.layout.details("train_adapters").read_text())["sentiment"]["adapted"]["audio"]
     adapter = read_adapters(track.layout, "final")["audio"]
     there = track.present["target"]["audio"]
     with torch.inference_mode():
@@ -197,7 +197,7 @@ def test_a_modality_may_have_epochs_of_its_own(source: Track, tmp_path: Path) ->
     torch.manual_seed(42)
     fresh = Adapter(6, (), 9, components=3)
     assert not any(torch.equal(a, b) for a, b in zip(adapters["text"].parameters(), fresh.parameters(), strict=True))
-    report = json.loads(track.layout.metrics("train_adapters").read_text())["sentiment"]["adapted"]
+    report = json.loads(track.layout.details("train_adapters").read_text())["sentiment"]["adapted"]
     assert (report["audio"]["epochs"], report["text"]["epochs"]) == (0.0, 4.0)
 
 
@@ -216,7 +216,7 @@ def test_an_adapter_without_rows_to_meet_stays_as_it_is_initialised(
     for part in parts:
         track.present[corpus]["audio"][np.flatnonzero(split == part)[:rows]] = True
     tracks.run(track, *STAGES, adapter={"match": match})
-    report = json.loads(track.layout.metrics("train_adapters").read_text())["sentiment"]["adapted"]
+    report = json.loads(track.layout.details("train_adapters").read_text())["sentiment"]["adapted"]
     assert (report["audio"]["epochs"], report["text"]["epochs"]) == (4.0 if len(parts) > 1 else 0.0, 4.0)
     assert np.isfinite(list(report["audio"].values())).all()
     assert np.isfinite(scores(track, "adapted", "final")).all()
@@ -248,4 +248,4 @@ def test_the_sources_text_model_speaks_for_the_targets_words(tmp_path: Path) -> 
 def test_a_second_run_gives_the_same_bytes(track: Track, tmp_path: Path) -> None:
     again = tracks.run(tracks.copied(track, tmp_path), "train_adapters")
     assert everything(again.layout.model("train_adapters")) == everything(track.layout.model("train_adapters"))
-    assert again.layout.metrics("train_adapters").read_bytes() == track.layout.metrics("train_adapters").read_bytes()
+    assert again.layout.details("train_adapters").read_bytes() == track.layout.details("train_adapters").read_bytes()

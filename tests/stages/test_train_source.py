@@ -61,7 +61,7 @@ def test_it_was_fitted_on_training_and_validation_rows(features: Track) -> None:
 
 
 def test_it_learns(features: Track) -> None:
-    metrics = json.loads(features.layout.metrics("train_source").read_text())["sentiment"]
+    metrics = json.loads(features.layout.details("train_source").read_text())["sentiment"]
     found = artifacts.read_scores(features.layout.predictions("train_source"))
     val = found.query("variant == 'source' and split == 'val'").set_index("sample_id")["score"]
     actual = features.tables["source"].set_index("sample_id")["score"][val.index]
@@ -98,7 +98,7 @@ def test_a_second_run_gives_the_same_bytes(features: Track, words: Track, tmp_pa
     for name, first, more in (("features", features, {}), ("words", words, {"text": "full", "tuned": TUNED})):
         again = run(tracks.make(tmp_path / name, words=name == "words"), **more)
         assert everything(again.layout.model("train_source")) == everything(first.layout.model("train_source"))
-        assert again.layout.metrics("train_source").read_bytes() == first.layout.metrics("train_source").read_bytes()
+        assert again.layout.details("train_source").read_bytes() == first.layout.details("train_source").read_bytes()
 
 
 def test_without_words_there_is_no_text_model(features: Track) -> None:
@@ -130,7 +130,7 @@ def test_the_text_model_learns_from_the_sources_words(words: Track) -> None:
     description = read_description(folder, TextModelDescription)
     fitted = artifacts.read_fitted(folder / "fitted.parquet", description.fitted.digest)
     assert set(fitted["sample_id"]) == set(rows.loc[~test, "sample_id"])
-    metrics = json.loads(words.layout.metrics("train_source").read_text())["sentiment"]
+    metrics = json.loads(words.layout.details("train_source").read_text())["sentiment"]
     assert metrics["text"]["best_epoch"] == description.best_epoch
     assert metrics["text"]["val"]["pearson"] > 0.5
 

@@ -1,0 +1,158 @@
+"""What ``python -m pipeline summary`` prints: the scores of a finished run beside their baselines, on one screen.
+
+It computes no metric: every score is one of ``metrics/details/evaluate.json``, which is all that it reads.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.posts.evaluation_figures import BASELINE_NAMES
+from pipeline.sentiment.scored import STEP_NAMES
+
+PIPED_WIDTH = 100
+"""Piped output is not folded at 80 columns."""
+
+WARNINGS = 3
+"""Of each track at most so many are shown, the gravest first as `evaluate` wrote them."""
+
+NAME_WIDTH, SCORE_WIDTH = 50, 23
+"""Columns, so that the tables of both tracks stand one above the other."""
+
+
+def run(layout: Layout) -> None:
+    """Raises InputError when nothing was evaluated yet."""
+    evaluated = artifacts.read_json(layout.details("evaluate"))
+    posts, sentiment = _track(evaluated, "posts", "fusion"), _track(evaluated, "sentiment", "target")
+    if not posts and not sentiment:
+        raise InputError(f"{layout.details('evaluate')}: has no scores of any track; run `dvc repro`")
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, markup=False, highlight=False)
+    if posts:
+        _show_posts(console, posts)
+    else:
+        console.print("Posts: not part of this run.")
+    console.print()
+    if sentiment:
+        _show_sentiment(console, sentiment)
+    else:
+        console.print("Source to target: not part of this run.")
+    console.print()
+    _show_next(console, posts, sentiment)
+
+
+def _track(evaluated: Mapping[str, Any], name: str, needed: str) -> dict[str, Any]:
+    """The numbers of a track; empty where it was not evaluated."""
+    track = evaluated.get(name) or {}
+    return track if needed in track else {}
+
+
+# --- the tracks ------------------------------------------------------------------------------------------------------
+
+
+def _show_posts(console: Console, posts: Mapping[str, Any]) -> None:
+    table = _scores(f"Posts: {posts['n']} test rows", "macro-F1")
+    table.add_row("fusion", _score(posts["fusion"], "macro_f1"), style="bold")
+    for name in ("text", "image", "video"):
+        if posts.get(name, {}).get("n"):
+            table.add_row(f"{name} alone, the {posts[name]['n']} rows that have it", _score(posts[name], "macro_f1"))
+    for name, of in posts["baselines"].items():
+        table.add_row(f"baseline: {BASELINE_NAMES[name]}", _score(of, "macro_f1"))
+    gain = posts["fusion_minus_best_baseline"]
+    table.add_row(f"fusion less {BASELINE_NAMES[gain['baseline']]}", _difference(gain), _verdict(gain))
+    console.print(table)
+    _show_warnings(console, posts)
+
+
+def _show_sentiment(console: Console, sentiment: Mapping[str, Any]) -> None:
+    target = sentiment["target"]
+    how = {"holdout": "held out", "cross_validation": "cross-validated"}[target["protocol"]]
+    table = _scores(f"Source to target: {target['n']} test rows, {how}", "Pearson's r", "MAE")
+    for name, label in (("source", "source model on the source"), ("source_text", "source's text model on the source")):
+        if name in sentiment:
+            table.add_row(f"{label}, {sentiment[name]['n']} test rows", *_step(sentiment[name]))
+    for name, label in STEP_NAMES.items():
+        if name in target:
+            label = f"baseline: {label}" if name in ("mean", "ridge") else label
+            table.add_row(label, *_step(target[name]), style="bold" if name == "finetuned" else None)
+    gains = [target.get(key) for key in ("finetuned_minus_ridge", "finetuned_minus_ridge_mae")]
+    if any(gains):
+        table.add_row("fine-tuned less ridge", *(_difference(gain) if gain else "" for gain in gains))
+        table.add_row("", *(_verdict(gain) if gain else "" for gain in gains))
+    console.print(table)
+    _show_warnings(console, sentiment)
+
+
+def _scores(title: str, *columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(title, width=NAME_WIDTH)
+    for name in (*columns, "")[:2]:
+        table.add_column(name, width=SCORE_WIDTH)
+    return table
+
+
+def _step(of: Mapping[str, Any]) -> tuple[str, str]:
+    return _score(of, "pearson"), _score(of, "mae")
+
+
+def _score(of: Mapping[str, Any], metric: str) -> str:
+    """``value [low, high]``; a dash where it is undefined."""
+    if metric not in of:
+        return "-"
+    value = f"{of[metric]:.3f}"
+    if f"{metric}_ci_low" not in of:
+        return value
+    return f"{value} [{of[f'{metric}_ci_low']:.3f}, {of[f'{metric}_ci_high']:.3f}]"
+
+
+def _difference(gain: Mapping[str, float]) -> str:
+    return f"{gain['value']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]"
+
+
+def _verdict(gain: Mapping[str, float]) -> str:
+    """What the interval of a difference says."""
+    if gain["ci_low"] > 0:
+        return "above 0"
+    return "below 0" if gain["ci_high"] < 0 else "may be 0"
+
+
+def _show_warnings(console: Console, track: Mapping[str, Any]) -> None:
+    warnings = [warning for warning in track.get("warnings", "").split("; ") if warning]
+    more = len(warnings) - WARNINGS
+    if more > 0:
+        warnings = [*warnings[:WARNINGS], f"and {more} more in metrics/details/evaluate.json"]
+    for warning in warnings:
+        console.print(Text(f"! {warning}", "yellow"))
+
+
+# --- what next -------------------------------------------------------------------------------------------------------
+
+
+def _show_next(console: Console, posts: Mapping[str, Any], sentiment: Mapping[str, Any]) -> None:
+    table = Table("Look at next", "", box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for command, why in _commands(posts, sentiment):
+        table.add_row(f"python -m pipeline {command}", why)
+    console.print(table)
+
+
+def _commands(posts: Mapping[str, Any], sentiment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Commands, and why one would call them after this run."""
+    diagnosis = sentiment.get("diagnosis", {})
+    if diagnosis.get("findings"):
+        yield "diagnose", f"the transfer: {_count(diagnosis['findings'])}, the likeliest {diagnosis['first']}"
+    if posts:
+        wrong = round(posts["n"] * (1 - posts["fusion"]["accuracy"]))
+        yield "errors", f"the {wrong} of {posts['n']} test posts that the fusion takes for another class"
+    yield "report", "all of it as one page: curves, classes, ablation, mistakes, params"
+    yield "compare", "this run beside other experiments"
+
+
+def _count(findings: int) -> str:
+    return "1 finding" if findings == 1 else f"{findings} findings"

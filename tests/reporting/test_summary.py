@@ -1,0 +1,102 @@
+"""The summary says what the metrics say, on one screen, and what it lacks."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.core import artifacts
+from pipeline.core.layout import Layout
+from pipeline.reporting.summary import PIPED_WIDTH
+from tests.reporting.conftest import SENTIMENT
+
+runner = CliRunner()
+
+POSTS: dict[str, Any] = {
+    "n": 60,
+    "fusion": {"macro_f1": 0.7911, "macro_f1_ci_low": 0.6219, "macro_f1_ci_high": 0.8667, "accuracy": 0.75},
+    "text": {"n": 60, "macro_f1": 0.5968, "macro_f1_ci_low": 0.4275, "macro_f1_ci_high": 0.6962},
+    "image": {"n": 0},
+    "baselines": {"majority": {"macro_f1": 0.095, "macro_f1_ci_low": 0.07, "macro_f1_ci_high": 0.13}},
+    "fusion_minus_best_baseline": {"value": 0.6961, "ci_low": 0.5, "ci_high": 0.8, "baseline": "majority"},
+    "warnings": "only 60 test rows; no test row has image; no specialist for video; fusion never predicts joy",
+}
+
+
+def printed(folder: Path, **tracks: dict[str, Any]) -> str:
+    artifacts.write_json(Layout(folder).details("evaluate"), tracks)
+    result = runner.invoke(app, ["summary", "--project", str(folder)])
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def line(text: str, start: str) -> list[str]:
+    """The words after ``start`` of the one line that starts so."""
+    (of,) = (line for line in text.splitlines() if line.startswith(start))
+    return of.removeprefix(start).split()
+
+
+def test_scores_stand_beside_their_baselines_with_intervals(tmp_path: Path) -> None:
+    text = printed(tmp_path, posts=POSTS, sentiment=SENTIMENT)
+    assert line(text, "fusion  ")[:3] == ["0.791", "[0.622,", "0.867]"]
+    assert line(text, "text alone, the 60 rows that have it") == ["0.597", "[0.427,", "0.696]"]
+    assert line(text, "baseline: majority class") == ["0.095", "[0.070,", "0.130]"]
+    assert line(text, "fusion less majority class") == ["+0.696", "[+0.500,", "+0.800]", "above", "0"]
+    assert line(text, "baseline: ridge on the target alone")[:3] == ["0.534", "[0.424,", "0.624]"]
+    assert line(text, "fine-tuned end to end")[3:] == ["0.626", "[0.412,", "0.832]"]
+    assert line(text, "baseline: mean of the training scores")[:2] == ["-", "0.763"]
+    assert line(text, "fine-tuned less ridge") == ["+0.051", "[-0.030,", "+0.132]", "-0.025", "[-0.076,", "+0.025]"]
+    assert "image alone" not in text
+
+
+def test_warnings_are_shown_the_first_ones_in_full(tmp_path: Path) -> None:
+    text = printed(tmp_path, posts=POSTS, sentiment=SENTIMENT)
+    warned = [line for line in text.splitlines() if line.startswith("! ")]
+    assert warned == [
+        "! only 60 test rows",
+        "! no test row has image",
+        "! no specialist for video",
+        "! and 1 more in metrics/details/evaluate.json",
+        "! only 93 scored target rows: the intervals are wide",
+    ]
+
+
+def test_it_says_what_to_look_at_next(tmp_path: Path) -> None:
+    text = printed(tmp_path, posts=POSTS, sentiment=SENTIMENT)
+    assert "1 finding, the likeliest training_rows_remembered" in " ".join(line(text, "python -m pipeline diagnose"))
+    assert line(text, "python -m pipeline errors")[:4] == ["the", "15", "of", "60"]
+    healthy = printed(tmp_path, sentiment={**SENTIMENT, "diagnosis": {"findings": 0}})
+    assert "pipeline diagnose" not in healthy and "pipeline errors" not in healthy
+
+
+def test_a_finished_run_fits_a_screen_and_no_line_is_folded(run: Layout) -> None:
+    text = runner.invoke(app, ["summary", "--project", str(run.root)]).stdout
+    lines = text.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= PIPED_WIDTH
+    fusion = artifacts.read_json(run.details("evaluate"))["posts"]["fusion"]
+    assert line(text, "fusion  ")[0] == f"{fusion['macro_f1']:.3f}"
+    # What stands to the left of an interval would stand alone if a cell had been folded.
+    assert all(("[" in line) == ("]" in line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "missing"),
+    [({"posts": POSTS}, "Source to target"), ({"sentiment": SENTIMENT, "posts": {}}, "Posts")],
+    ids=["posts", "sentiment"],
+)
+def test_a_track_that_was_not_evaluated_is_one_line(tmp_path: Path, tracks: dict[str, Any], missing: str) -> None:
+    lines = [line for line in printed(tmp_path, **tracks).splitlines() if line.startswith(missing)]
+    assert lines == [f"{missing}: not part of this run."]
+
+
+@pytest.mark.parametrize("tracks", [None, {}], ids=["no file", "no track"])
+def test_no_metrics_at_all_is_one_line(tmp_path: Path, tracks: dict[str, Any] | None) -> None:
+    if tracks is not None:
+        artifacts.write_json(Layout(tmp_path).details("evaluate"), tracks)
+    result = runner.invoke(app, ["summary", "--project", str(tmp_path)])
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr.startswith("error: ") and len(result.stderr.splitlines()) == 1
+    assert "evaluate.json" in result.stderr and "dvc repro" in result.stderr
