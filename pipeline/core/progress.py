@@ -20,8 +20,8 @@ def mute() -> None:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields ``advance(steps)``.
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yields ``advance(steps)``; ``total`` is None where it is not known beforehand.
 
     On a terminal this draws a bar with the time left. Elsewhere a log gets one line each quarter of a minute, so a
     long stage under CI or in a DVC queue is seen to be alive.
@@ -44,6 +44,6 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         done += steps
         if time.monotonic() - last > LOG_EVERY_S:
             last = time.monotonic()
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+            print(f"{what}: {done}" + (f" of {total}" if total else ""), file=sys.stderr, flush=True)
 
     yield advance

@@ -6,9 +6,10 @@ lists of numbers, or lists of such lists (a sequence, pooled to means, standard 
 JSON. A column ``text`` of plain texts holds the words themselves, which `embed` encodes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,9 @@ from pipeline.core.schemas import FEATURES, SPLITS, Feature
 from pipeline.corpora.csd import read_csd_folder
 from pipeline.corpora.manifest import SPLIT_ALIASES, trimmed_texts
 from pipeline.corpora.mmsa import read_mmsa
-from pipeline.corpora.raw_features import RawFeatures
+from pipeline.corpora.raw_features import SCALARS, RawFeatures, gathered, strung
 from pipeline.corpora.splits import PROTECTION
-from pipeline.corpora.tables import csv_parts, parquet_parts, read_csv_table, read_parquet_table
+from pipeline.corpora.tables import csv_parts, parquet_parts, read_csv_table, read_parquet_table, vector_of
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,25 @@ def read_unscored(path: Path, rows: int) -> Iterator[FeatureCorpus]:
             frame["row"] += done
         done += len(raw.rows)
         yield corpus
+
+
+def corpus_of(columns: Mapping[Feature, Sequence[Any]]) -> FeatureCorpus:
+    """A corpus of rows that are at hand, with the numbers 1 to N for ids; not to learn from.
+
+    Args:
+        columns: modality → N values: a vector, a sequence of vectors, or None; of ``text`` also words.
+    """
+    count = len(next(iter(columns.values())))
+    rows = pd.DataFrame({name: [None] * count for name in (*SCALARS, "text")}, dtype=object)
+    rows["id"] = [str(number) for number in range(1, count + 1)]
+    said = [value if isinstance(value, str) else None for value in columns.get("text", [None] * count)]
+    rows["text"] = said
+    given = {name: values for name, values in columns.items() if name != "text" or not any(said)}
+    vectors = {
+        name: gathered(count, [strung(None if value is None else vector_of(value) for value in values)])
+        for name, values in given.items()
+    }
+    return _checked(RawFeatures(rows, vectors, ()), Path(), to_learn=False)
 
 
 TABLE_PARTS = {".parquet": parquet_parts, ".csv": csv_parts}

@@ -183,7 +183,15 @@ def _cell(value: str | None) -> np.ndarray | Sequence[str] | None:
     if value is None:
         return None
     try:
-        numbers = np.array(json.loads(value), dtype=np.float64)
+        return vector_of(json.loads(value))
+    except (ValueError, RecursionError):
+        return NO_NUMBERS
+
+
+def vector_of(value: Any) -> np.ndarray | Sequence[str] | None:
+    """A list of numbers, or of such lists of one width (pooled), as a vector; not numeric when it is neither."""
+    try:
+        numbers = np.array(value, dtype=np.float64)
     except (ValueError, TypeError, OverflowError, RecursionError):
         return NO_NUMBERS
     if numbers.size == 0:

@@ -7,6 +7,7 @@ never run.
 import hashlib
 import importlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 
 from pipeline.core.errors import InputError
@@ -196,3 +198,16 @@ def load_model(family: Any, found: Weights) -> Any:
     if missing:
         raise InputError(f"{found.path}: the weights lack {len(missing)} parameters of the model, such as {missing[0]}")
     return model
+
+
+def write_encoder(found: Weights, folder: Path) -> None:
+    """Copies what an encoder is loaded from into a new folder."""
+    folder.mkdir(parents=True)
+    if found.path.is_file():  # the packaged picture encoder comes as a pickle of tensors
+        tensors = torch.load(found.path, map_location="cpu", weights_only=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+        return
+    safe = any(found.path.glob(SAFE_WEIGHTS))
+    patterns = [*SETTINGS, SAFE_WEIGHTS if safe else TORCH_WEIGHTS]
+    for path in sorted({path for pattern in patterns for path in found.path.glob(pattern) if path.is_file()}):
+        shutil.copyfile(path, folder / path.name)

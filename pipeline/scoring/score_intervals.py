@@ -34,13 +34,13 @@ def residuals(predictions: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return kept[["fold", "sample_id"]].assign(residual=np.abs(kept["score"].to_numpy() - actual))
 
 
-def half_width(of: pd.DataFrame, coverage: float) -> float:
-    """How far an interval reaches to either side; infinity where there are too few calibration rows.
+def calibration(predictions: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
+    """Ascending absolute residuals, float64 [n]: those of ``residuals``, the mean where several repeats have a row."""
+    return _by_row(residuals(predictions, table))
 
-    A row that several repeats left out counts once, with its mean residual.
-    """
-    by_row = of.groupby("sample_id", sort=False)["residual"].mean().to_numpy()
-    return limit(np.sort(by_row), coverage)
+
+def _by_row(of: pd.DataFrame) -> np.ndarray:
+    return np.sort(of.groupby("sample_id", sort=False)["residual"].mean().to_numpy())
 
 
 def coverage_metrics(predictions: pd.DataFrame, table: pd.DataFrame, coverage: float) -> dict[str, float]:
@@ -54,7 +54,7 @@ def coverage_metrics(predictions: pd.DataFrame, table: pd.DataFrame, coverage: f
     actual = table.set_index("sample_id")["score"].loc[rows["sample_id"]].to_numpy(dtype=np.float64)
     off = np.abs(rows["score"].to_numpy() - actual)
     if set(rows["fold"]) == {FINAL}:
-        width = half_width(known, coverage)
+        width = limit(_by_row(known), coverage)
         widths = np.full(len(rows), width)
     else:
         widths = _widths_by_other_folds(rows, known, coverage)
@@ -67,7 +67,7 @@ def _widths_by_other_folds(rows: pd.DataFrame, known: pd.DataFrame, coverage: fl
     """For each row half the width of its interval, from rows that other folds of its repeat left out."""
     repeat_of = known["fold"].str.partition(".")[0]
     widths = {
-        fold: half_width(known[(repeat_of == fold.partition(".")[0]) & (known["fold"] != fold)], coverage)
+        fold: limit(_by_row(known[(repeat_of == fold.partition(".")[0]) & (known["fold"] != fold)]), coverage)
         for fold in set(rows["fold"])
     }
     return np.array([widths.get(fold, math.inf) for fold in rows["fold"]])

@@ -3,36 +3,38 @@
 ``bundle.json`` names every file with its sha256; nothing is loaded before all of them were checked. Weights are
 safetensors, the rest is JSON, and ``README.md`` is the model card.
 
-    bundle.json  README.md  predictor.json
+    bundle.json  README.md           what lies here, and the model card
+    predictor.json                   the posts track: how media are read, calibration
     fuse/  text/  image/  video/     the fusion and the final specialists: model.json, model.safetensors
     encoders/text/  encoders/image/  the frozen encoders, with the tokenizer
+    score.json  sentiment/           the sentiment track; see ``score_bundle``
     onnx/                            on request: classifiers and fusion for other runtimes
 """
 
 import json
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import save_file
 
 from pipeline.core import artifacts
+from pipeline.core.descriptions import NAME
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.encoders import image, text, video, weights
 from pipeline.encoders.image import ImageEncoder
-from pipeline.encoders.weights import Weights
+from pipeline.encoders.weights import Weights, write_encoder
 from pipeline.params import EmbedImageParams, EmbedParams, Params
-from pipeline.serving import card, model
+from pipeline.serving import card, model, score_bundle, score_model
 from pipeline.serving.model import Encoder, Model
+from pipeline.serving.score_model import ScoreModel
 from pipeline.training.checkpoint import write_model
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's layout; a reader refuses one it does not know."""
 
 INDEX = "bundle.json"
@@ -55,21 +57,31 @@ class Settings(BaseModel):
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def export(params: Params, layout: Layout, folder: Path, *, onnx: bool = False) -> None:
+def export(params: Params, layout: Layout, folder: Path, tracks: Sequence[str] = (), *, onnx: bool = False) -> None:
     """Writes a bundle of a project's models; it appears only when it is whole.
+
+    Args:
+        tracks: of ``posts`` and ``sentiment``; those that have been trained when left out.
 
     Raises InputError when the project is not fully run, ``folder`` holds something else than a bundle, or ONNX is asked
     for and its packages are not installed.
     """
     folder = folder.resolve()
     _refuse_other(folder)
-    parts = model.of_project(params, layout)
-    about = card.write(parts, params, layout)
+    tracks = list(tracks) or _trained(layout)
+    parts = model.of_project(params, layout) if "posts" in tracks else None
+    scores = score_model.of_project(params, layout) if "sentiment" in tracks else None
+    about = [] if parts is None else [card.write(parts, params, layout)]
+    about += [] if scores is None else [score_bundle.card(scores, layout)]
     with artifacts.replacing_folder(folder) as aside:
-        _write_nets(parts, aside)
-        _write_settings(parts, params, aside)
-        (aside / "README.md").write_text(about, encoding="utf-8", newline="\n")
-        if onnx:
+        shared = None
+        if parts is not None:
+            _write_nets(parts, aside)
+            shared = _write_settings(parts, params, aside).get("text")
+        if scores is not None:
+            score_bundle.write(scores, params, layout, aside, shared)
+        (aside / "README.md").write_text("\n".join(about), encoding="utf-8", newline="\n")
+        if onnx and parts is not None:
             from pipeline.serving import onnx as other_runtimes
 
             other_runtimes.write(parts, aside / "onnx")
@@ -77,7 +89,13 @@ def export(params: Params, layout: Layout, folder: Path, *, onnx: bool = False) 
         for path in files:
             path.chmod(0o644)  # safetensors writes for the owner alone, but a bundle is made to be handed on
         hashes = {path.relative_to(aside).as_posix(): content_digest(path) for path in files}
-        artifacts.write_json(aside / INDEX, {"format": FORMAT, "files": hashes})
+        artifacts.write_json(aside / INDEX, {"format": FORMAT, "tracks": tracks, "files": hashes})
+
+
+def _trained(layout: Layout) -> list[str]:
+    """The tracks whose last models are there; posts where there are none, which then says what is missing."""
+    last = {"posts": "fuse", "sentiment": "finetune_e2e"}
+    return [track for track, stage in last.items() if (layout.model(stage) / NAME).is_file()] or ["posts"]
 
 
 def _refuse_other(folder: Path) -> None:
@@ -100,8 +118,8 @@ def _write_nets(parts: Model, folder: Path) -> None:
         write_model(folder / name, net, description)
 
 
-def _write_settings(parts: Model, params: Params, folder: Path) -> None:
-    """``predictor.json`` and the encoders; pictures and frames share one where it is the same."""
+def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str]:
+    """``predictor.json`` and the encoders, whose folders it returns; pictures and frames may share one."""
     # Of what the model does not know nothing is told: it may be a path of this machine.
     unknown = {name for name in MODALITIES if name not in parts.branches}
     embed = params.embed.model_dump(exclude=unknown)
@@ -116,23 +134,11 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> None:
         embed[name] |= {"encoder": written[key], "revision": None}
     calibration = {label: row.tolist() for label, row in zip(parts.labels, parts.calibration, strict=True)}
     artifacts.write_json(folder / "predictor.json", {"embed": embed, "calibration": calibration})
+    return {name: embed[name]["encoder"] for name in parts.branches}
 
 
 def _packaged(name: Modality) -> str:
     return "minilm" if name == "text" else image.PACKAGED
-
-
-def write_encoder(found: Weights, folder: Path) -> None:
-    """Copies what an encoder is loaded from into a new folder."""
-    folder.mkdir(parents=True)
-    if found.path.is_file():  # the packaged picture encoder comes as a pickle of tensors
-        tensors = torch.load(found.path, map_location="cpu", weights_only=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
-        return
-    safe = any(found.path.glob(weights.SAFE_WEIGHTS))
-    patterns = [*weights.SETTINGS, weights.SAFE_WEIGHTS if safe else weights.TORCH_WEIGHTS]
-    for path in sorted({path for pattern in patterns for path in found.path.glob(pattern) if path.is_file()}):
-        shutil.copyfile(path, folder / path.name)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -145,6 +151,8 @@ def read(folder: Path) -> Model:
     the folder.
     """
     check(folder)
+    if not (folder / "predictor.json").is_file():
+        raise InputError(f"{folder}: holds no model of posts; export it with `--track posts`")
     try:
         settings = Settings.model_validate_json((folder / "predictor.json").read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
@@ -156,6 +164,18 @@ def read(folder: Path) -> Model:
     return model.build(folder / "fuse", specialists, encoders, calibration, settings.embed)
 
 
+def read_scores(folder: Path) -> ScoreModel:
+    """Checks a bundle and loads its score model. Raises InputError as ``read``, or when it holds none."""
+    check(folder)
+    return score_bundle.read(folder)
+
+
+def tracks_of(folder: Path) -> list[str]:
+    """What a bundle answers: of ``posts`` and ``sentiment``. Raises InputError when the folder holds no bundle."""
+    check(folder)
+    return artifacts.read_json(folder / INDEX)["tracks"]
+
+
 def check(folder: Path) -> None:
     """Raises InputError unless the folder holds a bundle of this format with its own files and no others."""
     index = folder / INDEX
@@ -164,7 +184,9 @@ def check(folder: Path) -> None:
     content: dict[str, Any] = artifacts.read_json(index)
     if content.get("format") != FORMAT:
         raise InputError(f"{index}: format {content.get('format')!r}, this version reads {FORMAT}; export it again")
-    files = content.get("files")
+    tracks, files = content.get("tracks"), content.get("files")
+    if not isinstance(tracks, list) or not set(tracks) <= {"posts", "sentiment"} or not tracks:
+        raise InputError(f"{index}: does not say what the bundle answers; export it again")
     if not isinstance(files, dict) or not files or not all(isinstance(value, str) for value in files.values()):
         raise InputError(f"{index}: does not list the bundle's files; export it again")
     root = folder.resolve()

@@ -1,0 +1,111 @@
+"""The score model's part of a bundle: ``sentiment/`` with the fine-tuned net, ``score.json``, and the text encoder.
+
+sentiment/          model.json, model.safetensors: the fine-tuned net
+sentiment/text/     model.safetensors: the source's text model, where text vectors come from it
+encoders/text/      the text encoder as it was before any tuning, with the tokenizer
+score.json          how words are encoded, and the residuals that intervals come from
+"""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.core import artifacts
+from pipeline.core.descriptions import NAME
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.encoders import text, weights
+from pipeline.encoders.weights import write_encoder
+from pipeline.params import EmbedTextParams, Params
+from pipeline.sentiment.text_model import text_model_folder
+from pipeline.serving import score_model
+from pipeline.serving.score_model import ScoreModel
+
+SETTINGS = "score.json"
+NET, WEIGHTS = "sentiment", "model.safetensors"
+
+
+class ScoreSettings(BaseModel):
+    """``score.json``.
+
+    Attributes:
+        text: how words are read; ``encoder`` is a folder of the bundle. None where text is no words.
+        calibration: ascending absolute residuals of the calibration rows.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    text: EmbedTextParams | None
+    calibration: list[Annotated[float, Field(ge=0.0)]]
+
+
+def write(model: ScoreModel, params: Params, layout: Layout, folder: Path, shared: str | None) -> None:
+    """Writes the score model into a bundle that is being made.
+
+    Args:
+        shared: the folder of the bundle in which the same text encoder lies already, or None.
+    """
+    (folder / NET).mkdir()
+    for name in (NAME, WEIGHTS):
+        shutil.copyfile(layout.model("finetune_e2e") / name, folder / NET / name)
+    words, settings = model.description.words, None
+    if words is not None:
+        block = params.embed.text
+        if shared is None:
+            shared = "encoders/text"
+            write_encoder(weights.resolve("embed.text", block.encoder, block.revision, "minilm"), folder / shared)
+        settings = block.model_dump() | {"encoder": shared, "revision": None}
+        if words.weights == "source":
+            (folder / NET / "text").mkdir()
+            shutil.copyfile(text_model_folder(layout) / WEIGHTS, folder / NET / "text" / WEIGHTS)
+    # Not rounded, as metrics are: intervals of the bundle are those of the project to the last digit.
+    known = ScoreSettings.model_validate({"text": settings, "calibration": model.calibration.tolist()})
+    (folder / SETTINGS).write_text(known.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n")
+
+
+def read(folder: Path) -> ScoreModel:
+    """The score model of a bundle whose files were checked. Raises InputError when it holds none."""
+    if not (folder / SETTINGS).is_file():
+        raise InputError(f"{folder}: holds no score model; export it with `--track sentiment`")
+    try:
+        settings = ScoreSettings.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{folder / SETTINGS}: {' '.join(str(error).split())}") from None
+    encoder = None
+    if settings.text is not None:
+        here = str(folder / settings.text.encoder)
+        encoder = text.load(settings.text.model_copy(update={"encoder": here}))
+    return score_model.build(folder / NET, encoder, folder / NET / "text", np.array(settings.calibration))
+
+
+def card(model: ScoreModel, layout: Layout) -> str:
+    """The score model's section of the card, as Markdown. Raises InputError when it was not evaluated."""
+    scored = artifacts.read_json(layout.details("evaluate"))["sentiment"]["target"]
+    description = model.description
+    lines = [
+        "## Scores",
+        "",
+        f"Scores {_each(description.level)} from {', '.join(description.used)}; any may be absent.",
+    ]
+    lines += [f"It learned from scores of {description.scores[0]:g} to {description.scores[1]:g}.", ""]
+    lines += ["| system | Pearson's r | interval | MAE |", "| --- | --- | --- | --- |"]
+    for name in ("ridge", "text_transfer", "adapted", "finetuned"):
+        of = scored.get(name, {})
+        if "pearson" in of and "pearson_ci_low" in of:
+            interval = f"[{of['pearson_ci_low']:.3f}, {of['pearson_ci_high']:.3f}]"
+            lines.append(f"| {name} | {of['pearson']:.3f} | {interval} | {of['mae']:.3f} |")
+    lines += ["", f"{scored['n']} rows that nothing had seen, {scored['groups']} groups ({scored['protocol']})."]
+    if of := scored.get("conformal"):
+        lines.append(
+            f"Intervals for {of['target']:.0%} held {of['coverage']:.1%} of their scores and were "
+            f"{of['mean_width']:.2f} wide on average."
+        )
+    lines += ["", "Features must come from the extractors that made the target corpus: others mean something else."]
+    return "\n".join(lines) + "\n"
+
+
+def _each(level: str) -> str:
+    return "each row" if level == "row" else "each group of rows"

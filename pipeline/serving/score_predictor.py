@@ -1,0 +1,206 @@
+"""Rows of features → scores: each with an interval, and with what every modality did to it.
+
+``ScorePredictor.load("bundle/")`` needs the bundle and this package: no project, no DVC, no network.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FEATURES, Feature
+from pipeline.corpora.features import FeatureCorpus, average_groups, corpus_of
+from pipeline.params import Params
+from pipeline.scoring.conformal import limit
+from pipeline.sentiment.data import FeatureColumns, lines_of
+from pipeline.sentiment.finetuned import score_rows
+from pipeline.sentiment.text_model import encode_lines
+from pipeline.serving import bundle, score_model
+from pipeline.serving.score_model import ScoreModel
+from pipeline.training.device import pick
+
+COVERAGE = 0.9
+"""The share of scores that an interval is to hold, unless another is asked for."""
+
+Values = Sequence[float] | Sequence[Sequence[float]] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one score is made from: any of the three.
+
+    Attributes:
+        text: words, or a vector of text features, whichever the model reads.
+        audio, visual: a vector of features, or a sequence of such vectors, which is pooled as a corpus' are.
+    """
+
+    text: str | Values | None = None
+    audio: Values | None = None
+    visual: Values | None = None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What became of one modality of a row, and what it did.
+
+    Attributes:
+        state: ``present``, ``absent``, or ``unused``: inner folds found that it tells nothing.
+        change: the score less what it is with the modality masked; 0 unless it is present.
+    """
+
+    state: str
+    change: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score with its interval; None, with a ``reason``, where nothing of a row can be used.
+
+    Attributes:
+        low, high: hold the true score so often as the coverage says; None where there were too few calibration rows.
+        parts: modality → what became of it, for the modalities that the model knows.
+    """
+
+    score: float | None
+    low: float | None
+    high: float | None
+    parts: dict[Feature, Heard]
+    reason: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        parts = {name: vars(part) for name, part in self.parts.items()}
+        known = {"score": self.score, "low": self.low, "high": self.high, "modalities": parts, "reason": self.reason}
+        return artifacts.rounded(known)
+
+
+class ScorePredictor:
+    """Scores with one model that stays loaded; one caller at a time.
+
+    Args:
+        device: as params ``device``; for the text encoder, as the net itself is small.
+    """
+
+    def __init__(self, model: ScoreModel, device: str = "auto") -> None:
+        self.model = model
+        self.device = pick(device)
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "auto") -> "ScorePredictor":
+        """From a bundle. Raises InputError when it is not whole, was changed, or holds no score model."""
+        return cls(bundle.read_scores(Path(folder)), device)
+
+    @classmethod
+    def of_project(cls, params: Params, layout: Layout) -> "ScorePredictor":
+        """From the model of a finished run. Raises InputError when there is none, or params.yaml has changed."""
+        return cls(score_model.of_project(params, layout), params.device)
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether text is words."""
+        return self.model.encoder is not None
+
+    def predict(self, samples: Sequence[Sample], coverage: float = COVERAGE) -> list[Score]:
+        """One score a sample, in order. Raises InputError when features are not those that the model reads."""
+        if not samples:
+            return []
+        columns: dict[Feature, list[Any]] = {name: [getattr(sample, name) for sample in samples] for name in FEATURES}
+        corpus = corpus_of({name: values for name, values in columns.items() if any(v is not None for v in values)})
+        return self.score(corpus, coverage, "the sample")
+
+    def score(self, corpus: FeatureCorpus, coverage: float, where: str) -> list[Score]:
+        """One score for each row of a corpus, refused ones among them, in the order of their numbers.
+
+        At the level of groups, one for each group, in the order of their first rows.
+        Raises InputError when a modality has other columns than the model reads.
+        """
+        self._check(corpus, where)
+        grouped = self.model.description.level == "group"
+        rows = average_groups(corpus) if grouped else corpus
+        scores = self._scores(rows, coverage)
+        if grouped:
+            return scores
+        faulty = corpus.refused[["row", "reason"]].itertuples(index=False)
+        refused = {int(row): Score(None, None, None, {}, str(why)) for row, why in faulty}
+        by_row = dict(zip(rows.rows["row"].astype(int), scores, strict=True)) | refused
+        return [by_row[row] for row in sorted(by_row)]
+
+    def ids(self, corpus: FeatureCorpus) -> list[str]:
+        """The names of what ``score`` gives, in its order; a row without an id has its number."""
+        if self.model.description.level == "group":
+            return pd.unique(corpus.rows["group"]).tolist()
+        known = pd.concat([corpus.rows[["row", "id"]], corpus.refused[["row", "id"]]]).sort_values("row")
+        return [str(row) if pd.isna(name) else str(name) for row, name in known.itertuples(index=False)]
+
+    def _check(self, corpus: FeatureCorpus, where: str) -> None:
+        """Raises InputError unless what is there has the columns of the corpus that the model was tuned on."""
+        if corpus.words and "text" in self.model.modalities and not self.reads_words:
+            width = self.model.description.net.columns["text"]
+            raise InputError(f"{where}: text holds words, and the model reads {width} text features")
+        for name, values in corpus.features.items():
+            if name not in self.model.modalities or not corpus.present[name].any():
+                continue
+            if name == "text" and self.reads_words:
+                raise InputError(f"{where}: text holds numbers, and the model reads words")
+            width = self.model.description.net.columns[name]
+            if values.shape[1] != width:
+                raise InputError(
+                    f"{where}: {name} has {values.shape[1]} values a row, and the model reads {width}; "
+                    "give features of the extractor that made target.corpus"
+                )
+        usable = set(corpus.modalities) & set(self.model.modalities)
+        if not usable and len(corpus.rows):
+            raise InputError(f"{where}: has none of {', '.join(self.model.modalities)}, which the model reads")
+
+    def _scores(self, rows: FeatureCorpus, coverage: float) -> list[Score]:
+        if rows.rows.empty:
+            return []
+        columns, used = self._columns(rows), self.model.description.used
+        values = score_rows(self.model.net, columns, used)
+        without: dict[Feature, np.ndarray] = {
+            name: score_rows(self.model.net, columns, tuple(other for other in used if other != name)) for name in used
+        }
+        width = limit(self.model.calibration, coverage)
+        known = np.isfinite(width)
+        scores = []
+        for at, value in enumerate(values.tolist()):
+            parts: dict[Feature, Heard] = {
+                name: self._heard(name, columns, at, value, without) for name in self.model.modalities
+            }
+            if all(part.state != "present" for part in parts.values()):
+                scores.append(Score(None, None, None, parts, f"no {', '.join(used)}"))
+            else:
+                low, high = (value - width, value + width) if known else (None, None)
+                scores.append(Score(value, low, high, parts))
+        return scores
+
+    def _heard(
+        self, name: Feature, columns: FeatureColumns, at: int, value: float, without: dict[Feature, np.ndarray]
+    ) -> Heard:
+        if not bool(columns.present[name][at]):
+            return Heard("absent", 0.0)
+        return Heard("present", value - float(without[name][at])) if name in without else Heard("unused", 0.0)
+
+    def _columns(self, rows: FeatureCorpus) -> FeatureColumns:
+        """What the net reads: columns chosen and filled as `embed` did it, words encoded, zeros where absent."""
+        count, widths = len(rows.rows), self.model.description.net.widths
+        vectors: dict[str, torch.Tensor] = {}
+        present: dict[str, torch.Tensor] = {}
+        for name in self.model.modalities:
+            if name == "text" and self.model.encoder is not None:
+                lines = lines_of(rows.rows, self.model.description.level)
+                vectors[name] = torch.from_numpy(encode_lines(self.model.encoder, lines, self.device))
+                present[name] = torch.tensor([bool(row) for row in lines])
+            elif name in rows.features and rows.present[name].any():
+                there = torch.from_numpy(np.asarray(rows.present[name]))
+                read = self.model.net.columns[name](torch.from_numpy(rows.features[name]))
+                vectors[name], present[name] = torch.where(there[:, None], read, 0.0), there
+            else:
+                vectors[name], present[name] = torch.zeros(count, widths[name]), torch.zeros(count, dtype=torch.bool)
+        return FeatureColumns(vectors, present)

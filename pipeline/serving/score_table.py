@@ -1,0 +1,100 @@
+"""A corpus of features → a table of scores: part by part, resumed after a kill; and one score for a terminal."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.core import artifacts
+from pipeline.core.files import content_digest
+from pipeline.core.progress import progress
+from pipeline.corpora.features import FeatureCorpus, read_unscored
+from pipeline.serving.score_predictor import Score, ScorePredictor
+from pipeline.serving.shards import alone, write_table
+
+CHUNK = 1024
+"""Rows scored and kept together: a killed run loses at most so many, and memory holds so many."""
+
+SCALE = 41
+"""Characters of the scale that a score is shown on."""
+
+
+def score_corpus(predictor: ScorePredictor, corpus: Path, out: Path, coverage: float) -> int:
+    """Writes one row for each row of a corpus, in order (at the level of groups: for each group); returns how many
+    have no score.
+
+    A model of groups needs all rows of a group at once, so there the corpus is read whole.
+
+    Args:
+        corpus: any format that ``target.corpus`` takes; it needs no score.
+        out: ``.parquet`` or ``.csv``.
+
+    Raises InputError when the corpus cannot be read, has other columns than the model reads, or another run is writing
+    ``out``.
+    """
+    schema = scores_schema(predictor)
+    rows = 2**31 - 1 if predictor.model.description.level == "group" else CHUNK
+    files = sorted(path for path in corpus.rglob("*") if path.is_file()) if corpus.is_dir() else [corpus]
+    inputs = [predictor.model.identity, str(coverage), *(content_digest(file) for file in files)]
+    identity = artifacts.digest(f"{at} {part}" for at, part in enumerate(inputs))
+
+    def make(part: FeatureCorpus) -> pa.Table:
+        scores = predictor.score(part, coverage, str(corpus))
+        table = [{"id": name, **_row(score)} for name, score in zip(predictor.ids(part), scores, strict=True)]
+        return pa.Table.from_pylist(table, schema=schema)
+
+    with alone(out), progress("scoring", None) as advance:
+
+        def parts() -> Iterator[FeatureCorpus]:
+            for part in read_unscored(corpus, rows):
+                yield part
+                advance(len(part.rows))
+
+        return write_table(out, identity, parts(), make, schema)
+
+
+def scores_schema(predictor: ScorePredictor) -> pa.Schema:
+    """Columns of the output; ``reason`` says why a row has no score, and is null where it has one."""
+    columns = [pa.field("id", pa.string(), nullable=False)]
+    columns += [pa.field(name, pa.float64()) for name in ("score", "score_low", "score_high")]
+    for name in predictor.model.modalities:
+        columns += [pa.field(f"{name}_state", pa.string()), pa.field(f"{name}_change", pa.float64())]
+    return pa.schema([*columns, pa.field("reason", pa.string())])
+
+
+def _row(score: Score) -> dict[str, object]:
+    row: dict[str, object] = {"score": score.score, "score_low": score.low, "score_high": score.high}
+    for name, part in score.parts.items():
+        row |= {f"{name}_state": part.state, f"{name}_change": part.change}
+    return row | {"reason": score.reason}
+
+
+def show(console: Console, score: Score, scale: tuple[float, float], coverage: float) -> None:
+    """Prints a score on the scale of those that the model learned from."""
+    assert score.score is not None
+    lines: list[Text | Table] = [Text(f"score {score.score:+.3f}", "bold")]
+    if score.low is not None and score.high is not None:
+        lines.append(Text(f"{coverage:.0%} interval [{score.low:+.3f}, {score.high:+.3f}]"))
+    lines.append(Text(f"{scale[0]:+.1f} {_scale(score, scale)} {scale[1]:+.1f}"))
+    table = Table("modality", "state", "change in score", box=None, pad_edge=False)
+    for name, part in score.parts.items():
+        table.add_row(name, part.state, f"{part.change:+.3f}" if part.state == "present" else "")
+    console.print(Group(*lines, Text(), table))
+
+
+def _scale(score: Score, scale: tuple[float, float]) -> str:
+    low, high = scale
+
+    def place(value: float) -> int:
+        share = (value - low) / (high - low) if high > low else 0.5
+        return round(min(max(share, 0.0), 1.0) * (SCALE - 1))
+
+    signs = ["·"] * SCALE
+    if score.low is not None and score.high is not None:
+        signs[place(score.low) : place(score.high) + 1] = "─" * (place(score.high) - place(score.low) + 1)
+    assert score.score is not None
+    signs[place(score.score)] = "●"
+    return "".join(signs)
