@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from pipeline.core.errors import InputError
+from pipeline.core.tracks import Track
 
 app = typer.Typer(
     help="Emotion and sentiment from text, pictures and video. `dvc repro` runs the stages in the order listed.",
@@ -164,10 +165,15 @@ Bundle = Annotated[
 @app.command("export")
 def export_command(
     folder: Annotated[Path, typer.Argument(help="A new folder, or an older bundle, which is replaced.")],
+    track: Annotated[
+        Track | None, typer.Option(help="Only this track's models; otherwise those of all that are trained.")
+    ] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write classifiers and fusion as ONNX.")] = False,
     project: Project = Path(),
 ) -> None:
     """Put all that prediction needs into one folder: it works without the project, DVC or a network."""
+    if onnx and track == "sentiment":
+        raise typer.BadParameter("--onnx is of the posts track")
     with one_line_errors():
         _make_room(folder)
         from pipeline import params
@@ -175,42 +181,45 @@ def export_command(
         from pipeline.serving import bundle
 
         layout = Layout(project)
-        bundle.export(params.load(layout.params), layout, folder, onnx=onnx)
+        bundle.export(params.load(layout.params), layout, folder, [track] if track else [], onnx=onnx)
 
 
 @app.command("predict")
 def predict_command(
-    text: Annotated[str | None, typer.Option(help="The text of a post.")] = None,
+    text: Annotated[str | None, typer.Option(help="The text of a post, or a line to score.")] = None,
     image: Annotated[Path | None, typer.Option(help="Its picture.", exists=True, dir_okay=False)] = None,
     video: Annotated[Path | None, typer.Option(help="Its clip.", exists=True, dir_okay=False)] = None,
     manifest: Annotated[
         Path | None, typer.Option(help="A table of posts: CSV, JSON Lines or Parquet.", exists=True, dir_okay=False)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the manifest's predictions go: .parquet or .csv.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Features to score, in any form that target.corpus takes.", exists=True)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where a table's predictions go: .parquet or .csv.")] = None,
     media: Annotated[
         Path | None,
         typer.Option(help="What the manifest's paths are relative to; otherwise its own folder.", exists=True),
     ] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="JSON Lines in, JSON Lines out; so is any pipe.")] = False,
+    track: Annotated[
+        Track | None,
+        typer.Option(help="Whose model answers --text; otherwise posts, where it is there."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Also say what each word, patch and frame did.")] = False,
-    coverage: Annotated[float | None, typer.Option(help="Also give the labels that hold the truth so often.")] = None,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Share of truths to hold: also give labels that do (of a score: its interval, .9)."),
+    ] = None,
     bundle: Bundle = None,
     project: Project = Path(),
 ) -> None:
-    """Predict one post, a table of posts, or JSON Lines from a pipe."""
-    one = [
-        option for option, given in {"--text": text, "--image": image, "--video": video}.items() if given is not None
-    ]
-    ways = [*one[:1], *(["--manifest"] if manifest else []), *(["--stdin"] if stdin else [])]
-    if len(ways) > 1:
-        raise typer.BadParameter(f"{ways[0]} and {ways[1]} do not go together")
-    if not ways and sys.stdin.isatty():
-        raise typer.BadParameter("give --text, --image or --video, a --manifest, or JSON Lines on standard input")
-    if (manifest is None) != (out is None):
-        raise typer.BadParameter("--manifest and --out go together")
-    if out is not None and out.suffix not in (".parquet", ".csv"):
-        raise typer.BadParameter(f"--out: {out} ends in neither .parquet nor .csv")
+    """Predict one post, a table of posts, or JSON Lines from a pipe; score a corpus of features, or a line of words."""
+    single = {"--text": text, "--image": image, "--video": video}
+    one = [option for option, value in single.items() if value is not None]
+    tables = {"--manifest": manifest, "--corpus": corpus, "--stdin": stdin or None}
+    _check_ways([*one[:1], *(option for option, value in tables.items() if value is not None)], out)
+    _check_track(track, one, corpus is not None, manifest is not None or stdin, explain=explain)
     if coverage is not None and not 0 < coverage < 1:
         raise typer.BadParameter(f"--coverage: {coverage} is not above 0 and below 1")
     with one_line_errors():
@@ -219,6 +228,14 @@ def predict_command(
 
         if out is not None:
             _make_room(out)
+        if corpus is not None and out is not None:
+            command.scores(command.score_predictor(bundle, project), corpus, out, coverage)
+            return
+        if track is None and one == ["--text"] and "posts" not in command.tracks(bundle, project):
+            track = "sentiment"
+        if track == "sentiment" and text is not None:
+            command.one_score(command.score_predictor(bundle, project), text, coverage, as_json=as_json)
+            return
         using = command.predictor(bundle, project)
         if manifest is not None and out is not None:
             command.rows(using, manifest, out, media, coverage, explain=explain)
@@ -226,6 +243,32 @@ def predict_command(
             command.one(using, Post(text, image, video), coverage, explain=explain, as_json=as_json)
         elif not command.pipe(using, coverage, explain=explain):
             raise typer.Exit(1)
+
+
+def _check_ways(ways: list[str], out: Path | None) -> None:
+    """Raises BadParameter unless there is one thing to predict, and an output exactly where that is a table."""
+    if len(ways) > 1:
+        raise typer.BadParameter(f"{ways[0]} and {ways[1]} do not go together")
+    if not ways and sys.stdin.isatty():
+        raise typer.BadParameter(
+            "give --text, --image or --video, a --manifest, a --corpus, or JSON Lines on standard input"
+        )
+    if ways in (["--manifest"], ["--corpus"]) and out is None:
+        raise typer.BadParameter(f"{ways[0]} and --out go together")
+    if out is not None and ways not in (["--manifest"], ["--corpus"]):
+        raise typer.BadParameter("--out goes with --manifest or --corpus")
+    if out is not None and out.suffix not in (".parquet", ".csv"):
+        raise typer.BadParameter(f"--out: {out} ends in neither .parquet nor .csv")
+
+
+def _check_track(track: Track | None, one: list[str], corpus: bool, posts: bool, *, explain: bool) -> None:
+    """Raises BadParameter where what is given is not what the track takes."""
+    if corpus and track == "posts":
+        raise typer.BadParameter("--corpus is scored by the sentiment track; posts come as a --manifest")
+    if track == "sentiment" and not corpus and (posts or one != ["--text"]):
+        raise typer.BadParameter("--track sentiment takes a --corpus or a --text")
+    if explain and (corpus or track == "sentiment"):
+        raise typer.BadParameter("--explain is for posts; a score always says what each modality did")
 
 
 @app.command("serve")
@@ -246,7 +289,7 @@ def serve_command(
     batch: Annotated[int, typer.Option(help="Posts predicted together, at most.", min=1, max=1024)] = 32,
     project: Project = Path(),
 ) -> None:
-    """Answer posts over HTTP: a page for people at /, JSON at /api/predict, /health, /metrics."""
+    """Answer over HTTP: a page for people at /, posts at /api/predict, scores at /api/score, /health, /metrics."""
     with one_line_errors():
         try:
             from pipeline.serving import server
@@ -256,7 +299,10 @@ def serve_command(
         from pipeline.serving.intake import RequestLimits as Limits
 
         limits = Limits(round(max_mb * 2**20), clip_seconds=clip_seconds, seconds=seconds, queue=queue, batch=batch)
-        server.serve(command.predictor(bundle, project, max_pixels), limits, host, port)
+        tracks = command.tracks(bundle, project)
+        posts = command.predictor(bundle, project, max_pixels) if "posts" in tracks else None
+        scores = command.score_predictor(bundle, project) if "sentiment" in tracks else None
+        server.serve(posts, scores, limits, host, port)
 
 
 @app.command("report")

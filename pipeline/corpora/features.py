@@ -20,7 +20,7 @@ from pipeline.core.schemas import FEATURES, SPLITS, Feature
 from pipeline.corpora.csd import read_csd_folder
 from pipeline.corpora.manifest import SPLIT_ALIASES, trimmed_texts
 from pipeline.corpora.mmsa import read_mmsa
-from pipeline.corpora.raw_features import SCALARS, RawFeatures, gathered, strung
+from pipeline.corpora.raw_features import SCALARS, RawFeatures, RawVectors, gathered, strung
 from pipeline.corpora.splits import PROTECTION
 from pipeline.corpora.tables import csv_parts, parquet_parts, read_csv_table, read_parquet_table, vector_of
 
@@ -89,8 +89,7 @@ def read_corpus(path: Path, where: str, *, only_words: bool = False) -> FeatureC
 
 
 def read_unscored(path: Path, rows: int) -> Iterator[FeatureCorpus]:
-    """A corpus to be scored, so many rows at a time; it needs no score, no split, and ids that differ no more than
-    theirs.
+    """A corpus to be scored, so many rows at a time; it needs neither scores nor a split, and ids may repeat.
 
     A Parquet or CSV table is read part by part; a pickle or a folder of .csd files is held in memory whole. ``row``
     counts on over the parts. Raises InputError as ``read_corpus``.
@@ -121,8 +120,10 @@ def corpus_of(columns: Mapping[Feature, Sequence[Any]]) -> FeatureCorpus:
     rows["id"] = [str(number) for number in range(1, count + 1)]
     said = [value if isinstance(value, str) else None for value in columns.get("text", [None] * count)]
     rows["text"] = said
-    given = {name: values for name, values in columns.items() if name != "text" or not any(said)}
-    vectors = {
+    given: dict[Feature, Sequence[Any]] = {
+        name: values for name, values in columns.items() if name != "text" or not any(said)
+    }
+    vectors: dict[Feature, RawVectors] = {
         name: gathered(count, [strung(None if value is None else vector_of(value) for value in values)])
         for name, values in given.items()
     }

@@ -1,4 +1,4 @@
-"""The HTTP API and the page: FastAPI, and a page without a framework.
+"""The HTTP API: FastAPI around the predictors of the two tracks.
 
 Not Gradio, which writes each upload to a cache folder before any limit of ours is asked and brings dozens of packages;
 here a request stays in memory, is held to its limits while it comes in, and leaves nothing behind.
@@ -6,11 +6,10 @@ here a request stays in memory, is held to its limits while it comes in, and lea
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,40 +19,25 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.reporting.page import TEMPLATES
+from pipeline.core.errors import InputError
 from pipeline.serving import intake
 from pipeline.serving.batching import Batcher
-from pipeline.serving.examples import Example, examples
-from pipeline.serving.intake import PreparedRequest, RequestLimits
+from pipeline.serving.examples import examples
+from pipeline.serving.intake import AskedScore, PreparedRequest, RequestLimits
+from pipeline.serving.pages import Guarded, add_page
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
-
-PAGE = Path(__file__).parent / "page"
-FILES = {
-    "/": (PAGE / "page.html", "text/html; charset=utf-8"),
-    "/page.js": (PAGE / "page.js", "text/javascript; charset=utf-8"),
-    "/page.css": (PAGE / "page.css", "text/css; charset=utf-8"),
-    "/style.css": (TEMPLATES / "style.css", "text/css; charset=utf-8"),
-}
+from pipeline.serving.score_predictor import COVERAGE, Sample, ScorePredictor
 
 DECODERS = 2
 """Threads that decode pictures and clips; a slow clip holds up one of them, and no text."""
-
-HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data: blob:; media-src blob:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
 
 GONE = 499
 """The status that is counted when a client left before it had its answer; nobody receives it."""
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-POSTS = (1, 2, 4, 8, 16, 32, 64)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 REQUEST: dict[str, Any] = {
     "type": "object",
@@ -74,155 +58,216 @@ BODY: dict[str, Any] = {
 }
 
 
+SAMPLE: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "text": {"description": "words, or a vector of text features, whichever the model reads"},
+        "audio": {"type": "array", "description": "a vector of features, or a sequence of such vectors"},
+        "visual": {"type": "array", "description": "a vector of features, or a sequence of such vectors"},
+        "coverage": {"type": "number", "description": f"how often the interval holds the score; otherwise {COVERAGE}"},
+    },
+}
+SCORE_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {"schema": SAMPLE}}}}
+
+Answer = dict[str, Any]
+
+
 class Meters:
     """What is measured, for Prometheus."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         given: Any = {"registry": self.registry}
-        self.requests = Counter("emocare_requests", "Requests to predict, by HTTP status.", ["status"], **given)
+        self.requests = Counter(
+            "emocare_requests", "Requests to predict or score, by HTTP status.", ["status"], **given
+        )
         self.seconds = Histogram("emocare_request_seconds", "From a request to its answer.", buckets=SECONDS, **given)
-        self.batch = Histogram("emocare_batch_posts", "Posts predicted together.", buckets=POSTS, **given)
+        self.batch = Histogram("emocare_batch_posts", "Posts predicted together.", buckets=BATCHES, **given)
         self.under_way = Gauge("emocare_requests_under_way", "Requests received and not yet answered.", **given)
 
+    def observe(self, posts: int) -> None:
+        """A batch of so many was answered."""
+        self.batch.observe(posts)
 
-def build(predictor: Predictor, limits: RequestLimits, cores: int | None = None) -> FastAPI:
-    """The application around a predictor, which is used from one thread of its own.
+
+class Service:
+    """Answers requests with one predictor a track, each used from one thread of its own.
 
     Args:
-        cores: predict batches on so many; None leaves it to torch.
+        posts, scores: the predictors that are there; at least one.
+        cores: predict batches of posts on so many; None leaves it to torch.
     """
-    meters = Meters()
-    decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
-    def work(batch: Sequence[PreparedRequest]) -> list[dict[str, Any]]:
-        if cores is not None:
-            # For a lone post threads cost more than they give, and take the core that receives and decodes.
-            torch.set_num_threads(1 if len(batch) == 1 else cores)
-        return answers(predictor, batch)
-
-    batcher: Batcher[PreparedRequest, dict[str, Any]] = Batcher(work, limits.batch, meters.batch.observe)
-    under_way: set[int] = set()
-    numbers = count()
+    def __init__(
+        self, posts: Predictor | None, scores: ScorePredictor | None, limits: RequestLimits, cores: int | None
+    ) -> None:
+        self.posts, self.scores, self.limits, self.cores = posts, scores, limits, cores
+        self.meters = Meters()
+        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        self._predicting: Batcher[PreparedRequest, Answer] = Batcher(self._predict, limits.batch, self.meters.observe)
+        self._scoring: Batcher[AskedScore, Answer] = Batcher(self._score, limits.batch, self.meters.observe)
+        self._under_way: set[int] = set()
+        self._numbers = count()
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with batcher:
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        async with self._predicting, self._scoring:
             yield
-        decoders.shutdown(cancel_futures=True)
+        self._decoders.shutdown(cancel_futures=True)
 
-    app = FastAPI(title="EmoCare", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Guarded)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(Exception, _failed)
+    def _predict(self, batch: Sequence[PreparedRequest]) -> list[Answer]:
+        assert self.posts is not None
+        if self.cores is not None:
+            # For a lone post threads cost more than they give, and take the core that receives and decodes.
+            torch.set_num_threads(1 if len(batch) == 1 else self.cores)
+        return answers(self.posts, batch)
 
-    async def predict(request: Request) -> dict[str, Any]:
-        if len(under_way) >= limits.queue:
-            raise HTTPException(503, "busy; try again in a second", {"Retry-After": "1"})
-        number = next(numbers)
-        under_way.add(number)
-        meters.under_way.set(len(under_way))
-        try:
-            asked = await intake.receive(request, limits)
-            async with asyncio.timeout(limits.seconds):
-                deadline = time.monotonic() + limits.seconds
-                ready = await asyncio.get_running_loop().run_in_executor(
-                    decoders, intake.prepare, predictor, asked, limits.clip_seconds, deadline
-                )
-                return await batcher.answer(ready)
-        except TimeoutError:
-            raise HTTPException(504, f"no answer within {limits.seconds:g} seconds") from None
-        except ClientDisconnect:
-            raise HTTPException(GONE, "the client left") from None
-        finally:
-            under_way.discard(number)
-            meters.under_way.set(len(under_way))
+    def _score(self, batch: Sequence[AskedScore]) -> list[Answer]:
+        assert self.scores is not None
+        return [score_answer(self.scores, asked) for asked in batch]
 
-    @app.post("/api/predict", openapi_extra=BODY)
-    async def measured(request: Request) -> JSONResponse:
-        """Emotion, probabilities and what each modality did, for a post of any of text, picture and clip."""
+    async def predict(self, request: Request) -> Answer:
+        """One post. Raises HTTPException."""
+        if self.posts is None:
+            raise HTTPException(404, "there is no model of posts here")
+        asked = await intake.receive(request, self.limits)
+        async with asyncio.timeout(self.limits.seconds):
+            deadline = time.monotonic() + self.limits.seconds
+            ready = await asyncio.get_running_loop().run_in_executor(
+                self._decoders, intake.prepare, self.posts, asked, self.limits.clip_seconds, deadline
+            )
+            return await self._predicting.answer(ready)
+
+    async def score(self, request: Request) -> Answer:
+        """One sample of features or words. Raises HTTPException."""
+        if self.scores is None:
+            raise HTTPException(404, "there is no model of scores here")
+        asked = await intake.receive_sample(request, self.limits)
+        async with asyncio.timeout(self.limits.seconds):
+            return await self._scoring.answer(asked)
+
+    async def answered(self, answer: Callable[[Request], Awaitable[Answer]], request: Request) -> JSONResponse:
+        """The answer, as soon as there is one and within the limits; counted and timed."""
         start, status = time.perf_counter(), 500
         try:
-            answer = await predict(request)
-            if "error" in answer:
-                raise HTTPException(422, answer["error"])
+            content = await self._in_turn(answer, request)
+            if "error" in content:
+                raise HTTPException(422, content["error"])
             status = 200
-            return JSONResponse(answer)
+            return JSONResponse(content)
         except HTTPException as error:
             status = error.status_code
             raise
         finally:
-            meters.requests.labels(status).inc()
-            meters.seconds.observe(time.perf_counter() - start)
+            self.meters.requests.labels(status).inc()
+            self.meters.seconds.observe(time.perf_counter() - start)
+
+    async def _in_turn(self, answer: Callable[[Request], Awaitable[Answer]], request: Request) -> Answer:
+        """Raises HTTPException where too many are under way, or it takes too long."""
+        if len(self._under_way) >= self.limits.queue:
+            raise HTTPException(503, "busy; try again in a second", {"Retry-After": "1"})
+        number = next(self._numbers)
+        self._under_way.add(number)
+        self.meters.under_way.set(len(self._under_way))
+        try:
+            return await answer(request)
+        except TimeoutError:
+            raise HTTPException(504, f"no answer within {self.limits.seconds:g} seconds") from None
+        except ClientDisconnect:
+            raise HTTPException(GONE, "the client left") from None
+        finally:
+            self._under_way.discard(number)
+            self.meters.under_way.set(len(self._under_way))
+
+    def health(self) -> dict[str, Any]:
+        known = {
+            "status": "ok",
+            "model": None if self.posts is None else self.posts.model.identity,
+            "labels": [] if self.posts is None else list(self.posts.labels),
+            "modalities": [] if self.posts is None else list(self.posts.model.branches),
+            "scores": None,
+            "limits": vars(self.limits),
+        }
+        if self.scores is not None:
+            model = self.scores.model
+            scale = list(model.description.scores)
+            known["scores"] = {
+                "model": model.identity,
+                "modalities": list(model.modalities),
+                "reads_words": self.scores.reads_words,
+                "scale": scale,
+            }
+        return known
+
+
+def build(
+    posts: Predictor | None, scores: ScorePredictor | None, limits: RequestLimits, cores: int | None = None
+) -> FastAPI:
+    """The application; its arguments are those of ``Service``."""
+    service = Service(posts, scores, limits, cores)
+    app = FastAPI(title="EmoCare", docs_url=None, redoc_url=None, lifespan=service.lifespan)
+    app.add_middleware(Guarded)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Exception, _failed)
+
+    @app.post("/api/predict", openapi_extra=BODY)
+    async def predict(request: Request) -> JSONResponse:
+        """Emotion, probabilities and what each modality did, for a post of any of text, picture and clip."""
+        return await service.answered(service.predict, request)
+
+    @app.post("/api/score", openapi_extra=SCORE_BODY)
+    async def score(request: Request) -> JSONResponse:
+        """A score with an interval, and what each modality did, for a sample of any of text, audio and visual."""
+        return await service.answered(service.score, request)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
         """Whether it is up, and what it answers with."""
-        return {
-            "status": "ok",
-            "model": predictor.model.identity,
-            "labels": list(predictor.labels),
-            "modalities": list(predictor.model.branches),
-            "limits": vars(limits),
-        }
+        return service.health()
 
     @app.get("/metrics")
     async def metrics() -> Response:
         """For Prometheus."""
-        return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(service.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
-    _add_page(app, examples())
+    add_page(app, examples() if posts is not None else [])
     return app
 
 
-def answers(predictor: Predictor, batch: Sequence[PreparedRequest]) -> list[dict[str, Any]]:
+def answers(predictor: Predictor, batch: Sequence[PreparedRequest]) -> list[Answer]:
     """What `predict --json` says of each post, or an ``error`` where nothing of it can be used."""
-    found: list[dict[str, Any]] = [{}] * len(batch)
+    made: list[Answer] = [{}] * len(batch)
     for coverage in {ready.coverage for ready in batch}:
         rows = [at for at, ready in enumerate(batch) if ready.coverage == coverage]
         for at, prediction in zip(rows, predictor.predict([batch[at].post for at in rows], coverage), strict=True):
-            found[at] = prediction.as_json()
+            made[at] = prediction.as_json()
             if all(part.state != "present" for part in prediction.parts.values()):
-                found[at] = {"error": f"nothing to predict from: {prediction.reasons}"}
+                made[at] = {"error": f"nothing to predict from: {prediction.reasons}"}
     for at, ready in enumerate(batch):
-        if "error" in found[at]:
+        if "error" in made[at]:
             continue
         if ready.pixels is not None:
-            found[at] |= predictor.explain(ready.pixels).as_field()
+            made[at] |= predictor.explain(ready.pixels).as_field()
         if ready.looked_at is not None:
-            found[at]["looked_at"] = ready.looked_at
-    return found
+            made[at]["looked_at"] = ready.looked_at
+    return made
 
 
-def warm(predictor: Predictor) -> None:
+def score_answer(predictor: ScorePredictor, asked: AskedScore) -> Answer:
+    """What `predict --track sentiment --json` says, or an ``error`` where nothing of the sample can be used."""
+    try:
+        (score,) = predictor.predict([asked.sample], COVERAGE if asked.coverage is None else asked.coverage)
+    except InputError as error:
+        return {"error": str(error)}
+    return score.as_json() if score.score is not None else {"error": f"nothing to score: {score.reason}"}
+
+
+def warm(posts: Predictor | None, scores: ScorePredictor | None) -> None:
     """Predicts each modality once, since the first time is slow."""
-    picture = examples()[1].image
-    predictor.predict([Post("warm", picture)])
-
-
-def _add_page(app: FastAPI, shown: list[Example]) -> None:
-    files = {path: (file.read_bytes(), kind) for path, (file, kind) in FILES.items()}
-    listed = []
-    for number, example in enumerate(shown):
-        entry: dict[str, Any] = {"name": example.name, "text": example.text}
-        for name, kind in (("image", "image/jpeg"), ("video", "image/gif")):
-            content = getattr(example, name)
-            entry[name] = content and f"/examples/{number}/{name}"
-            if content:
-                files[entry[name]] = (content, kind)
-        listed.append(entry)
-
-    def add(path: str, content: bytes, kind: str) -> None:
-        @app.get(path, include_in_schema=False)
-        async def file() -> Response:
-            return Response(content, media_type=kind)
-
-    for path, (content, kind) in files.items():
-        add(path, content, kind)
-
-    @app.get("/api/examples", include_in_schema=False)
-    async def listing() -> list[dict[str, Any]]:
-        return listed
+    if posts is not None:
+        posts.predict([Post("warm", examples()[1].image)])
+    if scores is not None and scores.reads_words:
+        scores.predict([Sample("warm")])
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -233,19 +278,3 @@ async def _refused(_: Request, error: Exception) -> Response:
 async def _failed(_: Request, error: Exception) -> Response:
     """The server itself logs the traceback."""
     return JSONResponse({"error": "failed; the server's log says more"}, 500)
-
-
-class Guarded:
-    """Adds ``HEADERS`` to every answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        self.headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *self.headers]
-            await send(message)
-
-        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)

@@ -25,6 +25,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
+from pipeline.core.tracks import TRACKS, Track
 from pipeline.encoders import image, text, video, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
@@ -57,18 +58,18 @@ class Settings(BaseModel):
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def export(params: Params, layout: Layout, folder: Path, tracks: Sequence[str] = (), *, onnx: bool = False) -> None:
+def export(params: Params, layout: Layout, folder: Path, tracks: Sequence[Track] = (), *, onnx: bool = False) -> None:
     """Writes a bundle of a project's models; it appears only when it is whole.
 
     Args:
-        tracks: of ``posts`` and ``sentiment``; those that have been trained when left out.
+        tracks: those that have been trained when left out.
 
     Raises InputError when the project is not fully run, ``folder`` holds something else than a bundle, or ONNX is asked
     for and its packages are not installed.
     """
     folder = folder.resolve()
     _refuse_other(folder)
-    tracks = list(tracks) or _trained(layout)
+    tracks = list(tracks) or trained_tracks(layout)
     parts = model.of_project(params, layout) if "posts" in tracks else None
     scores = score_model.of_project(params, layout) if "sentiment" in tracks else None
     about = [] if parts is None else [card.write(parts, params, layout)]
@@ -92,9 +93,9 @@ def export(params: Params, layout: Layout, folder: Path, tracks: Sequence[str] =
         artifacts.write_json(aside / INDEX, {"format": FORMAT, "tracks": tracks, "files": hashes})
 
 
-def _trained(layout: Layout) -> list[str]:
+def trained_tracks(layout: Layout) -> list[Track]:
     """The tracks whose last models are there; posts where there are none, which then says what is missing."""
-    last = {"posts": "fuse", "sentiment": "finetune_e2e"}
+    last: dict[Track, str] = {"posts": "fuse", "sentiment": "finetune_e2e"}
     return [track for track, stage in last.items() if (layout.model(stage) / NAME).is_file()] or ["posts"]
 
 
@@ -152,7 +153,7 @@ def read(folder: Path) -> Model:
     """
     check(folder)
     if not (folder / "predictor.json").is_file():
-        raise InputError(f"{folder}: holds no model of posts; export it with `--track posts`")
+        raise InputError(f"{folder}: holds no model of posts, but one of scores; ask it with `--track sentiment`")
     try:
         settings = Settings.model_validate_json((folder / "predictor.json").read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
@@ -170,25 +171,30 @@ def read_scores(folder: Path) -> ScoreModel:
     return score_bundle.read(folder)
 
 
-def tracks_of(folder: Path) -> list[str]:
-    """What a bundle answers: of ``posts`` and ``sentiment``. Raises InputError when the folder holds no bundle."""
-    check(folder)
-    return artifacts.read_json(folder / INDEX)["tracks"]
+def tracks_of(folder: Path) -> list[Track]:
+    """What a bundle answers. Raises InputError when the folder holds no bundle of this format."""
+    return _index(folder)["tracks"]
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    """``bundle.json``: ``tracks``, and ``files`` with their sha256. Raises InputError when it is no such index."""
+    index = folder / INDEX
+    if not index.is_file():
+        raise InputError(f"{folder}: no bundle: it has no {INDEX}; make one with `python -m pipeline export`")
+    content = artifacts.read_json(index)
+    if content.get("format") != FORMAT:
+        raise InputError(f"{index}: format {content.get('format')!r}, this version reads {FORMAT}; export it again")
+    tracks, files = content.get("tracks"), content.get("files")
+    if not isinstance(tracks, list) or not tracks or not all(track in TRACKS for track in tracks):
+        raise InputError(f"{index}: does not say what the bundle answers; export it again")
+    if not isinstance(files, dict) or not files or not all(isinstance(value, str) for value in files.values()):
+        raise InputError(f"{index}: does not list the bundle's files; export it again")
+    return content
 
 
 def check(folder: Path) -> None:
     """Raises InputError unless the folder holds a bundle of this format with its own files and no others."""
-    index = folder / INDEX
-    if not index.is_file():
-        raise InputError(f"{folder}: no bundle: it has no {INDEX}; make one with `python -m pipeline export`")
-    content: dict[str, Any] = artifacts.read_json(index)
-    if content.get("format") != FORMAT:
-        raise InputError(f"{index}: format {content.get('format')!r}, this version reads {FORMAT}; export it again")
-    tracks, files = content.get("tracks"), content.get("files")
-    if not isinstance(tracks, list) or not set(tracks) <= {"posts", "sentiment"} or not tracks:
-        raise InputError(f"{index}: does not say what the bundle answers; export it again")
-    if not isinstance(files, dict) or not files or not all(isinstance(value, str) for value in files.values()):
-        raise InputError(f"{index}: does not list the bundle's files; export it again")
+    index, files = folder / INDEX, _index(folder)["files"]
     root = folder.resolve()
     for name, expected in files.items():
         path = root / name

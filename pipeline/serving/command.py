@@ -1,4 +1,4 @@
-"""What ``python -m pipeline predict`` does with one post, with a table of posts and with a pipe."""
+"""What ``python -m pipeline predict`` does with one post, a table of posts, a pipe, one line of words, or a corpus."""
 
 import json
 import sys
@@ -10,9 +10,17 @@ from rich.console import Console
 from pipeline import params
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.serving import lines, manifest, table
+from pipeline.core.tracks import Track
+from pipeline.serving import bundle as bundles
+from pipeline.serving import lines, manifest, score_table, table
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.score_predictor import COVERAGE, Sample, ScorePredictor
+
+
+def tracks(bundle: Path | None, project: Path) -> list[Track]:
+    """What a bundle answers, or the models of a project if none is given. Raises InputError where it is no bundle."""
+    return bundles.trained_tracks(Layout(project)) if bundle is None else bundles.tracks_of(bundle)
 
 
 def predictor(bundle: Path | None, project: Path, max_pixels: int | None = None) -> Predictor:
@@ -26,6 +34,14 @@ def predictor(bundle: Path | None, project: Path, max_pixels: int | None = None)
     if max_pixels is not None and max_pixels < embed.max_pixels:
         found.model = replace(found.model, embed=embed.model_copy(update={"max_pixels": max_pixels}))
     return found
+
+
+def score_predictor(bundle: Path | None, project: Path) -> ScorePredictor:
+    """From a bundle if one is given, otherwise from the project's own model."""
+    if bundle is not None:
+        return ScorePredictor.load(bundle)
+    layout = Layout(project)
+    return ScorePredictor.of_project(params.load(layout.params), layout)
 
 
 def one(using: Predictor, post: Post, coverage: float | None, *, explain: bool, as_json: bool) -> None:
@@ -54,3 +70,22 @@ def pipe(using: Predictor, coverage: float | None, *, explain: bool) -> bool:
     # Without Python's buffer, which waits for more than one line.
     source = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     return lines.answer(using, source, sys.stdout, coverage, explain=explain) == 0
+
+
+def one_score(using: ScorePredictor, text: str, coverage: float | None, *, as_json: bool) -> None:
+    """Prints the score of one line of words. Raises InputError when the model reads no words, or there are none."""
+    coverage = COVERAGE if coverage is None else coverage
+    (score,) = using.predict([Sample(text)], coverage)
+    if score.score is None:
+        raise InputError(f"nothing to score: {score.reason}")
+    if as_json:
+        print(json.dumps(score.as_json(), indent=2))
+    else:
+        score_table.show(Console(), score, using.model.description.scores, coverage)
+
+
+def scores(using: ScorePredictor, corpus: Path, out: Path, coverage: float | None) -> None:
+    """Scores a corpus of features."""
+    without = score_table.score_corpus(using, corpus, out, COVERAGE if coverage is None else coverage)
+    if without:
+        print(f"{out}: {without} rows have no score; see the column reason", file=sys.stderr)

@@ -1,11 +1,11 @@
-"""Requests → posts: nothing is believed, nothing touches the disk, and whatever is wrong is said in one line."""
+"""Requests → posts and samples: nothing is believed, nothing touches the disk, all faults are said in one line."""
 
 import asyncio
 import base64
 import binascii
 import io
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from pipeline.core.schemas import MODALITIES
+from pipeline.core.schemas import FEATURES, MODALITIES
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.score_predictor import Sample
 
 SWITCHES = ("explain", "looked_at")
 FIELDS = (*MODALITIES, "coverage", *SWITCHES)
+SAMPLE_FIELDS = (*FEATURES, "coverage")
 YES, NO = ("true", "1", "on", "yes"), ("false", "0", "off", "no", "")
 
 THUMBNAIL = 256
@@ -63,6 +65,14 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class AskedScore:
+    """A request for a score as it was understood."""
+
+    sample: Sample
+    coverage: float | None = None
+
+
+@dataclass(frozen=True)
 class PreparedRequest:
     """A request on its way to the model.
 
@@ -84,20 +94,42 @@ async def receive(request: Request, limits: RequestLimits) -> Asked:
     Raises HTTPException: 400 it is not what it says it is, 408 it comes too slowly, 413 too large, 415 neither form nor
     JSON, 422 a field is wrong.
     """
-    try:
-        async with asyncio.timeout(limits.seconds):
-            body = await _body(request, limits.bytes)
-    except TimeoutError:
-        raise HTTPException(408, f"the request did not come in within {limits.seconds:g} seconds") from None
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body, kind = await _body(request, limits), _kind(request)
     if kind == "multipart/form-data":
         return _asked(await _form(request.headers, body), limits)
     if kind == "application/json":
-        return _asked(_object(body), limits)
+        return _asked(_with_files(_object(body)), limits)
     raise HTTPException(415, "send multipart/form-data or application/json")
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def receive_sample(request: Request, limits: RequestLimits) -> AskedScore:
+    """Reads and understands a request for a score, JSON. Raises HTTPException as ``receive``."""
+    body = await _body(request, limits)
+    if _kind(request) != "application/json":
+        raise HTTPException(415, "send application/json")
+    given = _known(_object(body), SAMPLE_FIELDS, FEATURES)
+    text = given.get("text")
+    if isinstance(text, str):
+        _check_length(text, limits)
+    else:
+        text = _numbers("text", text)
+    audio, visual = (_numbers(name, given.get(name)) for name in ("audio", "visual"))
+    return AskedScore(Sample(text, audio, visual), _coverage(given))
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _body(request: Request, limits: RequestLimits) -> bytes:
+    try:
+        async with asyncio.timeout(limits.seconds):
+            return await _received(request, limits.bytes)
+    except TimeoutError:
+        raise HTTPException(408, f"the request did not come in within {limits.seconds:g} seconds") from None
+
+
+async def _received(request: Request, most: int) -> bytes:
     too_large = HTTPException(413, f"larger than {most / 2**20:g} MB")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:20]) > most:
@@ -138,37 +170,66 @@ async def _form(headers: Headers, body: bytes) -> dict[str, Any]:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body)
+        given = json.loads(body)
     except (ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8
         raise HTTPException(400, f"not JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(given, dict):
         raise HTTPException(400, "not a JSON object")
+    return given
+
+
+def _with_files(given: dict[str, Any]) -> dict[str, Any]:
+    """With the bytes of a picture and a clip in place of their base64."""
     for name in ("image", "video"):
-        if isinstance(found.get(name), str):
+        if isinstance(given.get(name), str):
             try:
-                found[name] = base64.b64decode(found[name], validate=True)
+                given[name] = base64.b64decode(given[name], validate=True)
             except (binascii.Error, ValueError):
                 raise HTTPException(422, f"{name} is not base64") from None
-    return found
+    return given
+
+
+def _known(given: Mapping[str, Any], fields: Sequence[str], needed: Sequence[str]) -> dict[str, Any]:
+    """The fields that hold something. Raises HTTPException 422 where one is unknown, or none of ``needed`` is there."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if unknown := sorted(set(given) - set(fields)):
+        raise HTTPException(422, f"unknown field {unknown[0][:40]!r}; known are {', '.join(fields)}")
+    if not any(name in given for name in needed):
+        raise HTTPException(422, f"gives none of {', '.join(needed)}")
+    return given
+
+
+def _check_length(text: str, limits: RequestLimits) -> None:
+    if len(text) > limits.characters:
+        raise HTTPException(422, f"the text has {len(text)} characters, at most {limits.characters} are allowed")
 
 
 def _asked(given: Mapping[str, Any], limits: RequestLimits) -> Asked:
     """Raises HTTPException 422."""
-    given = {name: value for name, value in given.items() if value is not None}
-    if unknown := sorted(set(given) - set(FIELDS)):
-        raise HTTPException(422, f"unknown field {unknown[0][:40]!r}; known are {', '.join(FIELDS)}")
-    if not any(name in given for name in MODALITIES):
-        raise HTTPException(422, f"gives none of {', '.join(MODALITIES)}")
+    given = _known(given, FIELDS, MODALITIES)
     text = given.get("text")
     if text is not None and not isinstance(text, str):
         raise HTTPException(422, "text is not a text")
-    if text is not None and len(text) > limits.characters:
-        raise HTTPException(422, f"the text has {len(text)} characters, at most {limits.characters} are allowed")
+    if text is not None:
+        _check_length(text, limits)
     for name in ("image", "video"):
         if not isinstance(given.get(name, b""), bytes):
             raise HTTPException(422, f"{name} is not a file (in JSON: base64)")
     post = Post(text, given.get("image"), given.get("video"))
     return Asked(post, _coverage(given), *(_switch(given, name) for name in SWITCHES))
+
+
+def _numbers(name: str, value: Any) -> np.ndarray | None:
+    """float64 [D] or [T, D]; None where there is nothing. Raises HTTPException 422."""
+    if value is None:
+        return None
+    try:
+        numbers = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        numbers = np.empty(0)
+    if numbers.dtype.kind not in "iuf" or numbers.ndim not in (1, 2) or not numbers.size:
+        raise HTTPException(422, f"{name} is neither a list of numbers nor a list of such lists of one length")
+    return numbers.astype(np.float64)
 
 
 def _coverage(given: Mapping[str, Any]) -> float | None:

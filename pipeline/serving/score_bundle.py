@@ -69,7 +69,7 @@ def write(model: ScoreModel, params: Params, layout: Layout, folder: Path, share
 def read(folder: Path) -> ScoreModel:
     """The score model of a bundle whose files were checked. Raises InputError when it holds none."""
     if not (folder / SETTINGS).is_file():
-        raise InputError(f"{folder}: holds no score model; export it with `--track sentiment`")
+        raise InputError(f"{folder}: holds no model of scores; export it again with `--track sentiment`")
     try:
         settings = ScoreSettings.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:

@@ -11,6 +11,7 @@ from pipeline.core.errors import InputError
 from pipeline.serving.app import build, warm
 from pipeline.serving.intake import RequestLimits
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.score_predictor import ScorePredictor
 
 CONNECTIONS = 4
 """Open connections for each request that may be under way; more are turned away at the door."""
@@ -18,15 +19,15 @@ CONNECTIONS = 4
 BACKLOG = 2048
 
 
-def serve(predictor: Predictor, limits: RequestLimits, host: str, port: int) -> None:
+def serve(posts: Predictor | None, scores: ScorePredictor | None, limits: RequestLimits, host: str, port: int) -> None:
     """Answers until SIGINT or SIGTERM; requests under way are finished first, for ``limits.seconds`` at most.
 
     Raises InputError when the address cannot be had.
     """
     listening = _listen(host, port)
-    warm(predictor)
+    warm(posts, scores)
     config = uvicorn.Config(
-        build(predictor, limits, cores=torch.get_num_threads()),
+        build(posts, scores, limits, cores=torch.get_num_threads()),
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -16,8 +16,9 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from pipeline.serving.app import FILES, build
+from pipeline.serving.app import build
 from pipeline.serving.intake import RequestLimits
+from pipeline.serving.pages import FILES
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from tests.serving.conftest import Trained
@@ -28,7 +29,7 @@ JSON = {"content-type": "application/json"}
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> Iterator[TestClient]:
-    with TestClient(build(predictor, LIMITS)) as client:
+    with TestClient(build(predictor, None, LIMITS)) as client:
         yield client
 
 
@@ -159,7 +160,7 @@ def test_when_full_it_refuses_and_then_goes_on(predictor: Predictor, monkeypatch
 
     monkeypatch.setattr(predictor, "predict", slow)
     statuses: list[int] = []
-    with TestClient(build(predictor, replace(LIMITS, queue=2, batch=1))) as client:
+    with TestClient(build(predictor, None, replace(LIMITS, queue=2, batch=1))) as client:
         waiting = [
             threading.Thread(target=lambda: statuses.append(ask(client, text="so sad").status_code)) for _ in range(2)
         ]
@@ -180,7 +181,7 @@ def test_when_full_it_refuses_and_then_goes_on(predictor: Predictor, monkeypatch
 def test_a_prediction_that_takes_too_long_is_given_up(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(predictor, "predict", lambda posts, coverage: go_on.wait(20) and [])
-    with TestClient(build(predictor, replace(LIMITS, seconds=0.2))) as client:
+    with TestClient(build(predictor, None, replace(LIMITS, seconds=0.2))) as client:
         answer = ask(client, text="so sad")
         go_on.set()
     assert (answer.status_code, answer.json()) == (504, {"error": "no answer within 0.2 seconds"})
@@ -188,19 +189,20 @@ def test_a_prediction_that_takes_too_long_is_given_up(predictor: Predictor, monk
 
 def test_a_failure_of_ours_is_told_without_its_inside(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictor, "predict", lambda posts, coverage: 1 / 0)
-    with TestClient(build(predictor, LIMITS), raise_server_exceptions=False) as client:
+    with TestClient(build(predictor, None, LIMITS), raise_server_exceptions=False) as client:
         answer = ask(client, text="so sad")
         assert (answer.status_code, answer.json()) == (500, {"error": "failed; the server's log says more"})
         assert 'emocare_requests_total{status="500"} 1.0' in client.get("/metrics").text
 
 
 def test_health_and_metrics(predictor: Predictor) -> None:
-    with TestClient(build(predictor, LIMITS)) as client:
+    with TestClient(build(predictor, None, LIMITS)) as client:
         assert client.get("/health").json() == {
             "status": "ok",
             "model": predictor.model.identity,
             "labels": ["happy", "sad"],
             "modalities": ["text", "image", "video"],
+            "scores": None,
             "limits": vars(LIMITS),
         }
         ask(client, text="so sad")
@@ -286,7 +288,7 @@ def test_a_large_upload_never_touches_the_disk(
         raise AssertionError("a temporary file")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with TestClient(build(predictor, replace(LIMITS, bytes=5_000_000))) as client:
+    with TestClient(build(predictor, None, replace(LIMITS, bytes=5_000_000))) as client:
         answer = ask(client, text="so sad", image=bytes(3_000_000))
     assert answer.json()["modalities"]["image"]["state"] == "unreadable"
 

@@ -91,7 +91,7 @@ def link_outside(folder: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "format": (lambda folder: rewrite(folder / "bundle.json", lambda c: c.update(format=2)), "format 2, this version"),
+    "format": (lambda folder: rewrite(folder / "bundle.json", lambda c: c.update(format=1)), "format 1, this version"),
     "no format": (lambda folder: rewrite(folder / "bundle.json", lambda c: c.pop("format")), "format None, this"),
     "no list": (lambda folder: rewrite(folder / "bundle.json", lambda c: c.update(files=[])), "does not list the"),
     "no index": (lambda folder: (folder / "bundle.json").unlink(), "no bundle: it has no bundle.json"),

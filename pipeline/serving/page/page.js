@@ -1,15 +1,16 @@
-// The page: asks /api/predict and shows the answer. Texts reach the page as text nodes only, never as HTML.
+// The page: asks /api/predict and /api/score, as far as there are models, and shows the answers. Texts reach the page as text nodes only, never as HTML.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
 const NAMES = { text: "Text", image: "Picture", video: "Clip" };
 const STRONG = 0.55; // how opaque the strongest word or patch is marked
 
-let limits = { bytes: Infinity };
+const OFTEN = 0.9; // how often a score's interval holds the true one, unless another rate is chosen
+let health = { labels: [], modalities: [], scores: null, limits: { bytes: Infinity } };
 let asked = 0;
 
 function make(tag, attributes = {}, ...children) {
-  const known = ["svg", "rect", "title"].includes(tag);
+  const known = ["svg", "rect", "line", "circle", "title"].includes(tag);
   const node = known ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   node.append(...children.filter((child) => child !== null));
@@ -74,6 +75,11 @@ function problem(text) {
   $("problem").hidden = !text;
 }
 
+async function post(path, what) {
+  const reply = await fetch(path, { method: "POST", ...what });
+  return reply.json();
+}
+
 async function ask() {
   const form = new FormData();
   if ($("text").value.trim()) form.set("text", $("text").value);
@@ -82,9 +88,10 @@ async function ask() {
     const file = $(name).files[0];
     if (file) { form.set(name, file); size += file.size; }
   }
-  if ([...form.keys()].length === 0) return problem("Give a text, a picture or a clip.");
-  if (size > limits.bytes) return problem(`Picture and clip together may have ${Math.floor(limits.bytes / 2 ** 20)} MB.`);
-  if ($("coverage").value) form.set("coverage", $("coverage").value);
+  if ([...form.keys()].length === 0) return problem(health.labels.length ? "Give a text, a picture or a clip." : "Give a text.");
+  if (size > health.limits.bytes) return problem(`Picture and clip together may have ${Math.floor(health.limits.bytes / 2 ** 20)} MB.`);
+  const text = form.get("text"), often = $("coverage").value;
+  if (often) form.set("coverage", often);
   form.set("explain", $("explain").checked);
   form.set("looked_at", "true");
 
@@ -93,11 +100,16 @@ async function ask() {
   $("go").setAttribute("aria-disabled", "true");
   $("go").textContent = "Predicting …";
   try {
-    const reply = await fetch("api/predict", { method: "POST", body: form });
-    const answer = await reply.json();
+    const wanted = [];
+    if (health.labels.length) wanted.push(post("api/predict", { body: form }));
+    if (health.scores?.reads_words && text) wanted.push(post("api/score", {
+      body: JSON.stringify({ text, coverage: Number(often || OFTEN) }), headers: { "content-type": "application/json" },
+    }));
+    const answers = await Promise.all(wanted);
     if (number !== asked) return;
-    if (reply.ok) tell(answer, form.get("text"));
-    else problem(answer.error);
+    const wrong = answers.find((answer) => answer.error);
+    if (wrong) problem(wrong.error);
+    else tell(answers.find((answer) => "label" in answer), answers.find((answer) => "score" in answer), text, Number(often || OFTEN));
   } catch {
     if (number === asked) problem("The server cannot be reached.");
   } finally {
@@ -138,7 +150,31 @@ function bars(probabilities, caption) {
 
 const panel = (title, ...content) => make("div", { class: "panel" }, make("h3", {}, title), ...content);
 
-function tell(answer, text) {
+function tell(answer, score, text, often) {
+  $("answer").replaceChildren(...(answer ? emotions(answer, text) : []), ...(score ? [scored(score, often, !answer)] : []));
+  $("answer").focus({ preventScroll: true });
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  $("answer").scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+}
+
+// A score on the scale of those that the model learned from; what lies beyond is drawn at its end.
+function scored(answer, often, alone) {
+  const [low, high] = health.scores.scale, known = answer.low !== null;
+  const place = (value) => 100 * Math.min(Math.max((value - low) / (high - low || 1), 0), 1);
+  const fixed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
+  const drawn = make("svg", { viewBox: "-3 0 106 12", class: "scale", role: "img", "aria-label": `Score ${fixed(answer.score)} on a scale from ${fixed(low)} to ${fixed(high)}` },
+    make("line", { x1: 0, x2: 100, y1: 6, y2: 6, class: "axis" }),
+    make("line", { x1: place(0), x2: place(0), y1: 2, y2: 10, class: "axis" }));
+  if (known) drawn.append(make("rect", { x: place(answer.low), y: 4, height: 4, rx: 2, width: Math.max(place(answer.high) - place(answer.low), 1) }));
+  drawn.append(make("circle", { cx: place(answer.score), cy: 6, r: 2.5 }));
+  const range = known ? `The true score lies in [${fixed(answer.low)}, ${fixed(answer.high)}] about ${Math.round(100 * often)} times in 100.`
+    : "There were too few rows to give an interval at this rate.";
+  return make("div", { class: "panel score" }, make(alone ? "h2" : "h3", {}, `Sentiment ${fixed(answer.score)}`), drawn,
+    make("p", { class: "ends muted" }, make("span", {}, fixed(low)), make("span", {}, fixed(high))),
+    make("p", { class: "says muted" }, `By the words alone. ${range}`));
+}
+
+function emotions(answer, text) {
   const parts = Object.entries(answer.modalities);
   const present = parts.filter(([, part]) => part.state === "present");
   const sure = percent(answer.probabilities[answer.label]);
@@ -167,10 +203,7 @@ function tell(answer, text) {
     content.push(make("p", { class: "warnings unread" },
       unread.map(([name, part]) => `${NAMES[name]} not used: ${part.reason}.`).join(" ")));
   }
-  $("answer").replaceChildren(...content);
-  $("answer").focus({ preventScroll: true });
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  $("answer").scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+  return content;
 }
 
 // What speaks for the label is blue, what speaks against it is orange: told apart by any eye.
@@ -231,10 +264,13 @@ async function fetched(path, name) {
 }
 
 async function start() {
-  const health = await (await fetch("health")).json();
-  limits = health.limits;
-  $("about").textContent = `Knows ${health.labels.join(", ")}, from ${health.modalities.map((name) => NAMES[name].toLowerCase()).join(", ")}. ` +
-    "A model's guess, not a diagnosis of anyone.";
+  health = await (await fetch("health")).json();
+  const known = [];
+  if (health.labels.length) known.push(`Knows ${health.labels.join(", ")}, from ${health.modalities.map((name) => NAMES[name].toLowerCase()).join(", ")}.`);
+  if (health.scores?.reads_words) known.push(`Scores words from ${health.scores.scale.join(" to ")}.`);
+  else if (health.scores) known.push("Scores features at /api/score, which this page cannot make.");
+  $("about").textContent = [...known, "A model's guess, not a diagnosis of anyone."].join(" ");
+  if (!health.labels.length) $("explain").closest("label").hidden = true;
   for (const name of Object.keys(NAMES)) {
     if (name !== "text" && !health.modalities.includes(name)) document.querySelector(`.drop[data-for=${name}]`).hidden = true;
   }
