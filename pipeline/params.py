@@ -347,7 +347,7 @@ class EvaluateParams(ParamsBlock):
     confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
     """Coverage of the intervals."""
     coverage: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.9
-    """The share of posts of each class whose prediction set shall hold it."""
+    """The share of posts of each class whose prediction set shall hold it, and of scores whose interval shall."""
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
     """Bins of equal width in the reliability diagram and the expected calibration error."""
     gallery: Annotated[int, Field(ge=0, le=200)] = 24

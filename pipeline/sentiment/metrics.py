@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.schemas import subsets_of, variant
-from pipeline.scoring import diagnostics, intervals, sentiment
+from pipeline.scoring import diagnostics, intervals, score_intervals, sentiment
 from pipeline.scoring.diagnostics import Evidence, Finding, PartScores
 from pipeline.sentiment.scored import CURVES, IN_SUBSETS, STEP_NAMES, Scored
 from pipeline.sentiment.track import FINETUNED, Track
@@ -74,6 +74,9 @@ def target_metrics(track: Track, scored: Scored, parts: dict[str, PartScores]) -
             metrics[key] = found
     if curve := _curve_metrics(scored):
         metrics["curve"] = curve
+    predictions = track.stages[FINETUNED].predictions
+    if held := score_intervals.coverage_metrics(predictions, track.target, scored.block.coverage):
+        metrics["conformal"] = held
     if parts:
         metrics["modality_gap"] = {
             name: {f"{key}_pearson": r for key in ("train", "val", "test") if (r := getattr(part, key)) is not None}

@@ -30,8 +30,9 @@ from pipeline.encoders import image, text, video, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
 from pipeline.params import EmbedImageParams, EmbedParams, Params
-from pipeline.serving import card, model, score_bundle, score_model
-from pipeline.serving.model import Encoder, Model
+from pipeline.posts import model
+from pipeline.posts.model import Encoder, Model
+from pipeline.serving import card, score_bundle, score_model
 from pipeline.serving.score_model import ScoreModel
 from pipeline.training.checkpoint import write_model
 

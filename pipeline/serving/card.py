@@ -9,8 +9,8 @@ from typing import Any
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
 from pipeline.params import Params
+from pipeline.posts.model import Model
 from pipeline.scoring import conformal
-from pipeline.serving.model import Model
 
 COVERAGE = 0.9
 """The coverage for which the card says which labels can be ruled out at all."""

@@ -19,7 +19,7 @@ from torch.export import Dim
 
 from pipeline.core.errors import InputError
 from pipeline.nets.fusion import Fusion
-from pipeline.serving.model import Model
+from pipeline.posts.model import Model
 
 TRACED = 3
 """Rows of the batch that is traced; torch would take a batch of one for a constant."""

@@ -22,9 +22,10 @@ from pipeline.core.prefetch import ahead
 from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.encoders.image import ImageEncoder
 from pipeline.params import Params
+from pipeline.posts import model
+from pipeline.posts.model import Branch, Encoder, Model
 from pipeline.scoring import conformal, emotion
-from pipeline.serving import bundle, model
-from pipeline.serving.model import Branch, Encoder, Model
+from pipeline.serving import bundle
 from pipeline.serving.posts import Explanation, ModalityAnswer, Post, Prediction, Prepared
 from pipeline.training.device import pick
 
