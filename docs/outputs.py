@@ -4,7 +4,7 @@
 A fenced block after ``<!-- output: COMMAND -->`` holds ``$ COMMAND`` and what it prints; after
 ``<!-- output, 8 lines: COMMAND -->`` only its first lines. A block in ``sh`` after ``<!-- run -->`` is run as it is.
 The commands of a page run in order, in a copy of the project with the outputs of the last run, so that no experiment
-changes the project itself. What goes to standard error is not shown.
+changes the project itself. What goes to standard error is not shown. Needs the extra ``test`` and a POSIX shell.
 """
 
 import difflib

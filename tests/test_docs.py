@@ -4,6 +4,7 @@ link leads somewhere, and the README stays one page.
 
 import ast
 import itertools
+import os
 import re
 import shlex
 import shutil
@@ -27,10 +28,18 @@ from tests.test_layers import FLOORS
 
 PAGES = outputs.PAGES
 NAMES = [path.name for path in PAGES]
-TEXTS = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+TEXTS = {path.name: read(path) for path in PAGES}
 
 LINES = 150
 """Of the README, at most."""
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="the pages are played by a POSIX shell")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:python -m|dvc|make|pip) [^`]+)`")
@@ -43,7 +52,7 @@ WAYS = {
 """Knobs that lead another way through the graph: each set of them is a command of its own."""
 GROUPS = {"exp", "metrics", "params", "plots", "queue", "artifacts"}
 """Commands of DVC that have commands of their own."""
-FILTERS = {"printf", "cut", "head"}
+FILTERS = {"printf", "cut", "head", "git"}
 """Other programs around a command."""
 
 END_TO_END, SPLIT = "tests/test_end_to_end.py", "tests/stages/test_split.py"
@@ -138,20 +147,20 @@ def test_a_command_exists_with_these_options(shown: list[str]) -> None:
         assert rest[0] == "-m"
         file = file_of(rest[1])
         assert file is not None
-        assert all(option in (ROOT / file).read_text() for option in rest[2:])
+        assert all(option in read(ROOT / file) for option in rest[2:])
     elif program == "dvc":
         parse_args(rest)
     elif program == "make":
-        assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert re.search(rf"^{rest[0]}:", read(ROOT / "Makefile"), re.MULTILINE)
     elif program == "curl":
-        served = "".join(path.read_text() for path in (ROOT / "pipeline" / "serving").glob("*.py"))
+        served = "".join(read(path) for path in (ROOT / "pipeline" / "serving").glob("*.py"))
         assert f'"{address(shown)}"' in served
     else:
         assert shown[:2] == ["pip", "install"]
 
 
 def test_extras_that_pip_is_asked_for_are_declared() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
     asked = {
         extra
         for page in TEXTS.values()
@@ -182,7 +191,7 @@ def test_an_experiment_sets_knobs_that_there_are_to_values_that_they_take(settin
 
 def test_knobs_in_running_text_are_there() -> None:
     """Code such as `adapter.label_weight`, if it begins with a block of the params."""
-    values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    values = YAML(typ="safe").load(read(ROOT / "params.yaml"))
     known = {name for name, _, _ in params.knobs()}
     known |= {name[:at] for name in known for at, sign in enumerate(name) if sign == "."}
     for page in TEXTS.values():
@@ -207,7 +216,7 @@ def test_links_lead_somewhere(path: Path) -> None:
         file, _, anchor = link.partition("#")
         target = path.parent / file if file else path
         assert target.exists(), link
-        assert not anchor or anchor in anchors(target.read_text()), link
+        assert not anchor or anchor in anchors(read(target)), link
 
 
 def test_every_page_and_picture_is_reached_from_the_readme() -> None:
@@ -240,7 +249,7 @@ def test_every_command_is_run_somewhere() -> None:
 @pytest.mark.parametrize("name", RUN_BY)
 def test_what_runs_a_command_names_all_of_it(name: str) -> None:
     file, _, test = RUN_BY[name].partition("::")
-    source = (ROOT / file).read_text()
+    source = read(ROOT / file)
     if test:
         assert test in {node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
     words = name.partition(" -S ")[2].split() or [word for word in name.split() if word not in (*PIPELINE, "curl")]
@@ -288,6 +297,7 @@ def test_counts_are_written_between_the_marks_only() -> None:
         house.renewed("no marks")
 
 
+@POSIX
 def test_outputs_are_played_in_order_and_cut(tmp_path: Path) -> None:
     page = (
         "<!-- run -->\n```sh\nprintf '%s\\n' a b c > file  # three lines\n```\nwords\n"
@@ -300,6 +310,7 @@ def test_outputs_are_played_in_order_and_cut(tmp_path: Path) -> None:
     assert outputs.renewed(now, tmp_path) == (now, True)
 
 
+@POSIX
 def test_a_command_that_fails_or_is_silent_leaves_its_block(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("echo why >&2; exit 1", "true"):
         page = f"<!-- output: {command} -->\n```\nold\n```\n"
