@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+DVC = (sys.executable, "-m", "dvc")
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 MARK = re.compile(
     r"<!-- output(?:, (?P<most>\d+) lines)?: (?P<command>[^\n]+) -->\n```\n(?P<shown>(?s:.*?))```\n"
@@ -74,16 +75,17 @@ def copied(to: Path) -> None:
         subprocess.run(command, cwd=to, check=True, stdout=subprocess.DEVNULL)
 
 
-DVC = (sys.executable, "-m", "dvc")
-
-
 def played(step: Step, where: Path) -> str | None:
-    """What the block of a command shall hold; None where it printed nothing and failed, or was to be shown."""
+    """What the block of a command shall hold; None where it failed, or has nothing to show."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    clean = os.environ | {"PATH": path, "COLUMNS": WIDTH, "TERM": "dumb", "NO_COLOR": "1"}
+    # DVC lists files of metrics in the order of a set, hence the seed.
+    fixed = {"COLUMNS": WIDTH, "TERM": "dumb", "NO_COLOR": "1", "PYTHONHASHSEED": "0"}
+    clean = os.environ | {"PATH": path} | fixed
     script = f"set -e\n{step.command}"
-    done = subprocess.run(script, shell=True, cwd=where, env=clean, capture_output=True, text=True, check=False)
-    if not done.stdout and (done.returncode or step.shown is not None):
+    given = {"shell": True, "cwd": where, "env": clean, "stdin": subprocess.DEVNULL}
+    done = subprocess.run(script, **given, capture_output=True, text=True, check=False)
+    # What is shown may end with another status than 0, as a filter does that met a bad line.
+    if done.returncode if step.shown is None else not done.stdout:
         print(f"failed: {step.command}\n{done.stderr.strip()}", file=sys.stderr)
         return None
     printed = [_cut(line.rstrip()) for line in done.stdout.strip("\n").split("\n")]
