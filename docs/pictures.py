@@ -1,6 +1,6 @@
-"""Renews the pictures of this folder from a finished run: the page and the report in a browser, and two plots.
+"""Renews the pictures of this folder from a finished run: the page and the report in a browser, two plots, the house.
 
-``python docs/pictures.py`` in the project's folder, after ``dvc repro``. Needs the extra ``test`` and chromium.
+``python -m docs.pictures`` in the project's folder, after ``dvc repro``. Needs the extra ``test`` and chromium.
 ``curve_mosi.png`` is ``plots/evaluate/curve.png`` of a run on real corpora, and stays as it is.
 """
 
@@ -16,6 +16,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from docs import house
+
 DOCS = Path(__file__).parent
 GALLERY = 848
 """So many rows of pixels of the contact sheet: its first two rows of posts."""
@@ -27,6 +29,7 @@ COLOURS = 256
 def main() -> None:
     plots = Path("plots", "evaluate")
     shutil.copyfile(plots / "transfer.png", DOCS / "transfer.png")
+    house.draw(DOCS / "house.png")
     sheet = Image.open(plots / "contact_sheet.png")
     kept(sheet.crop((0, 0, sheet.width, GALLERY)), "gallery")
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
