@@ -3,17 +3,19 @@
 Nothing else reads ``params.yaml``. Defaults stand here and are written out there; a test holds the two equal.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import Feature, Modality
+from pipeline.core.tracks import TRACKS, Track
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -164,11 +166,18 @@ class TunedEncoderParams(ParamsBlock):
     """`auto`: bf16 or fp16 where the graphics card gains by it, none on a processor, where bf16 measured slower."""
 
 
-class TunedParams(TunedEncoderParams):
+class CrossFittedEncoderParams(TunedEncoderParams):
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 10
+    """At most so many passes over the training rows; the learning rate falls linearly to zero over them."""
+    batch: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Rows in a batch."""
     folds: Annotated[int, Field(ge=2, le=20)] = 2
     """Models cross-fitted on the training rows, so that `fuse` learns from out-of-fold features."""
+
+
+class TunedMediaParams(CrossFittedEncoderParams):
     augment: bool = True
-    """Crop, mirror and relight training pictures and frames at random; texts are left alone."""
+    """Crop, mirror and relight training pictures and frames at random; there is no such thing for texts."""
 
 
 class BalanceParams(ParamsBlock):
@@ -180,7 +189,7 @@ class BalanceParams(ParamsBlock):
     """How much the focal loss plays down easy rows."""
 
 
-class SpecialistParams(BalanceParams):
+class ClassifierParams(BalanceParams):
     tune: Tune = "auto"
     """`head`: a classifier on frozen vectors; `lora`, `full`: the encoder learns too; `auto`: `full` where it pays."""
     auto_rows: Annotated[int, Field(ge=1)] = 2000
@@ -192,19 +201,22 @@ class SpecialistParams(BalanceParams):
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Cross-fitted models when only the head is trained."""
     head: HeadParams = HeadParams()
-    tuned: TunedParams = TunedParams()
 
 
-class TrainTextParams(SpecialistParams):
-    tuned: TunedParams = TunedParams(batch=32)
+class TextSpecialistParams(ClassifierParams):
+    tuned: CrossFittedEncoderParams = CrossFittedEncoderParams()
 
 
-class TrainImageParams(SpecialistParams):
-    tuned: TunedParams = TunedParams(batch=32, epochs=10)
+class SpecialistParams(ClassifierParams):
+    tuned: TunedMediaParams = TunedMediaParams()
 
 
-class TrainVideoParams(SpecialistParams):
-    tuned: TunedParams = TunedParams(batch=16, epochs=10)
+DIFFERENCES: dict[Modality, dict[str, Any]] = {
+    "text": {"tuned": {"epochs": 2}},
+    "image": {},
+    "video": {"tuned": {"batch": 16}},
+}
+"""What ``train_<modality>`` sets otherwise than ``specialist``."""
 
 
 class FuseParams(BalanceParams):
@@ -255,7 +267,7 @@ class TrainSourceParams(ParamsBlock):
     """AdamW's weight decay; strong, since a few hundred rows meet as many columns."""
     text: Literal["none", "lora", "full"] = "full"
     """How the text encoder learns from `source.texts`, where those are words: not at all, low-rank, or in full."""
-    tuned: TunedParams = TunedParams(epochs=3)
+    tuned: TunedEncoderParams = TunedEncoderParams(epochs=3)
 
 
 class OneAdapterParams(ParamsBlock):
@@ -355,6 +367,8 @@ class EvaluateParams(ParamsBlock):
 
 
 class Params(ParamsBlock):
+    tracks: Annotated[tuple[Track, ...], Field(strict=False)] = TRACKS
+    """Which tracks run; the stages of the other end at once, with empty outputs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     """Seeds every random choice of every stage."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -365,18 +379,49 @@ class Params(ParamsBlock):
     sample: SampleParams = SampleParams()
     split: SplitParams = SplitParams()
     embed: EmbedParams = EmbedParams()
-    train_text: TrainTextParams = TrainTextParams()
-    train_image: TrainImageParams = TrainImageParams()
-    train_video: TrainVideoParams = TrainVideoParams()
+    specialist: SpecialistParams = SpecialistParams()
+    train_text: TextSpecialistParams = TextSpecialistParams()
+    train_image: SpecialistParams = SpecialistParams()
+    train_video: SpecialistParams = SpecialistParams()
     train_source: TrainSourceParams = TrainSourceParams()
     adapter: AdapterParams = AdapterParams()
     finetune_e2e: FinetuneParams = FinetuneParams()
     fuse: FuseParams = FuseParams()
     evaluate: EvaluateParams = EvaluateParams()
 
-    def specialist(self, modality: Modality) -> SpecialistParams:
-        """The block of ``train_<modality>``."""
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_up(cls, given: Any) -> Any:
+        """Completes the ``train_*`` blocks from ``specialist``; what is no block is left for pydantic to refuse."""
+        if not isinstance(given, dict) or not isinstance(shared := given.get("specialist", {}), dict):
+            return given
+        whole = dict(given)
+        for modality, differs in DIFFERENCES.items():
+            own = given.get(f"train_{modality}")
+            if own is None or isinstance(own, dict):
+                common = _without_augment(shared) if modality == "text" else shared
+                whole[f"train_{modality}"] = _merged(_merged(common, differs), own or {})
+        return whole
+
+    def of_specialist(self, modality: Modality) -> TextSpecialistParams | SpecialistParams:
+        """The whole block of ``train_<modality>``: what ``specialist`` says, but for what differs."""
         return getattr(self, f"train_{modality}")
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = {**below, **above}
+    for name, value in above.items():
+        under = below.get(name)
+        if isinstance(value, dict) and isinstance(under, dict):
+            merged[name] = _merged(under, value)
+    return merged
+
+
+def _without_augment(shared: dict[str, Any]) -> dict[str, Any]:
+    tuned = shared.get("tuned")
+    if not isinstance(tuned, dict):
+        return shared
+    return {**shared, "tuned": {name: value for name, value in tuned.items() if name != "augment"}}
 
 
 def load(path: Path) -> Params:
@@ -394,7 +439,9 @@ def load(path: Path) -> Params:
     try:
         params = Params.model_validate(raw if raw is not None else {})
     except ValidationError as error:
-        raise InputError("\n".join(f"{path}: {_line(item)}" for item in error.errors())) from None
+        raise InputError("\n".join(f"{path}: {line}" for line in _lines(error.errors()))) from None
+    if not params.tracks:
+        raise InputError(f"{path}: tracks: is empty; give {' or '.join(TRACKS)}, or both")
     if params.fuse.width % params.fuse.heads:
         raise InputError(f"{path}: fuse.heads: {params.fuse.heads} does not divide fuse.width, {params.fuse.width}")
     if params.train_source.width % params.train_source.heads:
@@ -405,9 +452,18 @@ def load(path: Path) -> Params:
     return params
 
 
+def _lines(errors: Sequence[Any]) -> list[str]:
+    """One line an error; one in ``specialist`` is not said again of the blocks that it is passed on to."""
+    shared = {error["loc"][1:] for error in errors if error["loc"][:1] == ("specialist",)}
+    blocks = {f"train_{modality}" for modality in DIFFERENCES}
+    own = [error for error in errors if error["loc"][:1] == () or error["loc"][0] not in blocks]
+    passed_on = [error for error in errors if error not in own]
+    return [_line(error) for error in [*own, *(error for error in passed_on if error["loc"][1:] not in shared)]]
+
+
 def _line(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
-    fields = {name: field for name, field, _ in knobs()}
+    fields = {name: field for name, field, _ in _walk(Params(), "")}
     if error["type"] == "extra_forbidden":
         parent = key.rpartition(".")[0]
         siblings = sorted(name.rpartition(".")[2] for name in fields if name.rpartition(".")[0] == parent)
@@ -444,9 +500,25 @@ def _type_name(annotation: Any) -> str:
     return "a list of texts" if get_origin(annotation) is tuple else "a text or null"
 
 
-def knobs(block: type[BaseModel] = Params, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
-    """Every knob as (full key, field, default), in the order of the file."""
-    yield from _walk(block(), prefix)
+def knobs(params: Params | None = None) -> Iterator[tuple[str, FieldInfo, Any]]:
+    """Every knob as (full key, field, default), in the order of the file.
+
+    Of ``train_text``, ``train_image`` and ``train_video`` only those that differ from ``specialist``, by default or
+    in ``params``.
+    """
+    default = Params()
+    for key, field, value in _walk(default, ""):
+        block, _, rest = key.partition(".")
+        modality = block.removeprefix("train_")
+        if modality not in DIFFERENCES or any(_differs(of, modality, rest) for of in (default, params or default)):
+            yield key, field, value
+
+
+def _differs(params: Params, modality: str, key: str) -> bool:
+    own, shared = (
+        reduce(getattr, key.split("."), block) for block in (getattr(params, f"train_{modality}"), params.specialist)
+    )
+    return own != shared
 
 
 def _walk(block: BaseModel, prefix: str) -> Iterator[tuple[str, FieldInfo, Any]]:

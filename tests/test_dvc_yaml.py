@@ -59,6 +59,18 @@ def test_metrics_and_plots_are_listed_at_top_level_and_are_outputs() -> None:
     assert all(any(name.startswith(f"{folder}/") for folder in folders) for name in named)
 
 
+def test_every_model_is_an_artifact_with_a_description() -> None:
+    models = {out for block in GRAPH["stages"].values() for out in block["outs"] if out.startswith("models/")}
+    declared = GRAPH["artifacts"].values()
+    assert sorted(of["path"] for of in declared) == sorted(models)
+    assert all(of["type"] == "model" and of["desc"].endswith(".") for of in declared)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_specialist_is_trained_again_when_the_shared_block_changes(modality: str) -> None:
+    assert {"specialist", f"train_{modality}"} <= set(GRAPH["stages"][f"train_{modality}"]["params"])
+
+
 def test_paths_of_the_graph_are_those_of_the_layout() -> None:
     layout = Layout(Path())
     outs = {out for block in GRAPH["stages"].values() for out in block["outs"]}

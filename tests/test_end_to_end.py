@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from pydantic import BaseModel
+from ruamel.yaml import YAML
 from sklearn.metrics import f1_score
+from typer.testing import CliRunner
 
-from pipeline.cli import STAGES
+from pipeline.cli import STAGES, app
 from pipeline.core import artifacts
+from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.params import Params
-from pipeline.reporting import report
+from pipeline.reporting import diagnose, report
 from pipeline.serving import bundle
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
@@ -54,7 +58,7 @@ class Reader:
         self._seen.add(f"{self._prefix}{name}")
         return value
 
-    def specialist(self, modality: str) -> Any:
+    def of_specialist(self, modality: str) -> Any:
         return getattr(self, f"train_{modality}")
 
 
@@ -189,9 +193,49 @@ def texts(count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_corpus_of_texts_alone_with_two_labels(tmp_path: Path) -> None:
-    run(tmp_path, corpus(tmp_path, texts(80)))
-    metrics = json.loads(Layout(tmp_path).details("evaluate").read_text())["posts"]
+def outputs(root: Path) -> set[str]:
+    """What the stages of the graph left, but for the example corpora."""
+    tops = ("data/split", "data/embeddings", "models", "metrics", "plots")
+    return {str(path.relative_to(root)) for top in tops for path in (root / top).rglob("*") if path.is_file()}
+
+
+def test_one_track_alone_gives_the_numbers_that_it_has_beside_the_other(
+    project: tuple[Layout, dict[str, set[str]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout, both = Layout(tmp_path), project[0]
+    shutil.copytree(both.sample_posts.parent, layout.sample_posts.parent)
+    run(tmp_path, {**SMALL, "tracks": ["sentiment"]}, tuple(name for name in STAGES if name != "sample"))
+    lines = capsys.readouterr().err.splitlines()
+    for stage in ("train_text", "train_image", "train_video", "fuse"):
+        assert f"{stage}: nothing to do, since params `tracks` leaves posts out" in lines
+        assert [path.name for path in layout.model(stage).iterdir()] == ["OFF"]
+        assert json.loads(layout.metrics(stage).read_text()) == {}
+    evaluated = artifacts.read_json(layout.details("evaluate"))
+    assert evaluated == {"sentiment": artifacts.read_json(both.details("evaluate"))["sentiment"]}
+    assert artifacts.read_json(layout.metrics("split"))["built_in"] == "source, target"
+    runner = CliRunner()
+    told = runner.invoke(app, ["summary", "--project", str(tmp_path)]).stdout
+    assert "Transfer (built-in): 40 test rows" in told and "Posts" not in told
+    report.write(Params.model_validate({**SMALL, "tracks": ["sentiment"]}), layout, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "Source and target are built in" in page and 'id="confusion"' not in page
+    YAML().dump({"tracks": ["sentiment"]}, layout.params)
+    refused = runner.invoke(app, ["errors", "--project", str(tmp_path)])
+    assert "tracks leaves posts out; add it and run `dvc repro`" in refused.stderr
+    bundle.export(Params.model_validate({**SMALL, "tracks": ["sentiment"]}), layout, tmp_path / "bundle")
+    assert bundle.tracks_of(tmp_path / "bundle") == ["sentiment"]
+
+
+def test_a_corpus_of_texts_alone_with_two_labels_and_without_the_other_track(tmp_path: Path) -> None:
+    reads = run(tmp_path, {**corpus(tmp_path, texts(80)), "tracks": ["posts"]})
+    assert {stage for stage, names in reads.items() if "tracks" in names} == {"split"}
+    layout = Layout(tmp_path)
+    assert [path.name for path in layout.model("finetune_e2e").iterdir()] == ["OFF"]
+    assert artifacts.read_json(layout.metrics("split")) == {"posts": {"rows": 80}, "built_in": "none"}
+    assert outputs(tmp_path) >= {"data/embeddings/target/audio.parquet", "data/split/target_folds.parquet"}
+    with pytest.raises(InputError, match="tracks leaves sentiment out"):
+        diagnose.find(Params(), layout)
+    metrics = json.loads(layout.details("evaluate").read_text())["posts"]
     assert set(metrics["ablation"]) == {"text"}
     assert "image" not in metrics
     assert metrics["fusion"]["macro_f1"] > 0.7

@@ -28,6 +28,34 @@ def test_the_file_spells_out_every_default() -> None:
     assert keys(written) == {key for key, _, _ in params.knobs()}
 
 
+def test_a_specialist_has_what_all_share_but_for_its_differences(tmp_path: Path) -> None:
+    text = "specialist: {hidden: 9, head: {epochs: 3}, tuned: {epochs: 7, augment: false}}\n"
+    made = load_text(tmp_path, text + "train_image: {hidden: 5, head: {batch: 4}}\ntrain_video: {tuned: {epochs: 8}}")
+    blocks = [made.of_specialist(name) for name in ("text", "image", "video")]
+    assert [block.hidden for block in blocks] == [9, 5, 9]
+    assert [(block.head.epochs, block.head.batch) for block in blocks] == [(3, 32), (3, 4), (3, 32)]
+    # By default a text encoder is tuned in fewer epochs, and clips in smaller batches.
+    assert [(block.tuned.epochs, block.tuned.batch) for block in blocks] == [(2, 32), (7, 32), (8, 16)]
+    assert [made.train_image.tuned.augment, made.train_video.tuned.augment] == [False, False]
+
+
+def test_only_differences_of_a_specialist_are_listed(tmp_path: Path) -> None:
+    def listed(made: params.Params) -> list[str]:
+        blocks = ("train_text", "train_image", "train_video")
+        return [key for key, _, _ in params.knobs(made) if key.partition(".")[0] in blocks]
+
+    assert listed(params.Params()) == ["train_text.tuned.epochs", "train_video.tuned.batch"]
+    made = load_text(tmp_path, "specialist: {dropout: 0.2}\ntrain_image: {hidden: 5, dropout: 0.2}")
+    assert listed(made) == ["train_text.tuned.epochs", "train_image.hidden", "train_video.tuned.batch"]
+
+
+def test_a_fault_in_the_shared_block_is_said_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_text(tmp_path, "specialist: {hidden: -1, tuned: {folds: 1}}\ntrain_image: {folds: 1}")
+    lines = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+    assert lines == ["specialist.hidden", "specialist.tuned.folds", "train_image.folds"]
+
+
 def test_every_knob_says_what_it_does() -> None:
     silent = [key for key, field, _ in params.knobs() if not (field.description or "").endswith(".")]
     assert silent == []
@@ -40,7 +68,7 @@ def test_yaml_12_floats_are_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sed: 1", "sed: unknown key; the top level knows seed, device"),
+        ("sed: 1", "sed: unknown key; the top level knows tracks, seed, device"),
         ("fuse: {strateg: x}", "fuse.strateg: unknown key; fuse knows"),
         (
             "fuse: {modality_dropout: 1.5}",
@@ -59,6 +87,10 @@ def test_yaml_12_floats_are_numbers(tmp_path: Path) -> None:
             "finetune_e2e.curve.1: 3 is not allowed; give what is greater than",
         ),
         ("finetune_e2e: {tuned: {folds: 2}}", "finetune_e2e.tuned.folds: unknown key"),
+        ("train_source: {tuned: {folds: 2}}", "train_source.tuned.folds: unknown key; train_source.tuned knows"),
+        ("train_text: {tuned: {augment: true}}", "train_text.tuned.augment: unknown key; train_text.tuned knows"),
+        ("tracks: [post]", "tracks.0: 'post' is not allowed; give what is 'posts' or 'sentiment'"),
+        ("tracks: []", "tracks: is empty; give posts or sentiment, or both"),
         ("a: [1", "not valid YAML"),
         ("seed: 1\nseed: 2", "not valid YAML"),
         ("- 1", "is not allowed"),

@@ -116,6 +116,14 @@ def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     return table
 
 
+def count_rows(path: Path) -> int:
+    """How many rows a table has, without reading them. Raises InputError as ``read_parquet``."""
+    try:
+        return pq.read_metadata(path).num_rows
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return len(read_parquet(path))  # says what is wrong
+
+
 def write_parquet(path: Path, table: pa.Table) -> None:
     with replacing(path) as aside:
         pq.write_table(table, aside, compression="zstd")

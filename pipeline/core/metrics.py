@@ -27,7 +27,7 @@ _EVALUATED = (
 )
 
 HEADLINES: dict[str, dict[str, str]] = {
-    "split": {"posts.rows": "posts.rows", "target.rows": "target.rows"},
+    "split": {"posts.rows": "posts.rows", "target.rows": "target.rows", "built_in": "built_in"},
     "embed": {"posts.rows": "text.rows", "target.rows": "target.text.rows"},
     "train_text": _SPECIALIST,
     "train_image": _SPECIALIST,
@@ -70,6 +70,15 @@ def headlines(stage: str, details: Mapping[str, Any]) -> dict[str, Any]:
             block = block.setdefault(parent, {})
         block[last] = value
     return nested
+
+
+def built_in(layout: Layout) -> tuple[str, ...]:
+    """Which of ``posts``, ``source`` and ``target`` are the built-in examples; figures of them say nothing of real
+    data. Empty where `split` did not say it.
+    """
+    path = layout.details("split")
+    named = artifacts.read_json(path).get("built_in", "none") if path.is_file() else "none"
+    return () if named == "none" else tuple(named.split(", "))
 
 
 def at(nested: Mapping[str, Any], key: str) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from pipeline.core import schemas
 from pipeline.core.errors import InputError
@@ -17,6 +18,11 @@ class Divided:
     table: pd.DataFrame
     refused: pd.DataFrame
     report: dict[str, Any]
+
+    @classmethod
+    def left_out(cls, schema: pa.Schema) -> "Divided":
+        """Of a track that is off: no rows, nothing refused, nothing to report."""
+        return cls(pd.DataFrame(columns=schema.names), pd.DataFrame(columns=["row", "id", "reason"]), {})
 
 
 def stop_if_too_many(refused: pd.DataFrame, total: int, share: float, path: Path) -> None:

@@ -74,7 +74,7 @@ class Fold:
 def train(modality: Modality, params: Params, layout: Layout) -> None:
     """Trains, cross-fits and writes the specialist of one modality."""
     stage = f"train_{modality}"
-    block = params.specialist(modality)
+    block = params.of_specialist(modality)
     corpus = _read(modality, params, layout)
     rows, val = corpus.part("train"), corpus.part("val")
     too_few = _too_few(corpus, rows, val)
@@ -150,7 +150,7 @@ def _too_few(corpus: SpecialistRows, rows: np.ndarray, val: np.ndarray) -> str |
     return None
 
 
-def _mode(block: parameters.SpecialistParams, modality: Modality, rows: int, device: str) -> Tune:
+def _mode(block: parameters.ClassifierParams, modality: Modality, rows: int, device: str) -> Tune:
     """``head``, ``lora`` or ``full``; ``auto`` tunes pictures and clips only where an accelerator makes it bearable."""
     if block.tune != "auto":
         return block.tune
@@ -165,7 +165,7 @@ def _folds(corpus: SpecialistRows, rows: np.ndarray, val: np.ndarray, tune: str,
     """
     if corpus.alone:
         return []
-    block = params.specialist(corpus.modality)
+    block = params.of_specialist(corpus.modality)
     groups, labels = corpus.posts["group_id"].iloc[rows].tolist(), corpus.codes.numpy()[rows].tolist()
     wanted = block.folds if tune == "head" else block.tuned.folds
     fold_of = grouped_folds(groups, labels, wanted, np.random.default_rng(params.seed))
@@ -184,14 +184,14 @@ def _score(logits: np.ndarray, codes: np.ndarray) -> float:
     return emotion.macro_f1(codes, logits.argmax(axis=1), logits.shape[1])
 
 
-def _objective(corpus: SpecialistRows, block: parameters.SpecialistParams, train: np.ndarray):
+def _objective(corpus: SpecialistRows, block: parameters.ClassifierParams, train: np.ndarray):
     counts = np.bincount(corpus.codes.numpy()[train], minlength=len(corpus.labels))
     return objective(block.imbalance, counts.tolist(), power=block.imbalance_power, gamma=block.focal_gamma)
 
 
 def _fit_head(corpus: SpecialistRows, params: Params, fold: Fold) -> tuple[nn.Module, FitResult, np.ndarray]:
     """Fits a classifier on cached vectors; returns it, how the fit went, and its logits for the unseen rows."""
-    block = params.specialist(corpus.modality)
+    block = params.of_specialist(corpus.modality)
     torch.manual_seed(params.seed)
     net = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
     net.standardise_like(torch.from_numpy(corpus.vectors[fold.train]))
@@ -219,7 +219,7 @@ def _fit_tuned(
     corpus: SpecialistRows, params: Params, fold: Fold, layout: Layout, tune: str
 ) -> tuple[nn.Module, FitResult, np.ndarray]:
     """As `_fit_head`, with the encoder learning too: all its weights, or low-rank updates of its attention."""
-    block = params.specialist(corpus.modality)
+    block = params.of_specialist(corpus.modality)
     tuned = block.tuned
     torch.manual_seed(params.seed)
     encoder, targets, make_rows = _raw(corpus, params, layout)
@@ -264,7 +264,7 @@ def _raw(
     corpus: SpecialistRows, params: Params, layout: Layout
 ) -> tuple[nn.Module, list[str], Callable[[np.ndarray], Rows]]:
     """A fresh encoder that can learn, its targets for LoRA, and a function from row numbers to raw inputs for it."""
-    block = params.specialist(corpus.modality)
+    block = params.of_specialist(corpus.modality)
     inputs = corpus.posts[MEDIA_COLUMN[corpus.modality]].to_numpy()
     if corpus.modality == "text":
         texts = text.load(params.embed.text)
@@ -289,7 +289,7 @@ def _raw(
             corpus.codes[at],
             block.tuned.batch,
             frames=frames,
-            augmented=block.tuned.augment,
+            augmented=isinstance(block, parameters.SpecialistParams) and block.tuned.augment,
             max_pixels=params.embed.max_pixels,
             workers=params.embed.workers,
         )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.core import off
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.params import Params
@@ -30,6 +31,7 @@ def run(params: Params, layout: Layout) -> None:
 
 def find(params: Params, layout: Layout) -> list[Finding]:
     """Every answer, what is wrong first. Raises InputError when a file is missing or cannot be read."""
+    off.refuse_off("sentiment", layout)
     track = read_track(params, layout)
     leaked = [str(leak) for leak in find_leaks(track)]
     try:

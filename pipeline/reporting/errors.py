@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.core import artifacts
+from pipeline.core import artifacts, off
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.params import Params
@@ -62,6 +62,7 @@ def label_suspects(params: Params, layout: Layout, label: str | None, predicted:
 
 
 def _known(layout: Layout, *given: str | None) -> list[str]:
+    off.refuse_off("posts", layout)
     labels = artifacts.read_json(layout.model("fuse") / "model.json")["labels"]
     for option, label in zip(("--label", "--predicted"), given, strict=True):
         if label is not None and label not in labels:

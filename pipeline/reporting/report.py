@@ -19,6 +19,7 @@ import pandas as pd
 from pipeline import params as knobs
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
+from pipeline.core.metrics import built_in
 from pipeline.core.schemas import MODALITIES
 from pipeline.params import Params
 from pipeline.posts.evaluation_figures import BASELINE_NAMES
@@ -90,7 +91,8 @@ def write(params: Params, layout: Layout, out: Path) -> None:
         settings=settings,
         changed=[knob for knob in settings if knob.changed],
         seed=params.seed,
-        manifest=params.posts.manifest,
+        manifest=params.posts.manifest if "posts" in evaluated else params.target.corpus,
+        built_in=built_in(layout),
         digests=_digests(layout),
     )
 
@@ -134,7 +136,7 @@ def _curve_sizes(sentiment: dict[str, Any] | None) -> list[int]:
 def _settings(params: Params) -> list[Knob]:
     return [
         Knob(key, _yaml(reduce(getattr, key.split("."), params)), _yaml(default), field.description or "")
-        for key, field, default in knobs.knobs()
+        for key, field, default in knobs.knobs(params)
     ]
 
 

@@ -1,10 +1,11 @@
 """What ``python -m pipeline summary`` prints: the scores of a finished run beside their baselines, on one screen.
 
-It computes no metric: every score is one of ``metrics/details/evaluate.json``, which is all that it reads.
+It computes no metric: every score is one of ``metrics/details/evaluate.json``. Which corpora are built in stands in
+``metrics/details/split.json``.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.text import Text
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
+from pipeline.core.metrics import built_in
 from pipeline.posts.evaluation_figures import BASELINE_NAMES
 from pipeline.sentiment.scored import STEP_NAMES
 
@@ -34,16 +36,13 @@ def run(layout: Layout) -> None:
     if not posts and not sentiment:
         raise InputError(f"{layout.details('evaluate')}: has no scores of any track; run `dvc repro`")
     console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, markup=False, highlight=False)
+    made = built_in(layout)
     if posts:
-        _show_posts(console, posts)
-    else:
-        console.print("Posts: not part of this run.")
-    console.print()
+        _show_posts(console, posts, made)
+        console.print()
     if sentiment:
-        _show_sentiment(console, sentiment)
-    else:
-        console.print("Source to target: not part of this run.")
-    console.print()
+        _show_sentiment(console, sentiment, made)
+        console.print()
     _show_next(console, posts, sentiment)
 
 
@@ -56,8 +55,8 @@ def _track(evaluated: Mapping[str, Any], name: str, needed: str) -> dict[str, An
 # --- the tracks ------------------------------------------------------------------------------------------------------
 
 
-def _show_posts(console: Console, posts: Mapping[str, Any]) -> None:
-    table = _scores(f"Posts: {posts['n']} test rows", "macro-F1")
+def _show_posts(console: Console, posts: Mapping[str, Any], made: Sequence[str]) -> None:
+    table = _scores(f"Posts{' (built-in)' if 'posts' in made else ''}: {posts['n']} test rows", "macro-F1")
     table.add_row("fusion", _score(posts["fusion"], "macro_f1"), style="bold")
     for name in ("text", "image", "video"):
         if posts.get(name, {}).get("n"):
@@ -70,10 +69,11 @@ def _show_posts(console: Console, posts: Mapping[str, Any]) -> None:
     _show_warnings(console, posts)
 
 
-def _show_sentiment(console: Console, sentiment: Mapping[str, Any]) -> None:
+def _show_sentiment(console: Console, sentiment: Mapping[str, Any], made: Sequence[str]) -> None:
     target = sentiment["target"]
     how = {"holdout": "held out", "cross_validation": "cross-validated"}[target["protocol"]]
-    table = _scores(f"Source to target: {target['n']} test rows, {how}", "Pearson's r", "MAE")
+    mark = " (built-in)" if "target" in made else ""
+    table = _scores(f"Transfer{mark}: {target['n']} test rows, {how}", "Pearson's r", "MAE")
     for name, label in (("source", "source model on the source"), ("source_text", "source's text model on the source")):
         if name in sentiment:
             table.add_row(f"{label}, {sentiment[name]['n']} test rows", *_step(sentiment[name]))
@@ -86,6 +86,8 @@ def _show_sentiment(console: Console, sentiment: Mapping[str, Any]) -> None:
         table.add_row("fine-tuned less ridge", *(_difference(gain) if gain else "" for gain in gains))
         table.add_row("", *(_verdict(gain) if gain else "" for gain in gains))
     console.print(table)
+    if "source" in made and "target" not in made:
+        console.print(Text("! what is carried over was learned from the built-in source", "yellow"))
     _show_warnings(console, sentiment)
 
 

@@ -12,12 +12,15 @@ Writes: ``data/embeddings/posts/{text,image,video}.parquet``,
 Keeps:  vectors by content and encoder in the user's cache folder, so that new posts cost only themselves.
 """
 
-from pipeline.core import artifacts
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.core import artifacts, off
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
-from pipeline.core.schemas import FEATURES
+from pipeline.core.schemas import FEATURES, MODALITIES
 from pipeline.encoders import image, text, video
-from pipeline.encoders.embedding import TextContents, clip_files, embed_posts, picture_files
+from pipeline.encoders.embedding import NONE, TextContents, clip_files, embed_posts, picture_files
 from pipeline.params import Params
 from pipeline.sentiment.embedding import embed_corpus
 from pipeline.sentiment.samples import Rows
@@ -27,20 +30,41 @@ from pipeline.training.device import pick
 def run(params: Params, layout: Layout) -> None:
     """Raises InputError when an encoder cannot be loaded, too many files of a modality are unreadable, or none of its
     columns is of use."""
-    device = pick(params.device)
-    embed = params.embed
+    device, embed = pick(params.device), params.embed
+    words = TextContents(text.load(embed.text), device)
+    report: dict[str, Any] = {}
+    if off.is_off("posts", layout):
+        _leave_empty(layout, "posts", MODALITIES)
+    else:
+        report |= _posts(words, params, layout)
+    if off.is_off("sentiment", layout):
+        for corpus in ("source", "target"):
+            _leave_empty(layout, corpus, FEATURES)
+    else:
+        source, target = Rows.read("source", params.source, layout), Rows.read("target", params.target, layout)
+        report["source"] = embed_corpus(source, FEATURES, words, embed, layout)
+        report["target"] = embed_corpus(target, params.target.modalities or FEATURES, words, embed, layout)
+    write_metrics(layout, "embed", report)
+
+
+def _posts(words: TextContents, params: Params, layout: Layout) -> dict[str, Any]:
+    """Writes the vectors of the posts; returns what became of each modality."""
+    device, embed = words.device, params.embed
     posts = artifacts.read_posts(layout.table("posts"))
     folder = layout.root / params.posts.media
+    pictures, clips = image.load(embed.image), video.load(embed.video)
+    picture_source, clip_source = (
+        picture_files(pictures, folder, device, embed),
+        clip_files(clips, folder, device, embed),
+    )
+    return {
+        "text": embed_posts("text", posts, "text", words.encoder.identity, words, params, layout),
+        "image": embed_posts("image", posts, "image_path", pictures.identity, picture_source, params, layout),
+        "video": embed_posts("video", posts, "video_path", clips.identity, clip_source, params, layout),
+    }
 
-    words = TextContents(text.load(embed.text), device)
-    report = {"text": embed_posts("text", posts, "text", words.encoder.identity, words, params, layout)}
-    pictures = image.load(embed.image)
-    source = picture_files(pictures, folder, device, embed)
-    report["image"] = embed_posts("image", posts, "image_path", pictures.identity, source, params, layout)
-    clips = video.load(embed.video)
-    source = clip_files(clips, folder, device, embed)
-    report["video"] = embed_posts("video", posts, "video_path", clips.identity, source, params, layout)
-    report["source"] = embed_corpus(Rows.read("source", params.source, layout), FEATURES, words, embed, layout)
-    wanted = params.target.modalities or FEATURES
-    report["target"] = embed_corpus(Rows.read("target", params.target, layout), wanted, words, embed, layout)
-    write_metrics(layout, "embed", report)
+
+def _leave_empty(layout: Layout, corpus: str, modalities: Sequence[str]) -> None:
+    for name in modalities:
+        with artifacts.embeddings_writer(layout.embeddings(corpus, name), 1, {"name": NONE, "width": 1}):
+            pass

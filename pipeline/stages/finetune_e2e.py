@@ -12,7 +12,7 @@ Writes: models/finetune_e2e/, metrics/finetune_e2e.json, metrics/details/finetun
 
 import pandas as pd
 
-from pipeline.core import artifacts
+from pipeline.core import artifacts, off
 from pipeline.core.descriptions import FittedRows
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
@@ -28,6 +28,8 @@ from pipeline.training.parallel import in_processes
 
 
 def run(params: Params, layout: Layout) -> None:
+    if off.left_empty("finetune_e2e", "sentiment", layout):
+        return
     target = read_target(layout)
     folds = fold_names(target.folds)
     jobs = [FinetuneJob(params, layout, fold) for fold in folds] + curve_jobs(target, folds, params, layout)

@@ -11,7 +11,7 @@ Writes: models/fuse/, metrics/fuse.json, metrics/details/fuse.json, plots/fuse/.
 import numpy as np
 import pandas as pd
 
-from pipeline.core import artifacts
+from pipeline.core import artifacts, off
 from pipeline.core.artifacts import Predictions
 from pipeline.core.descriptions import FittedRows
 from pipeline.core.layout import Layout
@@ -27,6 +27,8 @@ from pipeline.training.loop import HISTORY, FitResult
 
 
 def run(params: Params, layout: Layout) -> None:
+    if off.left_empty("fuse", "posts", layout):
+        return
     corpus = read_fusion_rows(params, layout)
     split = corpus.posts["split"].to_numpy()
     train, val, held_out = (np.flatnonzero(split == part) for part in ("train", "val", "test"))

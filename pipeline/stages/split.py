@@ -5,6 +5,8 @@ Writes: data/split/{posts,source,source_texts,target}.parquet, data/split/target
         metrics/split.json, metrics/details/split.json, plots/split/.
 """
 
+from typing import Any
+
 import pandas as pd
 import pyarrow as pa
 
@@ -12,6 +14,7 @@ from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.corpora import splits
+from pipeline.corpora.refusals import Divided
 from pipeline.figures.split import draw_split
 from pipeline.params import Params
 from pipeline.posts.partition import count_rows, divide_posts
@@ -20,30 +23,49 @@ from pipeline.sentiment.partition import divide_scored
 
 def run(params: Params, layout: Layout) -> None:
     """Raises InputError when a corpus cannot be read, too many rows are faulty, or a part would be empty."""
-    posts = divide_posts(params, layout)
-    source, texts, target = divide_scored(params, layout)
-    folds = splits.target_folds(
-        target.table,
-        target.report["protocol"],
-        params.target.folds,
-        params.target.repeats,
-        params.target.val_share,
-        params.seed,
-    )
+    posts = divide_posts(params, layout) if "posts" in params.tracks else Divided.left_out(schemas.POSTS_TABLE)
+    none = Divided.left_out(schemas.SCORED_TABLE)
+    scored = divide_scored(params, layout) if "sentiment" in params.tracks else (none, none, none)
+    folds = _folds(scored[-1], params)
     artifacts.write_parquet(
         layout.table("posts"), pa.Table.from_pandas(posts.table, schema=schemas.POSTS_TABLE, preserve_index=False)
     )
-    for name, corpus in (("source", source), ("source_texts", texts), ("target", target)):
+    corpora = dict(zip(("source", "source_texts", "target"), scored, strict=True))
+    for name, corpus in corpora.items():
         table = pa.Table.from_pandas(corpus.table, schema=schemas.SCORED_TABLE, preserve_index=False)
         artifacts.write_parquet(layout.table(name), table)
     artifacts.write_parquet(layout.folds, pa.Table.from_pandas(folds, schema=schemas.FOLDS_TABLE, preserve_index=False))
-    parts = {"posts": posts, "source": source, "source_texts": texts, "target": target}
+    _report({"posts": posts, **corpora}, folds, params, layout)
+
+
+def _folds(target: Divided, params: Params) -> pd.DataFrame:
+    if target.table.empty:
+        return pd.DataFrame(columns=schemas.FOLDS_TABLE.names)
+    block = params.target
+    protocol = target.report["protocol"]
+    return splits.target_folds(target.table, protocol, block.folds, block.repeats, block.val_share, params.seed)
+
+
+def _report(parts: dict[str, Divided], folds: pd.DataFrame, params: Params, layout: Layout) -> None:
     refused = pd.concat([part.refused.assign(corpus=name) for name, part in parts.items()], ignore_index=True)
     artifacts.write_csv(layout.refused, refused[["corpus", "row", "id", "reason"]])
-    report = {name: part.report for name, part in parts.items()}
-    report["target"]["folds"] = int(folds["fold"].nunique())
+    report: dict[str, Any] = {name: part.report for name, part in parts.items() if part.report}
+    if "target" in report:
+        report["target"]["folds"] = int(folds["fold"].nunique())
+    report["built_in"] = ", ".join(_built_in(params, layout)) or "none"
     write_metrics(layout, "split", report)
-    counts = count_rows(posts.table)
     with artifacts.replacing_folder(layout.plots("split")) as plots:
-        artifacts.write_csv(plots / "counts.csv", counts)
-        draw_split(plots / "split.png", counts, "Posts in each split")
+        if "posts" in report:
+            counts = count_rows(parts["posts"].table)
+            artifacts.write_csv(plots / "counts.csv", counts)
+            draw_split(plots / "split.png", counts, "Posts in each split")
+
+
+def _built_in(params: Params, layout: Layout) -> list[str]:
+    """The corpora that are built in: figures of them say nothing of real data, and tables say so."""
+    of_posts = {"posts": params.posts.manifest} if "posts" in params.tracks else {}
+    pair = {"source": params.source.corpus, "target": params.target.corpus} if "sentiment" in params.tracks else {}
+    samples = layout.sample_posts.parent.resolve()
+    return [
+        name for name, path in {**of_posts, **pair}.items() if (layout.root / path).resolve().is_relative_to(samples)
+    ]

@@ -12,7 +12,7 @@ Writes: models/train_adapters/, metrics/train_adapters.json, metrics/details/tra
 
 import pandas as pd
 
-from pipeline.core import artifacts
+from pipeline.core import artifacts, off
 from pipeline.core.descriptions import FittedRows
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
@@ -28,6 +28,8 @@ from pipeline.training.parallel import in_processes
 
 
 def run(params: Params, layout: Layout) -> None:
+    if off.left_empty("train_adapters", "sentiment", layout):
+        return
     target = read_target(layout)
     folds = fold_names(target.folds)
     processes = params.target.processes if pick(params.device).type == "cpu" else 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.core import artifacts
+from pipeline.core import artifacts, off
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.params import Params
@@ -25,6 +25,8 @@ from pipeline.training.loop import HISTORY, FitResult
 
 
 def run(params: Params, layout: Layout) -> None:
+    if off.left_empty("train_source", "sentiment", layout):
+        return
     source = artifacts.read_scored(layout.table("source"))
     modalities = shared_modalities(source, layout)
     columns = read_columns(layout, "source", source, modalities)

@@ -111,12 +111,34 @@ def test_changed_params_are_named_and_quoted(page: Page) -> None:
 
 
 @pytest.mark.parametrize("track", ["posts", "sentiment"])
-def test_a_track_that_is_missing_is_said(run: Layout, tmp_path: Path, track: str) -> None:
+def test_a_track_that_is_off_is_left_out(run: Layout, tmp_path: Path, track: str) -> None:
     layout = copied(run, tmp_path)
     metrics = artifacts.read_json(layout.details("evaluate"))
     artifacts.write_json(layout.details("evaluate"), {key: of for key, of in metrics.items() if key != track})
-    words = {"posts": "the posts", "sentiment": "the transfer from source to target"}[track]
-    assert f"Not part of this run: {words}." in written(layout, tmp_path / "report.html").text
+    page = written(layout, tmp_path / "report.html")
+    sections = {"posts": {"confusion", "ablation", "calibration", "errors"}, "sentiment": {"transfer"}}
+    other = "sentiment" if track == "posts" else "posts"
+    assert sections[track] & set(page.values("id")) == set()
+    assert {f"#{name}" for name in sections[track]} & set(page.values("href")) == set()
+    assert sections[other] <= set(page.values("id"))
+
+
+@pytest.mark.parametrize(
+    ("built_in", "told"),
+    [
+        ("posts, source, target", ["The posts are built in", "Source and target are built in"]),
+        ("source", ["Source is built in"]),
+        ("none", []),
+    ],
+)
+def test_what_is_built_in_is_said(run: Layout, tmp_path: Path, built_in: str, told: list[str]) -> None:
+    layout = copied(run, tmp_path)
+    artifacts.write_json(
+        layout.details("split"), {**artifacts.read_json(layout.details("split")), "built_in": built_in}
+    )
+    text = written(layout, tmp_path / "report.html").text
+    assert text.count("built in:") == len(told)
+    assert all(words in text for words in told)
 
 
 def test_a_modality_without_a_specialist_says_why(run: Layout, tmp_path: Path) -> None:

@@ -84,12 +84,28 @@ def test_a_finished_run_fits_a_screen_and_no_line_is_folded(run: Layout) -> None
 
 @pytest.mark.parametrize(
     ("tracks", "missing"),
-    [({"posts": POSTS}, "Source to target"), ({"sentiment": SENTIMENT, "posts": {}}, "Posts")],
+    [({"posts": POSTS}, "Transfer"), ({"sentiment": SENTIMENT, "posts": {}}, "Posts")],
     ids=["posts", "sentiment"],
 )
-def test_a_track_that_was_not_evaluated_is_one_line(tmp_path: Path, tracks: dict[str, Any], missing: str) -> None:
-    lines = [line for line in printed(tmp_path, **tracks).splitlines() if line.startswith(missing)]
-    assert lines == [f"{missing}: not part of this run."]
+def test_a_track_that_was_not_evaluated_is_left_out(tmp_path: Path, tracks: dict[str, Any], missing: str) -> None:
+    text = printed(tmp_path, **tracks)
+    (shown,) = {"Posts", "Transfer"} - {missing}
+    assert missing not in text and f"{shown}: " in text
+
+
+@pytest.mark.parametrize(
+    ("built_in", "told"),
+    [
+        ("posts, source, target", {"Posts (built-in): 60", "Transfer (built-in): 93"}),
+        ("source", {"Posts: 60", "Transfer: 93", "learned from the built-in source"}),
+        ("none", {"Posts: 60", "Transfer: 93"}),
+    ],
+)
+def test_what_is_built_in_is_said(tmp_path: Path, built_in: str, told: set[str]) -> None:
+    artifacts.write_json(Layout(tmp_path).details("split"), {"built_in": built_in})
+    text = printed(tmp_path, posts=POSTS, sentiment=SENTIMENT)
+    assert all(words in text for words in told)
+    assert text.count("built-in") == sum("built-in" in words for words in told)
 
 
 @pytest.mark.parametrize("tracks", [None, {}], ids=["no file", "no track"])
