@@ -12,7 +12,15 @@ import pytest
 from pipeline.core.errors import InputError
 from pipeline.corpora import tables
 from pipeline.corpora.feature_columns import faulty_columns, filled, medians
-from pipeline.corpora.features import FeatureCorpus, average_groups, only_scored, read_corpus
+from pipeline.corpora.features import (
+    FeatureCorpus,
+    average_groups,
+    corpus_of,
+    only_scored,
+    read_corpus,
+    read_unscored,
+)
+from pipeline.corpora.sequences import pooled
 from tests.corpora import test_sequences
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -366,3 +374,51 @@ def test_a_real_corpus_of_utterances() -> None:
     assert found.rows["text"].str.islower().all()
     assert len(average_groups(found).rows) == 74
     assert faulty_columns(found.features["audio"], found.rows["group"].tolist(), np.ones(1718, bool), 0.05) == {}
+
+
+# --- to be scored ----------------------------------------------------------------------------------------------------
+
+
+def free(count: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {"id": f"r{at}", "group": f"g{at // 2}", "audio": [float(at), 1.0], "text": [float(-at)]} for at in range(count)
+    ]
+    rows[3]["audio"] = rows[3]["text"] = None
+    rows[5]["id"] = "r0"
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+@pytest.mark.parametrize("rows", [1, 3, 4, 100])
+def test_a_corpus_without_scores_comes_part_by_part_and_says_the_same(tmp_path: Path, kind: str, rows: int) -> None:
+    parts = list(read_unscored(write(tmp_path, kind, free(11)), rows))
+    assert len(parts) == -(-11 // min(rows, 11))
+    numbers = [part.rows["row"].tolist() for part in parts]
+    assert [number for part in numbers for number in part] == [1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
+    ids = [name for part in parts for name in part.rows["id"]]
+    assert ids[:5] == ["r0", "r1", "r2", "r4", "r0"]  # an id may stand there twice: nothing is learned from it
+    audio = np.concatenate([part.features["audio"] for part in parts if len(part.rows)])
+    np.testing.assert_array_equal(audio[:, 0], [0, 1, 2, 4, 5, 6, 7, 8, 9, 10])
+    refused = pd.concat([part.refused for part in parts])
+    assert refused["row"].tolist() == [4] and refused["id"].tolist() == ["r3"]
+
+
+def test_a_corpus_without_anything_to_go_by_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.csv"
+    path.write_text("id,score\n1,2.0\n")
+    with pytest.raises(InputError, match="has none of the columns text, audio, visual"):
+        list(read_unscored(path, 10))
+    with pytest.raises(InputError, match=r"none\.csv: not found"):
+        list(read_unscored(tmp_path / "none.csv", 10))
+
+
+def test_rows_at_hand_become_a_corpus() -> None:
+    sequence = [[1.0, 2.0], [3.0, 5.0]]
+    made = corpus_of({"text": ["so sad", None, " "], "audio": [None, sequence, pooled(np.array(sequence))]})
+    assert made.words
+    assert made.rows["id"].tolist() == ["1", "2", "3"]
+    assert made.rows["text"].tolist()[:2] == ["so sad", None]
+    np.testing.assert_array_equal(made.features["audio"][1], made.features["audio"][2])
+    assert made.present["audio"].tolist() == [False, True, True]
+    alone = corpus_of({"text": [[1.0, 2.0]], "audio": [[3.0]]})
+    assert not alone.words and alone.features["text"].tolist() == [[1.0, 2.0]]

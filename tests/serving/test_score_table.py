@@ -1,0 +1,136 @@
+"""A corpus of features → a table of scores, whatever its format; resumed after a kill."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.core.errors import InputError
+from pipeline.corpora.features import FeatureCorpus
+from pipeline.serving import score_table
+from pipeline.serving.score_predictor import Score, ScorePredictor
+from pipeline.serving.score_table import score_corpus
+from tests import tracks
+from tests.serving import scores
+from tests.stages.test_finetune_e2e import scores as own_scores
+from tests.tracks import Track
+
+
+@pytest.fixture(scope="module")
+def track(tmp_path_factory: pytest.TempPathFactory) -> Track:
+    return tracks.run(tracks.make(tmp_path_factory.mktemp("track")), *scores.STAGES)
+
+
+@pytest.fixture(scope="module")
+def predictor(track: Track) -> ScorePredictor:
+    return ScorePredictor.of_project(tracks.params(track), track.layout)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score_table, "CHUNK", 16)
+
+
+def table(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+
+
+def test_every_row_has_the_score_of_the_models_own_table(
+    track: Track, predictor: ScorePredictor, tmp_path: Path
+) -> None:
+    without = score_corpus(predictor, scores.write(track, tmp_path / "new.parquet"), tmp_path / "out.parquet", 0.5)
+    made, known = table(tmp_path / "out.parquet"), own_scores(track)
+    assert without == 0 and made["reason"].isna().all()
+    assert made["id"].tolist() == track.target["sample_id"].tolist()
+    assert made["score"].tolist() == known[made["id"]].tolist()
+    assert (made["score_low"] < made["score"]).all() and (made["score"] < made["score_high"]).all()
+    lacking = ~track.present["target"]["audio"]
+    assert made["audio_state"].eq("absent").tolist() == lacking.tolist()
+    assert (made.loc[lacking, "audio_change"] == 0).all()
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["new.parquet", "out.parquet"]
+
+
+def test_every_format_says_the_same(track: Track, predictor: ScorePredictor, tmp_path: Path) -> None:
+    rows = [
+        {name: json.dumps(cell) if isinstance(cell, list) else cell for name, cell in row.items()}
+        for row in scores.rows(track)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "new.csv", index=False)
+    score_corpus(predictor, tmp_path / "new.csv", tmp_path / "out.csv", 0.5)
+    score_corpus(predictor, scores.write(track, tmp_path / "new.parquet"), tmp_path / "out.parquet", 0.5)
+    pd.testing.assert_frame_equal(
+        table(tmp_path / "out.csv"), table(tmp_path / "out.parquet"), check_dtype=False, check_exact=False
+    )
+
+
+def test_a_row_that_cannot_be_scored_keeps_its_place_and_says_why(predictor: ScorePredictor, tmp_path: Path) -> None:
+    rows = ["id,visual,audio", 'a,"[1,2,3,4]",', "b,,", 'c,"[1,2]",', ',"[4,3,2,1]",']
+    (tmp_path / "new.csv").write_text("\n".join(rows) + "\n")
+    assert score_corpus(predictor, tmp_path / "new.csv", tmp_path / "out.csv", 0.5) == 3
+    made = table(tmp_path / "out.csv")
+    assert made["id"].astype(str).tolist() == ["a", "b", "c", "4"]
+    assert made["score"].notna().tolist() == [True, False, False, False]
+    assert made["reason"].tolist()[2:] == ["visual has 2 values, not 4", "no id"]
+
+
+class Killed(ScorePredictor):
+    """Is killed before its third part."""
+
+    parts = 0
+
+    def score(self, corpus: FeatureCorpus, coverage: float, where: str) -> list[Score]:
+        self.parts += 1
+        if self.parts == 3:
+            raise KeyboardInterrupt
+        return super().score(corpus, coverage, where)
+
+
+def test_a_killed_run_goes_on_where_it_was(track: Track, predictor: ScorePredictor, tmp_path: Path) -> None:
+    corpus, out = scores.write(track, tmp_path / "new.parquet"), tmp_path / "out.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        score_corpus(Killed(predictor.model, "cpu"), corpus, out, 0.5)
+    assert not out.exists()
+    second = Killed(predictor.model, "cpu")
+    second.parts = -9  # counts, and is not killed
+    score_corpus(second, corpus, out, 0.5)
+    assert second.parts == -9 + 2  # of four parts two were there
+    score_corpus(predictor, corpus, tmp_path / "whole.parquet", 0.5)
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_another_coverage_starts_again(
+    track: Track, predictor: ScorePredictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, out = scores.write(track, tmp_path / "new.parquet"), tmp_path / "out.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        score_corpus(Killed(predictor.model, "cpu"), corpus, out, 0.5)
+    score_corpus(predictor, corpus, out, 0.6)
+    assert "from the start" in capsys.readouterr().err
+
+
+def test_groups_are_scored_where_groups_were_learned_from(tmp_path: Path) -> None:
+    grouped = tracks.make(tmp_path / "track")
+    tracks.run(grouped, *scores.STAGES, target={"processes": 1, "level": "group"})
+    using = ScorePredictor.of_project(tracks.params(grouped, target={"level": "group"}), grouped.layout)
+    rows = scores.rows(grouped)[:4]
+    for at, row in enumerate(rows):
+        row["group"], row["audio"] = f"g{at // 2}", [float(at)] * 5
+    frame = pd.DataFrame(
+        [{**row, **{name: json.dumps(row[name]) for name in ("text", "audio", "visual")}} for row in rows]
+    )
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    score_corpus(using, tmp_path / "new.csv", tmp_path / "out.csv", 0.5)
+    made = table(tmp_path / "out.csv")
+    assert made["id"].tolist() == ["g0", "g1"]
+    mean = [sum(parts) / 2 for parts in zip(rows[0]["visual"], rows[1]["visual"], strict=True)]
+    text = [sum(parts) / 2 for parts in zip(rows[0]["text"], rows[1]["text"], strict=True)]
+    (known,) = using.predict([scores.Sample(text, [0.5] * 5, mean)])
+    assert made["score"][0] == pytest.approx(known.score, abs=1e-5)
+
+
+def test_other_columns_are_refused_before_anything_is_written(predictor: ScorePredictor, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text('id,visual\na,"[1,2,3]"\n')
+    with pytest.raises(InputError, match=r"new\.csv: visual has 3 values a row, and the model reads 4"):
+        score_corpus(predictor, tmp_path / "new.csv", tmp_path / "out.csv", 0.5)
+    assert not (tmp_path / "out.csv").exists()
