@@ -118,8 +118,12 @@ def corpus_of(columns: Mapping[Feature, Sequence[Any]]) -> FeatureCorpus:
     count = len(next(iter(columns.values())))
     rows = pd.DataFrame({name: [None] * count for name in (*SCALARS, "text")}, dtype=object)
     rows["id"] = [str(number) for number in range(1, count + 1)]
-    said = [value if isinstance(value, str) else None for value in columns.get("text", [None] * count)]
-    rows["text"] = said
+    said = [isinstance(value, str) for value in columns.get("text", [None] * count)]
+    if any(said):
+        # A text of blanks is none, as in a table.
+        rows["text"] = [
+            (value.strip() or None) if isinstance(value, str) else None for value in columns.get("text", ())
+        ]
     given: dict[Feature, Sequence[Any]] = {
         name: values for name, values in columns.items() if name != "text" or not any(said)
     }
@@ -238,9 +242,8 @@ def _reasons(
                 lambda at, name=name, found=vectors.lengths, width=width: f"{name} has {found[at]} values, not {width}",
             )
         )
-    checks.append(
-        (~something, lambda at: f"no {', '.join(sorted({*raw.vectors} | ({'text'} if raw.words else set())))}")
-    )
+    known = {*raw.vectors} | ({"text"} if raw.words else set()) or set(FEATURES)
+    checks.append((~something, lambda at: f"no {', '.join(sorted(known))}"))
     reasons: list[str | None] = [None] * len(rows)
     for mask, reason in reversed(checks):
         for at in np.flatnonzero(mask).tolist():

@@ -26,6 +26,9 @@ from pipeline.reporting.experiments import Experiment
 PIPED_WIDTH = 120
 """Piped output is not folded at 80 columns."""
 
+BUILT_IN = "built-in corpora"
+"""The row that says of which corpora the figures tell nothing about real data."""
+
 PARAMS = 20
 """At most so many params are printed; files hold all that differ."""
 
@@ -95,11 +98,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Columns, and the rows on which they differ or are scored; ``params`` is key → a value for each column."""
+    """Columns, and the rows on which they differ or are scored.
+
+    Attributes:
+        params: key → a value for each column.
+        built_in: of each column, which corpora are built-in examples; empty where none is.
+    """
 
     columns: tuple[Experiment, ...]
     params: dict[str, list[str]]
     metrics: list[Metric]
+    built_in: list[str]
 
 
 def compare(columns: Sequence[Experiment]) -> Comparison:
@@ -110,7 +119,9 @@ def compare(columns: Sequence[Experiment]) -> Comparison:
     keys = dict.fromkeys(key for column in columns for key in column.params)
     params = {key: [column.params.get(key, "-") for column in columns] for key in keys}
     differing = {key: values for key, values in params.items() if len(set(values)) > 1}
-    return Comparison(tuple(columns), differing, list(_metrics(columns)))
+    built_in = [column.built_in for column in columns]
+    named = [] if set(built_in) <= {"none", "-"} else built_in
+    return Comparison(tuple(columns), differing, list(_metrics(columns)), named)
 
 
 def _metrics(columns: Sequence[Experiment]) -> Iterator[Metric]:
@@ -205,6 +216,8 @@ def _table(chosen: Comparison, columns: range, between: str) -> Table:
         table.add_column(Text(f" {column.name}\n {made}"), max_width=VALUE_WIDTH, overflow="fold")
     for key, values in list(chosen.params.items())[:PARAMS]:
         table.add_row(Text(key), *(Text(f" {values[at]}") for at in columns), style="dim")
+    if chosen.built_in:
+        table.add_row(Text(BUILT_IN), *(Text(f" {chosen.built_in[at]}") for at in columns), style="yellow")
     for metric in chosen.metrics:
         best = metric.best
         cells = [
@@ -233,6 +246,8 @@ def write_csv(path: Path, chosen: Comparison) -> None:
     """Every digit: columns ``file``, ``name`` and one for each experiment; limits of intervals have their own rows."""
     names = [column.name for column in chosen.columns]
     rows = [["params.yaml", key, *values] for key, values in chosen.params.items()]
+    if chosen.built_in:
+        rows.append(["metrics/split.json", "built_in", *chosen.built_in])
     for metric in chosen.metrics:
         for end, values in (("", metric.values), (LOW, metric.lows), (HIGH, metric.highs)):
             if not np.isnan(values).all():
@@ -245,6 +260,7 @@ def write_md(path: Path, chosen: Comparison) -> None:
     """The table as Markdown, the best of each row bold."""
     lines = [["", *(column.name for column in chosen.columns)], ["---"] * (len(chosen.columns) + 1)]
     lines += [[f"`{key}`", *values] for key, values in chosen.params.items()]
+    lines += [[BUILT_IN, *chosen.built_in]] if chosen.built_in else []
     for metric in chosen.metrics:
         cells = [metric.cell(at) for at in range(len(chosen.columns))]
         lines.append(

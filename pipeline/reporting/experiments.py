@@ -29,6 +29,7 @@ class Experiment:
         created: ISO 8601; None for the workspace.
         params: dotted key → value as JSON, without quotes around texts.
         metrics: ``(stage, headline)`` → value; empty where the run failed, waits, or lies in another cache.
+        built_in: the corpora that are the built-in examples, or ``none``; a dash where that is not known.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Experiment:
     created: str | None
     params: Mapping[str, str]
     metrics: Mapping[tuple[str, str], float]
+    built_in: str = "-"
 
     def is_called(self, name: str) -> bool:
         return name == self.name or (len(name) >= SHORT and self.revision.startswith(name))
@@ -125,7 +127,9 @@ def _read(rev: str, name: str | None, data: Mapping[str, Any] | None) -> Experim
         for key in names
         if isinstance(value := at(_measured(data, stage), key), int | float)
     }
-    return Experiment(name or (rev if rev == WORKSPACE else rev[:SHORT]), rev, data.get("timestamp"), params, metrics)
+    name = name or (rev if rev == WORKSPACE else rev[:SHORT])
+    built_in = str(_measured(data, "split").get("built_in", "-"))
+    return Experiment(name, rev, data.get("timestamp"), params, metrics, built_in)
 
 
 def _measured(data: Mapping[str, Any], stage: str) -> Mapping[str, Any]:

@@ -194,7 +194,7 @@ class Service:
             known["scores"] = {
                 "model": model.identity,
                 "modalities": list(model.modalities),
-                "reads_words": self.scores.reads_words,
+                "scores_words": self.scores.scores_words,
                 "scale": scale,
             }
         return known
@@ -266,7 +266,7 @@ def warm(posts: Predictor | None, scores: ScorePredictor | None) -> None:
     """Predicts each modality once, since the first time is slow."""
     if posts is not None:
         posts.predict([Post("warm", examples()[1].image)])
-    if scores is not None and scores.reads_words:
+    if scores is not None and scores.scores_words:
         scores.predict([Sample("warm")])
 
 

@@ -106,6 +106,11 @@ class ScorePredictor:
         """Whether text is words."""
         return self.model.encoder is not None
 
+    @property
+    def scores_words(self) -> bool:
+        """Whether a line of words alone gets a score: not where inner folds found that text tells nothing."""
+        return self.reads_words and "text" in self.model.description.used
+
     def predict(self, samples: Sequence[Sample], coverage: float = COVERAGE) -> list[Score]:
         """One score a sample, in order. Raises InputError when features are not those that the model reads."""
         if not samples:

@@ -25,7 +25,7 @@ x = int(next(line for line in open("params.yaml") if "share" in line).split()[-1
 fusion = {"macro_f1": x / 10, "macro_f1_ci_low": x / 10 - 0.1, "macro_f1_ci_high": x / 10 + 0.1}
 target = {"finetuned": {"mae": x / 10}, "ridge": {"pearson": 0.5}}
 metrics = {"evaluate": {"posts": {"fusion": fusion, "more": 1}, "sentiment": {"target": target}}, "train_adapters": {}}
-metrics["split"] = {"posts": {"rows": 100 * x}}
+metrics["split"] = {"posts": {"rows": 100 * x}, "built_in": "none" if x == 2 else "source, target"}
 pathlib.Path("metrics").mkdir(exist_ok=True)
 for name, of in metrics.items():
     pathlib.Path("metrics", f"{name}.json").write_text(json.dumps(of))
@@ -122,10 +122,11 @@ def test_files_hold_the_table(repository: Path, tmp_path: Path) -> None:
     table = csv.read_text(encoding="utf-8").splitlines()
     assert table[:2] == ["file,name,high,low", "params.yaml,block.share,8,3"]
     assert f"metrics/evaluate.json,posts.fusion.macro_f1_ci_low,{8 / 10 - 0.1!r},{3 / 10 - 0.1!r}" in table
-    assert md.read_text(encoding="utf-8").splitlines()[:4] == [
+    assert md.read_text(encoding="utf-8").splitlines()[:5] == [
         "|  | high | low |",
         "| --- | --- | --- |",
         "| `block.share` | 8 | 3 |",
+        "| built-in corpora | source, target | source, target |",
         "| fusion, macro-F1 | **0.800 [0.700, 0.900]** | 0.300 [0.200, 0.400] |",
     ]
     with Image.open(picture) as image:
@@ -223,3 +224,10 @@ def test_many_params_are_cut_on_the_screen_and_whole_in_the_file(tmp_path: Path)
 def test_values_of_files_keep_every_digit(tmp_path: Path) -> None:
     compare.write_csv(tmp_path / "a.csv", compare.compare([experiment("a", 0.123456), experiment("b", None)]))
     assert "metrics/evaluate.json,posts.fusion.macro_f1,0.123456," in (tmp_path / "a.csv").read_text().splitlines()
+
+
+def test_what_is_built_in_is_said_of_each_experiment(repository: Path) -> None:
+    known = experiments.choose(Layout(repository), ["high", "old"])
+    assert compare.compare(known).built_in == ["source, target", "none"]
+    assert compare.compare(known[1:]).built_in == []
+    assert row(printed(repository, "high"), "built-in corpora") == ["source, target"]

@@ -8,9 +8,16 @@ import pyarrow.parquet as pq
 
 from pipeline.core.schemas import FEATURES
 from pipeline.serving.score_predictor import Sample
+from tests import tracks
 from tests.tracks import Track
 
 STAGES = ("train_source", "train_adapters", "finetune_e2e")
+
+
+def worded(root: Path) -> Track:
+    """A trained track that reads words, with an encoder that was tuned on source and target and travels in the net."""
+    text = {"text": "full", "tuned": {"epochs": 1, "batch": 8}}
+    return tracks.run(tracks.make(root, words=True), *STAGES, finetune_e2e=text, train_source=text)
 
 
 def rows(track: Track) -> list[dict[str, Any]]:
@@ -23,7 +30,7 @@ def rows(track: Track) -> list[dict[str, Any]]:
             if name in track.vectors["target"]
         }
         if track.encoder is not None:
-            values["text"] = row["text"]
+            values["text"] = row["text"] if isinstance(row["text"], str) else None
         made.append({"id": row["sample_id"], "group": row["given_group"], **values})
     return made
 

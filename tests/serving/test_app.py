@@ -21,6 +21,9 @@ from pipeline.serving.intake import RequestLimits
 from pipeline.serving.pages import FILES
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.score_predictor import Sample, ScorePredictor
+from tests import tracks
+from tests.serving import scores
 from tests.serving.conftest import Trained
 
 LIMITS = RequestLimits(bytes=200_000, characters=500, clip_seconds=5.0, seconds=20.0, queue=8, batch=4)
@@ -297,3 +300,77 @@ def test_texts_of_all_kinds_are_answered(client: TestClient, trained: Trained) -
     for text in ("🙃" * 100, "\x00", "\u202e backwards", "<script>alert(1)</script>", "../../etc/passwd", "a\r\nb"):
         assert client.post("/api/predict", json={"text": text}).status_code in (200, 422)
     assert client.post("/api/predict", content=b'{"text": "\\ud800"}', headers=JSON).status_code == 200
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> ScorePredictor:
+    track = scores.worded(tmp_path_factory.mktemp("scored"))
+    return ScorePredictor.of_project(tracks.params(track), track.layout)
+
+
+@pytest.fixture(scope="module")
+def scoring(scorer: ScorePredictor) -> Iterator[TestClient]:
+    """A server that has no model of posts."""
+    with TestClient(build(None, scorer, LIMITS)) as client:
+        yield client
+
+
+def test_a_sample_gets_the_score_that_the_predictor_says(scoring: TestClient, scorer: ScorePredictor) -> None:
+    asked = {"text": "so happy", "audio": [1.0, 2.0, 3.0, 4.0, 5], "visual": None, "coverage": 0.5}
+    (known,) = scorer.predict([Sample("so happy", asked["audio"])], 0.5)
+    answer = scoring.post("/api/score", json=asked)
+    assert answer.status_code == 200 and answer.json() == known.as_json()
+    assert answer.json()["modalities"]["visual"] == {"state": "absent", "change": 0.0}
+
+
+def test_both_tracks_answer_beside_each_other(predictor: Predictor, scorer: ScorePredictor) -> None:
+    with TestClient(build(predictor, scorer, LIMITS)) as client:
+        health = client.get("/health").json()
+        assert health["labels"] == ["happy", "sad"]
+        low, high = scorer.model.description.scores
+        told = {"model": scorer.model.identity, "modalities": list(scorer.model.modalities), "scores_words": True}
+        assert health["scores"] == {**told, "scale": [low, high]}
+        assert "label" in ask(client, text="so sad").json()
+        assert "score" in client.post("/api/score", json={"text": "so sad"}).json()
+
+
+def test_what_there_is_no_model_for_is_said(scoring: TestClient, client: TestClient) -> None:
+    refused = ask(scoring, text="so sad")
+    assert (refused.status_code, refused.json()) == (404, {"error": "there is no model of posts here"})
+    refused = client.post("/api/score", json={"text": "so sad"})
+    assert (refused.status_code, refused.json()) == (404, {"error": "there is no model of scores here"})
+    assert scoring.get("/health").json()["labels"] == []
+    assert scoring.get("/").status_code == 200 and scoring.get("/api/examples").json() == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "told"),
+    [
+        ({"text": "  "}, 422, "nothing to score: no audio, text, visual"),
+        ({"text": "x" * 501}, 422, "the text has 501 characters, at most 500 are allowed"),
+        ({"text": [1.0, 2.0]}, 422, "the sample: text holds numbers, and the model reads words"),
+        ({"audio": [1.0]}, 422, "the sample: audio has 1 values a row, and the model reads 5"),
+        ({"audio": "AAAA"}, 422, "audio is neither a list of numbers nor a list of such lists of one length"),
+        ({"audio": [[1.0], [2.0, 3.0]]}, 422, "audio is neither a list"),
+        ({"audio": [True, False]}, 422, "audio is neither a list"),
+        ({"audio": [1e400]}, 422, ""),
+        ({"audio": {"a": 1}}, 422, "audio is neither a list"),
+        ({"audio": []}, 422, "audio is neither a list"),
+        ({"audio": [10**30]}, 422, "audio is neither a list"),
+        ({"image": "x"}, 422, "unknown field 'image'; known are text, audio, visual, coverage"),
+        ({"coverage": 0.5}, 422, "gives none of text, audio, visual"),
+        ({"text": "a", "coverage": 2}, 422, "coverage is not a number above 0 and below 1"),
+        ([1], 400, "not a JSON object"),
+    ],
+)
+def test_a_wrong_sample_is_refused_in_one_line(scoring: TestClient, asked: Any, status: int, told: str) -> None:
+    answer = scoring.post("/api/score", content=json.dumps(asked), headers=JSON)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(told) and "\n" not in answer.json()["error"]
+
+
+def test_a_sample_comes_as_json_only(scoring: TestClient) -> None:
+    assert scoring.post("/api/score", files={"text": (None, "so sad")}).status_code == 415

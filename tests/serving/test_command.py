@@ -5,13 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.core import artifacts
+from pipeline.serving.score_predictor import ScorePredictor
+from tests import tracks
 from tests.imports import ROOT
+from tests.serving import scores
 from tests.serving.conftest import Trained
+from tests.tracks import Track
 
 runner = CliRunner()
 
@@ -77,9 +83,76 @@ def test_a_pipe_ends_with_status_1_when_a_line_was_bad(bundle: str) -> None:
     assert ["error" in json.loads(line) for line in bad.stdout.splitlines()] == [False, True, False]
 
 
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Track:
+    """A trained sentiment track that reads words, its params as a user has them, and features to score."""
+    track = scores.worded(tmp_path_factory.mktemp("scored"))
+    settings = tracks.params(track)
+    YAML(typ="safe", pure=True).dump(settings.model_dump(mode="json"), track.layout.params)
+    scores.write(track, track.layout.root / "new.parquet")
+    step = {"pearson": 0.5, "pearson_ci_low": 0.4, "pearson_ci_high": 0.6, "mae": 0.7}
+    target = {"n": 9, "groups": 8, "protocol": "holdout", "finetuned": step}
+    artifacts.write_json(track.layout.details("evaluate"), {"sentiment": {"target": target}})
+    return track
+
+
+def test_a_corpus_is_scored_from_project_and_bundle_alike(scored: Track, tmp_path: Path) -> None:
+    project, corpus = str(scored.layout.root), str(scored.layout.root / "new.parquet")
+    made = runner.invoke(app, ["export", str(tmp_path / "bundle"), "--track", "sentiment", "--project", project])
+    assert made.exit_code == 0, made.output
+    for name, where in (("own.parquet", ["--project", project]), ("b.parquet", ["--bundle", str(tmp_path / "bundle")])):
+        given = ["predict", "--corpus", corpus, "--out", str(tmp_path / name), "--coverage", "0.5", *where]
+        result = runner.invoke(app, given)
+        assert result.exit_code == 0 and result.stdout == "", result.output
+    assert (tmp_path / "own.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    table = pd.read_parquet(tmp_path / "own.parquet")
+    (known,) = ScorePredictor.load(tmp_path / "bundle").predict(scores.samples(scored)[1:2], 0.5)
+    assert table["score"][1] == known.score and table["score_low"][1] == known.low
+
+
+def test_a_line_of_words_is_scored(scored: Track) -> None:
+    given = ["predict", "--text", "so happy", "--track", "sentiment", "--coverage", "0.5"]
+    where = ["--project", str(scored.layout.root)]
+    shown = runner.invoke(app, [*given, *where])
+    assert shown.exit_code == 0 and "50% interval [" in shown.stdout and "●" in shown.stdout
+    said = runner.invoke(app, [*given, "--json", *where])
+    answer = json.loads(said.stdout)
+    assert set(answer) == {"score", "low", "high", "modalities", "reason"}
+    assert answer["low"] < answer["score"] < answer["high"]
+    assert f"score {answer['score']:+.3f}" in shown.stdout
+    # Where there is no model of posts, a line can only be meant to be scored.
+    assert (
+        json.loads(runner.invoke(app, ["predict", "--text", "so happy", "--json", *where]).stdout)["score"]
+        == (answer["score"])
+    )
+
+
+def test_words_that_are_none_or_not_read_end_with_one_line(scored: Track, project: str, tmp_path: Path) -> None:
+    where = ["--project", str(scored.layout.root)]
+    (tmp_path / "new.csv").write_text('id,text,audio\na,"so sad","[1,2]"\n')
+    corpus = ["predict", "--corpus", str(tmp_path / "new.csv"), "--out", str(tmp_path / "out.csv")]
+    for given, told in (
+        (["predict", "--text", "  ", "--track", "sentiment", *where], "nothing to score: no audio, text, visual"),
+        ([*corpus, *where], "new.csv: audio has 2 values a row, and the model reads 5"),
+        ([*corpus, "--project", project], "finetune_e2e"),
+    ):
+        result = runner.invoke(app, given)
+        assert result.exit_code == 1, result.output
+        assert told in result.stderr and len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "given",
     [
+        ["--corpus", "posts.csv"],
+        ["--corpus", "posts.csv", "--out", "out.csv", "--track", "posts"],
+        ["--corpus", "posts.csv", "--out", "out.csv", "--text", "x"],
+        ["--corpus", "posts.csv", "--out", "out.csv", "--explain"],
+        ["--corpus", "none.parquet", "--out", "out.csv"],
+        ["--track", "sentiment", "--manifest", "posts.csv", "--out", "out.csv"],
+        ["--track", "sentiment", "--stdin"],
+        ["--track", "sentiment", "--text", "x", "--explain"],
+        ["--track", "feelings", "--text", "x"],
         ["--text", "x", "--manifest", "posts.csv", "--out", "out.csv"],
         ["--text", "x", "--stdin"],
         ["--manifest", "posts.csv"],

@@ -28,10 +28,7 @@ def featured(tmp_path_factory: pytest.TempPathFactory) -> Track:
 
 @pytest.fixture(scope="module")
 def worded(tmp_path_factory: pytest.TempPathFactory) -> Track:
-    """With the target's encoder tuned on its words, so that it travels in the net."""
-    text = {"text": "full", "tuned": {"epochs": 1, "batch": 8}}
-    track = tracks.make(tmp_path_factory.mktemp("worded"), words=True)
-    return tracks.run(track, *scores.STAGES, finetune_e2e=text, train_source=text)
+    return scores.worded(tmp_path_factory.mktemp("worded"))
 
 
 def predictor(track: Track) -> ScorePredictor:

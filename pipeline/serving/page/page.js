@@ -102,7 +102,7 @@ async function ask() {
   try {
     const wanted = [];
     if (health.labels.length) wanted.push(post("api/predict", { body: form }));
-    if (health.scores?.reads_words && text) wanted.push(post("api/score", {
+    if (health.scores?.scores_words && text) wanted.push(post("api/score", {
       body: JSON.stringify({ text, coverage: Number(often || OFTEN) }), headers: { "content-type": "application/json" },
     }));
     const answers = await Promise.all(wanted);
@@ -267,7 +267,7 @@ async function start() {
   health = await (await fetch("health")).json();
   const known = [];
   if (health.labels.length) known.push(`Knows ${health.labels.join(", ")}, from ${health.modalities.map((name) => NAMES[name].toLowerCase()).join(", ")}.`);
-  if (health.scores?.reads_words) known.push(`Scores words from ${health.scores.scale.join(" to ")}.`);
+  if (health.scores?.scores_words) known.push(`Scores words from ${health.scores.scale.join(" to ")}.`);
   else if (health.scores) known.push("Scores features at /api/score, which this page cannot make.");
   $("about").textContent = [...known, "A model's guess, not a diagnosis of anyone."].join(" ");
   if (!health.labels.length) $("explain").closest("label").hidden = true;
