@@ -118,8 +118,7 @@ def _opinions(layout: Layout, stage: str, posts: pd.DataFrame, present: np.ndarr
     if (at < 0).any() or missing.any():
         raise InputError(f"{layout.predictions(stage)}: rows differ from the embeddings; run `dvc repro {stage}`")
     expert_log_probs = np.zeros((len(posts), classes), dtype=np.float32)
-    log_p = emotion.log_probabilities(predictions.logits)
-    expert_log_probs[at] = log_p - log_p.mean(axis=1, keepdims=True)
+    expert_log_probs[at] = emotion.centred_log_probabilities(predictions.logits)
     return expert_log_probs
 
 
