@@ -232,6 +232,14 @@ def read_embeddings(path: Path) -> Embeddings:
     )
 
 
+def read_embeddings_of(table: pd.DataFrame, path: Path) -> Embeddings:
+    """The embeddings of a sample table. Raises InputError also when they are of other rows, or in another order."""
+    embeddings = read_embeddings(path)
+    if not np.array_equal(embeddings.sample_ids, table["sample_id"].to_numpy()):
+        raise InputError(f"{path}: rows differ from data/split; run `dvc repro`")
+    return embeddings
+
+
 def _room(shape: tuple[int, int]) -> np.ndarray:
     """An array in memory, or backed by an unnamed scratch file when it would be large."""
     if 4 * shape[0] * shape[1] <= IN_MEMORY_BYTES:

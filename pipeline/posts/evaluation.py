@@ -1,7 +1,6 @@
 """The posts track's part of `evaluate`: the test rows scored, with intervals, baselines and ablation."""
 
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import MODALITIES, Modality
+from pipeline.core.schemas import MODALITIES, Modality, subsets_of
 from pipeline.figures.contact_sheet import draw_contact_sheet
 from pipeline.params import Params
 from pipeline.posts.calibration import fusion_class_scores
@@ -122,8 +121,7 @@ def _simple_metrics(test: HeldOut, logits: np.ndarray) -> dict[str, float]:
 
 def _ablation_metrics(test: HeldOut, fusion: dict[str, np.ndarray], modalities: list[Modality]) -> dict[str, Any]:
     """Every subset on all test rows, also on those that have nothing of it, so that subsets can be compared."""
-    sizes = range(1, len(modalities) + 1)
-    subsets = ["_".join(subset) for size in sizes for subset in combinations(modalities, size)]
+    subsets = ["_".join(subset) for subset in subsets_of(modalities)]
     kinds = ("masked", "retrained")
     missing = [f"{kind}:{subset}" for subset in subsets for kind in kinds if f"{kind}:{subset}" not in fusion]
     if missing:

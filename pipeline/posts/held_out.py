@@ -129,7 +129,7 @@ def linear_features(posts: pd.DataFrame, modalities: list[Modality], seed: int, 
     """Vectors of every modality side by side; absent ones at the training mean, with a column that says so."""
     split = posts["split"].to_numpy()
     train, val, test = (np.flatnonzero(split == name) for name in ("train", "val", "test"))
-    sources = [artifacts.read_embeddings(layout.embeddings("posts", name)) for name in modalities]
+    sources = [artifacts.read_embeddings_of(posts, layout.embeddings("posts", name)) for name in modalities]
     fits = FEATURE_CELLS // sum(source.width + 1 for source in sources)
     kept = np.arange(len(train))
     if len(train) > fits:
@@ -137,8 +137,6 @@ def linear_features(posts: pd.DataFrame, modalities: list[Modality], seed: int, 
     columns: list[list[np.ndarray]] = [[], [], []]
     present: dict[Modality, np.ndarray] = {}
     for name, source in zip(modalities, sources, strict=True):
-        if not np.array_equal(source.sample_ids, posts["sample_id"].to_numpy()):
-            raise InputError(f"{layout.embeddings('posts', name)}: rows differ from data/split; run `dvc repro`")
         known = train[kept][source.present[train[kept]]]
         usual = (source.vectors[known].sum(axis=0, dtype=np.float64) / max(1, len(known))).astype(np.float32)
         present[name] = source.present[test]

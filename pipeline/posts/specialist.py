@@ -18,7 +18,6 @@ from pipeline import params as parameters
 from pipeline.core import artifacts
 from pipeline.core.artifacts import Embeddings, Predictions
 from pipeline.core.descriptions import FittedRows
-from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL, Modality
@@ -122,9 +121,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
 
 def _read(modality: Modality, params: Params, layout: Layout) -> SpecialistRows:
     posts = artifacts.read_posts(layout.table("posts"))
-    embeddings = artifacts.read_embeddings(layout.embeddings("posts", modality))
-    if not np.array_equal(embeddings.sample_ids, posts["sample_id"].to_numpy()):
-        raise InputError(f"{layout.embeddings('posts', modality)}: rows differ from data/split; run `dvc repro embed`")
+    embeddings = artifacts.read_embeddings_of(posts, layout.embeddings("posts", modality))
     labels = labels_of(posts, params.posts.labels)
     present = embeddings.present
     codes = torch.from_numpy(codes_of(posts, labels)[present])

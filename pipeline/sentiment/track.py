@@ -6,7 +6,6 @@ Reads:  data/split/{source,source_texts,target,target_folds}.parquet, data/embed
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,10 +133,7 @@ def _features(
     """The blocks and the columns of a corpus, as ``Track`` holds them."""
     blocks, columns = {}, {}
     for name in FEATURES:
-        path: Path = layout.embeddings(corpus, name)
-        embeddings = artifacts.read_embeddings(path)
-        if not np.array_equal(embeddings.sample_ids, table["sample_id"].to_numpy()):
-            raise InputError(f"{path}: rows differ from data/split; run `dvc repro`")
+        embeddings = artifacts.read_embeddings_of(table, layout.embeddings(corpus, name))
         if embeddings.present.any():
             blocks[name] = FeatureBlock(embeddings.vectors, embeddings.present)
             if embeddings.encoder["name"] == "features":
