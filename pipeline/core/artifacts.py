@@ -248,7 +248,7 @@ def _room(shape: tuple[int, int]) -> np.ndarray:
         return np.memmap(scratch, dtype=np.float32, mode="w+", shape=shape)
 
 
-# --- predictions and fitted rows -----------------------------------------------------------------------------------
+# --- predictions -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -286,23 +286,4 @@ def read_scores(path: Path) -> pd.DataFrame:
     rows = read_parquet(path, schemas.SCORES_TABLE).to_pandas()
     if not np.isfinite(rows["score"]).all():
         raise InputError(f"{path}: holds scores that are not finite; train again, with a smaller learning rate")
-    return rows
-
-
-def write_fitted(path: Path, rows: pd.DataFrame) -> str:
-    """Writes which rows each fold's model was fitted on; returns the digest that goes into ``model.json``."""
-    rows = rows.sort_values(["fold", "role", "sample_id"], ignore_index=True)
-    write_parquet(path, pa.Table.from_pandas(rows, schema=schemas.FITTED_TABLE, preserve_index=False))
-    return fitted_digest(rows)
-
-
-def fitted_digest(rows: pd.DataFrame) -> str:
-    return digest(rows["fold"] + " " + rows["role"] + " " + rows["sample_id"])
-
-
-def read_fitted(path: Path, expected_digest: str) -> pd.DataFrame:
-    """Raises InputError when the file is missing or is not the one whose digest stands in ``model.json``."""
-    rows = read_parquet(path, schemas.FITTED_TABLE).to_pandas()
-    if fitted_digest(rows) != expected_digest:
-        raise InputError(f"{path}: does not match the digest in {path.parent / 'model.json'}; run `dvc repro`")
     return rows

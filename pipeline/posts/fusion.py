@@ -153,9 +153,3 @@ def _fit(
         what=f"fuse {'+'.join(subset)}",
     )
     return net, fit_result
-
-
-def fitted_rows(posts: pd.DataFrame, train: np.ndarray, val: np.ndarray) -> pd.DataFrame:
-    keys = posts[["sample_id", "group_id"]]
-    parts = [keys.iloc[train].assign(role="train"), keys.iloc[val].assign(role="val")]
-    return pd.concat(parts).assign(fold=FINAL)[["fold", "sample_id", "group_id", "role"]]

@@ -10,6 +10,7 @@ from pipeline.core import artifacts
 from pipeline.core.artifacts import Predictions
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import read_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Modality
 from pipeline.params import EvaluateParams, Params
@@ -83,7 +84,7 @@ def refuse_seen(test: HeldOut, modalities: list[Modality], layout: Layout) -> No
         description = read_description(layout.model(stage), KINDS.get(stage, SpecialistDescription))
         if description.labels != test.labels:
             raise InputError(f"models/{stage}/model.json: its labels differ from those of fuse; run `dvc repro`")
-        rows = artifacts.read_fitted(layout.fitted(stage), description.fitted.digest)
+        rows = read_fitted(layout.model(stage), description.fitted)
         if rows.empty:
             raise InputError(f"{layout.fitted(stage)}: does not say which rows it was fitted on; run `dvc repro`")
         fitted.append(rows.assign(stage=stage))

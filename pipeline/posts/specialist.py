@@ -17,7 +17,7 @@ from torch import nn
 from pipeline import params as parameters
 from pipeline.core import artifacts
 from pipeline.core.artifacts import Embeddings, Predictions
-from pipeline.core.descriptions import FittedRows
+from pipeline.core.fitted import fitted_rows, write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL, Modality
@@ -93,12 +93,11 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
             _fit_head(corpus, params, fold) if tune == "head" else _fit_tuned(corpus, params, fold, layout, tune)
         )
         made_by[fold.unseen] = fold.name
-    fitted = pd.concat([_fitted(corpus.posts, fold.name, fold.train, fold.val) for fold in folds])
+    fitted = pd.concat([fitted_rows(corpus.posts, fold.name, fold.train, fold.val) for fold in folds])
 
     predicted = np.arange(len(corpus.posts)) if len(outcome) > 1 else unseen
     keys = corpus.posts[["sample_id", "split"]].assign(fold=made_by, variant="specialist")
     with artifacts.replacing_folder(layout.model(stage)) as folder:
-        digest = artifacts.write_fitted(folder / "fitted.parquet", fitted)
         artifacts.write_predictions(
             folder / "predictions.parquet", Predictions(keys.iloc[predicted], logits[predicted])
         )
@@ -113,7 +112,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
             seed=params.seed,
             best_epoch=outcome[FINAL].best_epoch,
             temperature=calibration.fit_temperature(logits[val], corpus.codes.numpy()[val]),
-            fitted=FittedRows(rows=len(rows) + len(val), digest=digest),
+            fitted=write_fitted(folder, fitted),
         )
         write_model(folder, net, description)
     _report(stage, corpus, logits, tune, outcome, layout)
@@ -168,13 +167,6 @@ def _folds(corpus: SpecialistRows, rows: np.ndarray, val: np.ndarray, tune: str,
     fold_of = grouped_folds(groups, labels, wanted, np.random.default_rng(params.seed))
     numbers = range(int(fold_of.max()) + 1)
     return [Fold(f"fold-{number}", rows[fold_of != number], val, rows[fold_of == number]) for number in numbers]
-
-
-def _fitted(posts: pd.DataFrame, fold: str, train: np.ndarray, val: np.ndarray) -> pd.DataFrame:
-    keys = posts[["sample_id", "group_id"]]
-    return pd.concat([keys.iloc[train].assign(fold=fold, role="train"), keys.iloc[val].assign(fold=fold, role="val")])[
-        ["fold", "sample_id", "group_id", "role"]
-    ]
 
 
 def _score(logits: np.ndarray, codes: np.ndarray) -> float:
@@ -330,8 +322,7 @@ def _write_absent(stage: str, corpus: SpecialistRows, why: str, layout: Layout) 
     """A modality that cannot be trained leaves empty tables behind, so that the graph goes on without it."""
     none = pd.DataFrame({name: pd.Series(dtype=object) for name in ("sample_id", "split", "fold", "variant")})
     with artifacts.replacing_folder(layout.model(stage)) as folder:
-        fitted = _fitted(corpus.posts, FINAL, np.array([], dtype=int), np.array([], dtype=int))
-        digest = artifacts.write_fitted(folder / "fitted.parquet", fitted)
+        nothing = np.array([], dtype=int)
         artifacts.write_predictions(
             folder / "predictions.parquet", Predictions(none, np.empty((0, len(corpus.labels)), dtype=np.float32))
         )
@@ -340,7 +331,7 @@ def _write_absent(stage: str, corpus: SpecialistRows, why: str, layout: Layout) 
             labels=corpus.labels,
             modalities=(corpus.modality,),
             absent=True,
-            fitted=FittedRows(rows=0, digest=digest),
+            fitted=write_fitted(folder, fitted_rows(corpus.posts, FINAL, nothing, nothing)),
         )
         write_model(folder, None, description)
     write_metrics(layout, stage, {"posts": {"train_rows": 0, "warnings": why}})

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.core import artifacts, schemas
 from pipeline.core.artifacts import Embeddings
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import fitted_rows
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Subset
 from pipeline.nets.columns import InputColumns
@@ -92,11 +93,7 @@ class Target:
 
     def fitted(self, fold: str) -> pd.DataFrame:
         """The rows that a fold's models learn from and choose on, as ``schemas.FITTED_TABLE``."""
-        parts = [
-            self.table.iloc[self.rows(fold, role)][["sample_id", "group_id"]].assign(fold=fold, role=role)
-            for role in ("train", "val")
-        ]
-        return pd.concat(parts)[["fold", "sample_id", "group_id", "role"]]
+        return fitted_rows(self.table, fold, self.rows(fold, "train"), self.rows(fold, "val"))
 
     def predicted(self, fold: str, name: str, scores: np.ndarray) -> pd.DataFrame:
         """``scores``, float [N], of the fold's labelled rows as ``schemas.SCORES_TABLE``; `final` has all."""

@@ -12,6 +12,7 @@ from torch import nn
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.encoders import text
 from pipeline.encoders.text_rows import TokenRows
@@ -21,7 +22,7 @@ from pipeline.params import Params
 from pipeline.scoring.sentiment import concordance
 from pipeline.sentiment.data import Target, lines_of
 from pipeline.sentiment.descriptions import TextModelDescription, TextModelNet
-from pipeline.sentiment.source_model import MAE, MSE, predicted_scores, write_fitted_rows
+from pipeline.sentiment.source_model import MAE, MSE, predicted_scores, source_fitted
 from pipeline.training.checkpoint import load_weights, resume_state, write_model
 from pipeline.training.device import pick
 from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
@@ -73,7 +74,7 @@ def train_text_model(
     block = params.train_source
     if block.text == "none" or texts.empty or words.encoder.get("name") == "features" or not words.present.any():
         artifacts.write_scores(folder / "predictions.parquet", predicted_scores(texts.iloc[:0], np.empty(0), "source"))
-        fitted = write_fitted_rows(folder, texts, None)
+        fitted = write_fitted(folder, source_fitted(texts.iloc[:0]))
         write_model(folder, None, TextModelDescription(stage="train_source/text", absent=True, fitted=fitted))
         return None
     encoder = text.load(params.embed.text)
@@ -128,7 +129,7 @@ def train_text_model(
         encoder=encoder.identity,
         seed=params.seed,
         best_epoch=fit_result.best_epoch,
-        fitted=write_fitted_rows(folder, texts, net),
+        fitted=write_fitted(folder, source_fitted(texts)),
     )
     artifacts.write_scores(folder / "predictions.parquet", predictions)
     write_model(folder, net, description)

@@ -14,6 +14,7 @@ import pandas as pd
 from pipeline.core import artifacts, schemas
 from pipeline.core.descriptions import ModelDescription, read_description
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import compare_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature, Subset
 from pipeline.params import Params
@@ -120,8 +121,7 @@ def read_track(params: Params, layout: Layout) -> Track:
 
 def _stage(layout: Layout, name: str) -> StageOutput:
     description = read_description(layout.model(name), KINDS[name])
-    fitted = artifacts.read_parquet(layout.fitted(name), schemas.FITTED_TABLE).to_pandas()
-    digest_matches = artifacts.fitted_digest(fitted) == description.fitted.digest
+    fitted, digest_matches = compare_fitted(layout.model(name), description.fitted)
     predictions = artifacts.read_scores(layout.predictions(name))
     labelled = predictions[predictions["split"] != UNLABELLED].reset_index(drop=True)
     return StageOutput(description, fitted, labelled, digest_matches)
