@@ -7,7 +7,6 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -29,6 +28,7 @@ from pipeline.posts.calibration import fusion_class_scores
 from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
 from pipeline.posts.fusion import load_fusion
 from pipeline.training.checkpoint import load_weights
+from pipeline.training.tuning import lora, merged
 
 Encoder = TextEncoder | ImageEncoder | VideoEncoder
 
@@ -177,12 +177,10 @@ def _copied(encoder: Encoder) -> Encoder:
 
 def _merged_lora(folder: Path, encoder: nn.Module, own: Encoder, classifier: Specialist, rank: int) -> nn.Module:
     """The encoder with its low-rank updates added to its weights: as fast as any, and peft is needed no more."""
-    from pipeline.training.tuning import lora  # brings peft and matplotlib, which nobody else here needs
-
     targets = own.image.lora_targets if isinstance(own, VideoEncoder) else own.lora_targets
-    adapted: Any = lora(encoder, targets, rank)
+    adapted = lora(encoder, targets, rank)
     load_weights(folder, TunedSpecialist(adapted, classifier))
-    return adapted.merge_and_unload()
+    return merged(adapted)
 
 
 def _identity(folders: list[Path]) -> str:

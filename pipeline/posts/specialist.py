@@ -36,7 +36,7 @@ from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows, TensorRows
-from pipeline.training.tuning import lora, precision
+from pipeline.training.tuning import fit_tuned, learner
 
 MEDIA_COLUMN: dict[Modality, str] = {"text": "text", "image": "image_path", "video": "video_path"}
 
@@ -213,7 +213,7 @@ def _fit_tuned(
     torch.manual_seed(params.seed)
     encoder, targets, make_rows = _raw(corpus, params, layout)
     classifier = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
-    net = TunedSpecialist(lora(encoder, targets, tuned.lora_rank) if tune == "lora" else encoder, classifier)
+    net = TunedSpecialist(learner(encoder, targets, tune, tuned.lora_rank), classifier)
     device = pick(params.device)
     identity = {
         "stage": f"train_{corpus.modality}",
@@ -224,24 +224,15 @@ def _fit_tuned(
         "rows": artifacts.digest(corpus.posts["sample_id"].iloc[fold.train] + corpus.posts["label"].iloc[fold.train]),
         "content": artifacts.digest(corpus.embeddings.content[corpus.embeddings.present].tolist()),
     }
-    fit_result = fit(
+    fit_result = fit_tuned(
         net,
+        [classifier],
         make_rows(fold.train),
         make_rows(fold.val),
         objective=_objective(corpus, block, fold.train),
         score=_score,
-        optimizer=adamw(
-            [(net.encoder, tuned.encoder_learning_rate), (net.classifier, tuned.head_learning_rate)], tuned.weight_decay
-        ),
-        plan=TrainingPlan(
-            tuned.epochs,
-            tuned.patience,
-            params.seed,
-            accumulate=tuned.accumulate,
-            warmup_share=tuned.warmup_share,
-            decay=True,
-            mixed_precision=precision(tuned.mixed_precision, device),
-        ),
+        tuned=tuned,
+        seed=params.seed,
         device=device,
         what=f"train_{corpus.modality} {fold.name}",
         resume=resume_state(layout.cache, identity),

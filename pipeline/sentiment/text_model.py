@@ -25,9 +25,8 @@ from pipeline.sentiment.descriptions import TextModelDescription, TextModelNet
 from pipeline.sentiment.source_model import MAE, MSE, predicted_scores, source_fitted
 from pipeline.training.checkpoint import load_weights, resume_state, write_model
 from pipeline.training.device import pick
-from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
-from pipeline.training.optim import adamw
-from pipeline.training.tuning import lora, merged, precision
+from pipeline.training.loop import FitResult, predict
+from pipeline.training.tuning import fit_tuned, learner, merged
 
 
 def text_encoder(target: Target, params: Params, layout: Layout) -> text.TextEncoder:
@@ -80,8 +79,10 @@ def train_text_model(
     encoder = text.load(params.embed.text)
     torch.manual_seed(params.seed)
     tuned = block.tuned
-    learner = encoder.net if block.text == "full" else lora(encoder.net, encoder.lora_targets, tuned.lora_rank)
-    net = TunedSpecialist(learner, Specialist(encoder.width, 1, dropout=HEAD_DROPOUT))
+    net = TunedSpecialist(
+        learner(encoder.net, encoder.lora_targets, block.text, tuned.lora_rank),
+        Specialist(encoder.width, 1, dropout=HEAD_DROPOUT),
+    )
     split = texts["split"].to_numpy()
     scores = torch.from_numpy(texts["score"].to_numpy(np.float32))
 
@@ -97,24 +98,15 @@ def train_text_model(
         "device": str(device),
         "rows": artifacts.digest(texts["sample_id"] + texts["split"] + texts["score"].astype(str) + texts["text"]),
     }
-    fit_result = fit(
+    fit_result = fit_tuned(
         net,
+        [net.classifier],
         rows(np.flatnonzero(split == "train")),
         rows(np.flatnonzero(split == "val")),
         objective=mixed(MSE, MAE, 0.0),
         score=concordance,
-        optimizer=adamw(
-            [(net.encoder, tuned.encoder_learning_rate), (net.classifier, tuned.head_learning_rate)], tuned.weight_decay
-        ),
-        plan=TrainingPlan(
-            tuned.epochs,
-            tuned.patience,
-            params.seed,
-            accumulate=tuned.accumulate,
-            warmup_share=tuned.warmup_share,
-            decay=True,
-            mixed_precision=precision(tuned.mixed_precision, device),
-        ),
+        tuned=tuned,
+        seed=params.seed,
         device=device,
         what="train_source text",
         resume=resume_state(layout.cache, identity),
