@@ -416,13 +416,26 @@ def _frame_rgb(frame: VideoFrame, at_least: int | None) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
 
-def inside(folder: Path, value: str) -> Path:
-    """The file that a path of the table names. Raises MediaError when it leads out of ``folder``, by links or dots."""
+# --- paths ---------------------------------------------------------------------------------------------------------
+
+
+def inside(folder: Path, value: str, *, base: Path | None = None, name: str = "posts.media") -> Path:
+    """The file that a path in a table or a list names, resolved: never one outside of ``folder``.
+
+    Args:
+        folder: what the file must lie in, once dots and links are followed.
+        value: with ``/`` or with ``\\``, as tables made on Windows have it.
+        base: what ``value`` is relative to, if not to ``folder``.
+        name: what a refusal calls the folder.
+
+    Raises:
+        MediaError: it leads out of ``folder``, or no file can have this name.
+    """
     try:
         root = folder.resolve()
-        path = (root / value).resolve()
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have; links in a circle
+        path = ((base or root) / value.replace("\\", "/")).resolve()
+    except (OSError, ValueError, RuntimeError):  # a zero byte or far too long a name; links in a circle
         raise MediaError("file not found") from None
     if not path.is_relative_to(root):
-        raise MediaError("path leads out of posts.media")
+        raise MediaError(f"path leads out of {name}")
     return path

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.core import artifacts, schemas
 from pipeline.core.descriptions import FittedRows, ModelDescription, write_description
+from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, FINAL, Subset
 from pipeline.sentiment.descriptions import (
@@ -112,14 +113,14 @@ class Planted:
                 ) as writer:
                     writer.write(ids, here, reasons, reasons)
         for stage, rows in self.predictions.items():
-            digest = artifacts.write_fitted(self.layout.fitted(stage), self.fitted[stage])
+            fitted = write_fitted(self.layout.model(stage), self.fitted[stage])
             artifacts.write_scores(self.layout.predictions(stage), rows)
-            write_description(self.layout.model(stage), self.description(stage, digest))
+            write_description(self.layout.model(stage), self.description(stage, fitted))
         return self
 
-    def description(self, stage: str, digest: str) -> ModelDescription:
+    def description(self, stage: str, fitted: FittedRows) -> ModelDescription:
         """What the stage says of its model; the nets are of no consequence here."""
-        known: dict[str, Any] = {"stage": stage, "fitted": FittedRows(rows=len(self.fitted[stage]), digest=digest)}
+        known: dict[str, Any] = {"stage": stage, "fitted": fitted}
         net = ScoreNetArguments(widths={}, width=8, heads=2, hidden=8, dropout=0, modality_dropout=0)
         if stage == "train_source":
             return SourceDescription(modalities=self.used, net=net, **known)

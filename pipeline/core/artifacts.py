@@ -240,6 +240,14 @@ def read_embeddings(path: Path) -> Embeddings:
     )
 
 
+def read_embeddings_of(table: pd.DataFrame, path: Path) -> Embeddings:
+    """The embeddings of a sample table. Raises InputError also when they are of other rows, or in another order."""
+    embeddings = read_embeddings(path)
+    if not np.array_equal(embeddings.sample_ids, table["sample_id"].to_numpy()):
+        raise InputError(f"{path}: rows differ from data/split; run `dvc repro`")
+    return embeddings
+
+
 def _room(shape: tuple[int, int]) -> np.ndarray:
     """An array in memory, or backed by an unnamed scratch file when it would be large."""
     if 4 * shape[0] * shape[1] <= IN_MEMORY_BYTES:
@@ -248,7 +256,7 @@ def _room(shape: tuple[int, int]) -> np.ndarray:
         return np.memmap(scratch, dtype=np.float32, mode="w+", shape=shape)
 
 
-# --- predictions and fitted rows -----------------------------------------------------------------------------------
+# --- predictions -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -286,23 +294,4 @@ def read_scores(path: Path) -> pd.DataFrame:
     rows = read_parquet(path, schemas.SCORES_TABLE).to_pandas()
     if not np.isfinite(rows["score"]).all():
         raise InputError(f"{path}: holds scores that are not finite; train again, with a smaller learning rate")
-    return rows
-
-
-def write_fitted(path: Path, rows: pd.DataFrame) -> str:
-    """Writes which rows each fold's model was fitted on; returns the digest that goes into ``model.json``."""
-    rows = rows.sort_values(["fold", "role", "sample_id"], ignore_index=True)
-    write_parquet(path, pa.Table.from_pandas(rows, schema=schemas.FITTED_TABLE, preserve_index=False))
-    return fitted_digest(rows)
-
-
-def fitted_digest(rows: pd.DataFrame) -> str:
-    return digest(rows["fold"] + " " + rows["role"] + " " + rows["sample_id"])
-
-
-def read_fitted(path: Path, expected_digest: str) -> pd.DataFrame:
-    """Raises InputError when the file is missing or is not the one whose digest stands in ``model.json``."""
-    rows = read_parquet(path, schemas.FITTED_TABLE).to_pandas()
-    if fitted_digest(rows) != expected_digest:
-        raise InputError(f"{path}: does not match the digest in {path.parent / 'model.json'}; run `dvc repro`")
     return rows

@@ -29,7 +29,7 @@ class Described(BaseModel):
 
 
 class FittedRows(Described):
-    """How many rows a model was fitted on, and the digest of ``fitted.parquet`` that names them."""
+    """How many rows the final model was fitted on, and the digest of ``fitted.parquet``, which names those of all."""
 
     rows: int
     digest: str

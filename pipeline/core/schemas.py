@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import pyarrow as pa
 
@@ -11,6 +11,7 @@ Feature = Literal["text", "audio", "visual"]
 Split = Literal["train", "val", "test"]
 Role = Literal["train", "val"]
 Subset = tuple[Feature, ...]
+Item = TypeVar("Item")
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 FEATURES: tuple[Feature, ...] = get_args(Feature)
@@ -82,9 +83,9 @@ Rows with the role ``test`` were unseen by that fold's models; ``train`` and ``v
 """
 
 
-def subsets_of(modalities: Sequence[Feature]) -> list[Subset]:
+def subsets_of(items: Sequence[Item]) -> list[tuple[Item, ...]]:
     """Every non-empty subset, small ones first, each in the order given."""
-    return [subset for size in range(1, len(modalities) + 1) for subset in combinations(modalities, size)]
+    return [subset for size in range(1, len(items) + 1) for subset in combinations(items, size)]
 
 
 def variant(step: str, subset: Subset, modalities: Subset) -> str:

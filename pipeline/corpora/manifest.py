@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import MediaError
 from pipeline.core.schemas import SPLITS
+from pipeline.media import inside
 
 REQUIRED = ("id", "label")
 OPTIONAL = ("text", "image", "video", "group", "split")
@@ -112,10 +114,10 @@ def _relative_to(media: Path, base: Path) -> Callable[[str], str]:
     root = media.resolve()
 
     def relative(value: str) -> str:
-        if "\0" in value:
+        try:
+            return inside(root, value, base=base).relative_to(root).as_posix()
+        except MediaError:
             return OUTSIDE
-        full = (base / value.replace("\\", "/")).resolve()
-        return full.relative_to(root).as_posix() if full.is_relative_to(root) else OUTSIDE
 
     return relative
 

@@ -6,18 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-CLIP = 5.0
-"""Standardised inputs are cut here: features of sound and faces have wild outliers."""
-
-
-def standardisation(
-    rows: Float[Tensor, "rows width"],
-) -> tuple[Float[Tensor, " width"], Float[Tensor, " width"]]:
-    """Mean and standard deviation of each column; constant columns, and tables without rows, are left unscaled."""
-    if not len(rows):
-        return torch.zeros(rows.shape[1]), torch.ones(rows.shape[1])
-    spread = rows.std(dim=0, correction=0)
-    return rows.mean(dim=0), torch.where(spread > 1e-6, spread, torch.ones_like(spread))
+from pipeline.nets.standardisation import CLIP, standardisation
 
 
 class Adapter(nn.Module):
@@ -60,9 +49,9 @@ class Adapter(nn.Module):
     def standardise_like(self, target: Float[Tensor, "rows width"], source: Float[Tensor, "others out"]) -> None:
         """Takes the statistics of both corpora's training rows."""
         for (mean, scale), rows in (((self.mean, self.scale), target), ((self.out_mean, self.out_scale), source)):
-            found = standardisation(rows)
-            mean.copy_(found[0])
-            scale.copy_(found[1])
+            row_mean, row_scale = standardisation(rows)
+            mean.copy_(row_mean)
+            scale.copy_(row_scale)
         if self.components and len(target) > 1:
             _, spreads, directions = torch.linalg.svd(self._standard(target), full_matrices=False)
             kept = min(self.components, int((spreads > 1e-4 * spreads[0]).sum()))

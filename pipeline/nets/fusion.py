@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from pipeline.nets.standardisation import standardisation
+
 BILINEAR_DROPOUT = 0.8
 """The bilinear are many for a few hundred posts; a fifth of a vector at a time keeps them from rote learning."""
 
@@ -97,11 +99,9 @@ class Fusion(nn.Module):
     def standardise_like(self, vectors: ByModality, present: ByModality) -> None:
         """Takes mean and standard deviation of the rows that have each modality; constant columns are not scaled."""
         for name in self.modalities:
-            rows = vectors[name][present[name]]
-            if len(rows):
-                spread = rows.std(dim=0, correction=0)
-                self.get_buffer(f"mean_{name}").copy_(rows.mean(dim=0))
-                self.get_buffer(f"scale_{name}").copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
+            mean, scale = standardisation(vectors[name][present[name]])
+            self.get_buffer(f"mean_{name}").copy_(mean)
+            self.get_buffer(f"scale_{name}").copy_(scale)
 
     def forward(
         self, vectors: ByModality, expert_log_probs: ByModality, present: ByModality

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.nets.standardisation import standardisation
+
 
 class Specialist(nn.Module):
     """Standardise, dropout and a linear classifier on the encoder's vector; with ``hidden`` a layer in between.
@@ -36,9 +38,9 @@ class Specialist(nn.Module):
 
     def standardise_like(self, vectors: Float[Tensor, "rows width"]) -> None:
         """Takes the training rows' mean and standard deviation; constant columns are left unscaled."""
-        self.mean.copy_(vectors.mean(dim=0))
-        spread = vectors.std(dim=0, correction=0)
-        self.scale.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
+        mean, scale = standardisation(vectors)
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
 
     def forward(self, vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch classes"]:
         return self.layers((vectors - self.mean) / self.scale)

@@ -1,7 +1,6 @@
 """The posts track's part of `evaluate`: the test rows scored, with intervals, baselines and ablation."""
 
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import MODALITIES, Modality
+from pipeline.core.schemas import MODALITIES, Modality, subsets_of
 from pipeline.figures.contact_sheet import draw_contact_sheet
 from pipeline.params import Params
+from pipeline.posts.calibration import fusion_class_scores
 from pipeline.posts.descriptions import FusionDescription
 from pipeline.posts.evaluation_figures import write_ablation, write_confusion, write_reliability, write_systems
 from pipeline.posts.held_out import (
@@ -58,7 +58,7 @@ def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any
         "ablation": _ablation_metrics(test, fusion, modalities),
         "fusion_minus_best_baseline": _difference(test, fusion["fusion"], best, simple[best].test),
     }
-    metrics["conformal"] = _coverage(posts, test, fusion["fusion"], fuse.temperature, layout)
+    metrics["conformal"] = _coverage(posts, test, fusion["fusion"], fuse, layout)
     warnings = _warnings(test, metrics, features, int((posts["split"] == "train").sum()))
     if warnings:
         metrics["warnings"] = "; ".join(warnings)
@@ -121,8 +121,7 @@ def _simple_metrics(test: HeldOut, logits: np.ndarray) -> dict[str, float]:
 
 def _ablation_metrics(test: HeldOut, fusion: dict[str, np.ndarray], modalities: list[Modality]) -> dict[str, Any]:
     """Every subset on all test rows, also on those that have nothing of it, so that subsets can be compared."""
-    sizes = range(1, len(modalities) + 1)
-    subsets = ["_".join(subset) for size in sizes for subset in combinations(modalities, size)]
+    subsets = ["_".join(subset) for subset in subsets_of(modalities)]
     kinds = ("masked", "retrained")
     missing = [f"{kind}:{subset}" for subset in subsets for kind in kinds if f"{kind}:{subset}" not in fusion]
     if missing:
@@ -131,18 +130,12 @@ def _ablation_metrics(test: HeldOut, fusion: dict[str, np.ndarray], modalities: 
 
 
 def _coverage(
-    posts: pd.DataFrame, test: HeldOut, logits: np.ndarray, temperature: float, layout: Layout
+    posts: pd.DataFrame, test: HeldOut, logits: np.ndarray, fuse: FusionDescription, layout: Layout
 ) -> dict[str, Any]:
     """How often the prediction sets that `predict` gives hold the true class, on the test rows."""
-    predictions = artifacts.read_predictions(layout.predictions("fuse"), len(test.labels))
-    val = predictions.where(
-        ((predictions.rows["split"] == "val") & (predictions.rows["variant"] == "fusion")).to_numpy()
-    )
-    codes = codes_of(posts.set_index("sample_id", drop=False).loc[val.rows["sample_id"]], test.labels)
-    wanted = test.block.coverage
-    limits = conformal.thresholds(conformal.class_scores(emotion.softmax(val.logits, temperature), codes), wanted)
-    sets = conformal.prediction_sets(emotion.softmax(logits, temperature), limits)
-    return {"target": wanted, **conformal.coverage_report(sets, test.codes, test.labels)}
+    limits = conformal.thresholds(fusion_class_scores(posts, fuse, layout), test.block.coverage)
+    sets = conformal.prediction_sets(emotion.softmax(logits, fuse.temperature), limits)
+    return {"target": test.block.coverage, **conformal.coverage_report(sets, test.codes, test.labels)}
 
 
 def _difference(test: HeldOut, fusion: np.ndarray, best: str, baseline: np.ndarray) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What the fusion learns from, and how it is fitted: whole, masked and retrained on every subset."""
 
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FINAL, MODALITIES, Modality
+from pipeline.core.schemas import FINAL, MODALITIES, Modality, subsets_of
 from pipeline.nets.fusion import Fusion
 from pipeline.nets.losses import objective
 from pipeline.params import FuseParams, Params
@@ -77,11 +76,6 @@ def fit_fusions(
     return net, fit_result, {"fusion": logits[f"masked:{'_'.join(everything)}"], **logits}
 
 
-def subsets_of(modalities: Subset) -> list[Subset]:
-    """Every non-empty subset, small ones first, each in the order given."""
-    return [subset for size in range(1, len(modalities) + 1) for subset in combinations(modalities, size)]
-
-
 def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:
     posts = artifacts.read_posts(layout.table("posts"))
     labels = labels_of(posts, params.posts.labels)
@@ -92,9 +86,7 @@ def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:
         stage = f"train_{name}"
         if read_description(layout.model(stage), SpecialistDescription).absent:
             continue
-        embeddings = artifacts.read_embeddings(layout.embeddings("posts", name))
-        if not np.array_equal(embeddings.sample_ids, posts["sample_id"].to_numpy()):
-            raise InputError(f"{layout.embeddings('posts', name)}: rows differ from data/split; run `dvc repro`")
+        embeddings = artifacts.read_embeddings_of(posts, layout.embeddings("posts", name))
         vectors[name] = torch.from_numpy(np.asarray(embeddings.vectors))
         present[name] = torch.from_numpy(embeddings.present)
         expert_log_probs[name] = torch.from_numpy(_opinions(layout, stage, posts, embeddings.present, len(labels)))
@@ -118,8 +110,7 @@ def _opinions(layout: Layout, stage: str, posts: pd.DataFrame, present: np.ndarr
     if (at < 0).any() or missing.any():
         raise InputError(f"{layout.predictions(stage)}: rows differ from the embeddings; run `dvc repro {stage}`")
     expert_log_probs = np.zeros((len(posts), classes), dtype=np.float32)
-    log_p = emotion.log_probabilities(predictions.logits)
-    expert_log_probs[at] = log_p - log_p.mean(axis=1, keepdims=True)
+    expert_log_probs[at] = emotion.centred_log_probabilities(predictions.logits)
     return expert_log_probs
 
 
@@ -162,9 +153,3 @@ def _fit(
         what=f"fuse {'+'.join(subset)}",
     )
     return net, fit_result
-
-
-def fitted_rows(posts: pd.DataFrame, train: np.ndarray, val: np.ndarray) -> pd.DataFrame:
-    keys = posts[["sample_id", "group_id"]]
-    parts = [keys.iloc[train].assign(role="train"), keys.iloc[val].assign(role="val")]
-    return pd.concat(parts).assign(fold=FINAL)[["fold", "sample_id", "group_id", "role"]]

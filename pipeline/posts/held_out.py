@@ -10,6 +10,7 @@ from pipeline.core import artifacts
 from pipeline.core.artifacts import Predictions
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import read_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Modality
 from pipeline.params import EvaluateParams, Params
@@ -83,7 +84,7 @@ def refuse_seen(test: HeldOut, modalities: list[Modality], layout: Layout) -> No
         description = read_description(layout.model(stage), KINDS.get(stage, SpecialistDescription))
         if description.labels != test.labels:
             raise InputError(f"models/{stage}/model.json: its labels differ from those of fuse; run `dvc repro`")
-        rows = artifacts.read_fitted(layout.fitted(stage), description.fitted.digest)
+        rows = read_fitted(layout.model(stage), description.fitted)
         if rows.empty:
             raise InputError(f"{layout.fitted(stage)}: does not say which rows it was fitted on; run `dvc repro`")
         fitted.append(rows.assign(stage=stage))
@@ -129,7 +130,7 @@ def linear_features(posts: pd.DataFrame, modalities: list[Modality], seed: int, 
     """Vectors of every modality side by side; absent ones at the training mean, with a column that says so."""
     split = posts["split"].to_numpy()
     train, val, test = (np.flatnonzero(split == name) for name in ("train", "val", "test"))
-    sources = [artifacts.read_embeddings(layout.embeddings("posts", name)) for name in modalities]
+    sources = [artifacts.read_embeddings_of(posts, layout.embeddings("posts", name)) for name in modalities]
     fits = FEATURE_CELLS // sum(source.width + 1 for source in sources)
     kept = np.arange(len(train))
     if len(train) > fits:
@@ -137,8 +138,6 @@ def linear_features(posts: pd.DataFrame, modalities: list[Modality], seed: int, 
     columns: list[list[np.ndarray]] = [[], [], []]
     present: dict[Modality, np.ndarray] = {}
     for name, source in zip(modalities, sources, strict=True):
-        if not np.array_equal(source.sample_ids, posts["sample_id"].to_numpy()):
-            raise InputError(f"{layout.embeddings('posts', name)}: rows differ from data/split; run `dvc repro`")
         known = train[kept][source.present[train[kept]]]
         usual = (source.vectors[known].sum(axis=0, dtype=np.float64) / max(1, len(known))).astype(np.float32)
         present[name] = source.present[test]

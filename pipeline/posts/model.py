@@ -7,7 +7,6 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -25,11 +24,11 @@ from pipeline.encoders.video import ClipNet, VideoEncoder
 from pipeline.nets.fusion import Fusion
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import EmbedParams, Params
+from pipeline.posts.calibration import fusion_class_scores
 from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
 from pipeline.posts.fusion import load_fusion
-from pipeline.posts.labels import codes_of
-from pipeline.scoring import conformal, emotion
 from pipeline.training.checkpoint import load_weights
+from pipeline.training.tuning import lora, merged
 
 Encoder = TextEncoder | ImageEncoder | VideoEncoder
 
@@ -97,7 +96,9 @@ def of_project(params: Params, layout: Layout) -> Model:
     for name, folder in specialists.items():
         if read_description(folder, SpecialistDescription).encoder != artifacts.rounded(encoders[name].identity):
             raise InputError(f"{layout.params}: embed.{name}: not what the models were trained with; run `dvc repro`")
-    return build(layout.model("fuse"), specialists, encoders, _calibration(layout), params.embed)
+    fuse = read_description(layout.model("fuse"), FusionDescription)
+    calibration = fusion_class_scores(artifacts.read_posts(layout.table("posts")), fuse, layout)
+    return build(layout.model("fuse"), specialists, encoders, calibration, params.embed)
 
 
 def modalities_of(fuse: Path) -> list[Modality]:
@@ -176,26 +177,10 @@ def _copied(encoder: Encoder) -> Encoder:
 
 def _merged_lora(folder: Path, encoder: nn.Module, own: Encoder, classifier: Specialist, rank: int) -> nn.Module:
     """The encoder with its low-rank updates added to its weights: as fast as any, and peft is needed no more."""
-    from pipeline.training.tuning import lora  # brings peft and matplotlib, which nobody else here needs
-
     targets = own.image.lora_targets if isinstance(own, VideoEncoder) else own.lora_targets
-    adapted: Any = lora(encoder, targets, rank)
+    adapted = lora(encoder, targets, rank)
     load_weights(folder, TunedSpecialist(adapted, classifier))
-    return adapted.merge_and_unload()
-
-
-def _calibration(layout: Layout) -> list[np.ndarray]:
-    """Nonconformity of the fusion on the validation rows; see ``conformal`` on why these."""
-    description = read_description(layout.model("fuse"), FusionDescription)
-    labels = description.labels
-    predictions = artifacts.read_predictions(layout.predictions("fuse"), len(labels))
-    rows = predictions.rows
-    val = predictions.where(((rows["split"] == "val") & (rows["variant"] == "fusion")).to_numpy())
-    posts = artifacts.read_posts(layout.table("posts")).set_index("sample_id")
-    if not val.rows["sample_id"].isin(posts.index).all():
-        raise InputError(f"{layout.predictions('fuse')}: rows differ from data/split; run `dvc repro fuse`")
-    actual = codes_of(posts.loc[val.rows["sample_id"]], labels)
-    return conformal.class_scores(emotion.softmax(val.logits, description.temperature), actual)
+    return merged(adapted)
 
 
 def _identity(folders: list[Path]) -> str:

@@ -17,8 +17,7 @@ from torch import nn
 from pipeline import params as parameters
 from pipeline.core import artifacts
 from pipeline.core.artifacts import Embeddings, Predictions
-from pipeline.core.descriptions import FittedRows
-from pipeline.core.errors import InputError
+from pipeline.core.fitted import fitted_rows, write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL, Modality
@@ -37,7 +36,7 @@ from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows, TensorRows
-from pipeline.training.tuning import lora, precision
+from pipeline.training.tuning import fit_tuned, learner
 
 MEDIA_COLUMN: dict[Modality, str] = {"text": "text", "image": "image_path", "video": "video_path"}
 
@@ -94,12 +93,11 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
             _fit_head(corpus, params, fold) if tune == "head" else _fit_tuned(corpus, params, fold, layout, tune)
         )
         made_by[fold.unseen] = fold.name
-    fitted = pd.concat([_fitted(corpus.posts, fold.name, fold.train, fold.val) for fold in folds])
+    fitted = pd.concat([fitted_rows(corpus.posts, fold.name, fold.train, fold.val) for fold in folds])
 
     predicted = np.arange(len(corpus.posts)) if len(outcome) > 1 else unseen
     keys = corpus.posts[["sample_id", "split"]].assign(fold=made_by, variant="specialist")
     with artifacts.replacing_folder(layout.model(stage)) as folder:
-        digest = artifacts.write_fitted(folder / "fitted.parquet", fitted)
         artifacts.write_predictions(
             folder / "predictions.parquet", Predictions(keys.iloc[predicted], logits[predicted])
         )
@@ -114,7 +112,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
             seed=params.seed,
             best_epoch=outcome[FINAL].best_epoch,
             temperature=calibration.fit_temperature(logits[val], corpus.codes.numpy()[val]),
-            fitted=FittedRows(rows=len(rows) + len(val), digest=digest),
+            fitted=write_fitted(folder, fitted),
         )
         write_model(folder, net, description)
     _report(stage, corpus, logits, tune, outcome, layout)
@@ -122,9 +120,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
 
 def _read(modality: Modality, params: Params, layout: Layout) -> SpecialistRows:
     posts = artifacts.read_posts(layout.table("posts"))
-    embeddings = artifacts.read_embeddings(layout.embeddings("posts", modality))
-    if not np.array_equal(embeddings.sample_ids, posts["sample_id"].to_numpy()):
-        raise InputError(f"{layout.embeddings('posts', modality)}: rows differ from data/split; run `dvc repro embed`")
+    embeddings = artifacts.read_embeddings_of(posts, layout.embeddings("posts", modality))
     labels = labels_of(posts, params.posts.labels)
     present = embeddings.present
     codes = torch.from_numpy(codes_of(posts, labels)[present])
@@ -173,13 +169,6 @@ def _folds(corpus: SpecialistRows, rows: np.ndarray, val: np.ndarray, tune: str,
     return [Fold(f"fold-{number}", rows[fold_of != number], val, rows[fold_of == number]) for number in numbers]
 
 
-def _fitted(posts: pd.DataFrame, fold: str, train: np.ndarray, val: np.ndarray) -> pd.DataFrame:
-    keys = posts[["sample_id", "group_id"]]
-    return pd.concat([keys.iloc[train].assign(fold=fold, role="train"), keys.iloc[val].assign(fold=fold, role="val")])[
-        ["fold", "sample_id", "group_id", "role"]
-    ]
-
-
 def _score(logits: np.ndarray, codes: np.ndarray) -> float:
     return emotion.macro_f1(codes, logits.argmax(axis=1), logits.shape[1])
 
@@ -224,7 +213,7 @@ def _fit_tuned(
     torch.manual_seed(params.seed)
     encoder, targets, make_rows = _raw(corpus, params, layout)
     classifier = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
-    net = TunedSpecialist(lora(encoder, targets, tuned.lora_rank) if tune == "lora" else encoder, classifier)
+    net = TunedSpecialist(learner(encoder, targets, tune, tuned.lora_rank), classifier)
     device = pick(params.device)
     identity = {
         "stage": f"train_{corpus.modality}",
@@ -235,24 +224,15 @@ def _fit_tuned(
         "rows": artifacts.digest(corpus.posts["sample_id"].iloc[fold.train] + corpus.posts["label"].iloc[fold.train]),
         "content": artifacts.digest(corpus.embeddings.content[corpus.embeddings.present].tolist()),
     }
-    fit_result = fit(
+    fit_result = fit_tuned(
         net,
+        [classifier],
         make_rows(fold.train),
         make_rows(fold.val),
         objective=_objective(corpus, block, fold.train),
         score=_score,
-        optimizer=adamw(
-            [(net.encoder, tuned.encoder_learning_rate), (net.classifier, tuned.head_learning_rate)], tuned.weight_decay
-        ),
-        plan=TrainingPlan(
-            tuned.epochs,
-            tuned.patience,
-            params.seed,
-            accumulate=tuned.accumulate,
-            warmup_share=tuned.warmup_share,
-            decay=True,
-            mixed_precision=precision(tuned.mixed_precision, device),
-        ),
+        tuned=tuned,
+        seed=params.seed,
         device=device,
         what=f"train_{corpus.modality} {fold.name}",
         resume=resume_state(layout.cache, identity),
@@ -333,8 +313,7 @@ def _write_absent(stage: str, corpus: SpecialistRows, why: str, layout: Layout) 
     """A modality that cannot be trained leaves empty tables behind, so that the graph goes on without it."""
     none = pd.DataFrame({name: pd.Series(dtype=object) for name in ("sample_id", "split", "fold", "variant")})
     with artifacts.replacing_folder(layout.model(stage)) as folder:
-        fitted = _fitted(corpus.posts, FINAL, np.array([], dtype=int), np.array([], dtype=int))
-        digest = artifacts.write_fitted(folder / "fitted.parquet", fitted)
+        nothing = np.array([], dtype=int)
         artifacts.write_predictions(
             folder / "predictions.parquet", Predictions(none, np.empty((0, len(corpus.labels)), dtype=np.float32))
         )
@@ -343,7 +322,7 @@ def _write_absent(stage: str, corpus: SpecialistRows, why: str, layout: Layout) 
             labels=corpus.labels,
             modalities=(corpus.modality,),
             absent=True,
-            fitted=FittedRows(rows=0, digest=digest),
+            fitted=write_fitted(folder, fitted_rows(corpus.posts, FINAL, nothing, nothing)),
         )
         write_model(folder, None, description)
     write_metrics(layout, stage, {"posts": {"train_rows": 0, "warnings": why}})

@@ -8,7 +8,7 @@ of which there may be few, training and validation rows are one, and cross-valid
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.multiclass import OneVsRestClassifier
 
+from pipeline.core.schemas import subsets_of
 from pipeline.scoring import emotion
+from pipeline.scoring.standardisation import CLIP, standardisation
 
 WEIGHTS: tuple[str | None, ...] = (None, "balanced")
 TFIDF_C = (0.3, 1.0, 3.0, 10.0)
@@ -34,8 +36,7 @@ TOKEN = r"(?u)\w+|[^\w\s]"
 
 ALPHAS = np.logspace(0, 5, 11)
 INNER_FOLDS = 5
-CLIP = 5.0
-"""Ridge's penalties, the folds that choose among them, and how many standard deviations a column may lie out."""
+"""Ridge's penalties, and the folds that choose among them."""
 
 NEVER = 1e-9
 """Probability of a class that no training row has."""
@@ -94,9 +95,7 @@ def embeddings_logreg(
     classes: int,
 ) -> Baseline:
     """Multinomial logistic regression on vectors [rows, width], each column standardised by the training rows."""
-    mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
-    spread = train.std(axis=0, dtype=np.float64).astype(np.float32)
-    spread[spread < 1e-6] = 1.0  # a constant column says nothing and must not be divided by nothing
+    mean, spread = (moment.astype(np.float32) for moment in standardisation(train, np.float64))
     parts = [(part - mean) / spread for part in (train, val, test)]
 
     def model(strength: float, weight: str | None) -> LogisticRegression:
@@ -166,9 +165,8 @@ def ridge(
     """
     standard = [_standardised(block, fitted) for block in blocks]
     y = np.asarray(scores, dtype=np.float64)[fitted]
-    sizes = range(1, len(standard) + 1) if select else [len(standard)]
     tried = []
-    for chosen in (subset for size in sizes for subset in combinations(standard, size)):
+    for chosen in subsets_of(standard) if select else [tuple(standard)]:
         rows = np.concatenate(chosen, axis=1)
         tried.append((*penalty(rows[fitted], y, groups[fitted]), rows))
     _, alpha, rows = tried[worthwhile([errors for errors, _, _ in tried], groups[fitted])]
@@ -211,9 +209,8 @@ def _standardised(block: FeatureBlock, fitted: np.ndarray) -> np.ndarray:
     known = block.vectors[fitted][block.present[fitted]].astype(np.float64)
     if len(known) == 0:
         return np.zeros(block.vectors.shape)
-    spread = known.std(axis=0)
-    spread[spread < 1e-6] = 1.0  # a constant column says nothing and must not be divided by nothing
-    return np.clip((block.vectors - known.mean(axis=0)) / spread, -CLIP, CLIP) * block.present[:, None]
+    mean, spread = standardisation(known)
+    return np.clip((block.vectors - mean) / spread, -CLIP, CLIP) * block.present[:, None]
 
 
 def _ridge_path(x: np.ndarray, y: np.ndarray, wanted: np.ndarray, alphas: np.ndarray) -> np.ndarray:

@@ -17,6 +17,12 @@ def log_probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarra
     return log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
 
 
+def centred_log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities less their mean over the classes, float64 [N, K]: what the fusion reads of an expert."""
+    log_p = log_probabilities(logits)
+    return log_p - log_p.mean(axis=1, keepdims=True)
+
+
 def log_odds(logits: np.ndarray, at: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Log-odds of class ``at[n]`` against all others together, float64 [N], of ``logits`` [N, K]."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature

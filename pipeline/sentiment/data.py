@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.core import artifacts, schemas
 from pipeline.core.artifacts import Embeddings
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import fitted_rows
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Subset
 from pipeline.nets.columns import InputColumns
@@ -43,17 +44,15 @@ class FeatureColumns:
 
 def read_columns(layout: Layout, corpus: str, table: pd.DataFrame, modalities: Subset) -> FeatureColumns:
     """Raises InputError when the embeddings are not of the table's rows."""
-    found = {name: layout.embeddings(corpus, name) for name in modalities}
-    return columns_of({name: artifacts.read_embeddings(path) for name, path in found.items()}, table, corpus)
+    return columns_of(
+        {name: artifacts.read_embeddings_of(table, layout.embeddings(corpus, name)) for name in modalities}
+    )
 
 
-def columns_of(embeddings: Mapping[str, Embeddings], table: pd.DataFrame, corpus: str) -> FeatureColumns:
-    for name, found in embeddings.items():
-        if not np.array_equal(found.sample_ids, table["sample_id"].to_numpy()):
-            raise InputError(f"data/embeddings/{corpus}/{name}.parquet: rows differ from data/split; run `dvc repro`")
+def columns_of(embeddings: Mapping[str, Embeddings]) -> FeatureColumns:
     return FeatureColumns(
-        {name: torch.from_numpy(np.asarray(found.vectors)) for name, found in embeddings.items()},
-        {name: torch.from_numpy(found.present) for name, found in embeddings.items()},
+        {name: torch.from_numpy(np.asarray(item.vectors)) for name, item in embeddings.items()},
+        {name: torch.from_numpy(item.present) for name, item in embeddings.items()},
     )
 
 
@@ -94,11 +93,7 @@ class Target:
 
     def fitted(self, fold: str) -> pd.DataFrame:
         """The rows that a fold's models learn from and choose on, as ``schemas.FITTED_TABLE``."""
-        parts = [
-            self.table.iloc[self.rows(fold, role)][["sample_id", "group_id"]].assign(fold=fold, role=role)
-            for role in ("train", "val")
-        ]
-        return pd.concat(parts)[["fold", "sample_id", "group_id", "role"]]
+        return fitted_rows(self.table, fold, self.rows(fold, "train"), self.rows(fold, "val"))
 
     def predicted(self, fold: str, name: str, scores: np.ndarray) -> pd.DataFrame:
         """``scores``, float [N], of the fold's labelled rows as ``schemas.SCORES_TABLE``; `final` has all."""
@@ -116,16 +111,16 @@ class Target:
 def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:
     """The target; ``by_source_text`` takes the text vectors of the source's text model, where there is one."""
     table = artifacts.read_scored(layout.table("target"))
-    found = {name: artifacts.read_embeddings(layout.embeddings("target", name)) for name in FEATURES}
-    embeddings = {str(name): item for name, item in found.items() if item.present.any()}
+    read = {name: artifacts.read_embeddings_of(table, layout.embeddings("target", name)) for name in FEATURES}
+    embeddings = {str(name): item for name, item in read.items() if item.present.any()}
     words = "text" in embeddings and not is_features(embeddings["text"])
     by_source = layout.model("train_source") / "text" / "target.parquet"
     by_source_text = by_source_text and words and by_source.exists()
     if by_source_text:
-        embeddings["text"] = artifacts.read_embeddings(by_source)
+        embeddings["text"] = artifacts.read_embeddings_of(table, by_source)
     return Target(
         table,
-        columns_of(embeddings, table, "target"),
+        columns_of(embeddings),
         torch.from_numpy(table["score"].to_numpy(np.float32)),
         artifacts.read_parquet(layout.folds, schemas.FOLDS_TABLE).to_pandas(),
         words,

@@ -35,7 +35,7 @@ from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Joined, TensorRows
-from pipeline.training.tuning import lora, merged, precision
+from pipeline.training.tuning import fit_tuned, learner, merged
 
 SHORT = 0.05
 """By what share a fold may fall short of a size of the learning curve."""
@@ -241,7 +241,7 @@ def _phase_with_text(
     block, params = job.params.finetune_e2e, job.params
     tuned, device = block.tuned, pick(job.params.device)
     encoder = text_encoder(target, params, job.layout)
-    net.encoder = encoder.net if mode == "full" else lora(encoder.net, encoder.lora_targets, tuned.lora_rank)
+    net.encoder = learner(encoder.net, encoder.lora_targets, mode, tuned.lora_rank)
     _only(net, learners)
     if mode == "full":
         net.encoder.requires_grad_(True)
@@ -267,23 +267,15 @@ def _phase_with_text(
         "rows": artifacts.digest(target.table["sample_id"] + " " + target.table["score"].map(repr)),
         "fold": artifacts.digest(target.folds["fold"] + target.folds["role"] + target.folds["sample_id"]),
     }
-    rates: list[tuple[nn.Module, float]] = [(module, tuned.head_learning_rate) for module in learners]
-    fit_result = fit(
+    fit_result = fit_tuned(
         net,
+        learners,
         train,
         val,
         objective=objective,
         score=concordance,
-        optimizer=adamw([(net.encoder, tuned.encoder_learning_rate), *rates], tuned.weight_decay),
-        plan=TrainingPlan(
-            tuned.epochs,
-            tuned.patience,
-            params.seed,
-            accumulate=tuned.accumulate,
-            warmup_share=tuned.warmup_share,
-            decay=True,
-            mixed_precision=precision(tuned.mixed_precision, device),
-        ),
+        tuned=tuned,
+        seed=params.seed,
         device=device,
         what=f"finetune_e2e {job.fold} with text",
         penalty=L2SP(net, block.l2_sp) if block.l2_sp else None,

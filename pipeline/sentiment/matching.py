@@ -17,6 +17,8 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
 
+from pipeline.scoring.standardisation import CLIP, standardisation
+
 Match = Literal["random", "kmeans", "nearest", "ot"]
 
 COMPONENTS = 8
@@ -47,7 +49,7 @@ def match_to_source(
     ``random`` draws a source row for each; ``nearest`` takes the nearest one in the common space; ``kmeans`` clusters
     both corpora, assigns clusters one to one at the least total distance, and takes the mean of the assigned cluster's
     rows; ``ot`` moves all target rows onto all source rows at the least total squared distance, and takes the mean of
-    where a row fit_result (barycentric projection; Courty et al. 2017, "Optimal transport for domain adaptation").
+    where a row goes (barycentric projection; Courty et al. 2017, "Optimal transport for domain adaptation").
 
     Scores are used if both clouds have them.
     """
@@ -76,8 +78,8 @@ def common_space(target: FeatureSet, source: FeatureSet) -> tuple[np.ndarray, np
 
 
 def _whitened(rows: np.ndarray, axes: int) -> np.ndarray:
-    spread = rows.std(axis=0)
-    standard = np.clip((rows - rows.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0), -5.0, 5.0)
+    mean, spread = standardisation(rows)
+    standard = np.clip((rows - mean) / spread, -CLIP, CLIP)
     # The full decomposition of a wide table would take most of an adapter's training time.
     found = PCA(axes, whiten=True, svd_solver="randomized", random_state=0).fit_transform(standard)
     return found * np.where(skew(found, axis=0) < 0, -1.0, 1.0)
@@ -89,8 +91,8 @@ def _known_or_read(cloud: FeatureSet) -> np.ndarray:
     known = np.isfinite(cloud.scores)
     if known.all() or known.sum() < 3:
         return np.nan_to_num(cloud.scores)
-    spread = cloud.rows.std(axis=0)
-    standard = (cloud.rows - cloud.rows.mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
+    mean, spread = standardisation(cloud.rows)
+    standard = (cloud.rows - mean) / spread
     ridge = RidgeCV(ALPHAS).fit(standard[known], cloud.scores[known])
     return np.where(known, cloud.scores, ridge.predict(standard))
 

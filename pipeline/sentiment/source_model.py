@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline.core import artifacts
-from pipeline.core.descriptions import FittedRows, read_description
+from pipeline.core.descriptions import read_description
+from pipeline.core.fitted import fitted_rows
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Feature, Subset, subsets_of, variant
 from pipeline.nets.losses import mixed
@@ -120,9 +121,7 @@ def predicted_scores(rows: pd.DataFrame, scores: np.ndarray, name: str) -> pd.Da
     return rows[["sample_id", "split"]].assign(fold=FINAL, variant=name, score=scores.astype(np.float64))
 
 
-def write_fitted_rows(folder: Path, rows: pd.DataFrame, net: torch.nn.Module | None) -> FittedRows:
-    """Writes which rows of a table a net was fitted on: those for training and validation, or none without a net."""
-    seen = rows[rows["split"].isin(["train", "val"])] if net is not None else rows.iloc[:0]
-    fitted = seen[["sample_id", "group_id"]].assign(fold=FINAL, role=seen["split"])
-    digest = artifacts.write_fitted(folder / "fitted.parquet", fitted[["fold", "sample_id", "group_id", "role"]])
-    return FittedRows(rows=len(fitted), digest=digest)
+def source_fitted(samples: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a model of the source's table was fitted on: those for training and validation."""
+    train, val = (np.flatnonzero(samples["split"] == part) for part in ("train", "val"))
+    return fitted_rows(samples, FINAL, train, val)

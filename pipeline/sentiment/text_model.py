@@ -12,6 +12,7 @@ from torch import nn
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.encoders import text
 from pipeline.encoders.text_rows import TokenRows
@@ -21,12 +22,11 @@ from pipeline.params import Params
 from pipeline.scoring.sentiment import concordance
 from pipeline.sentiment.data import Target, lines_of
 from pipeline.sentiment.descriptions import TextModelDescription, TextModelNet
-from pipeline.sentiment.source_model import MAE, MSE, predicted_scores, write_fitted_rows
+from pipeline.sentiment.source_model import MAE, MSE, predicted_scores, source_fitted
 from pipeline.training.checkpoint import load_weights, resume_state, write_model
 from pipeline.training.device import pick
-from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
-from pipeline.training.optim import adamw
-from pipeline.training.tuning import lora, merged, precision
+from pipeline.training.loop import FitResult, predict
+from pipeline.training.tuning import fit_tuned, learner, merged
 
 
 def text_encoder(target: Target, params: Params, layout: Layout) -> text.TextEncoder:
@@ -73,14 +73,16 @@ def train_text_model(
     block = params.train_source
     if block.text == "none" or texts.empty or words.encoder.get("name") == "features" or not words.present.any():
         artifacts.write_scores(folder / "predictions.parquet", predicted_scores(texts.iloc[:0], np.empty(0), "source"))
-        fitted = write_fitted_rows(folder, texts, None)
+        fitted = write_fitted(folder, source_fitted(texts.iloc[:0]))
         write_model(folder, None, TextModelDescription(stage="train_source/text", absent=True, fitted=fitted))
         return None
     encoder = text.load(params.embed.text)
     torch.manual_seed(params.seed)
     tuned = block.tuned
-    learner = encoder.net if block.text == "full" else lora(encoder.net, encoder.lora_targets, tuned.lora_rank)
-    net = TunedSpecialist(learner, Specialist(encoder.width, 1, dropout=HEAD_DROPOUT))
+    net = TunedSpecialist(
+        learner(encoder.net, encoder.lora_targets, block.text, tuned.lora_rank),
+        Specialist(encoder.width, 1, dropout=HEAD_DROPOUT),
+    )
     split = texts["split"].to_numpy()
     scores = torch.from_numpy(texts["score"].to_numpy(np.float32))
 
@@ -96,24 +98,15 @@ def train_text_model(
         "device": str(device),
         "rows": artifacts.digest(texts["sample_id"] + texts["split"] + texts["score"].astype(str) + texts["text"]),
     }
-    fit_result = fit(
+    fit_result = fit_tuned(
         net,
+        [net.classifier],
         rows(np.flatnonzero(split == "train")),
         rows(np.flatnonzero(split == "val")),
         objective=mixed(MSE, MAE, 0.0),
         score=concordance,
-        optimizer=adamw(
-            [(net.encoder, tuned.encoder_learning_rate), (net.classifier, tuned.head_learning_rate)], tuned.weight_decay
-        ),
-        plan=TrainingPlan(
-            tuned.epochs,
-            tuned.patience,
-            params.seed,
-            accumulate=tuned.accumulate,
-            warmup_share=tuned.warmup_share,
-            decay=True,
-            mixed_precision=precision(tuned.mixed_precision, device),
-        ),
+        tuned=tuned,
+        seed=params.seed,
         device=device,
         what="train_source text",
         resume=resume_state(layout.cache, identity),
@@ -128,7 +121,7 @@ def train_text_model(
         encoder=encoder.identity,
         seed=params.seed,
         best_epoch=fit_result.best_epoch,
-        fitted=write_fitted_rows(folder, texts, net),
+        fitted=write_fitted(folder, source_fitted(texts)),
     )
     artifacts.write_scores(folder / "predictions.parquet", predictions)
     write_model(folder, net, description)

@@ -6,7 +6,6 @@ Reads:  data/split/{source,source_texts,target,target_folds}.parquet, data/embed
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pandas as pd
 from pipeline.core import artifacts, schemas
 from pipeline.core.descriptions import ModelDescription, read_description
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import compare_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature, Subset
 from pipeline.params import Params
@@ -121,8 +121,7 @@ def read_track(params: Params, layout: Layout) -> Track:
 
 def _stage(layout: Layout, name: str) -> StageOutput:
     description = read_description(layout.model(name), KINDS[name])
-    fitted = artifacts.read_parquet(layout.fitted(name), schemas.FITTED_TABLE).to_pandas()
-    digest_matches = artifacts.fitted_digest(fitted) == description.fitted.digest
+    fitted, digest_matches = compare_fitted(layout.model(name), description.fitted)
     predictions = artifacts.read_scores(layout.predictions(name))
     labelled = predictions[predictions["split"] != UNLABELLED].reset_index(drop=True)
     return StageOutput(description, fitted, labelled, digest_matches)
@@ -134,10 +133,7 @@ def _features(
     """The blocks and the columns of a corpus, as ``Track`` holds them."""
     blocks, columns = {}, {}
     for name in FEATURES:
-        path: Path = layout.embeddings(corpus, name)
-        embeddings = artifacts.read_embeddings(path)
-        if not np.array_equal(embeddings.sample_ids, table["sample_id"].to_numpy()):
-            raise InputError(f"{path}: rows differ from data/split; run `dvc repro`")
+        embeddings = artifacts.read_embeddings_of(table, layout.embeddings(corpus, name))
         if embeddings.present.any():
             blocks[name] = FeatureBlock(embeddings.vectors, embeddings.present)
             if embeddings.encoder["name"] == "features":

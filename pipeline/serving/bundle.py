@@ -29,6 +29,7 @@ from pipeline.core.tracks import TRACKS, Track
 from pipeline.encoders import image, text, video, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
+from pipeline.media import inside
 from pipeline.params import EmbedImageParams, EmbedParams, Params
 from pipeline.posts import model
 from pipeline.posts.model import Encoder, Model
@@ -198,15 +199,23 @@ def check(folder: Path) -> None:
     index, files = folder / INDEX, _index(folder)["files"]
     root = folder.resolve()
     for name, expected in files.items():
-        path = root / name
-        if "\0" in name or "\\" in name or not path.resolve().is_relative_to(root) or ".." in Path(name).parts:
+        if not _names_own_file(root, name):
             raise InputError(f"{index}: names {name!r}, which leads out of the bundle; do not use it")
-        _check_file(path, expected)
+        _check_file(root / name, expected)
     # transformers takes up whatever lies beside a model, so a file too many can change what it computes.
     found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     extra = sorted(name for name in found - set(files) - {INDEX} if not Path(name).name.startswith("."))
     if extra:
         raise InputError(f"{root / extra[0]}: not a file of this bundle; remove it, or export the bundle again")
+
+
+def _names_own_file(root: Path, name: str) -> bool:
+    """Whether a name of the index is one that ``export`` writes: below the folder, with neither dots nor ``\\``."""
+    try:
+        inside(root, name)
+    except MediaError:
+        return False
+    return "\\" not in name and ".." not in Path(name).parts
 
 
 def _check_file(path: Path, expected: str) -> None:

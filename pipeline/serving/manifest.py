@@ -18,6 +18,7 @@ from pipeline.core.files import MediaError, content_digest
 from pipeline.core.progress import progress
 from pipeline.core.schemas import MODALITIES
 from pipeline.corpora.manifest import trimmed_texts
+from pipeline.media import inside
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.shards import alone, write_table
@@ -96,19 +97,13 @@ def _predict(
 
 
 def _post(row: Row, folder: Path) -> Post:
-    def inside(value: str | None) -> Path | MediaError | None:
-        return None if value is None else _inside(folder, value)
+    def file(value: str | None) -> Path | MediaError | None:
+        try:
+            return None if value is None else inside(folder, value, name="the media folder")
+        except MediaError as error:
+            return error
 
-    return Post(row["text"], inside(row["image"]), inside(row["video"]))
-
-
-def _inside(folder: Path, value: str) -> Path | MediaError:
-    try:
-        root = folder.resolve()
-        path = (root / value.replace("\\", "/")).resolve()
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have; links in a circle
-        return MediaError("file not found")
-    return path if path.is_relative_to(root) else MediaError("path leads out of the media folder")
+    return Post(row["text"], file(row["image"]), file(row["video"]))
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:

@@ -60,9 +60,7 @@ class Seen:
     @property
     def expert_log_probs(self) -> np.ndarray:
         """Centred log-probabilities, float32 [n, K], as `fuse` learned from them; zeros where absent."""
-        log_p = emotion.log_probabilities(self.logits)
-        centred = log_p - log_p.mean(axis=1, keepdims=True)
-        return (centred * self.present[:, None]).astype(np.float32)
+        return (emotion.centred_log_probabilities(self.logits) * self.present[:, None]).astype(np.float32)
 
     def times(self, count: int) -> "Seen":
         """The same post ``count`` times."""

@@ -13,7 +13,7 @@ Writes: models/finetune_e2e/, metrics/finetune_e2e.json, metrics/details/finetun
 import pandas as pd
 
 from pipeline.core import artifacts, off
-from pipeline.core.descriptions import FittedRows
+from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL
@@ -37,8 +37,6 @@ def run(params: Params, layout: Layout) -> None:
     outcomes = list(in_processes(tune, jobs, processes, "finetune_e2e"))
     final = outcomes[folds.index(FINAL)]
     with artifacts.replacing_folder(layout.model("finetune_e2e")) as folder:
-        fitted = pd.concat([target.fitted(fold) for fold in folds])
-        digest = artifacts.write_fitted(folder / "fitted.parquet", fitted)
         artifacts.write_scores(folder / "predictions.parquet", pd.concat([item.predictions for item in outcomes]))
         assert final.model is not None
         known = target.scores[~target.scores.isnan()]
@@ -53,7 +51,7 @@ def run(params: Params, layout: Layout) -> None:
             scores=(known.min().item(), known.max().item()),
             start=final.report,
             seed=params.seed,
-            fitted=FittedRows(rows=len(fitted), digest=digest),
+            fitted=write_fitted(folder, pd.concat([target.fitted(fold) for fold in folds])),
             parents=("train_adapters",),
         )
         write_model(folder, final.model.weights, description)

@@ -13,14 +13,14 @@ import pandas as pd
 
 from pipeline.core import artifacts, off
 from pipeline.core.artifacts import Predictions
-from pipeline.core.descriptions import FittedRows
+from pipeline.core.fitted import fitted_rows, write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL
 from pipeline.nets.fusion import Fusion
 from pipeline.params import Params
 from pipeline.posts.descriptions import FusionDescription
-from pipeline.posts.fusion import FusionRows, describe_fusion, fit_fusions, fitted_rows, read_fusion_rows
+from pipeline.posts.fusion import FusionRows, describe_fusion, fit_fusions, read_fusion_rows
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import write_model
 from pipeline.training.loop import HISTORY, FitResult
@@ -48,7 +48,6 @@ def run(params: Params, layout: Layout) -> None:
     keys = corpus.posts.loc[scored, ["sample_id", "split"]]
     tables = [keys.assign(fold=FINAL, variant=variant) for variant in logits]
     with artifacts.replacing_folder(layout.model("fuse")) as folder:
-        digest = artifacts.write_fitted(folder / "fitted.parquet", fitted_rows(corpus.posts, train, val))
         predictions = Predictions(pd.concat(tables, ignore_index=True), np.concatenate(list(logits.values())))
         artifacts.write_predictions(folder / "predictions.parquet", predictions)
         description = FusionDescription(
@@ -59,7 +58,7 @@ def run(params: Params, layout: Layout) -> None:
             seed=params.seed,
             best_epoch=fit_result.best_epoch if fit_result else None,
             temperature=temperature,
-            fitted=FittedRows(rows=len(train) + len(val), digest=digest),
+            fitted=write_fitted(folder, fitted_rows(corpus.posts, FINAL, train, val)),
             parents=tuple(f"train_{name}" for name in everything),
         )
         write_model(folder, net, description)

@@ -13,7 +13,7 @@ Writes: models/train_adapters/, metrics/train_adapters.json, metrics/details/tra
 import pandas as pd
 
 from pipeline.core import artifacts, off
-from pipeline.core.descriptions import FittedRows
+from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL
@@ -38,8 +38,6 @@ def run(params: Params, layout: Layout) -> None:
     final = outcomes[FINAL]
     source = read_source(layout)
     with artifacts.replacing_folder(layout.model("train_adapters")) as folder:
-        fitted = pd.concat([target.fitted(fold) for fold in folds])
-        digest = artifacts.write_fitted(folder / "fitted.parquet", fitted)
         artifacts.write_scores(
             folder / "predictions.parquet", pd.concat([outcomes[fold].predictions for fold in folds])
         )
@@ -52,7 +50,7 @@ def run(params: Params, layout: Layout) -> None:
             adapters={name: AdapterReport(**final.report["adapted"][name]) for name in source.modalities},
             zero_shot_adapters={name: AdapterReport(**final.report["zero_shot"][name]) for name in source.modalities},
             seed=params.seed,
-            fitted=FittedRows(rows=len(fitted), digest=digest),
+            fitted=write_fitted(folder, pd.concat([target.fitted(fold) for fold in folds])),
             parents=("train_source",),
         )
         write_model(folder, weights, description)

@@ -12,13 +12,14 @@ from typing import Any
 import pandas as pd
 
 from pipeline.core import artifacts, off
+from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.params import Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment.data import read_columns, shared_modalities
 from pipeline.sentiment.descriptions import SourceDescription
-from pipeline.sentiment.source_model import describe_source, fit_source_model, write_fitted_rows
+from pipeline.sentiment.source_model import describe_source, fit_source_model, source_fitted
 from pipeline.sentiment.text_model import train_text_model
 from pipeline.training.checkpoint import write_model
 from pipeline.training.loop import HISTORY, FitResult
@@ -39,7 +40,7 @@ def run(params: Params, layout: Layout) -> None:
             net=describe_source(columns, params.train_source),
             seed=params.seed,
             best_epoch=fit_result.best_epoch,
-            fitted=write_fitted_rows(folder, source, net),
+            fitted=write_fitted(folder, source_fitted(source)),
         )
         artifacts.write_scores(folder / "predictions.parquet", predictions)
         write_model(folder, net, description)

@@ -1,11 +1,69 @@
-"""How an encoder is tuned: in full, or by low-rank updates, and in which precision."""
+"""How an encoder is tuned: in full or by low-rank updates, with which learning rates, schedule and precision."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.core.errors import InputError
+from pipeline.nets.losses import Objective
+from pipeline.params import TunedEncoderParams
+from pipeline.training.checkpoint import ResumeState
+from pipeline.training.loop import FitResult, TrainingPlan, fit
+from pipeline.training.optim import adamw
+from pipeline.training.rows import Rows
+
+
+def learner(encoder: nn.Module, targets: list[str], how: str, rank: int) -> nn.Module:
+    """The encoder as it is to learn: itself for ``full``, or, for ``lora``, frozen but for low-rank updates."""
+    return lora(encoder, targets, rank) if how == "lora" else encoder
+
+
+def fit_tuned(
+    net: nn.Module,
+    heads: Sequence[nn.Module],
+    train: Rows,
+    val: Rows,
+    *,
+    objective: Objective,
+    score: Callable[[np.ndarray, np.ndarray], float],
+    tuned: TunedEncoderParams,
+    seed: int,
+    device: torch.device,
+    what: str,
+    resume: ResumeState,
+    penalty: Callable[[], Tensor] | None = None,
+) -> FitResult:
+    """Tunes ``net.encoder`` gently and ``heads``, which start from little, at a rate of their own; see ``loop.fit``.
+
+    The learning rates rise over the first steps and then fall linearly to zero.
+    """
+    rates = [(net.get_submodule("encoder"), tuned.encoder_learning_rate)]
+    rates += [(head, tuned.head_learning_rate) for head in heads]
+    plan = TrainingPlan(
+        tuned.epochs,
+        tuned.patience,
+        seed,
+        accumulate=tuned.accumulate,
+        warmup_share=tuned.warmup_share,
+        decay=True,
+        mixed_precision=precision(tuned.mixed_precision, device),
+    )
+    return fit(
+        net,
+        train,
+        val,
+        objective=objective,
+        score=score,
+        optimizer=adamw(rates, tuned.weight_decay),
+        plan=plan,
+        device=device,
+        what=what,
+        penalty=penalty,
+        resume=resume,
+    )
 
 
 def lora(encoder: nn.Module, targets: list[str], rank: int) -> nn.Module:

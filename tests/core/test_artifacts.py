@@ -89,6 +89,16 @@ def test_embeddings_come_back_as_written(tmp_path: Path, limit: int, monkeypatch
     assert found.encoder == {"name": "tiny"}
 
 
+def test_embeddings_of_other_rows_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.parquet"
+    vectors = embedding_file(path)
+    ids = [f"id{at}" for at in range(5)]
+    np.testing.assert_array_equal(artifacts.read_embeddings_of(pd.DataFrame({"sample_id": ids}), path).vectors, vectors)
+    for others in (ids[:4], [*ids, "id5"], ids[::-1], [*ids[:4], "id6"]):
+        with pytest.raises(InputError, match=r"text\.parquet: rows differ from data/split; run `dvc repro`"):
+            artifacts.read_embeddings_of(pd.DataFrame({"sample_id": others}), path)
+
+
 def test_predictions_come_back_as_written(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     rows = pd.DataFrame({"sample_id": ["a", "b"], "split": "test", "fold": "final", "variant": ["x", "y"]})
@@ -99,16 +109,6 @@ def test_predictions_come_back_as_written(tmp_path: Path) -> None:
     assert found.rows.to_dict("list") == rows.to_dict("list")
     with pytest.raises(InputError, match="expected"):
         artifacts.read_predictions(path, classes=3)
-
-
-def test_fitted_rows_must_match_their_digest(tmp_path: Path) -> None:
-    path = tmp_path / "fitted.parquet"
-    rows = pd.DataFrame({"fold": "final", "sample_id": ["b", "a"], "group_id": ["g", "h"], "role": ["val", "train"]})
-    digest = artifacts.write_fitted(path, rows)
-    assert artifacts.read_fitted(path, digest)["sample_id"].tolist() == ["a", "b"]
-    artifacts.write_fitted(path, rows.assign(sample_id=["b", "c"]))
-    with pytest.raises(InputError, match="does not match the digest"):
-        artifacts.read_fitted(path, digest)
 
 
 def test_digest_ignores_order_but_not_boundaries() -> None:

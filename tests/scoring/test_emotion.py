@@ -71,3 +71,8 @@ def test_a_class_without_rows_and_predictions_is_left_out_but_one_without_a_hit_
 
 def test_an_empty_matrix_has_no_macro_f1():
     assert np.isnan(emotion.macro_f1_of(np.zeros((3, 3), dtype=int)))
+
+
+def test_centred_log_probabilities_differ_from_logits_by_a_constant_a_row() -> None:
+    logits = np.array([[1.0, 2.0, 6.0], [-1e5, 0.0, 1e5]])
+    assert emotion.centred_log_probabilities(logits) == pytest.approx(np.array([[-2.0, -1.0, 3.0], [-1e5, 0.0, 1e5]]))

@@ -3,14 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 
 from pipeline.core import artifacts
-from pipeline.core.artifacts import Embeddings
-from pipeline.core.errors import InputError
 from pipeline.core.schemas import FITTED_TABLE, SCORES_TABLE
-from pipeline.sentiment.data import FeatureColumns, Target, columns_of, fold_names, lines_of, read_target
+from pipeline.sentiment.data import FeatureColumns, Target, fold_names, lines_of, read_target
 from pipeline.training.parallel import in_processes
 from tests import tracks
 
@@ -54,13 +51,6 @@ def test_columns_by_rows_and_subset() -> None:
         "visual": [False, False],
     }
     assert vectors["text"].tolist() == [[6.0, 7.0, 8.0], [0.0, 1.0, 2.0]]
-
-
-def test_embeddings_of_other_rows_are_refused() -> None:
-    ids = np.array(["a", "b", "d", "c"], dtype=object)
-    made = Embeddings(ids, np.zeros((4, 1), dtype=np.float32), np.ones(4, dtype=bool), ids, {})
-    with pytest.raises(InputError, match=r"data/embeddings/target/text\.parquet: rows differ from data/split"):
-        columns_of({"text": made}, TABLE, "target")
 
 
 def test_rows_of_a_role_stand_in_the_order_of_the_table() -> None:

@@ -12,6 +12,7 @@ from sklearn import metrics as known
 
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import write_fitted
 from pipeline.params import EvaluateParams, Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment import evaluation as sentiment_evaluation
@@ -357,7 +358,7 @@ def test_equal_vectors_of_short_texts_are_no_copies(fresh: Planted):
 
 def test_a_changed_or_silent_fitted_table_is_refused(fresh: Planted):
     fresh.write()
-    artifacts.write_fitted(fresh.layout.fitted("finetune_e2e"), fresh.fitted["finetune_e2e"].iloc[1:])
+    write_fitted(fresh.layout.model("finetune_e2e"), fresh.fitted["finetune_e2e"].iloc[1:])
     with pytest.raises(InputError, match=r"finetune_e2e/fitted\.parquet does not match the digest"):
         score(fresh)
     fresh.fitted["finetune_e2e"] = fresh.fitted["finetune_e2e"].iloc[:0]

@@ -17,8 +17,9 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.core import artifacts, schemas
 from pipeline.core.artifacts import Predictions
-from pipeline.core.descriptions import FittedRows, write_description
+from pipeline.core.descriptions import write_description
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.params import EvaluateParams, Params, PostsParams
@@ -104,18 +105,17 @@ class Project:
     def describe(self, stage: str, modalities: Sequence[str], at: np.ndarray, **more: Any) -> None:
         seen = at[self.posts["split"].iloc[at].isin(["train", "val"])]
         rows = self.posts.iloc[seen][["sample_id", "group_id"]].assign(fold=FINAL, role=self.posts["split"].iloc[seen])
-        digest = artifacts.write_fitted(self.layout.fitted(stage), rows[["fold", "sample_id", "group_id", "role"]])
         known: dict[str, Any] = {"stage": stage, "labels": LABELS, "modalities": modalities, "temperature": TEMPERATURE}
-        known["fitted"] = FittedRows(rows=len(rows), digest=digest)
+        known["fitted"] = write_fitted(self.layout.model(stage), rows)
         fusion = FusionDescription(net=None, **known, **more) if stage == "fuse" else None
         write_description(self.layout.model(stage), fusion or SpecialistDescription(**known, **more))
 
     def refit(self, stage: str, rows: pd.DataFrame, honest_digest: bool = True) -> None:
         """Replaces what a stage says it was fitted on, with or without the digest that belongs to it."""
-        digest = artifacts.write_fitted(self.layout.fitted(stage), rows)
+        fitted = write_fitted(self.layout.model(stage), rows)
         if honest_digest:
             path = self.layout.model(stage) / "model.json"
-            artifacts.write_json(path, {**artifacts.read_json(path), "fitted": {"rows": len(rows), "digest": digest}})
+            artifacts.write_json(path, {**artifacts.read_json(path), "fitted": fitted.model_dump()})
 
     def fitted(self, stage: str) -> pd.DataFrame:
         return artifacts.read_parquet(self.layout.fitted(stage)).to_pandas()

@@ -15,6 +15,7 @@ from torch import nn
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import read_fitted
 from pipeline.core.schemas import subsets_of, variant
 from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
@@ -111,8 +112,8 @@ def test_the_curve_has_test_rows_only_and_no_sizes_that_are_not_there(holdout: T
 
 
 def test_fitted_rows_are_those_of_the_folds(folded: Track) -> None:
-    digest = read_description(folded.layout.model("finetune_e2e"), FinetunedDescription).fitted.digest
-    found = artifacts.read_fitted(folded.layout.fitted("finetune_e2e"), digest)
+    fitted = read_description(folded.layout.model("finetune_e2e"), FinetunedDescription).fitted
+    found = read_fitted(folded.layout.model("finetune_e2e"), fitted)
     seen = folded.folds[folded.folds["role"] != "test"].merge(folded.target[["sample_id", "group_id"]])
     columns = ["fold", "sample_id", "group_id", "role"]
     assert sorted(found[columns].values.tolist()) == sorted(seen[columns].values.tolist())

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
+from pipeline.core.fitted import read_fitted
 from pipeline.core.schemas import subsets_of, variant
 from pipeline.nets.adapter import Adapter
 from pipeline.sentiment.adapters import read_adapters
@@ -59,8 +60,8 @@ def test_predictions_cover_the_roles_of_each_fold(track: Track) -> None:
 
 
 def test_fitted_rows_are_those_of_the_folds(track: Track) -> None:
-    digest = read_description(track.layout.model("train_adapters"), AdaptersDescription).fitted.digest
-    found = artifacts.read_fitted(track.layout.fitted("train_adapters"), digest)
+    fitted = read_description(track.layout.model("train_adapters"), AdaptersDescription).fitted
+    found = read_fitted(track.layout.model("train_adapters"), fitted)
     seen = track.folds[track.folds["role"] != "test"].merge(track.target[["sample_id", "group_id"]])
     columns = ["fold", "sample_id", "group_id", "role"]
     assert sorted(found[columns].values.tolist()) == sorted(seen[columns].values.tolist())

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
+from pipeline.core.fitted import read_fitted
 from pipeline.encoders import text
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import EmbedTextParams
@@ -53,7 +54,7 @@ def test_every_row_is_predicted_once_by_each_subset_of_the_shared_modalities(fea
 
 def test_it_was_fitted_on_training_and_validation_rows(features: Track) -> None:
     description = read_description(features.layout.model("train_source"), SourceDescription)
-    found = artifacts.read_fitted(features.layout.fitted("train_source"), description.fitted.digest)
+    found = read_fitted(features.layout.model("train_source"), description.fitted)
     rows = features.tables["source"].query("split != 'test'")
     expected = {("final", *row) for row in rows[["sample_id", "group_id", "split"]].itertuples(index=False, name=None)}
     assert len(found) == description.fitted.rows == len(expected)
@@ -128,7 +129,7 @@ def test_the_text_model_learns_from_the_sources_words(words: Track) -> None:
     happy = rows["text"].str.contains("happy").to_numpy()
     assert found["score"][test & happy].min() > found["score"][test & ~happy].max()
     description = read_description(folder, TextModelDescription)
-    fitted = artifacts.read_fitted(folder / "fitted.parquet", description.fitted.digest)
+    fitted = read_fitted(folder, description.fitted)
     assert set(fitted["sample_id"]) == set(rows.loc[~test, "sample_id"])
     metrics = json.loads(words.layout.details("train_source").read_text())["sentiment"]
     assert metrics["text"]["best_epoch"] == description.best_epoch

@@ -1,0 +1,27 @@
+"""What prediction sets are calibrated by: how the fusion did on the validation rows. See ``scoring.conformal``."""
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.posts.descriptions import FusionDescription
+from pipeline.posts.labels import codes_of
+from pipeline.scoring import conformal, emotion
+
+
+def fusion_class_scores(posts: pd.DataFrame, fuse: FusionDescription, layout: Layout) -> list[np.ndarray]:
+    """Nonconformity of the fusion on the validation rows, by class and ascending: K arrays float64.
+
+    Raises InputError when the predictions are missing, or of other rows than those of ``posts``.
+    """
+    path = layout.predictions("fuse")
+    predictions = artifacts.read_predictions(path, len(fuse.labels))
+    rows = predictions.rows
+    val = predictions.where(((rows["split"] == "val") & (rows["variant"] == "fusion")).to_numpy())
+    by_id = posts.set_index("sample_id")
+    if not val.rows["sample_id"].isin(by_id.index).all():
+        raise InputError(f"{path}: rows differ from data/split; run `dvc repro fuse`")
+    actual = codes_of(by_id.loc[val.rows["sample_id"]], fuse.labels)
+    return conformal.class_scores(emotion.softmax(val.logits, fuse.temperature), actual)
