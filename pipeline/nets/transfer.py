@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from pipeline.nets.adapter import Adapter, LinearProbe
 from pipeline.nets.columns import InputColumns
-from pipeline.nets.fusion import ByModality, Fusion
+from pipeline.nets.fusion import Fusion
+from pipeline.nets.modalities import ByModality
 
 
 class ScoreNet(nn.Module):

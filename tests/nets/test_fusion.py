@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from pipeline.nets.fusion import Fusion, drop_modalities
+from pipeline.nets.fusion import Fusion
+from pipeline.nets.fusion.attention import Attention
+from pipeline.nets.modalities import drop_modalities
 
 WIDTHS = {"text": 4, "image": 6, "video": 5}
 STRATEGIES = ["attention", "gated", "concat"]
@@ -74,13 +76,14 @@ def test_readings_are_linear_maps_of_one_vector_weighed_by_what_another_believes
     torch.manual_seed(0)
     net = Fusion({"a": 4, "b": 5}, 3, width=8, heads=2, hidden=8).eval()
     before = net(*pair())
-    torch.nn.init.normal_(net.bilinear["a_given_b"])
+    assert isinstance(net.join, Attention)
+    torch.nn.init.normal_(net.join.bilinear["a_given_b"])
     (vectors, expert_log_probs, present) = pair()
     expected = before.clone()
     for row in range(6):
         belief = torch.softmax(expert_log_probs["b"][row], dim=0)
         for believed in range(3):
-            term = vectors["a"][row] @ net.bilinear["a_given_b"][believed]
+            term = vectors["a"][row] @ net.join.bilinear["a_given_b"][believed]
             expected[row] += belief[believed] * term * present["a"][row] * present["b"][row]
     torch.testing.assert_close(net(vectors, expert_log_probs, present), expected)
 

@@ -1,34 +1,24 @@
-"""Fusion of modalities of which some may be absent: attention across them, gates, or concatenation."""
+"""What every strategy shares: tokens of the modalities, the experts' say, and the classifier."""
 
 from collections.abc import Mapping
-from itertools import permutations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.nets.fusion.attention import Attention
+from pipeline.nets.fusion.concat import Concat
+from pipeline.nets.fusion.gated import Gated
+from pipeline.nets.modalities import ByModality, drop_modalities
 from pipeline.nets.standardisation import standardisation
-
-BILINEAR_DROPOUT = 0.8
-"""The bilinear are many for a few hundred posts; a fifth of a vector at a time keeps them from rote learning."""
-
-ByModality = Mapping[str, Tensor]
-"""Modality → one row a post; zeros where the modality is absent."""
 
 
 class Fusion(nn.Module):
     """Vectors and expert log-probabilities of the modalities → logits; an absent modality is a learned token.
 
     A modality's *vector* is its encoder's embedding; its *expert* is its specialist, as centred log-probabilities.
-    Both are projected into one token a modality. Then
-
-    * ``attention``: a pre-norm transformer layer over the tokens and a summary token (cross-modal attention as in Tsai
-      et al. 2019, with one token a modality); beside it every modality is read in the light of every other: each class
-      that the other believes in has a linear term of this one's vector, and the belief weighs the bilinear. This
-      bilinear term (as in Zadeh et al. 2017, "Tensor fusion") is what a turn of meaning such as irony needs, and what
-      attention alone did not find in a few hundred posts;
-    * ``gated``: a softmax over learned scores weighs the tokens (Arevalo et al. 2017);
-    * ``concat``: the tokens stand side by side.
+    Both are projected into one token a modality, and the strategy joins the tokens: see ``attention``, ``gated`` and
+    ``concat``.
 
     An MLP classifies what comes out, and its logits are added to a weighted sum of the experts' log-probabilities: the
     fusion starts as a product of its experts and learns what lies beyond that.
@@ -58,7 +48,6 @@ class Fusion(nn.Module):
     ) -> None:
         super().__init__()
         self.modalities = sorted(widths)
-        self.strategy = strategy
         self.modality_dropout = modality_dropout
         for name in self.modalities:
             self.register_buffer(f"mean_{name}", torch.zeros(widths[name]))
@@ -68,29 +57,16 @@ class Fusion(nn.Module):
         self.expert_weights = nn.Parameter(torch.ones(len(self.modalities)))
         self.absent = nn.Parameter(0.02 * torch.randn(len(self.modalities), width))
         self.drop = nn.Dropout(dropout)
-        read = width
         if strategy == "attention":
-            self.identity = nn.Parameter(0.02 * torch.randn(len(self.modalities), width))
-            self.summary = nn.Parameter(0.02 * torch.randn(width))
-            # Zero to begin with: bilinear appear only where the data ask for them.
-            self.bilinear = nn.ParameterDict(
-                {
-                    f"{this}_given_{other}": nn.Parameter(torch.zeros(classes, widths[this], classes))
-                    for this, other in permutations(self.modalities, 2)
-                }
-            )
-            self.bilinear_drop = nn.Dropout(BILINEAR_DROPOUT)
-            self.attend = nn.TransformerEncoderLayer(
-                width, heads, 2 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-            )
-        elif strategy == "gated":
-            self.gate = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
+            ordered = {name: widths[name] for name in self.modalities}
+            self.join: Attention | Gated | Concat = Attention(ordered, classes, width, heads, dropout)
         else:
-            read = width * len(self.modalities)
+            self.join = Gated(width) if strategy == "gated" else Concat(len(self.modalities), width)
+        joined = self.join.out_width
         self.classify = nn.Sequential(
-            nn.LayerNorm(read),
+            nn.LayerNorm(joined),
             nn.Dropout(dropout),
-            nn.Linear(read, hidden),
+            nn.Linear(joined, hidden),
             nn.GELU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, classes),
@@ -120,20 +96,12 @@ class Fusion(nn.Module):
             for name in self.modalities
         }
         tokens = self._tokens(vectors, expert_log_probs, present)
-        if self.strategy == "attention":
-            summary = self.summary.expand(tokens.shape[0], 1, -1)  # len() would fix the batch of an ONNX export
-            read = self.attend(torch.cat([summary, tokens + self.identity], dim=1))[:, 0]
-        elif self.strategy == "gated":
-            read = (self.gate(tokens).softmax(dim=1) * tokens).sum(dim=1)
-        else:
-            read = tokens.flatten(start_dim=1)
+        joined, others = self.join(tokens, vectors, expert_log_probs, present)
         terms = [
             expert_weight * expert_log_probs[name] * present[name][:, None]
             for name, expert_weight in zip(self.modalities, self.expert_weights, strict=True)
         ]
-        if self.strategy == "attention":
-            terms += self._bilinear_terms(vectors, expert_log_probs, present)
-        return self.classify(read) + torch.stack(terms).sum(dim=0)
+        return self.classify(joined) + torch.stack([*terms, *others]).sum(dim=0)
 
     def _tokens(
         self, vectors: ByModality, expert_log_probs: ByModality, present: ByModality
@@ -143,30 +111,3 @@ class Fusion(nn.Module):
             known = self.project[name](self.drop(vectors[name])) + self.project_experts[name](expert_log_probs[name])
             columns.append(torch.where(present[name][:, None], known, self.absent[at]))
         return torch.stack(columns, dim=1)
-
-    def _bilinear_terms(
-        self, vectors: ByModality, expert_log_probs: ByModality, present: ByModality
-    ) -> list[Float[Tensor, "batch classes"]]:
-        found = []
-        for this, other in permutations(self.modalities, 2):
-            belief = expert_log_probs[other].softmax(dim=1)
-            term = torch.einsum(
-                "bk,bd,kdc->bc", belief, self.bilinear_drop(vectors[this]), self.bilinear[f"{this}_given_{other}"]
-            )
-            found.append(term * (present[this] & present[other])[:, None])
-        return found
-
-
-def drop_modalities(present: Mapping[str, Bool[Tensor, " batch"]], chance: float) -> dict[str, Bool[Tensor, " batch"]]:
-    """Hides each present modality of a row with the given chance, but never the last one of a row.
-
-    Where the draw would hide all, one present modality, drawn at random, stays.
-    """
-    names = sorted(present)
-    mask = torch.stack([present[name] for name in names], dim=1)
-    draw = torch.rand(mask.shape, device=mask.device)
-    kept = mask & (draw >= chance)
-    spared = torch.where(mask, draw, -1.0).argmax(dim=1)  # the one with the highest draw is the last to be hidden
-    none_left = ~kept.any(dim=1) & mask.any(dim=1)
-    kept[none_left, spared[none_left]] = True
-    return {name: kept[:, at] for at, name in enumerate(names)}
