@@ -22,10 +22,12 @@ from pipeline.sentiment.descriptions import (
     TextModelDescription,
     TransferNetArguments,
 )
+from pipeline.sentiment.variants import Variant
 
 WIDTHS = {"text": 24, "audio": 12, "visual": 4}
 USED: Subset = ("text", "audio")
 SUBSETS = ("text", "audio", "text_audio")
+WHOLE = SUBSETS[-1]
 GAINS = {"text": 0.2, "audio": 0.12}
 """How strongly a modality's columns follow the sentiment, against noise of 1 and factors shared by columns."""
 
@@ -134,10 +136,10 @@ class Planted:
         rest: dict[str, Any] = {"folds": (FINAL,), "level": "row", "words": None, "scores": (-3.0, 3.0), "start": {}}
         return FinetunedDescription(modalities=self.used, used=self.used, net=carried, **rest, **known)
 
-    def change(self, stage: str, change: Any, *variants: str) -> None:
-        """Replaces the scores of some variants, and of their subsets, by ``change(scores)``."""
+    def change(self, stage: str, change: Any, *steps: str) -> None:
+        """Replaces the scores of some steps, with all modalities and with fewer, by ``change(scores)``."""
         rows = self.predictions[stage]
-        which = rows["variant"].str.partition(":")[0].isin(variants)
+        which = rows["step"].isin(steps) & (rows["groups"] == 0)
         rows.loc[which, "score"] = change(rows.loc[which, "score"].to_numpy())
 
 
@@ -159,13 +161,15 @@ def make(
     if protocol == "cross_validation":
         target["split"] = "train"
         folds = cross_validation(target, generator)
-    predictions = {"train_source": predicted(source, holdout(source), {"source": 0.6}, generator)}
-    predictions["train_source/text"] = predicted(source_texts, holdout(source_texts), {"source": 0.6}, generator)
-    steps = {"zero_shot": SKILLS["zero_shot"], "adapted": SKILLS["adapted"]} | ({"text_transfer": 0.6} if words else {})
+    predictions = {"train_source": predicted(source, holdout(source), with_subsets(source=0.6), generator)}
+    text = {Variant("source", "text"): 0.6}
+    predictions["train_source/text"] = predicted(source_texts, holdout(source_texts), text, generator)
+    steps = with_subsets(zero_shot=SKILLS["zero_shot"], adapted=SKILLS["adapted"])
+    steps |= {Variant("text_transfer", WHOLE): 0.6} if words else {}
     predictions["train_adapters"] = predicted(target, folds, steps, generator)
-    predictions["finetune_e2e"] = predicted(target, folds, {"finetuned": SKILLS["finetuned"]}, generator)
-    curve = {f"curve:{kind}:{size}": skill for kind, size, skill in CURVE}
-    tested = predicted(target, folds[folds["role"] == "test"], curve, generator, subsets=())
+    predictions["finetune_e2e"] = predicted(target, folds, with_subsets(finetuned=SKILLS["finetuned"]), generator)
+    curve = {Variant("finetuned", WHOLE, with_source, size): skill for with_source, size, skill in CURVE}
+    tested = predicted(target, folds[folds["role"] == "test"], curve, generator)
     predictions["finetune_e2e"] = pd.concat([predictions["finetune_e2e"], tested], ignore_index=True)
     return Planted(
         Layout(root),
@@ -183,7 +187,17 @@ def make(
     )
 
 
-CURVE = (("with", 10, 0.5), ("with", 20, 0.6), ("without", 10, 0.2), ("without", 20, 0.5))
+CURVE = ((True, 10, 0.5), (True, 20, 0.6), (False, 10, 0.2), (False, 20, 0.5))
+"""With the source or without, groups, skill."""
+
+
+def with_subsets(**skills: float) -> dict[Variant, float]:
+    """Each step with all modalities, and a little worse with fewer."""
+    return {
+        Variant(step, name): skill - (0.0 if name == WHOLE else 0.1)
+        for step, skill in skills.items()
+        for name in (WHOLE, *SUBSETS[:-1])
+    }
 
 
 def vectors_of(rows: pd.DataFrame, seed: int) -> dict[str, np.ndarray]:
@@ -207,23 +221,17 @@ def cross_validation(rows: pd.DataFrame, generator: np.random.Generator, repeats
 
 
 def predicted(
-    rows: pd.DataFrame,
-    folds: pd.DataFrame,
-    skills: dict[str, float],
-    generator: np.random.Generator,
-    subsets: tuple[str, ...] = SUBSETS,
+    rows: pd.DataFrame, folds: pd.DataFrame, skills: dict[Variant, float], generator: np.random.Generator
 ) -> pd.DataFrame:
-    """Predictions of every row in every fold: training rows a little better than the others, subsets a little worse."""
+    """Predictions of every row in every fold: training rows a little better than the others."""
     scores = rows.set_index("sample_id")["score"]
     tables = []
-    for step, skill in skills.items():
-        names = [step] if step == "text_transfer" else [step, *(f"{step}:{name}" for name in subsets[:-1])]
-        for name in names:
-            seen = np.where(folds["role"] == "train", 0.1, 0.0) - (0.1 if name != step else 0.0)
-            told = (skill + seen) * scores.loc[folds["sample_id"]].to_numpy()
-            noise = 0.6 * scores.std() * generator.normal(size=len(folds)) if len(folds) else np.zeros(0)
-            made = folds.rename(columns={"role": "split"}).assign(variant=name, score=told + noise)
-            tables.append(made[schemas.SCORES_TABLE.names])
+    for variant, skill in skills.items():
+        seen = np.where(folds["role"] == "train", 0.1, 0.0)
+        told = (skill + seen) * scores.loc[folds["sample_id"]].to_numpy()
+        noise = 0.6 * scores.std() * generator.normal(size=len(folds)) if len(folds) else np.zeros(0)
+        made = folds.rename(columns={"role": "split"}).assign(**variant._asdict(), score=told + noise)
+        tables.append(made[schemas.SCORES_TABLE.names])
     return pd.concat(tables, ignore_index=True)
 
 

@@ -129,7 +129,7 @@ def test_headline_numbers_are_those_of_the_predictions(project: tuple[Layout, di
     labels = artifacts.read_json(layout.model("fuse") / "model.json")["labels"]
     posts = artifacts.read_posts(layout.table("posts")).set_index("sample_id")
     predictions = artifacts.read_predictions(layout.predictions("fuse"), classes=5)
-    mask = ((predictions.rows["split"] == "test") & (predictions.rows["variant"] == "fusion")).to_numpy()
+    mask = ((predictions.rows["split"] == "test") & (predictions.rows["kind"] == "fusion")).to_numpy()
     chosen = predictions.where(mask)
     actual = posts.loc[chosen.rows["sample_id"], "label"]
     predicted = np.array(labels)[chosen.logits.argmax(axis=1)]

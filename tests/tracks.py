@@ -16,6 +16,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES
 from pipeline.corpora.splits import target_folds
 from pipeline.params import EmbedTextParams, Params
+from pipeline.sentiment.variants import Variant, by_variant
 from tests import planted
 
 WIDTHS = {"source": {"text": 9, "audio": 8}, "target": {"text": 6, "audio": 5, "visual": 4}}
@@ -29,6 +30,22 @@ SMALL: dict[str, dict[str, Any]] = {
     "adapter": {"components": 3, "epochs": 4},
     "finetune_e2e": {"first_epochs": 2, "epochs": 2, "first_learning_rate": 0.01, "learning_rate": 0.01, "curve": ()},
 }
+
+
+Covered = tuple[str, str, str, Variant]
+"""``fold, sample_id, role`` of a prediction, and what it was made with."""
+
+
+def covered(predictions: pd.DataFrame) -> set[Covered]:
+    """Of a table of scores; every row must stand there once."""
+    parts = by_variant(predictions)
+    rows = [
+        (*row, variant)
+        for variant, part in parts.items()
+        for row in part[["fold", "sample_id", "split"]].itertuples(index=False, name=None)
+    ]
+    assert len(set(rows)) == len(rows) == len(predictions)
+    return set(rows)
 
 
 def params(track: "Track", **blocks: dict[str, Any]) -> Params:
@@ -93,14 +110,14 @@ class Track:
     def rows(self, fold: str, role: str) -> list[str]:
         return self.folds.loc[(self.folds["fold"] == fold) & (self.folds["role"] == role), "sample_id"].tolist()
 
-    def expected(self, variants: list[str], roles: tuple[str, ...] = schemas.SPLITS) -> set[tuple[str, str, str, str]]:
-        """``fold, sample_id, role, variant``: what predictions must cover."""
+    def expected(self, variants: list[Variant], roles: tuple[str, ...] = schemas.SPLITS) -> set[Covered]:
+        """What predictions must cover."""
         folds = self.folds[self.folds["role"].isin(roles)]
         rows = set(folds.itertuples(index=False, name=None))
         if roles == schemas.SPLITS:  # the final models also predict the rows without a score
             free = self.target.loc[self.target["split"] == schemas.UNLABELLED, "sample_id"]
             rows |= {(schemas.FINAL, name, schemas.UNLABELLED) for name in free}
-        return {(*row, name) for row in rows for name in variants}
+        return {(*row, variant) for row in rows for variant in variants}
 
 
 def make(root: Path, *, folds: int = 0, words: bool = False, free: int = 10) -> Track:

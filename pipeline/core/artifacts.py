@@ -261,7 +261,7 @@ def _room(shape: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Predictions:
-    """``rows`` has the columns ``sample_id, split, fold, variant``; ``logits`` is float32 [N, classes]."""
+    """``rows`` has the columns ``sample_id, split, fold, kind, subset``; ``logits`` is float32 [N, classes]."""
 
     rows: pd.DataFrame
     logits: np.ndarray
@@ -272,8 +272,8 @@ class Predictions:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    columns = [pa.array(predictions.rows[name], pa.string()) for name in ("sample_id", "split", "fold", "variant")]
     schema = schemas.predictions_table(predictions.logits.shape[1])
+    columns = [pa.array(predictions.rows[name], pa.string()) for name in schema.names if name != "logits"]
     write_parquet(path, pa.Table.from_arrays([*columns, _fixed_lists(predictions.logits)], schema=schema))
 
 

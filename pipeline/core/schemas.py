@@ -72,14 +72,19 @@ SCORES_TABLE = pa.schema(
         pa.field("sample_id", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("fold", pa.string(), nullable=False),
-        pa.field("variant", pa.string(), nullable=False),
+        pa.field("step", pa.string(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
+        pa.field("with_source", pa.bool_(), nullable=False),
+        pa.field("groups", pa.int32(), nullable=False),
         pa.field("score", pa.float64(), nullable=False),
     ]
 )
 """``models/<stage>/predictions.parquet`` of a score: ``split`` is the row's role in the fold that predicted it.
 
 Rows with the role ``test`` were unseen by that fold's models; ``train`` and ``val`` are there to show the gap.
-``variant`` is the step, and after a colon the modalities that it was given, where these are not all; see ``variant``.
+``step`` is ``source | text_transfer | zero_shot | adapted | finetuned``; ``subset`` names the modalities that were not
+masked. Points of the learning curve are ``finetuned`` on so many labelled ``groups`` (0 elsewhere: all of them),
+``with_source`` or without.
 """
 
 
@@ -88,9 +93,9 @@ def subsets_of(items: Sequence[Item]) -> list[tuple[Item, ...]]:
     return [subset for size in range(1, len(items) + 1) for subset in combinations(items, size)]
 
 
-def variant(step: str, subset: Subset, modalities: Subset) -> str:
-    """``step`` with all modalities, ``step:<subset>`` with fewer."""
-    return step if subset == modalities else f"{step}:{'_'.join(subset)}"
+def subset_name(subset: Sequence[str]) -> str:
+    """What a set of modalities is called in tables and metrics: ``text_image``. Nothing reads it back."""
+    return "_".join(subset)
 
 
 FITTED_TABLE = pa.schema(
@@ -124,14 +129,16 @@ def embeddings_table(width: int) -> pa.Schema:
 def predictions_table(classes: int) -> pa.Schema:
     """``models/<stage>/predictions.parquet``: ``logits`` before temperature, classes in the model's label order.
 
-    ``variant`` names what was predicted with: ``specialist``, ``fusion``, ``masked:<subset>``, ``retrained:<subset>``.
+    ``kind`` is ``specialist``, ``fusion`` (with all that it has), ``masked`` or ``retrained``; ``subset`` names the
+    modalities that it was given.
     """
     return pa.schema(
         [
             pa.field("sample_id", pa.string(), nullable=False),
             pa.field("split", pa.string(), nullable=False),
             pa.field("fold", pa.string(), nullable=False),
-            pa.field("variant", pa.string(), nullable=False),
+            pa.field("kind", pa.string(), nullable=False),
+            pa.field("subset", pa.string(), nullable=False),
             pa.field("logits", pa.list_(pa.float32(), classes), nullable=False),
         ]
     )

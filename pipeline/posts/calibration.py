@@ -19,7 +19,7 @@ def fusion_class_scores(posts: pd.DataFrame, fuse: FusionDescription, layout: La
     path = layout.predictions("fuse")
     predictions = artifacts.read_predictions(path, len(fuse.labels))
     rows = predictions.rows
-    val = predictions.where(((rows["split"] == "val") & (rows["variant"] == "fusion")).to_numpy())
+    val = predictions.where(((rows["split"] == "val") & (rows["kind"] == "fusion")).to_numpy())
     by_id = posts.set_index("sample_id")
     if not val.rows["sample_id"].isin(by_id.index).all():
         raise InputError(f"{path}: rows differ from data/split; run `dvc repro fuse`")

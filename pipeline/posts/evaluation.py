@@ -1,6 +1,7 @@
 """The posts track's part of `evaluate`: the test rows scored, with intervals, baselines and ablation."""
 
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import MODALITIES, Modality, subsets_of
+from pipeline.core.schemas import MODALITIES, Modality, subset_name, subsets_of
 from pipeline.figures.contact_sheet import draw_contact_sheet
 from pipeline.params import Params
 from pipeline.posts.calibration import fusion_class_scores
 from pipeline.posts.descriptions import FusionDescription
 from pipeline.posts.evaluation_figures import write_ablation, write_confusion, write_reliability, write_systems
 from pipeline.posts.held_out import (
+    FusionLogits,
     HeldOut,
     LinearFeatures,
     fusion_logits,
@@ -52,24 +54,24 @@ def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any
 
     metrics: dict[str, Any] = {
         "n": len(test.codes),
-        "fusion": _fusion_metrics(test, fusion["fusion"], fuse.temperature),
+        "fusion": _fusion_metrics(test, fusion.whole, fuse.temperature),
         **{name: _specialist_metrics(test, specialists[name], features.present[name]) for name in modalities},
         "baselines": {name: _simple_metrics(test, made.test) for name, made in simple.items()},
         "ablation": _ablation_metrics(test, fusion, modalities),
-        "fusion_minus_best_baseline": _difference(test, fusion["fusion"], best, simple[best].test),
+        "fusion_minus_best_baseline": _difference(test, fusion.whole, best, simple[best].test),
     }
-    metrics["conformal"] = _coverage(posts, test, fusion["fusion"], fuse, layout)
+    metrics["conformal"] = _coverage(posts, test, fusion.whole, fuse, layout)
     warnings = _warnings(test, metrics, features, int((posts["split"] == "train").sum()))
     if warnings:
         metrics["warnings"] = "; ".join(warnings)
 
     pulls = modality_attributions(fusion, modalities, features.present, fuse.temperature)
-    errors = error_table(test, fusion["fusion"], fuse.temperature, pulls)
+    errors = error_table(test, fusion.whole, fuse.temperature, pulls)
     artifacts.write_csv(plots / "errors.csv", errors.round(artifacts.DECIMALS))
     draw_contact_sheet(plots / "contact_sheet.png", error_tiles(errors, test.posts, params, layout))
     draw_training(plots, layout, list(test.labels))
-    write_confusion(plots, test, fusion["fusion"])
-    write_reliability(plots, test, fusion["fusion"], fuse.temperature)
+    write_confusion(plots, test, fusion.whole)
+    write_reliability(plots, test, fusion.whole, fuse.temperature)
     write_ablation(plots, metrics["ablation"])
     write_systems(plots, metrics, modalities)
     return metrics
@@ -119,14 +121,14 @@ def _simple_metrics(test: HeldOut, logits: np.ndarray) -> dict[str, float]:
     return {**test.macro_f1(logits), "accuracy": test.accuracy(logits)}
 
 
-def _ablation_metrics(test: HeldOut, fusion: dict[str, np.ndarray], modalities: list[Modality]) -> dict[str, Any]:
+def _ablation_metrics(test: HeldOut, fusion: FusionLogits, modalities: list[Modality]) -> dict[str, Any]:
     """Every subset on all test rows, also on those that have nothing of it, so that subsets can be compared."""
-    subsets = ["_".join(subset) for subset in subsets_of(modalities)]
+    subsets = [subset_name(subset) for subset in subsets_of(modalities)]
     kinds = ("masked", "retrained")
-    missing = [f"{kind}:{subset}" for subset in subsets for kind in kinds if f"{kind}:{subset}" not in fusion]
-    if missing:
-        raise InputError(f"models/fuse/predictions.parquet: has no variant {missing[0]}; run `dvc repro`")
-    return {subset: {kind: test.macro_f1(fusion[f"{kind}:{subset}"]) for kind in kinds} for subset in subsets}
+    for kind, subset in product(kinds, subsets):
+        if (kind, subset) not in fusion.subsets:
+            raise InputError(f"models/fuse/predictions.parquet: has no {subset} of kind {kind}; run `dvc repro`")
+    return {subset: {kind: test.macro_f1(fusion.subsets[kind, subset]) for kind in kinds} for subset in subsets}
 
 
 def _coverage(

@@ -11,7 +11,7 @@ from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FINAL, MODALITIES, Modality, subsets_of
+from pipeline.core.schemas import FINAL, MODALITIES, Modality, subset_name, subsets_of
 from pipeline.nets.fusion import Fusion
 from pipeline.nets.losses import objective
 from pipeline.params import FuseParams, Params
@@ -25,6 +25,9 @@ from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
 
 Subset = tuple[Modality, ...]
+
+LogitsBySubset = dict[str, dict[str, np.ndarray]]
+"""``fusion | masked | retrained`` → name of a subset → logits, float32 [rows, classes]."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,21 @@ class FusionRows:
 
 def fit_fusions(
     corpus: FusionRows, train: np.ndarray, val: np.ndarray, scored: np.ndarray, params: Params
-) -> tuple[Fusion, FitResult, dict[str, np.ndarray]]:
-    """The fusion, how the fit went, and variant → logits for the scored rows."""
+) -> tuple[Fusion, FitResult, LogitsBySubset]:
+    """The fusion, how the fit went, and kind → subset → logits for the scored rows."""
     device = pick(params.device)
     everything = corpus.modalities
-    logits: dict[str, np.ndarray] = {}
+    logits: LogitsBySubset = {"fusion": {}, "masked": {}, "retrained": {}}
     with one_thread():
         net, fit_result = _fit(corpus, everything, train, val, params)
         for subset in subsets_of(everything):
             rows = corpus.rows(scored, params.fuse.batch, subset)
-            logits[f"masked:{'_'.join(subset)}"] = predict(net, rows, device)
+            logits["masked"][subset_name(subset)] = predict(net, rows, device)
             part = net if subset == everything else _fit(corpus, subset, train, val, params)[0]
-            logits[f"retrained:{'_'.join(subset)}"] = predict(part, rows, device)
-    return net, fit_result, {"fusion": logits[f"masked:{'_'.join(everything)}"], **logits}
+            logits["retrained"][subset_name(subset)] = predict(part, rows, device)
+    whole = subset_name(everything)
+    logits["fusion"][whole] = logits["masked"][whole]
+    return net, fit_result, logits
 
 
 def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:

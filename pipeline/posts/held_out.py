@@ -1,5 +1,6 @@
 """The posts that are scored, what was predicted for them, and the refusal of rows that a model has seen."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,13 +93,31 @@ def refuse_seen(test: HeldOut, modalities: list[Modality], layout: Layout) -> No
     leaks.refuse_fitted_rows(test.posts, pd.concat(fitted))
 
 
-def fusion_logits(layout: Layout, test: HeldOut) -> dict[str, np.ndarray]:
-    """Variant → float32 [n, K], each for all test rows and in their order."""
+@dataclass(frozen=True)
+class FusionLogits:
+    """What the fusion says of all test rows, in their order: float32 [n, K] with all modalities and with each subset.
+
+    Attributes:
+        subsets: (``masked | retrained``, name of the subset) → float32 [n, K].
+    """
+
+    whole: np.ndarray
+    subsets: Mapping[tuple[str, str], np.ndarray]
+
+
+def fusion_logits(layout: Layout, test: HeldOut) -> FusionLogits:
+    """Raises InputError when predictions of the whole fusion are missing, or any are not those of the test rows."""
     path = layout.predictions("fuse")
     predictions = _final_test_predictions(path, test)
-    variants = predictions.rows["variant"].to_numpy()
-    found = {str(name): predictions.where(variants == name) for name in dict.fromkeys(variants)}
-    return {name: part.logits[_positions(part, test.posts["sample_id"], path)] for name, part in found.items()}
+    subsets: dict[tuple[str, str], np.ndarray] = {}
+    made_with = predictions.rows[["kind", "subset"]]
+    for kind, subset in made_with.drop_duplicates().itertuples(index=False, name=None):
+        part = predictions.where(((made_with["kind"] == kind) & (made_with["subset"] == subset)).to_numpy())
+        subsets[kind, subset] = part.logits[_positions(part, test.posts["sample_id"], path)]
+    whole = [key for key in subsets if key[0] == "fusion"]
+    if len(whole) != 1:
+        raise InputError(f"{path}: does not have predictions of one fusion; run `dvc repro`")
+    return FusionLogits(subsets.pop(whole[0]), subsets)
 
 
 def specialist_logits(layout: Layout, modality: Modality, test: HeldOut, present: np.ndarray) -> np.ndarray:

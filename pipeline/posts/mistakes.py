@@ -8,29 +8,29 @@ import pandas as pd
 from pipeline import media
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import MODALITIES, Modality
+from pipeline.core.schemas import MODALITIES, Modality, subset_name
 from pipeline.figures.contact_sheet import Tile
 from pipeline.params import Params
-from pipeline.posts.held_out import HeldOut
+from pipeline.posts.held_out import FusionLogits, HeldOut
 from pipeline.scoring import emotion
 
 TILE_PIXELS, TILE_FRAMES = 320, 4
 
 
 def modality_attributions(
-    fusion: dict[str, np.ndarray], modalities: list[Modality], present: dict[Modality, np.ndarray], temperature: float
+    fusion: FusionLogits, modalities: list[Modality], present: dict[Modality, np.ndarray], temperature: float
 ) -> dict[str, np.ndarray]:
     """How far each modality pulled each test row towards the class that the fusion predicts, float64 [n].
 
     It is the log-odds of that class less what they are with the modality masked: above 0, the modality spoke for the
     prediction. NaN where the row does not have the modality, or the corpus has no other.
     """
-    predicted = fusion["fusion"].argmax(axis=1)
-    whole = emotion.log_odds(fusion["fusion"], predicted, temperature)
+    predicted = fusion.whole.argmax(axis=1)
+    whole = emotion.log_odds(fusion.whole, predicted, temperature)
     pulls = {}
     for name in modalities:
-        others = "_".join(other for other in modalities if other != name)
-        masked = emotion.log_odds(fusion[f"masked:{others}"], predicted, temperature) if others else np.nan
+        others = subset_name([other for other in modalities if other != name])
+        masked = emotion.log_odds(fusion.subsets["masked", others], predicted, temperature) if others else np.nan
         pulls[f"pull_{name}"] = np.where(present[name], whole - masked, np.nan)
     return pulls
 

@@ -96,7 +96,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
     fitted = pd.concat([fitted_rows(corpus.posts, fold.name, fold.train, fold.val) for fold in folds])
 
     predicted = np.arange(len(corpus.posts)) if len(outcome) > 1 else unseen
-    keys = corpus.posts[["sample_id", "split"]].assign(fold=made_by, variant="specialist")
+    keys = corpus.posts[["sample_id", "split"]].assign(fold=made_by, kind="specialist", subset=modality)
     with artifacts.replacing_folder(layout.model(stage)) as folder:
         artifacts.write_predictions(
             folder / "predictions.parquet", Predictions(keys.iloc[predicted], logits[predicted])
@@ -311,7 +311,7 @@ def _report(
 
 def _write_absent(stage: str, corpus: SpecialistRows, why: str, layout: Layout) -> None:
     """A modality that cannot be trained leaves empty tables behind, so that the graph goes on without it."""
-    none = pd.DataFrame({name: pd.Series(dtype=object) for name in ("sample_id", "split", "fold", "variant")})
+    none = pd.DataFrame({name: pd.Series(dtype=object) for name in ("sample_id", "split", "fold", "kind", "subset")})
     with artifacts.replacing_folder(layout.model(stage)) as folder:
         nothing = np.array([], dtype=int)
         artifacts.write_predictions(

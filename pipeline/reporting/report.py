@@ -25,7 +25,8 @@ from pipeline.params import Params
 from pipeline.posts.evaluation_figures import BASELINE_NAMES
 from pipeline.reporting import gallery, page
 from pipeline.reporting.gallery import Card
-from pipeline.sentiment.scored import CURVES, IN_SUBSETS, STEP_NAMES
+from pipeline.sentiment.metrics import CURVES
+from pipeline.sentiment.scored import IN_SUBSETS, STEP_NAMES
 
 CARDS = 24
 REFUSED = 20

@@ -11,13 +11,17 @@ For scores the confusion matrix gives way to the sums of the scores, their squar
 correlations and errors follow.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
 from pipeline.scoring import emotion
+
+System = TypeVar("System", bound=Hashable)
+"""What names the predictions of one model among those of several."""
 
 CHUNK_CELLS = 2**22
 """Draw counts and confusion cells held at once, at most: 32 MB each."""
@@ -109,8 +113,8 @@ def _percentiles(scores: np.ndarray, confidence: float) -> tuple[float, float]:
 
 
 def resampled_scores(
-    actual: np.ndarray, systems: Mapping[str, np.ndarray], groups: np.ndarray, resamples: int, seed: int
-) -> dict[str, dict[str, np.ndarray]]:
+    actual: np.ndarray, systems: Mapping[System, np.ndarray], groups: np.ndarray, resamples: int, seed: int
+) -> dict[System, dict[str, np.ndarray]]:
     """System → ``pearson, ccc, mae, mse`` → its value in every resample of whole groups, float64 [resamples].
 
     Args:
@@ -125,7 +129,7 @@ def resampled_scores(
     group_of = pd.factorize(np.asarray(groups))[0]
     count = int(group_of.max()) + 1
     sums = {name: _moments(actual, predicted, group_of) for name, predicted in systems.items()}
-    parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in systems}
+    parts: dict[System, list[dict[str, np.ndarray]]] = {name: [] for name in systems}
     generator = np.random.default_rng(seed)
     chunk = max(1, CHUNK_CELLS // count)
     for start in range(0, resamples, chunk):

@@ -17,19 +17,17 @@ import pandas as pd
 from pipeline.core.schemas import FINAL
 from pipeline.scoring.conformal import limit
 
-FINETUNED = "finetuned"
-
 
 def residuals(predictions: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Absolute residuals of calibration rows: columns ``fold, sample_id, residual``.
 
     Args:
-        predictions: of the fine-tuned models, as ``schemas.SCORES_TABLE``.
+        predictions: of the fine-tuned models with all they know, as ``schemas.SCORES_TABLE``.
         table: the target's rows, with ``sample_id`` and ``score``.
     """
-    rows = predictions[predictions["variant"] == FINETUNED]
-    left_out = rows[(rows["split"] == "test") & (rows["fold"] != FINAL)]
-    kept = left_out if len(left_out) else rows[(rows["split"] == "val") & (rows["fold"] == FINAL)]
+    final = predictions["fold"] == FINAL
+    left_out = predictions[(predictions["split"] == "test") & ~final]
+    kept = left_out if len(left_out) else predictions[(predictions["split"] == "val") & final]
     actual = table.set_index("sample_id")["score"].loc[kept["sample_id"]].to_numpy(dtype=np.float64)
     return kept[["fold", "sample_id"]].assign(residual=np.abs(kept["score"].to_numpy() - actual))
 
@@ -50,7 +48,7 @@ def coverage_metrics(predictions: pd.DataFrame, table: pd.DataFrame, coverage: f
     repeat's other folds. Empty where there are too few calibration rows.
     """
     known = residuals(predictions, table)
-    rows = predictions[(predictions["variant"] == FINETUNED) & (predictions["split"] == "test")]
+    rows = predictions[predictions["split"] == "test"]
     actual = table.set_index("sample_id")["score"].loc[rows["sample_id"]].to_numpy(dtype=np.float64)
     off = np.abs(rows["score"].to_numpy() - actual)
     if set(rows["fold"]) == {FINAL}:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.core.descriptions import read_description
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import Feature, subsets_of, variant
+from pipeline.core.schemas import Feature, subset_name, subsets_of
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.losses import Objective, coral_loss, matching_loss
 from pipeline.nets.transfer import ScoreNet
@@ -20,6 +20,7 @@ from pipeline.sentiment.descriptions import AdapterArguments, AdaptersDescriptio
 from pipeline.sentiment.matching import FeatureSet, match_to_source
 from pipeline.sentiment.source_model import SourceSpace, read_source, score
 from pipeline.sentiment.text_model import source_text_scores
+from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import load_weights
 from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread
 from pipeline.training.optim import adamw
@@ -87,9 +88,10 @@ def adapt(job: AdapterJob) -> AdapterOutcome:
             carried = carried_columns(adapters, target.columns)
             for subset in subsets_of(own):
                 scores = score(source.net, carried, subset)
-                predictions.append(target.predicted(job.fold, variant(step, subset, own), scores))
+                predictions.append(target.predicted(job.fold, Variant(step, subset_name(subset)), scores))
     if target.by_source_text:
-        predictions.append(target.predicted(job.fold, "text_transfer", source_text_scores(job.layout, target)))
+        text_transfer = Variant("text_transfer", subset_name(own))
+        predictions.append(target.predicted(job.fold, text_transfer, source_text_scores(job.layout, target)))
     weights = {f"{name}.{key}": value for name, net in adapters.items() for key, value in net.state_dict().items()}
     history = pd.concat([pd.DataFrame(columns=HISTORY_COLUMNS), *histories])
     return AdapterOutcome(pd.concat(predictions), weights, report, history)

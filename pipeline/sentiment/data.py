@@ -17,6 +17,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Subset
 from pipeline.nets.columns import InputColumns
 from pipeline.params import Params
+from pipeline.sentiment.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,13 @@ class Target:
         """The rows that a fold's models learn from and choose on, as ``schemas.FITTED_TABLE``."""
         return fitted_rows(self.table, fold, self.rows(fold, "train"), self.rows(fold, "val"))
 
-    def predicted(self, fold: str, name: str, scores: np.ndarray) -> pd.DataFrame:
+    def predicted(self, fold: str, variant: Variant, scores: np.ndarray) -> pd.DataFrame:
         """``scores``, float [N], of the fold's labelled rows as ``schemas.SCORES_TABLE``; `final` has all."""
         rows = {role: self.rows(fold, role) for role in ("train", "val", "test")}
         if fold == FINAL:
             rows[UNLABELLED] = self.unlabelled
         parts = [
-            self.table.iloc[at][["sample_id"]].assign(split=role, fold=fold, variant=name, score=scores[at])
+            self.table.iloc[at][["sample_id"]].assign(split=role, fold=fold, **variant._asdict(), score=scores[at])
             for role, at in rows.items()
             if len(at)
         ]

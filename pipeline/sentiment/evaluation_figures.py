@@ -14,21 +14,28 @@ from pipeline.figures.evaluation import (
     draw_sentiment_subsets,
     draw_transfer,
 )
-from pipeline.sentiment.metrics import Measured
-from pipeline.sentiment.scored import CURVES, STEP_NAMES
+from pipeline.sentiment.metrics import CURVES, Measured, curve_point
+from pipeline.sentiment.scored import STEP_NAMES, Scored
 
 
 def draw_evaluation(plots: Path, measured: Measured, metrics: dict[str, Any]) -> None:
     scored = measured.target
     unit = "groups" if scored.block.sentiment_per == "group" else "rows"
     steps = [
-        {"name": label, "step": name, **_bar(metrics[name]), "resubstitution": scored.train.get(name, np.nan)}
+        {
+            "name": label,
+            "step": name,
+            **_bar(metrics[name]),
+            "resubstitution": scored.train.get(scored.whole(name), np.nan),
+        }
         for name, label in STEP_NAMES.items()
         if name in metrics and "pearson_ci_low" in metrics[name]
     ]
     title = f"Pearson's r on {metrics['n']} unseen target {unit}"
     draw_transfer(plots / "transfer.png", pd.DataFrame(steps), title)
-    draw_learning_curve(plots / "curve.png", _curve_rows(metrics), "with and without the source")
+    draw_learning_curve(
+        plots / "curve.png", _curve_rows(scored, metrics.get("curve", {})), "with and without the source"
+    )
     subsets = [
         {"subset": subset, "step": step, "value": of["pearson"], "low": of["ci_low"], "high": of["ci_high"]}
         for subset, steps_of in metrics["subsets"].items()
@@ -50,7 +57,7 @@ def draw_evaluation(plots: Path, measured: Measured, metrics: dict[str, Any]) ->
             "sample_id": scored.ids,
             "group_id": scored.groups,
             "actual": scored.actual,
-            "predicted": scored.systems["finetuned"].mean(axis=0),
+            "predicted": scored.systems[scored.whole("finetuned")].mean(axis=0),
         }
     )
     artifacts.write_csv(plots / "predicted.csv", predicted.round(artifacts.DECIMALS))
@@ -61,12 +68,12 @@ def _bar(of: dict[str, float]) -> dict[str, float]:
     return {"value": of["pearson"], "low": of["pearson_ci_low"], "high": of["pearson_ci_high"]}
 
 
-def _curve_rows(metrics: dict[str, Any]) -> pd.DataFrame:
+def _curve_rows(scored: Scored, metrics: dict[str, Any]) -> pd.DataFrame:
     rows = []
-    for key, of in metrics.get("curve", {}).items():
-        kind, _, size = key.rpartition("_")
-        if kind in CURVES and "pearson" in of:
-            rows.append(
-                {"kind": kind, "groups": int(size), "value": of["pearson"], "low": of["ci_low"], "high": of["ci_high"]}
-            )
+    for variant in scored.curve:
+        of = metrics[curve_point(variant)]
+        if "pearson" in of:
+            kind = CURVES[0] if variant.with_source else CURVES[1]
+            limits = {"value": of["pearson"], "low": of["ci_low"], "high": of["ci_high"]}
+            rows.append({"kind": kind, "groups": variant.groups, **limits})
     return pd.DataFrame(rows, columns=["kind", "groups", "value", "low", "high"])

@@ -11,7 +11,7 @@ from pipeline.scoring import baselines, columns, diagnostics, intervals, sentime
 from pipeline.scoring.baselines import FeatureBlock
 from pipeline.scoring.diagnostics import AdapterLosses, Evidence, PartScores, Step
 from pipeline.sentiment.descriptions import AdapterReport
-from pipeline.sentiment.scored import STEP_NAMES, Scored, averaged
+from pipeline.sentiment.scored import Scored, averaged
 from pipeline.sentiment.track import ADAPTERS, Track
 
 INNER_FOLDS = 5
@@ -93,18 +93,19 @@ def gather_evidence(
         groups=len(set(target.groups)),
         leaks=leaked,
         source=None if source is None else _step(source, "source"),
-        steps={name: _step(target, name) for name in STEP_NAMES if name != "mean" and name in target.systems},
+        steps={step: _step(target, step) for step in target.steps if step != "mean"},
         adapters={name: AdapterLosses(**of) for name, of in losses.items()},
         parts=parts,
         shifts=_shifts(track, params.seed),
     )
 
 
-def _step(scored: Scored, name: str) -> Step:
-    found = sentiment.report(scored.actual, scored.systems[name])
-    low, high = scored.interval(name, "pearson") or (None, None)
-    train, within = scored.train.get(name), scored.within.get(name)
-    return Step(found.get("pearson"), low, high, train, found.get("spread_ratio"), within)
+def _step(scored: Scored, step: str) -> Step:
+    variant = scored.whole(step)
+    report = sentiment.report(scored.actual, scored.systems[variant])
+    low, high = scored.interval(variant, "pearson") or (None, None)
+    train, within = scored.train.get(variant), scored.within.get(variant)
+    return Step(report.get("pearson"), low, high, train, report.get("spread_ratio"), within)
 
 
 def _shifts(track: Track, seed: int) -> dict[str, columns.Shift]:

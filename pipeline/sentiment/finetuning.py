@@ -12,7 +12,7 @@ from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FINAL, Subset, subsets_of, variant
+from pipeline.core.schemas import FINAL, Subset, subset_name, subsets_of
 from pipeline.encoders import text
 from pipeline.encoders.text_rows import TokenRows
 from pipeline.nets.losses import L2SP, Objective, ccc_loss, mixed
@@ -30,6 +30,7 @@ from pipeline.sentiment.finetuned import describe_net, score_rows
 from pipeline.sentiment.initialisation import initial_net
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.text_model import text_encoder
+from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import resume_state
 from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit, one_thread, predict
@@ -105,11 +106,8 @@ def tune(job: FinetuneJob) -> FinetuneOutcome:
     net.rescale(scale, offset)  # now, so that the tables say what the saved net says
     everything, tables = columns.modalities, []
     for subset in [everything] if curve else subsets_of(everything):
-        found = score_rows(net, columns, subset)
-        name = variant("finetuned", subset, everything)
-        if curve:
-            name = f"curve:{'with' if job.with_source else 'without'}:{job.groups}"
-        tables.append(target.predicted(fold, name, found))
+        variant = Variant("finetuned", subset_name(subset), job.with_source, job.groups or 0)
+        tables.append(target.predicted(fold, variant, score_rows(net, columns, subset)))
     predictions = pd.concat(tables)
     if curve:
         predictions = predictions[predictions["split"] == "test"]

@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from pipeline.core.schemas import subsets_of, variant
+from pipeline.core.schemas import subset_name, subsets_of
 from pipeline.scoring import diagnostics, intervals, score_intervals, sentiment
 from pipeline.scoring.diagnostics import Evidence, Finding, PartScores
-from pipeline.sentiment.scored import CURVES, IN_SUBSETS, STEP_NAMES, Scored
+from pipeline.sentiment.scored import IN_SUBSETS, STEP_NAMES, Scored
 from pipeline.sentiment.track import FINETUNED, Track
+from pipeline.sentiment.variants import Variant, by_variant
 
 FEW_ROWS, FEW_GROUPS = 100, 20
 """Fewer rows, or groups behind an interval, are worth a warning."""
+
+CURVES = ("with", "without")
+"""The learning curves: with the source, and without."""
 
 CORRELATIONS = ("pearson", "spearman", "ccc", "slope")
 """What says nothing of the mean baseline, which is constant, or, in a cross-validation, falls where a fold rises."""
@@ -40,21 +45,22 @@ class Measured:
         return metrics
 
 
-def step_metrics(scored: Scored, name: str) -> dict[str, float]:
+def step_metrics(scored: Scored, step: str) -> dict[str, float]:
     """All that is known of one step, with intervals; what is undefined is left out."""
-    found = sentiment.report(scored.actual, scored.systems[name])
+    variant = scored.whole(step)
+    found = sentiment.report(scored.actual, scored.systems[variant])
     for metric in ("pearson", "ccc", "mae"):
-        limits = scored.interval(name, metric)
+        limits = scored.interval(variant, metric)
         if metric in found and limits is not None:
             found |= {f"{metric}_ci_low": limits[0], f"{metric}_ci_high": limits[1]}
-    own = {name: scored.systems[name]}
+    own = {step: scored.systems[variant]}
     p = intervals.permutation_p(scored.actual, own, scored.groups, scored.block.permutations, scored.seed)
-    if name in p:
-        found["permutation_p"] = p[name]
-    if name in scored.within:
-        found["pearson_within_folds"] = scored.within[name]
-    if name in scored.train:
-        found["resubstitution_pearson"] = scored.train[name]
+    if step in p:
+        found["permutation_p"] = p[step]
+    if variant in scored.within:
+        found["pearson_within_folds"] = scored.within[variant]
+    if variant in scored.train:
+        found["resubstitution_pearson"] = scored.train[variant]
     return found
 
 
@@ -63,18 +69,18 @@ def target_metrics(track: Track, scored: Scored, parts: dict[str, PartScores]) -
         "n": len(scored.actual),
         "groups": len(set(scored.groups)),
         "protocol": track.protocol,
-        **{name: step_metrics(scored, name) for name in STEP_NAMES if name in scored.systems},
+        **{step: step_metrics(scored, step) for step in scored.steps},
     }
     dropped = [*CORRELATIONS, *(f"{metric}_ci_{end}" for metric in CORRELATIONS for end in ("low", "high"))]
     without = {*dropped, "permutation_p", "pearson_within_folds", "resubstitution_pearson"}
     metrics["mean"] = {key: value for key, value in metrics["mean"].items() if key not in without}
     metrics["subsets"] = _subset_metrics(track, scored)
     for metric, key in (("pearson", "finetuned_minus_ridge"), ("mae", "finetuned_minus_ridge_mae")):
-        if found := scored.difference("finetuned", "ridge", metric):
+        if found := scored.difference(scored.whole("finetuned"), scored.whole("ridge"), metric):
             metrics[key] = found
     if curve := _curve_metrics(scored):
         metrics["curve"] = curve
-    predictions = track.stages[FINETUNED].predictions
+    predictions = scored.whole("finetuned").of(track.stages[FINETUNED].predictions)
     if held := score_intervals.coverage_metrics(predictions, track.target, scored.block.coverage):
         metrics["conformal"] = held
     if parts:
@@ -86,34 +92,33 @@ def target_metrics(track: Track, scored: Scored, parts: dict[str, PartScores]) -
 
 
 def _subset_metrics(track: Track, scored: Scored) -> dict[str, Any]:
-    own = track.modalities
-    return {
-        "_".join(subset): {step: _with_interval(scored, variant(step, subset, own)) for step in IN_SUBSETS}
-        for subset in subsets_of(own)
-    }
+    names = [subset_name(subset) for subset in subsets_of(track.modalities)]
+    return {name: {step: _with_interval(scored, Variant(step, name)) for step in IN_SUBSETS} for name in names}
 
 
-def _with_interval(scored: Scored, name: str) -> dict[str, float]:
+def _with_interval(scored: Scored, variant: Variant) -> dict[str, float]:
     """Pearson's r; empty where it is undefined."""
-    value, limits = (
-        sentiment.report(scored.actual, scored.systems[name]).get("pearson"),
-        scored.interval(name, "pearson"),
-    )
+    value = sentiment.report(scored.actual, scored.systems[variant]).get("pearson")
+    limits = scored.interval(variant, "pearson")
     return {} if value is None or limits is None else {"pearson": value, "ci_low": limits[0], "ci_high": limits[1]}
 
 
 def _curve_metrics(scored: Scored) -> dict[str, Any]:
     """The learning curve, by ``with_<groups>`` and ``without_<groups>`` the source."""
-    sizes = sorted({int(name.rpartition(":")[2]) for name in scored.systems if name.startswith("curve:")})
     metrics: dict[str, Any] = {}
-    for size in sizes:
-        names = {kind: f"curve:{kind}:{size}" for kind in CURVES if f"curve:{kind}:{size}" in scored.systems}
-        for kind, name in names.items():
-            mae = sentiment.report(scored.actual, scored.systems[name])["mae"]
-            metrics[f"{kind}_{size}"] = {**_with_interval(scored, name), "mae": mae}
-        if len(names) == 2 and (found := scored.difference(names["with"], names["without"], "pearson")):
-            metrics[f"with_minus_without_{size}"] = found
+    for groups, of_size in groupby(scored.curve, key=lambda variant: variant.groups):
+        points = list(of_size)
+        for variant in points:
+            mae = sentiment.report(scored.actual, scored.systems[variant])["mae"]
+            metrics[curve_point(variant)] = {**_with_interval(scored, variant), "mae": mae}
+        if len(points) == 2 and (difference := scored.difference(points[0], points[1], "pearson")):
+            metrics[f"with_minus_without_{groups}"] = difference
     return metrics
+
+
+def curve_point(variant: Variant) -> str:
+    """What a point of the learning curve is called in the metrics."""
+    return f"{CURVES[0] if variant.with_source else CURVES[1]}_{variant.groups}"
 
 
 def _diagnosis(findings: Sequence[Finding]) -> dict[str, Any]:
@@ -152,9 +157,9 @@ def _warnings(measured: Measured, metrics: dict[str, Any]) -> list[str]:
     for name, report in named:
         missing = [metric for metric in sentiment.METRICS if report is not None and metric not in report]
         found += [f"{name}: {', '.join(missing)} undefined"] if missing else []
-    predicted = set(measured.track.stages[FINETUNED].predictions["variant"])
-    gone = sorted(name for name in predicted if name.startswith("curve:") and name not in measured.target.systems)
-    found += [f"{name}: not every fold has so many groups" for name in gone]
+    predicted = by_variant(measured.track.stages[FINETUNED].predictions)
+    gone = [variant for variant in predicted if variant.groups and variant not in measured.target.systems]
+    found += [f"curve {curve_point(variant)}: not every fold has so many groups" for variant in sorted(gone)]
     if not measured.parts:
         found.append("no modality gap: the target has no validation and test part")
     return found

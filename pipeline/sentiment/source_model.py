@@ -13,13 +13,14 @@ from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.fitted import fitted_rows
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FINAL, Feature, Subset, subsets_of, variant
+from pipeline.core.schemas import FINAL, Feature, Subset, subset_name, subsets_of
 from pipeline.nets.losses import mixed
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params, TrainSourceParams
 from pipeline.scoring.sentiment import concordance
 from pipeline.sentiment.data import FeatureColumns, read_columns
 from pipeline.sentiment.descriptions import ScoreNetArguments, SourceDescription
+from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import load_weights
 from pipeline.training.device import pick
 from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread, predict
@@ -107,7 +108,7 @@ def fit_source_model(
         everything = np.arange(len(source))
         for subset in subsets_of(columns.modalities):
             found = predict(net, TensorRows(columns.at(everything, subset), scores, block.batch), device)[:, 0]
-            tables.append(predicted_scores(source, found, variant("source", subset, columns.modalities)))
+            tables.append(predicted_scores(source, found, subset))
     return net, fit_result, pd.concat(tables, ignore_index=True)
 
 
@@ -117,8 +118,10 @@ def describe_source(columns: FeatureColumns, block: TrainSourceParams) -> ScoreN
     return ScoreNetArguments(widths=columns.widths, **shape)
 
 
-def predicted_scores(rows: pd.DataFrame, scores: np.ndarray, name: str) -> pd.DataFrame:
-    return rows[["sample_id", "split"]].assign(fold=FINAL, variant=name, score=scores.astype(np.float64))
+def predicted_scores(rows: pd.DataFrame, scores: np.ndarray, subset: Subset) -> pd.DataFrame:
+    """What a model of the source says of its rows by these modalities, as ``schemas.SCORES_TABLE``."""
+    variant = Variant("source", subset_name(subset))
+    return rows[["sample_id", "split"]].assign(fold=FINAL, **variant._asdict(), score=scores.astype(np.float64))
 
 
 def source_fitted(samples: pd.DataFrame) -> pd.DataFrame:

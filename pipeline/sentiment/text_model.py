@@ -72,7 +72,7 @@ def train_text_model(
     words = artifacts.read_embeddings(layout.embeddings("target", "text"))
     block = params.train_source
     if block.text == "none" or texts.empty or words.encoder.get("name") == "features" or not words.present.any():
-        artifacts.write_scores(folder / "predictions.parquet", predicted_scores(texts.iloc[:0], np.empty(0), "source"))
+        artifacts.write_scores(folder / "predictions.parquet", predicted_scores(texts.iloc[:0], np.empty(0), ("text",)))
         fitted = write_fitted(folder, source_fitted(texts.iloc[:0]))
         write_model(folder, None, TextModelDescription(stage="train_source/text", absent=True, fitted=fitted))
         return None
@@ -113,7 +113,7 @@ def train_text_model(
     )
     if block.text == "lora":
         net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
-    predictions = predicted_scores(texts, predict(net, rows(np.arange(len(texts))), device)[:, 0], "source")
+    predictions = predicted_scores(texts, predict(net, rows(np.arange(len(texts))), device)[:, 0], ("text",))
     description = TextModelDescription(
         stage="train_source/text",
         absent=False,

@@ -13,7 +13,7 @@ from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import Feature
+from pipeline.core.schemas import Feature, subset_name
 from pipeline.encoders import text
 from pipeline.encoders.text import TextEncoder
 from pipeline.nets.transfer import TransferNet
@@ -22,6 +22,7 @@ from pipeline.scoring.score_intervals import calibration
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuned import load_finetuned
 from pipeline.sentiment.text_model import text_model_folder
+from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import load_weights
 
 
@@ -52,11 +53,13 @@ def of_project(params: Params, layout: Layout) -> ScoreModel:
     Raises InputError when a file is missing, or when params.yaml names another text encoder than that of the training.
     """
     folder = layout.model("finetune_e2e")
-    words = read_description(folder, FinetunedDescription).words
+    description = read_description(folder, FinetunedDescription)
+    words = description.words
     encoder = None if words is None else text.load(params.embed.text)
     if words is not None and encoder is not None and words.encoder != artifacts.rounded(encoder.identity):
         raise InputError(f"{layout.params}: embed.text: not what the model was trained with; run `dvc repro`")
-    predictions = artifacts.read_scores(layout.predictions("finetune_e2e"))
+    whole = Variant("finetuned", subset_name(description.modalities))
+    predictions = whole.of(artifacts.read_scores(layout.predictions("finetune_e2e")))
     residuals = calibration(predictions, artifacts.read_scored(layout.table("target")))
     return build(folder, encoder, text_model_folder(layout), residuals)
 

@@ -16,12 +16,13 @@ from pipeline.core import artifacts, off
 from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
-from pipeline.core.schemas import FINAL
+from pipeline.core.schemas import FINAL, subset_name
 from pipeline.params import Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment.data import FinetuneJob, Target, fold_names, read_target
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, tune
+from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
 from pipeline.training.parallel import in_processes
@@ -63,7 +64,8 @@ def run(params: Params, layout: Layout) -> None:
 
 def _report(target: Target, final: FinetuneOutcome, layout: Layout) -> None:
     """Scores the validation rows of the fold ``final``; rows to be scored are left to `evaluate`."""
-    val = final.predictions[(final.predictions["split"] == "val") & (final.predictions["variant"] == "finetuned")]
+    whole = Variant("finetuned", subset_name(target.columns.modalities)).of(final.predictions)
+    val = whole[whole["split"] == "val"]
     actual = target.table.set_index("sample_id").loc[val["sample_id"], "score"].to_numpy()
     metrics = {**final.report, "val": sentiment.report(actual, val["score"].to_numpy())}
     write_metrics(layout, "finetune_e2e", {"sentiment": metrics})

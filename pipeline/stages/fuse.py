@@ -16,11 +16,11 @@ from pipeline.core.artifacts import Predictions
 from pipeline.core.fitted import fitted_rows, write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
-from pipeline.core.schemas import FINAL
+from pipeline.core.schemas import FINAL, subset_name
 from pipeline.nets.fusion import Fusion
 from pipeline.params import Params
 from pipeline.posts.descriptions import FusionDescription
-from pipeline.posts.fusion import FusionRows, describe_fusion, fit_fusions, read_fusion_rows
+from pipeline.posts.fusion import FusionRows, LogitsBySubset, describe_fusion, fit_fusions, read_fusion_rows
 from pipeline.scoring import calibration, emotion
 from pipeline.training.checkpoint import write_model
 from pipeline.training.loop import HISTORY, FitResult
@@ -38,17 +38,19 @@ def run(params: Params, layout: Layout) -> None:
         net: Fusion | None = None
         fit_result: FitResult | None = None
         alone = corpus.expert_log_probs[everything[0]].numpy()[scored]
-        variants = ["fusion", f"masked:{everything[0]}", f"retrained:{everything[0]}"]
-        logits: dict[str, np.ndarray] = dict.fromkeys(variants, alone)
+        logits: LogitsBySubset = {kind: {everything[0]: alone} for kind in ("fusion", "masked", "retrained")}
     else:
         net, fit_result, logits = fit_fusions(corpus, train, val, scored, params)
 
-    val_logits, val_codes = logits["fusion"][: len(val)], corpus.codes.numpy()[val]
+    val_logits, val_codes = logits["fusion"][subset_name(everything)][: len(val)], corpus.codes.numpy()[val]
     temperature = calibration.fit_temperature(val_logits, val_codes)
-    keys = corpus.posts.loc[scored, ["sample_id", "split"]]
-    tables = [keys.assign(fold=FINAL, variant=variant) for variant in logits]
+    keys = corpus.posts.loc[scored, ["sample_id", "split"]].assign(fold=FINAL)
+    tables = [keys.assign(kind=kind, subset=subset) for kind, of in logits.items() for subset in of]
     with artifacts.replacing_folder(layout.model("fuse")) as folder:
-        predictions = Predictions(pd.concat(tables, ignore_index=True), np.concatenate(list(logits.values())))
+        predictions = Predictions(
+            pd.concat(tables, ignore_index=True),
+            np.concatenate([part for of in logits.values() for part in of.values()]),
+        )
         artifacts.write_predictions(folder / "predictions.parquet", predictions)
         description = FusionDescription(
             stage="fuse",
@@ -67,7 +69,7 @@ def run(params: Params, layout: Layout) -> None:
 
 def _report(
     corpus: FusionRows,
-    logits: dict[str, np.ndarray],
+    logits: LogitsBySubset,
     val: np.ndarray,
     fit_result: FitResult | None,
     temperature: float,
@@ -75,22 +77,23 @@ def _report(
 ) -> None:
     """Scores validation rows; the test rows are left to `evaluate`."""
     codes = corpus.codes.numpy()[val]
-    of_val = {variant: values[: len(val)] for variant, values in logits.items()}
-    subsets: dict[str, dict[str, float]] = {}
-    for variant, values in of_val.items():
-        kind, _, subset = variant.partition(":")
-        if subset:
-            score = emotion.macro_f1(codes, values.argmax(axis=1), len(corpus.labels))
-            subsets.setdefault(subset, {})[kind] = score
+    whole = logits["fusion"][subset_name(corpus.modalities)][: len(val)]
+    subsets = {
+        subset: {
+            kind: emotion.macro_f1(codes, logits[kind][subset][: len(val)].argmax(axis=1), len(corpus.labels))
+            for kind in ("masked", "retrained")
+        }
+        for subset in logits["masked"]
+    }
     metrics = {
         "temperature": temperature,
-        "val": {**emotion.report(of_val["fusion"], codes, corpus.labels, temperature), "subsets": subsets},
+        "val": {**emotion.report(whole, codes, corpus.labels, temperature), "subsets": subsets},
     }
     if fit_result is not None:
         metrics["best_epoch"] = fit_result.best_epoch
     write_metrics(layout, "fuse", {"posts": metrics})
 
-    predicted = of_val["fusion"].argmax(axis=1)
+    predicted = whole.argmax(axis=1)
     names = np.array(corpus.labels, dtype=object)
     history = pd.DataFrame(fit_result.history if fit_result else [], columns=HISTORY)
     with artifacts.replacing_folder(layout.plots("fuse")) as plots:

@@ -15,12 +15,14 @@ from pipeline.core import artifacts, off
 from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
+from pipeline.core.schemas import Subset, subset_name
 from pipeline.params import Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment.data import read_columns, shared_modalities
 from pipeline.sentiment.descriptions import SourceDescription
 from pipeline.sentiment.source_model import describe_source, fit_source_model, source_fitted
 from pipeline.sentiment.text_model import train_text_model
+from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import write_model
 from pipeline.training.loop import HISTORY, FitResult
 
@@ -46,7 +48,7 @@ def run(params: Params, layout: Layout) -> None:
         write_model(folder, net, description)
         (folder / "text").mkdir()
         text_fit = train_text_model(texts, folder / "text", params, layout)
-    _report(source, predictions, fit_result, texts, text_fit, layout)
+    _report(source, columns.modalities, predictions, fit_result, texts, text_fit, layout)
 
 
 # --- report ----------------------------------------------------------------------------------------------------------
@@ -54,6 +56,7 @@ def run(params: Params, layout: Layout) -> None:
 
 def _report(
     source: pd.DataFrame,
+    modalities: Subset,
     predictions: pd.DataFrame,
     fit_result: FitResult,
     texts: pd.DataFrame,
@@ -61,7 +64,7 @@ def _report(
     layout: Layout,
 ) -> None:
     """Scores validation rows; the test rows are left to `evaluate`."""
-    whole = predictions[predictions["variant"] == "source"]
+    whole = Variant("source", subset_name(modalities)).of(predictions)
     metrics = {"features": {"best_epoch": fit_result.best_epoch, "val": _score(whole, source)}}
     history = pd.DataFrame(fit_result.history, columns=HISTORY)
     if text_fit:

@@ -101,7 +101,15 @@ def test_embeddings_of_other_rows_are_refused(tmp_path: Path) -> None:
 
 def test_predictions_come_back_as_written(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
-    rows = pd.DataFrame({"sample_id": ["a", "b"], "split": "test", "fold": "final", "variant": ["x", "y"]})
+    rows = pd.DataFrame(
+        {
+            "sample_id": ["a", "b"],
+            "split": "test",
+            "fold": "final",
+            "kind": ["fusion", "masked"],
+            "subset": ["x_y", "x"],
+        }
+    )
     logits = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
     artifacts.write_predictions(path, artifacts.Predictions(rows, logits))
     found = artifacts.read_predictions(path, classes=2)

@@ -1,16 +1,16 @@
-from pipeline.core.schemas import Subset, subsets_of, variant
+from pipeline.core.schemas import Subset, subset_name, subsets_of
 
 
 def test_subsets_and_their_names() -> None:
     every: Subset = ("text", "audio", "visual")
-    names = [variant("zero_shot", subset, every) for subset in subsets_of(every)]
-    assert names == [
-        "zero_shot:text",
-        "zero_shot:audio",
-        "zero_shot:visual",
-        "zero_shot:text_audio",
-        "zero_shot:text_visual",
-        "zero_shot:audio_visual",
-        "zero_shot",
+    assert [subset_name(subset) for subset in subsets_of(every)] == [
+        "text",
+        "audio",
+        "visual",
+        "text_audio",
+        "text_visual",
+        "audio_visual",
+        "text_audio_visual",
     ]
-    assert [variant("source", subset, ("audio",)) for subset in subsets_of(("audio",))] == ["source"]
+    assert subsets_of(("audio",)) == [("audio",)]
+    assert subsets_of(()) == []

@@ -76,7 +76,7 @@ def write(layout: Layout, fold: str = "fold-0") -> None:
         at = np.arange(60) if name == "text" else generator.permutation(60)[:50] if name == "image" else np.arange(0)
         rows = pd.DataFrame({"sample_id": posts["sample_id"].to_numpy()[at], "split": "train", "fold": fold})
         logits = (4.0 * np.eye(3)[true[at]] + generator.normal(size=(len(at), 3)) / 2).astype(np.float32)
-        table = Predictions(rows.assign(variant="specialist"), logits)
+        table = Predictions(rows.assign(kind="specialist", subset=name), logits)
         artifacts.write_predictions(layout.predictions(f"train_{name}"), table)
         fitted = FittedRows(rows=len(at), digest="")
         description = SpecialistDescription(

@@ -12,6 +12,7 @@ from pipeline.cli import app
 from pipeline.core.errors import InputError
 from pipeline.params import EvaluateParams, Params
 from pipeline.reporting import diagnose
+from pipeline.sentiment.variants import Variant
 from pipeline.stages import evaluate
 from tests import planted
 from tests.planted import Planted
@@ -119,7 +120,8 @@ def test_the_command_prints_findings_in_order_where_evaluate_stops(tmp_path: Pat
 def test_tables_that_leak_and_do_not_fit_together_are_still_diagnosed(tmp_path: Path):
     track = make(tmp_path, "holdout")
     rows = track.predictions["finetune_e2e"]
-    rows.loc[(rows["variant"] == "finetuned") & (rows["split"] == "train"), "split"] = "test"
+    whole = Variant("finetuned", "text_audio").of(rows)
+    rows.loc[whole.index[whole["split"] == "train"], "split"] = "test"
     found = diagnose.find(PARAMS, track.write().layout)
     assert found[0].name == "leaked_rows"
     assert "as test in final, where its role is train" in found[0].measured

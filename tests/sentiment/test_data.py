@@ -8,6 +8,7 @@ import torch
 from pipeline.core import artifacts
 from pipeline.core.schemas import FITTED_TABLE, SCORES_TABLE
 from pipeline.sentiment.data import FeatureColumns, Target, fold_names, lines_of, read_target
+from pipeline.sentiment.variants import Variant
 from pipeline.training.parallel import in_processes
 from tests import tracks
 
@@ -15,6 +16,7 @@ COLUMNS = FeatureColumns(
     {"visual": torch.arange(8.0).reshape(4, 2), "text": torch.arange(12.0).reshape(4, 3)},
     {"visual": torch.tensor([True, False, True, True]), "text": torch.tensor([True, True, False, True])},
 )
+ADAPTED = Variant("adapted", "text_visual")
 TABLE = pd.DataFrame(
     {"sample_id": ["a", "b", "c", "d"], "group_id": ["g", "g", "h", "i"], "score": [0.5, -1.0, 2.0, np.nan]}
 )
@@ -67,14 +69,14 @@ def test_fitted_rows_are_those_to_learn_from_and_to_choose_on() -> None:
 
 
 def test_predictions_take_the_role_of_the_fold() -> None:
-    found = TARGET.predicted("one", "adapted", np.array([0.1, 0.2, 0.3, 0.4]))
+    found = TARGET.predicted("one", ADAPTED, np.array([0.1, 0.2, 0.3, 0.4]))
     assert set(found.columns) == set(SCORES_TABLE.names)
     assert list(found[SCORES_TABLE.names].itertuples(index=False, name=None)) == [
-        ("a", "train", "one", "adapted", 0.1),
-        ("b", "val", "one", "adapted", 0.2),
-        ("c", "test", "one", "adapted", 0.3),
+        ("a", "train", "one", *ADAPTED, 0.1),
+        ("b", "val", "one", *ADAPTED, 0.2),
+        ("c", "test", "one", *ADAPTED, 0.3),
     ]
-    found = TARGET.predicted("final", "adapted", np.arange(4.0))
+    found = TARGET.predicted("final", ADAPTED, np.arange(4.0))
     assert found[["sample_id", "split", "score"]].values.tolist() == [
         ["b", "train", 1.0],
         ["c", "train", 2.0],

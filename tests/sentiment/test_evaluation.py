@@ -16,6 +16,7 @@ from pipeline.core.fitted import write_fitted
 from pipeline.params import EvaluateParams, Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment import evaluation as sentiment_evaluation
+from pipeline.sentiment.variants import Variant
 from tests import planted, tracks
 from tests.planted import Planted
 from tests.tracks import Track
@@ -52,9 +53,10 @@ def fresh(tmp_path: Path) -> Planted:
     return planted.make(tmp_path, words=True)
 
 
-def pairs(track: Planted, stage: str, variant: str, role: str, corpus: str = "target") -> pd.DataFrame:
+def pairs(track: Planted, stage: str, step: str, role: str, corpus: str = "target", **which: Any) -> pd.DataFrame:
     """True and predicted scores of rows of a role."""
-    rows = track.predictions[stage].query("variant == @variant and split == @role")
+    variant = Variant(step, **{"subset": planted.WHOLE, **which})
+    rows = variant.of(track.predictions[stage]).query("split == @role")
     return rows.merge(track.tables[corpus], on="sample_id", suffixes=("", "_actual"))
 
 
@@ -87,7 +89,8 @@ def test_steps_are_scored_on_the_test_rows_and_beside_it_on_training_rows(
 
 @pytest.mark.parametrize(("key", "stage"), [("source", "train_source"), ("source_text", "train_source/text")])
 def test_the_source_is_scored_on_its_own_test_rows(track: Planted, found: dict[str, Any], key: str, stage: str):
-    rows = pairs(track, stage, "source", "test", {"source": "source", "source_text": "source_texts"}[key])
+    corpus, subset = {"source": ("source", planted.WHOLE), "source_text": ("source_texts", "text")}[key]
+    rows = pairs(track, stage, "source", "test", corpus, subset=subset)
     assert found[key]["n"] == len(rows)
     wanted = stats.pearsonr(rows["score"], rows["score_actual"])[0]
     assert found[key]["pearson"] == pytest.approx(wanted, abs=1e-6)
@@ -109,7 +112,7 @@ def test_ridge_is_a_floor_that_uses_training_and_validation_rows(track: Planted,
     assert list(subsets) == ["text", "audio", "text_audio"]
     assert subsets["text_audio"]["ridge"]["pearson"] == found["target"]["ridge"]["pearson"]
     assert all(set(of) == {"ridge", "zero_shot", "adapted", "finetuned"} for of in subsets.values())
-    rows = pairs(track, "finetune_e2e", "finetuned:text", "test")
+    rows = pairs(track, "finetune_e2e", "finetuned", "test", subset="text")
     wanted = stats.pearsonr(rows["score"], rows["score_actual"])[0]
     assert subsets["text"]["finetuned"]["pearson"] == pytest.approx(wanted, abs=1e-6)
 
@@ -213,13 +216,13 @@ def test_a_modality_that_the_source_lacks_is_scored_and_carries_nothing(tmp_path
 
 def test_what_is_undefined_is_left_out_and_named(fresh: Planted):
     fresh.change("finetune_e2e", np.zeros_like, "finetuned")
-    fresh.predictions["finetune_e2e"] = fresh.predictions["finetune_e2e"].query("variant != 'curve:with:20'")
+    fresh.predictions["finetune_e2e"] = fresh.predictions["finetune_e2e"].query("groups != 20 or not with_source")
     fresh.predictions["finetune_e2e"] = fresh.predictions["finetune_e2e"].iloc[:-3]
     found = score(fresh.write())
     target = found["target"]
     assert not {"pearson", "pearson_ci_low", "permutation_p"} & set(target["finetuned"])
     assert "finetuned: pearson, spearman, slope undefined" in found["warnings"]
-    assert "curve:without:20: not every fold has so many groups" in found["warnings"]
+    assert "curve without_20: not every fold has so many groups" in found["warnings"]
     assert "finetuned_minus_ridge" not in target and "finetuned_minus_ridge_mae" in target
     assert target["subsets"]["text"]["finetuned"] == {}
     assert list(target["curve"]) == ["with_10", "without_10", "with_minus_without_10"]
@@ -264,7 +267,7 @@ def test_a_fold_may_score_what_other_folds_were_fitted_on_but_not_its_own(folded
 
 def test_predictions_that_disagree_with_the_folds_are_refused(fresh: Planted):
     rows = fresh.predictions["train_adapters"]
-    at = rows.query("variant == 'adapted' and split == 'train'").index[0]
+    at = Variant("adapted", planted.WHOLE).of(rows).query("split == 'train'").index[0]
     rows.loc[at, "split"] = "test"
     row = rows.loc[at, "sample_id"]
     refused(fresh, rf"train_adapters predicted rows as test in final, where its role is train \({row}\)")
@@ -367,11 +370,12 @@ def test_a_changed_or_silent_fitted_table_is_refused(fresh: Planted):
 
 def test_predictions_that_do_not_cover_the_test_rows_are_refused(fresh: Planted):
     whole = fresh.predictions["finetune_e2e"]
-    fresh.predictions["finetune_e2e"] = whole.drop(whole.query("variant == 'finetuned' and split == 'test'").index[0])
-    with pytest.raises(InputError, match="predictions of finetuned: final does not have each test row once"):
+    tested = Variant("finetuned", planted.WHOLE).of(whole).query("split == 'test'")
+    fresh.predictions["finetune_e2e"] = whole.drop(tested.index[0])
+    with pytest.raises(InputError, match="finetuned with text_audio: final does not have each test row once"):
         score(fresh.write())
-    fresh.predictions["finetune_e2e"] = whole.query("variant != 'finetuned:audio'")
-    with pytest.raises(InputError, match=r"finetune_e2e/predictions\.parquet: has no variant finetuned:audio"):
+    fresh.predictions["finetune_e2e"] = whole.query("subset != 'audio'")
+    with pytest.raises(InputError, match=r"finetune_e2e/predictions\.parquet: has no audio of finetuned"):
         score(fresh.write())
 
 

@@ -19,10 +19,10 @@ from pipeline.serving.predictor import GRID, Predictor, occluded
 from tests.serving.conftest import Trained, train
 
 
-def of_stage(trained: Trained, stage: str, variant: str) -> dict[str, np.ndarray]:
+def of_stage(trained: Trained, stage: str, kind: str) -> dict[str, np.ndarray]:
     """Test row → logits, as the stage wrote them."""
     found = artifacts.read_predictions(trained.layout.predictions(stage), classes=2)
-    kept = found.where(((found.rows["split"] == "test") & (found.rows["variant"] == variant)).to_numpy())
+    kept = found.where(((found.rows["split"] == "test") & (found.rows["kind"] == kind)).to_numpy())
     return dict(zip(kept.rows["sample_id"], kept.logits, strict=True))
 
 
@@ -131,7 +131,7 @@ def test_texts_that_no_tokenizer_takes(predictor: Predictor) -> None:
 def test_prediction_sets_hold_what_validation_rows_cannot_rule_out(trained: Trained, predictor: Predictor) -> None:
     posts = artifacts.read_posts(trained.layout.table("posts")).set_index("sample_id")
     found = artifacts.read_predictions(trained.layout.predictions("fuse"), classes=2)
-    val = found.where(((found.rows["split"] == "val") & (found.rows["variant"] == "fusion")).to_numpy())
+    val = found.where(((found.rows["split"] == "val") & (found.rows["kind"] == "fusion")).to_numpy())
     p = emotion.softmax(val.logits, temperature(trained.layout, "fuse"))
     actual = posts.loc[val.rows["sample_id"], "label"].to_numpy()
     for coverage in (0.5, 0.8):

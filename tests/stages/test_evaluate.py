@@ -81,7 +81,7 @@ class Project:
         at = np.array([], dtype=int) if absent else np.flatnonzero(present)
         rows = self.posts.iloc[at][["sample_id", "split"]]
         fold = np.where(rows["split"] == "train", "fold-0", FINAL)
-        rows = rows.assign(fold=fold, variant="specialist").reset_index(drop=True)
+        rows = rows.assign(fold=fold, kind="specialist", subset=name).reset_index(drop=True)
         artifacts.write_predictions(self.layout.predictions(stage), Predictions(rows, self.logits(at, 1.5)))
         self.describe(stage, [name], at, absent=absent, parents=[])
 
@@ -89,12 +89,12 @@ class Project:
         scored = self.part("val", "test")
         sizes = range(1, len(self.modalities) + 1)
         subsets = ["_".join(subset) for size in sizes for subset in combinations(self.modalities, size)]
-        variants = ["fusion", *(f"{kind}:{subset}" for subset in subsets for kind in ("masked", "retrained"))]
+        variants = [("fusion", subsets[-1]), *((kind, name) for name in subsets for kind in ("masked", "retrained"))]
         # Shuffled, since nothing promises the order of predictions.
         orders = [self.generator.permutation(scored) for _ in variants]
         rows = [
-            self.posts.iloc[at][["sample_id", "split"]].assign(fold=FINAL, variant=variant)
-            for variant, at in zip(variants, orders, strict=True)
+            self.posts.iloc[at][["sample_id", "split"]].assign(fold=FINAL, kind=kind, subset=subset)
+            for (kind, subset), at in zip(variants, orders, strict=True)
         ]
         logits = np.concatenate([self.logits(at, 2.5 if at is orders[0] else 1.5) for at in orders])
         table = Predictions(pd.concat(rows, ignore_index=True), logits)
@@ -120,11 +120,12 @@ class Project:
     def fitted(self, stage: str) -> pd.DataFrame:
         return artifacts.read_parquet(self.layout.fitted(stage)).to_pandas()
 
-    def test_logits(self, stage: str, variant: str) -> tuple[np.ndarray, np.ndarray]:
+    def test_logits(self, stage: str, kind: str, subset: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Actual classes and logits of the test rows, put together by hand."""
         predictions = artifacts.read_predictions(self.layout.predictions(stage), 3)
         codes = dict(zip(self.posts["sample_id"], self.codes, strict=True))
-        rows = predictions.rows.query("variant == @variant and split == 'test'").sort_values("sample_id")
+        rows = predictions.rows.query("kind == @kind and split == 'test'").sort_values("sample_id")
+        rows = rows if subset is None else rows[rows["subset"] == subset]
         return np.array([codes[name] for name in rows["sample_id"]]), predictions.logits[rows.index]
 
     def run(self) -> dict[str, Any]:
@@ -218,7 +219,7 @@ def test_every_subset_is_scored_on_every_test_row(project: Project, found: dict[
     ]  # fmt: skip
     for subset, kinds in found["ablation"].items():
         for kind in ("masked", "retrained"):
-            actual, logits = project.test_logits("fuse", f"{kind}:{subset}")
+            actual, logits = project.test_logits("fuse", kind, subset)
             assert len(actual) == 60
             assert kinds[kind]["macro_f1"] == pytest.approx(macro_f1(actual, logits), abs=1e-6)
 
@@ -272,7 +273,7 @@ def test_errors_are_listed_with_pulls_by_confidence(project: Project):
     at = project.part("test")[first]
     without = {"text": "image_video", "image": "text_video", "video": "text_image"}
     for name in MODALITIES:
-        _, masked = project.test_logits("fuse", f"masked:{without[name]}")
+        _, masked = project.test_logits("fuse", "masked", without[name])
         chances = [softmax(of, TEMPERATURE)[first, predicted[first]] for of in (logits, masked)]
         whole, rest = (np.log(chance / (1 - chance)) for chance in chances)
         wanted = whole - rest if project.present(name)[at] else np.nan
@@ -360,8 +361,12 @@ def test_predictions_of_other_rows_or_folds_are_refused(fresh: Project):
     artifacts.write_predictions(path, Predictions(whole.rows, whole.logits * np.float32(np.inf)))
     with pytest.raises(InputError, match="not finite"):
         fresh.run()
-    artifacts.write_predictions(path, whole.where((whole.rows["variant"] != "masked:text_image").to_numpy()))
-    with pytest.raises(InputError, match="no variant masked:text_image"):
+    masked = (whole.rows["kind"] == "masked") & (whole.rows["subset"] == "text_image")
+    artifacts.write_predictions(path, whole.where((~masked).to_numpy()))
+    with pytest.raises(InputError, match="has no text_image of kind masked"):
+        fresh.run()
+    artifacts.write_predictions(path, whole.where((whole.rows["kind"] != "fusion").to_numpy()))
+    with pytest.raises(InputError, match="does not have predictions of one fusion"):
         fresh.run()
 
 

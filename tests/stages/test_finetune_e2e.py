@@ -16,7 +16,7 @@ from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.fitted import read_fitted
-from pipeline.core.schemas import subsets_of, variant
+from pipeline.core.schemas import subset_name, subsets_of
 from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import EmbedTextParams
@@ -28,13 +28,16 @@ from pipeline.sentiment.finetuned import load_finetuned
 from pipeline.sentiment.finetuning import text_mode
 from pipeline.sentiment.initialisation import initial_net
 from pipeline.sentiment.source_model import read_source
+from pipeline.sentiment.variants import Variant
 from pipeline.training import loop
 from tests import tracks
 from tests.tracks import Track, everything
 
 STAGES = ("train_source", "train_adapters", "finetune_e2e")
 EVERY = ("text", "audio", "visual")
-VARIANTS = [variant("finetuned", subset, EVERY) for subset in subsets_of(EVERY)]
+WHOLE = Variant("finetuned", subset_name(EVERY))
+VARIANTS = [Variant("finetuned", subset_name(subset)) for subset in subsets_of(EVERY)]
+KEY = ["fold", *Variant._fields, "sample_id"]
 FOLD, OTHER = "repeat-0.fold-0", "repeat-0.fold-1"
 CURVE = {"curve": (12, 99)}
 TUNED = {"epochs": 4, "encoder_learning_rate": 1e-3, "head_learning_rate": 0.003, "batch": 8, "weight_decay": 0.0}
@@ -54,9 +57,9 @@ def predictions(track: Track) -> pd.DataFrame:
     return artifacts.read_scores(track.layout.predictions("finetune_e2e"))
 
 
-def scores(track: Track, name: str = "finetuned", fold: str = "final") -> pd.Series:
-    rows = predictions(track)
-    return rows[(rows["variant"] == name) & (rows["fold"] == fold)].set_index("sample_id")["score"].sort_index()
+def scores(track: Track, variant: Variant = WHOLE, fold: str = "final") -> pd.Series:
+    rows = variant.of(predictions(track))
+    return rows[rows["fold"] == fold].set_index("sample_id")["score"].sort_index()
 
 
 def actual(track: Track, ids: pd.Index) -> np.ndarray:
@@ -96,19 +99,13 @@ def tuned(track: Track, root: Path, **settings: Any) -> Track:
 # --- what is predicted -----------------------------------------------------------------------------------------------
 
 
-def covered(track: Track) -> set[tuple[str, str, str, str]]:
-    rows = predictions(track)[["fold", "sample_id", "split", "variant"]]
-    assert not rows.duplicated().any()
-    return set(rows.itertuples(index=False, name=None))
-
-
 def test_predictions_cover_the_roles_of_each_fold(folded: Track) -> None:
-    assert covered(folded) == folded.expected(VARIANTS)
+    assert tracks.covered(predictions(folded)) == folded.expected(VARIANTS)
 
 
 def test_the_curve_has_test_rows_only_and_no_sizes_that_are_not_there(holdout: Track) -> None:
-    curve = ["curve:with:12", "curve:without:12"]
-    assert covered(holdout) == holdout.expected(VARIANTS) | holdout.expected(curve, ("test",))
+    curve = [WHOLE._replace(with_source=with_source, groups=12) for with_source in (True, False)]
+    assert tracks.covered(predictions(holdout)) == holdout.expected(VARIANTS) | holdout.expected(curve, ("test",))
 
 
 def test_fitted_rows_are_those_of_the_folds(folded: Track) -> None:
@@ -130,17 +127,17 @@ def test_the_net_rebuilt_gives_the_predictions(holdout: Track, tmp_path: Path, m
     assert report(track)["scale"] > 1.1  # the weights hold it
     net = rebuilt(track)
     vectors = {name: torch.from_numpy(rows) for name, rows in track.vectors["target"].items()}
-    for name, subset in (("finetuned", EVERY), ("finetuned:audio_visual", ("audio", "visual"))):
+    for variant, subset in ((WHOLE, EVERY), (Variant("finetuned", "audio_visual"), ("audio", "visual"))):
         there = {key: torch.from_numpy(mask & (key in subset)) for key, mask in track.present["target"].items()}
         with torch.inference_mode():
             known = pd.Series(net(vectors, there)[:, 0].numpy(), index=track.target["sample_id"])
-        series = scores(track, name)
+        series = scores(track, variant)
         np.testing.assert_allclose(series, known[series.index], atol=1e-4)
 
 
 def test_modalities_that_are_not_used_say_nothing(holdout: Track) -> None:
     used = set(report(holdout)["modalities"].split("+"))
-    left = {variant("finetuned", subset, EVERY): frozenset(used & {*subset}) for subset in subsets_of(EVERY)}
+    left = {Variant("finetuned", subset_name(subset)): frozenset(used & {*subset}) for subset in subsets_of(EVERY)}
     assert len(set(left.values())) < len(left)
     for name, some in left.items():
         for other, others in left.items():
@@ -171,7 +168,7 @@ def moved(track: Track, root: Path, row: str, *, score: float | None = None, gai
 def test_the_score_of_a_test_row_changes_nothing_in_its_fold(folded: Track, tmp_path: Path) -> None:
     row = next(row for row in folded.rows(FOLD, "test") if row in folded.rows(OTHER, "train"))
     again = moved(folded, tmp_path, row, score=-3.0)
-    before, after = (predictions(item).set_index(["fold", "variant", "sample_id"])["score"] for item in (folded, again))
+    before, after = (predictions(item).set_index(KEY)["score"] for item in (folded, again))
     assert before.index.equals(after.index)
     assert before[FOLD].equals(after[FOLD])
     assert not before[OTHER].equals(after[OTHER])
@@ -180,10 +177,10 @@ def test_the_score_of_a_test_row_changes_nothing_in_its_fold(folded: Track, tmp_
 def test_the_features_of_a_test_row_change_its_own_prediction_only(folded: Track, tmp_path: Path) -> None:
     row = next(row for row in folded.rows(FOLD, "test") if row in folded.rows(OTHER, "train"))
     again = moved(folded, tmp_path, row, gain=-2.0)
-    before, after = (predictions(item).set_index(["fold", "variant", "sample_id"])["score"] for item in (folded, again))
+    before, after = (predictions(item).set_index(KEY)["score"] for item in (folded, again))
     apart = (before - after).abs()[FOLD]
     own = apart.xs(row, level="sample_id")
-    assert own["finetuned"] > 1e-3
+    assert own[WHOLE] > 1e-3
     assert apart.drop(row, level="sample_id").max() < 1e-5
     assert (before - after).abs()[OTHER].drop(row, level="sample_id").max() > 1e-3
 
@@ -203,8 +200,9 @@ def test_the_curve_without_the_source_does_not_know_it(
     first, other = tuned(holdout, tmp_path / "first", **CURVE), tracks.copied(holdout, tmp_path / "other")
     other.tables["source"]["score"] = -other.tables["source"]["score"]
     tracks.run(other, *STAGES, finetune_e2e=CURVE)
-    for kind, same in (("without", True), ("with", False)):
-        before, after = (scores(item, f"curve:{kind}:12") for item in (first, other))
+    for with_source, same in ((False, True), (True, False)):
+        point = WHOLE._replace(with_source=with_source, groups=12)
+        before, after = (scores(item, point) for item in (first, other))
         assert before.equals(after) == same
         assert before.std() > 0.01
 

@@ -12,17 +12,18 @@ from safetensors.numpy import load_file
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.fitted import read_fitted
-from pipeline.core.schemas import subsets_of, variant
+from pipeline.core.schemas import subset_name, subsets_of
 from pipeline.nets.adapter import Adapter
 from pipeline.sentiment.adapters import read_adapters
 from pipeline.sentiment.descriptions import AdaptersDescription
 from pipeline.sentiment.source_model import load_source_model, read_source
+from pipeline.sentiment.variants import Variant, by_variant
 from tests import tracks
 from tests.tracks import LACKS_TEXT, Track, everything
 
 STAGES = ("train_source", "train_adapters")
 EVERY = ("text", "audio", "visual")
-VARIANTS = [variant(step, subset, EVERY) for step in ("zero_shot", "adapted") for subset in subsets_of(EVERY)]
+VARIANTS = [Variant(step, subset_name(subset)) for step in ("zero_shot", "adapted") for subset in subsets_of(EVERY)]
 FOLD, OTHER = "repeat-0.fold-0", "repeat-0.fold-1"
 
 
@@ -41,9 +42,9 @@ def predictions(track: Track) -> pd.DataFrame:
     return artifacts.read_scores(track.layout.predictions("train_adapters"))
 
 
-def scores(track: Track, variant: str, fold: str = FOLD) -> pd.Series:
-    rows = predictions(track)
-    return rows[(rows["variant"] == variant) & (rows["fold"] == fold)].set_index("sample_id")["score"].sort_index()
+def scores(track: Track, step: str, fold: str = FOLD, *, subset: str = subset_name(EVERY)) -> pd.Series:
+    rows = Variant(step, subset).of(predictions(track))
+    return rows[rows["fold"] == fold].set_index("sample_id")["score"].sort_index()
 
 
 def weights(track: Track, fold: str) -> dict[str, bytes]:
@@ -55,7 +56,7 @@ def test_predictions_cover_the_roles_of_each_fold(track: Track) -> None:
     rows = predictions(track)
     expected = track.expected(VARIANTS)
     assert len(rows) == len(expected) == (3 * 48 + 10) * 14
-    assert set(rows[["fold", "sample_id", "split", "variant"]].itertuples(index=False, name=None)) == expected
+    assert tracks.covered(rows) == expected
     assert not (rows.query("fold == 'final'")["split"] == "test").any()
 
 
@@ -72,12 +73,12 @@ def test_the_adapters_rebuilt_give_the_predictions(track: Track, fold: str) -> N
     source = load_source_model(track.layout.model("train_source"))
     adapters = read_adapters(track.layout, fold)
     vectors, present = track.vectors["target"], track.present["target"]
-    for step, subset in (("adapted", {"text", "audio"}), ("adapted:audio", {"audio"})):
+    for given, subset in ((subset_name(EVERY), {"text", "audio"}), ("audio", {"audio"})):
         with torch.inference_mode():
             made = {name: adapter.eval()(torch.from_numpy(vectors[name])) for name, adapter in adapters.items()}
             there = {name: torch.from_numpy(present[name] & (name in subset)) for name in adapters}
             known = source.eval()(made, there)[:, 0].numpy()
-        found = scores(track, step, fold)
+        found = scores(track, "adapted", fold, subset=given)
         assert len(found) == (58 if fold == "final" else 48)
         at = track.target["sample_id"].isin(found.index)
         np.testing.assert_allclose(found, known[at], atol=1e-4)
@@ -85,9 +86,11 @@ def test_the_adapters_rebuilt_give_the_predictions(track: Track, fold: str) -> N
 
 def test_a_modality_that_the_source_lacks_tells_it_nothing(track: Track) -> None:
     assert scores(track, "adapted").std() > 0.01
-    pd.testing.assert_series_equal(scores(track, "adapted"), scores(track, "adapted:text_audio"))
-    pd.testing.assert_series_equal(scores(track, "adapted:audio"), scores(track, "adapted:audio_visual"))
-    assert scores(track, "adapted:visual").nunique() == 1
+    pd.testing.assert_series_equal(scores(track, "adapted"), scores(track, "adapted", subset="text_audio"))
+    pd.testing.assert_series_equal(
+        scores(track, "adapted", subset="audio"), scores(track, "adapted", subset="audio_visual")
+    )
+    assert scores(track, "adapted", subset="visual").nunique() == 1
 
 
 def moved(track: Track, root: Path, row: str, *, score: float | None = None, gain: float = 1.0) -> Track:
@@ -148,8 +151,8 @@ def test_labels_of_no_weight_leave_both_steps_the_same(
 ) -> None:
     block = {"match": "random", "label_weight": label_weight}
     track = tracks.run(tracks.copied(source, tmp_path), "train_adapters", adapter=block)
-    for subset in ("", ":text", ":audio"):
-        blind, told = (scores(track, f"{step}{subset}", "final") for step in ("zero_shot", "adapted"))
+    for subset in (subset_name(EVERY), "text", "audio"):
+        blind, told = (scores(track, step, "final", subset=subset) for step in ("zero_shot", "adapted"))
         assert blind.equals(told) == same
 
 
@@ -240,8 +243,7 @@ def test_the_sources_text_model_speaks_for_the_targets_words(tmp_path: Path) -> 
     np.testing.assert_allclose(found, known[found.index], atol=1e-5)
     silent = track.target["sample_id"][LACKS_TEXT]
     assert found[silent] == pytest.approx(mean, abs=1e-6)
-    variants = set(predictions(track)["variant"])
-    assert variants == {*VARIANTS, "text_transfer"}
+    assert set(by_variant(predictions(track))) == {*VARIANTS, Variant("text_transfer", subset_name(EVERY))}
     # The text adapter starts from the vectors that the text model makes.
     assert read_adapters(track.layout, "final")["text"].mean.shape == (16,)
 

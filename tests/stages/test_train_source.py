@@ -17,11 +17,12 @@ from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import EmbedTextParams
 from pipeline.sentiment.descriptions import SourceDescription, TextModelDescription
 from pipeline.sentiment.source_model import load_source_model
+from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import load_weights
 from tests import tracks
 from tests.tracks import LACKS_TEXT, Track, everything
 
-VARIANTS = ["source:text", "source:audio", "source"]
+VARIANTS = [Variant("source", name) for name in ("text", "audio", "text_audio")]
 TUNED = {"epochs": 6, "encoder_learning_rate": 3e-3, "batch": 8}
 CPU = torch.device("cpu")
 
@@ -47,9 +48,8 @@ def weights(track: Track) -> bytes:
 def test_every_row_is_predicted_once_by_each_subset_of_the_shared_modalities(features: Track) -> None:
     rows = features.tables["source"]
     found = artifacts.read_scores(features.layout.predictions("train_source"))
-    expected = {(name, part, "final", kind) for name, part in rows[["sample_id", "split"]].values for kind in VARIANTS}
-    assert len(found) == len(expected)
-    assert set(found[["sample_id", "split", "fold", "variant"]].itertuples(index=False, name=None)) == expected
+    expected = {("final", name, part, made) for name, part in rows[["sample_id", "split"]].values for made in VARIANTS}
+    assert tracks.covered(found) == expected
 
 
 def test_it_was_fitted_on_training_and_validation_rows(features: Track) -> None:
@@ -64,7 +64,7 @@ def test_it_was_fitted_on_training_and_validation_rows(features: Track) -> None:
 def test_it_learns(features: Track) -> None:
     metrics = json.loads(features.layout.details("train_source").read_text())["sentiment"]
     found = artifacts.read_scores(features.layout.predictions("train_source"))
-    val = found.query("variant == 'source' and split == 'val'").set_index("sample_id")["score"]
+    val = VARIANTS[-1].of(found).query("split == 'val'").set_index("sample_id")["score"]
     actual = features.tables["source"].set_index("sample_id")["score"][val.index]
     assert metrics["features"]["val"]["pearson"] == pytest.approx(np.corrcoef(val, actual)[0, 1], abs=1e-6)
     assert metrics["features"]["val"]["pearson"] > 0.8
@@ -77,12 +77,12 @@ def test_the_model_rebuilt_gives_the_predictions(features: Track) -> None:
     load_weights(folder, net)
     vectors, present = features.vectors["source"], features.present["source"]
     predictions = artifacts.read_scores(features.layout.predictions("train_source"))
-    for name, subset in (("source", ("text", "audio")), ("source:audio", ("audio",))):
+    for variant, subset in ((VARIANTS[-1], ("text", "audio")), (VARIANTS[1], ("audio",))):
         there = {kind: torch.from_numpy(mask & (kind in subset)) for kind, mask in present.items()}
         given = {kind: torch.from_numpy(rows * present[kind][:, None]) for kind, rows in vectors.items()}
         with torch.inference_mode():
             scores = net.eval()(given, there)[:, 0].numpy()
-        found = predictions[predictions["variant"] == name].set_index("sample_id")["score"]
+        found = variant.of(predictions).set_index("sample_id")["score"]
         np.testing.assert_allclose(found[ids], scores, atol=1e-5)
 
 

@@ -1,0 +1,34 @@
+"""What a score was predicted with: columns of the tables of scores, and the key of what is scored."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+
+class Variant(NamedTuple):
+    """A step of the track as a table of scores names it; see ``schemas.SCORES_TABLE``.
+
+    Attributes:
+        step: ``source | text_transfer | zero_shot | adapted | finetuned``, or a baseline: ``mean | ridge``.
+        subset: the modalities that were not masked, by ``schemas.subset_name``.
+        with_source: False for fine-tuning that does without the source.
+        groups: for a point of the learning curve, how many labelled groups it had; 0: all there are.
+    """
+
+    step: str
+    subset: str
+    with_source: bool = True
+    groups: int = 0
+
+    def of(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """Its rows of a table of scores."""
+        same = [(predictions[name] == value).to_numpy() for name, value in self._asdict().items()]
+        return predictions[np.logical_and.reduce(same)]
+
+
+def by_variant(predictions: pd.DataFrame) -> dict[Variant, pd.DataFrame]:
+    """The rows of each variant, in the order in which variants appear."""
+    keys = predictions[list(Variant._fields)].drop_duplicates().itertuples(index=False, name=None)
+    variants = [Variant(*key) for key in keys]
+    return {variant: variant.of(predictions) for variant in variants}
