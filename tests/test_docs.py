@@ -74,7 +74,7 @@ RUN_BY = {
     "python -m pipeline serve": "docs/pictures.py::served",
     "curl /api/predict": f"{APP}::test_a_form_and_json_get_what_the_predictor_says",
     "curl /api/score": APP,
-    "dvc exp run -S posts.manifest posts.media": f"{END_TO_END}::test_a_corpus_of_texts_alone_with_two_labels",
+    "dvc exp run -S posts.manifest posts.media": f"{END_TO_END}::corpus",
     "dvc exp run -S posts.manifest posts.media tracks": END_TO_END,
     "dvc exp run -S tracks": END_TO_END,
     "dvc exp run -S source.corpus source.texts target.corpus": SPLIT,

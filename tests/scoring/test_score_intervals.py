@@ -9,11 +9,11 @@ from pipeline.scoring.score_intervals import calibration, coverage_metrics
 TABLE = pd.DataFrame({"sample_id": list("abcdefgh"), "score": [0.0, 1.0, 2.0, 3.0, -1.0, -2.0, 0.5, 1.5]})
 
 
-def rows(of: list[tuple[str, str, str, float]], variant: str = "finetuned") -> pd.DataFrame:
+def rows(of: list[tuple[str, str, str, float]]) -> pd.DataFrame:
     """``fold, sample_id, split, off``: predictions that lie ``off`` above the score."""
     table = pd.DataFrame(of, columns=["fold", "sample_id", "split", "off"])
     actual = TABLE.set_index("sample_id")["score"].loc[table["sample_id"]].to_numpy()
-    return table.assign(variant=variant, score=actual + table["off"]).drop(columns="off")
+    return table.assign(score=actual + table["off"]).drop(columns="off")
 
 
 HOLDOUT = rows(
@@ -50,11 +50,6 @@ def test_cross_validation_on_the_rows_that_folds_left_out_the_mean_over_repeats(
     np.testing.assert_allclose(calibration(FOLDS, TABLE), [0.2, 0.2, 0.3, 0.4])  # b, c, a, d
 
 
-def test_other_variants_calibrate_nothing() -> None:
-    both = pd.concat([HOLDOUT, rows([("final", "g", "val", 7.0)], "ridge")])
-    np.testing.assert_allclose(calibration(both, TABLE), [0.1, 0.2, 0.4])
-
-
 def test_coverage_of_a_holdout() -> None:
     # Of 3 residuals the ceil(4 * .7) = 3rd, 0.4: it holds e, which is 0.3 off, and not f, which is 0.5 off.
     assert coverage_metrics(HOLDOUT, TABLE, 0.7) == pytest.approx({"target": 0.7, "coverage": 0.5, "mean_width": 0.8})
@@ -79,7 +74,7 @@ def test_intervals_hold_as_many_scores_as_they_promise() -> None:
     ids = [f"r{at}" for at in range(count)]
     table = pd.DataFrame({"sample_id": ids, "score": rng.normal(size=count)})
     off = rng.standard_t(4, size=count)
-    made = pd.DataFrame({"sample_id": ids, "score": table["score"] + off, "variant": "finetuned", "fold": "final"})
+    made = pd.DataFrame({"sample_id": ids, "score": table["score"] + off, "fold": "final"})
     made["split"] = np.where(np.arange(count) < 500, "val", "test")
     held = coverage_metrics(made, table, 0.9)
     assert held["coverage"] == pytest.approx(0.9, abs=0.02)
