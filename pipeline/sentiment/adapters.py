@@ -140,57 +140,85 @@ def train_adapter(
     knows only where ``labelled``; ``label_weight`` 0 makes both the same. It stays as it is initialised where the fold
     has no training or no validation row with the modality, or the source fewer than two.
     """
-    block, seed = params.adapter, params.seed
-    own = getattr(block, name)
+    block = params.adapter
     labelled = labelled and block.label_weight > 0
     present = target.columns.present[name].numpy()
     train = np.concatenate([target.rows(fold, "train"), target.unlabelled])
     train, val = (rows[present[rows]] for rows in (train, target.rows(fold, "val")))
     both = np.concatenate([train, val])
     scores = target.scores[torch.from_numpy(both)] if labelled else torch.full((len(both),), torch.nan)
-    vectors, source_rows = target.columns.vectors[name], source.rows[name]
+    vectors, source_rows = target.columns.vectors[name][torch.from_numpy(both)], source.rows[name]
 
-    torch.manual_seed(seed)
+    torch.manual_seed(params.seed)
     adapter = Adapter(**describe_adapter(target, source, name, params).arguments())
-    adapter.standardise_like(vectors[torch.from_numpy(train)], source_rows)
-    before = _apart(adapter, vectors[torch.from_numpy(both)], source_rows)
-    epochs = block.epochs if own.epochs is None else own.epochs
+    adapter.standardise_like(vectors[: len(train)], source_rows)
+    before = _apart(adapter, vectors, source_rows)
     fit_result = FitResult(0, 0.0, [])
-    if epochs and len(train) and len(val) and len(source_rows) > 1:
-        weight = block.label_weight if labelled else 0.0
-        places = np.zeros((len(both), source_rows.shape[1]), dtype=np.float32)
-        objective: Objective = coral_loss(source_rows, adapter.out_scale, weight)
-        if block.match != "coral":
-            objective = matching_loss(source_rows.shape[1], adapter.out_scale, block.distance, weight)
-            places = match_to_source(
-                FeatureSet(vectors.numpy()[both], scores.numpy() if labelled else None),
-                FeatureSet(source_rows.numpy(), source.scores[name].numpy() if labelled else None),
-                block.match,
-                clusters=block.clusters,
-                rng=np.random.default_rng(seed),
-            )
-        labels = torch.cat([torch.from_numpy(places), scores[:, None]], dim=1)
-
-        def rows(at: slice) -> TensorRows:
-            return TensorRows((vectors[torch.from_numpy(both[at])],), labels[at], block.batch)
-
-        fit_result = fit(
-            AdapterWithSource(adapter, source.net if labelled else None, name),
-            rows(slice(0, len(train))),
-            rows(slice(len(train), None)),
-            objective=objective,
-            score=lambda made, wanted: -objective(torch.from_numpy(made), torch.from_numpy(wanted)).item(),
-            optimizer=adamw([(adapter, own.learning_rate or block.learning_rate)], block.weight_decay),
-            plan=TrainingPlan(epochs, epochs, seed, plateau=(block.plateau_factor, block.plateau_patience)),
-            device=torch.device("cpu"),
-            what=f"train_adapters {name}",
-        )
-    after = _apart(adapter, vectors[torch.from_numpy(both)], source_rows)
+    if len(train) and len(val) and len(source_rows) > 1:
+        fit_result = _fit_adapter(adapter, name, vectors, scores, len(train), source, params, labelled=labelled)
+    after = _apart(adapter, vectors, source_rows)
     losses = [line["train_loss"] for line in fit_result.history] or [0.0]
     report = {"first_loss": losses[0], "last_loss": losses[-1], "epochs": float(len(fit_result.history))}
     for key, (start, end) in {"mean": (before[0], after[0]), "spread": (before[1], after[1])}.items():
         report |= {f"{key}_distance_before": start, f"{key}_distance_after": end}
     return adapter, fit_result, report
+
+
+def _fit_adapter(
+    adapter: Adapter,
+    name: Feature,
+    vectors: Tensor,
+    scores: Tensor,
+    train: int,
+    source: SourceSpace,
+    params: Params,
+    *,
+    labelled: bool,
+) -> FitResult:
+    """Trains an adapter on the first ``train`` of the rows and stops by the others."""
+    block, own = params.adapter, getattr(params.adapter, name)
+    epochs = block.epochs if own.epochs is None else own.epochs
+    if not epochs:
+        return FitResult(0, 0.0, [])
+    objective, places = _match(adapter, name, vectors, scores, source, params, labelled=labelled)
+    labels = torch.cat([torch.from_numpy(places), scores[:, None]], dim=1)
+    return fit(
+        AdapterWithSource(adapter, source.net if labelled else None, name),
+        TensorRows((vectors[:train],), labels[:train], block.batch),
+        TensorRows((vectors[train:],), labels[train:], block.batch),
+        objective=objective,
+        score=lambda made, wanted: -objective(torch.from_numpy(made), torch.from_numpy(wanted)).item(),
+        optimizer=adamw([(adapter, own.learning_rate or block.learning_rate)], block.weight_decay),
+        plan=TrainingPlan(epochs, epochs, params.seed, plateau=(block.plateau_factor, block.plateau_patience)),
+        device=torch.device("cpu"),
+        what=f"train_adapters {name}",
+    )
+
+
+def _match(
+    adapter: Adapter,
+    name: Feature,
+    vectors: Tensor,
+    scores: Tensor,
+    source: SourceSpace,
+    params: Params,
+    *,
+    labelled: bool,
+) -> tuple[Objective, np.ndarray]:
+    """The loss, and what each row is to meet, float32 [N, width of the source]; zeros where moments are matched."""
+    block, source_rows = params.adapter, source.rows[name]
+    weight = block.label_weight if labelled else 0.0
+    if block.match == "coral":
+        places = np.zeros((len(vectors), source_rows.shape[1]), dtype=np.float32)
+        return coral_loss(source_rows, adapter.out_scale, weight), places
+    places = match_to_source(
+        FeatureSet(vectors.numpy(), scores.numpy() if labelled else None),
+        FeatureSet(source_rows.numpy(), source.scores[name].numpy() if labelled else None),
+        block.match,
+        clusters=block.clusters,
+        rng=np.random.default_rng(params.seed),
+    )
+    return matching_loss(source_rows.shape[1], adapter.out_scale, block.distance, weight), places
 
 
 @torch.inference_mode()

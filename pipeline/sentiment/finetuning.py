@@ -1,5 +1,6 @@
 """Source model, adapters and text encoder tuned together on the target, phase after phase."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -241,11 +242,8 @@ def _phase_with_text(
     encoder = text_encoder(target, params, job.layout)
     net.encoder = learner(encoder.net, encoder.lora_targets, mode, tuned.lora_rank)
     _only(net, learners)
-    if mode == "full":
-        net.encoder.requires_grad_(True)
-    else:
-        for name, parameter in net.encoder.named_parameters():
-            parameter.requires_grad_("lora_" in name)
+    for name, parameter in net.encoder.named_parameters():
+        parameter.requires_grad_(mode == "full" or "lora_" in name)
 
     def rows(role: str) -> Joined:
         features = _rows(target, job.fold, role, tuned.batch)
@@ -253,24 +251,14 @@ def _phase_with_text(
         return Joined(features, TokenRows(encoder, words, features.labels, tuned.batch))
 
     train, val = rows("train"), rows("val")
-    objective = _objective(block)
     before = _state(net), concordance(predict(net, val, device), val.labels.numpy())
-    identity = {
-        "stage": f"finetune_e2e {job.fold}",
-        "params": block.model_dump(exclude={"curve"}),
-        "encoder": encoder.identity,
-        "seed": params.seed,
-        "device": str(device),
-        "start": artifacts.digest([str(value.double().sum().item()) for value in before[0].values()]),
-        "rows": artifacts.digest(target.table["sample_id"] + " " + target.table["score"].map(repr)),
-        "fold": artifacts.digest(target.folds["fold"] + target.folds["role"] + target.folds["sample_id"]),
-    }
+    identity = _identity(before[0], encoder.identity, target, job, str(device))
     fit_result = fit_tuned(
         net,
         learners,
         train,
         val,
-        objective=objective,
+        objective=_objective(block),
         score=concordance,
         tuned=tuned,
         seed=params.seed,
@@ -283,6 +271,22 @@ def _phase_with_text(
     if mode == "lora":
         net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
     return fit_result, better
+
+
+def _identity(
+    start: Mapping[str, Tensor], encoder: Mapping[str, Any], target: Target, job: FinetuneJob, device: str
+) -> dict[str, Any]:
+    """What a run that was cut off must have in common with this one to be its beginning."""
+    return {
+        "stage": f"finetune_e2e {job.fold}",
+        "params": job.params.finetune_e2e.model_dump(exclude={"curve"}),
+        "encoder": encoder,
+        "seed": job.params.seed,
+        "device": device,
+        "start": artifacts.digest([str(value.double().sum().item()) for value in start.values()]),
+        "rows": artifacts.digest(target.table["sample_id"] + " " + target.table["score"].map(repr)),
+        "fold": artifacts.digest(target.folds["fold"] + target.folds["role"] + target.folds["sample_id"]),
+    }
 
 
 def _encoded(net: TransferNet, target: Target, params: Params) -> FeatureColumns:

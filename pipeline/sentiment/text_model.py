@@ -72,48 +72,20 @@ def train_text_model(
     words = artifacts.read_embeddings(layout.embeddings("target", "text"))
     block = params.train_source
     if block.text == "none" or texts.empty or words.encoder.get("name") == "features" or not words.present.any():
-        artifacts.write_scores(folder / "predictions.parquet", predicted_scores(texts.iloc[:0], np.empty(0), ("text",)))
-        fitted = write_fitted(folder, source_fitted(texts.iloc[:0]))
-        write_model(folder, None, TextModelDescription(stage="train_source/text", absent=True, fitted=fitted))
+        _write_absent(texts, folder)
         return None
     encoder = text.load(params.embed.text)
     torch.manual_seed(params.seed)
-    tuned = block.tuned
     net = TunedSpecialist(
-        learner(encoder.net, encoder.lora_targets, block.text, tuned.lora_rank),
+        learner(encoder.net, encoder.lora_targets, block.text, block.tuned.lora_rank),
         Specialist(encoder.width, 1, dropout=HEAD_DROPOUT),
     )
-    split = texts["split"].to_numpy()
-    scores = torch.from_numpy(texts["score"].to_numpy(np.float32))
-
-    def rows(at: np.ndarray) -> TokenRows:
-        return TokenRows(encoder, texts["text"].to_numpy()[at].tolist(), scores[at], tuned.batch)
-
-    device = pick(params.device)
-    identity = {
-        "stage": "train_source/text",
-        "params": block.model_dump(include={"text", "tuned"}),
-        "encoder": encoder.identity,
-        "seed": params.seed,
-        "device": str(device),
-        "rows": artifacts.digest(texts["sample_id"] + texts["split"] + texts["score"].astype(str) + texts["text"]),
-    }
-    fit_result = fit_tuned(
-        net,
-        [net.classifier],
-        rows(np.flatnonzero(split == "train")),
-        rows(np.flatnonzero(split == "val")),
-        objective=mixed(MSE, MAE, 0.0),
-        score=concordance,
-        tuned=tuned,
-        seed=params.seed,
-        device=device,
-        what="train_source text",
-        resume=resume_state(layout.cache, identity),
-    )
+    fit_result = _tune(net, encoder, texts, params, layout)
     if block.text == "lora":
         net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
-    predictions = predicted_scores(texts, predict(net, rows(np.arange(len(texts))), device)[:, 0], ("text",))
+    predictions = predicted_scores(
+        texts, predict(net, _token_rows(encoder, texts, block.tuned.batch), pick(params.device))[:, 0], ("text",)
+    )
     description = TextModelDescription(
         stage="train_source/text",
         absent=False,
@@ -127,6 +99,46 @@ def train_text_model(
     write_model(folder, net, description)
     _encode_target(target, net, encoder, folder / "target.parquet", params)
     return predictions, fit_result
+
+
+def _write_absent(texts: pd.DataFrame, folder: Path) -> None:
+    artifacts.write_scores(folder / "predictions.parquet", predicted_scores(texts.iloc[:0], np.empty(0), ("text",)))
+    fitted = write_fitted(folder, source_fitted(texts.iloc[:0]))
+    write_model(folder, None, TextModelDescription(stage="train_source/text", absent=True, fitted=fitted))
+
+
+def _token_rows(encoder: text.TextEncoder, texts: pd.DataFrame, batch: int) -> TokenRows:
+    scores = torch.from_numpy(texts["score"].to_numpy(np.float32))
+    return TokenRows(encoder, texts["text"].tolist(), scores, batch)
+
+
+def _tune(
+    net: TunedSpecialist, encoder: text.TextEncoder, texts: pd.DataFrame, params: Params, layout: Layout
+) -> FitResult:
+    """Tunes on the training rows; a killed run of the same is taken up."""
+    block, device = params.train_source, pick(params.device)
+    identity = {
+        "stage": "train_source/text",
+        "params": block.model_dump(include={"text", "tuned"}),
+        "encoder": encoder.identity,
+        "seed": params.seed,
+        "device": str(device),
+        "rows": artifacts.digest(texts["sample_id"] + texts["split"] + texts["score"].astype(str) + texts["text"]),
+    }
+    train, val = (texts[texts["split"] == part] for part in ("train", "val"))
+    return fit_tuned(
+        net,
+        [net.classifier],
+        _token_rows(encoder, train, block.tuned.batch),
+        _token_rows(encoder, val, block.tuned.batch),
+        objective=mixed(MSE, MAE, 0.0),
+        score=concordance,
+        tuned=block.tuned,
+        seed=params.seed,
+        device=device,
+        what="train_source text",
+        resume=resume_state(layout.cache, identity),
+    )
 
 
 def _encode_target(

@@ -97,61 +97,81 @@ def fit(
 
     Raises InputError when the loss stops being finite, before the weights are touched by it.
     """
-    torch.manual_seed(plan.seed)
-    AcceleratorState._reset_state(reset_partial_state=True)  # one process trains several nets, each with its own plan
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=plan.mixed_precision)
-    net.to(device)
-    steps = len(train.batches(np.random.default_rng(plan.seed)))
-    model, optimizer = accelerator.prepare(net, optimizer)
-    state, best = Progress(0, 0, 0.0, 0, -1, -math.inf, math.inf, []), _weights(net)
-    resumed = resume.load(net, optimizer) if resume else None
-    if resumed:
-        state, best = resumed
-    done = state.epoch * steps + state.batch
-    schedule = plateau = None
-    if plan.plateau:
-        plateau = ReduceLROnPlateau(optimizer, factor=plan.plateau[0], patience=plan.plateau[1])
-    else:
-        schedule = warm_up(optimizer, steps * plan.epochs, plan.warmup_share, decay=plan.decay, done=done)
+    return _Training(net, train, val, objective, score, optimizer, plan, device, what, penalty, resume).run()
 
-    saved = time.monotonic()
-    with progress_bar(what, plan.epochs * steps) as advance:
-        advance(done)
-        while state.epoch < plan.epochs:
-            model.train()
-            for batch, parts in _batches(train, plan, state):
-                loss = _step(
-                    model,
-                    parts,
-                    objective,
-                    optimizer,
-                    accelerator,
-                    plan,
-                    f"{what}: epoch {state.epoch + 1}, batch {batch + 1}",
-                    penalty,
-                )
-                if schedule:
-                    schedule.step()
-                rows = sum(len(labels) for _, labels in parts)
-                state.batch, state.loss_sum, state.rows_seen = (
-                    batch + 1,
-                    state.loss_sum + loss * rows,
-                    state.rows_seen + rows,
-                )
-                advance(1)
-                if resume and time.monotonic() - saved > SAVE_EVERY_S:
-                    resume.save(state, net, optimizer, best)
-                    saved = time.monotonic()
-            if _close_epoch(state, model, val, objective, score, device):
-                best = _weights(net)
-            if plateau:
-                plateau.step(state.history[-1]["val_loss"])
-            if state.epoch - state.best_epoch >= plan.patience:
-                break
-    net.load_state_dict(best)
-    if resume:
-        resume.clear()
-    return FitResult(state.best_epoch, state.best_score, state.history)
+
+@dataclass
+class _Training:
+    """One call of ``fit``, whose arguments these are."""
+
+    net: nn.Module
+    train: Rows
+    val: Rows
+    objective: Objective
+    score: Callable[[np.ndarray, np.ndarray], float]
+    optimizer: torch.optim.Optimizer
+    plan: TrainingPlan
+    device: torch.device
+    what: str
+    penalty: Callable[[], Tensor] | None
+    resume: ResumeState | None
+
+    def run(self) -> FitResult:
+        plan, resume = self.plan, self.resume
+        torch.manual_seed(plan.seed)
+        AcceleratorState._reset_state(reset_partial_state=True)  # one process trains several nets, each by its plan
+        self.accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision=plan.mixed_precision)
+        self.net.to(self.device)
+        steps = len(self.train.batches(np.random.default_rng(plan.seed)))
+        self.model, self.optimizer = self.accelerator.prepare(self.net, self.optimizer)
+        state, best = Progress(0, 0, 0.0, 0, -1, -math.inf, math.inf, []), _weights(self.net)
+        resumed = resume.load(self.net, self.optimizer) if resume else None
+        if resumed:
+            state, best = resumed
+        done = state.epoch * steps + state.batch
+        self._schedule(steps, done)
+        self.saved = time.monotonic()
+        with progress_bar(self.what, plan.epochs * steps) as advance:
+            advance(done)
+            while state.epoch < plan.epochs:
+                self._epoch(state, best, advance)
+                if _close_epoch(state, self.model, self.val, self.objective, self.score, self.device):
+                    best = _weights(self.net)
+                if self.plateau:
+                    self.plateau.step(state.history[-1]["val_loss"])
+                if state.epoch - state.best_epoch >= plan.patience:
+                    break
+        self.net.load_state_dict(best)
+        if resume:
+            resume.clear()
+        return FitResult(state.best_epoch, state.best_score, state.history)
+
+    def _schedule(self, steps: int, done: int) -> None:
+        """The learning rate falls where the validation loss stays, or by a plan over all steps."""
+        plan, self.warm_up, self.plateau = self.plan, None, None
+        if plan.plateau:
+            self.plateau = ReduceLROnPlateau(self.optimizer, factor=plan.plateau[0], patience=plan.plateau[1])
+        else:
+            total = steps * plan.epochs
+            self.warm_up = warm_up(self.optimizer, total, plan.warmup_share, decay=plan.decay, done=done)
+
+    def _epoch(self, state: Progress, best: dict[str, Tensor], advance: Callable[[int], None]) -> None:
+        """The epoch's remaining batches; every now and then the state is kept for a run that comes after a kill."""
+        self.model.train()
+        for batch, parts in _batches(self.train, self.plan, state):
+            where = f"{self.what}: epoch {state.epoch + 1}, batch {batch + 1}"
+            loss = _step(
+                self.model, parts, self.objective, self.optimizer, self.accelerator, self.plan, where, self.penalty
+            )
+            if self.warm_up:
+                self.warm_up.step()
+            rows = sum(len(labels) for _, labels in parts)
+            state.batch = batch + 1
+            state.loss_sum, state.rows_seen = state.loss_sum + loss * rows, state.rows_seen + rows
+            advance(1)
+            if self.resume and time.monotonic() - self.saved > SAVE_EVERY_S:
+                self.resume.save(state, self.net, self.optimizer, best)
+                self.saved = time.monotonic()
 
 
 def _weights(net: nn.Module) -> dict[str, Tensor]:
