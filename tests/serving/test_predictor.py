@@ -19,10 +19,13 @@ from pipeline.serving.predictor import GRID, Predictor, occluded
 from tests.serving.conftest import Trained, train
 
 
-def of_stage(trained: Trained, stage: str, kind: str) -> dict[str, np.ndarray]:
+def of_stage(trained: Trained, stage: str, kind: str, subset: str | None = None) -> dict[str, np.ndarray]:
     """Test row → logits, as the stage wrote them."""
     found = artifacts.read_predictions(trained.layout.predictions(stage), classes=2)
-    kept = found.where(((found.rows["split"] == "test") & (found.rows["kind"] == kind)).to_numpy())
+    wanted = (found.rows["split"] == "test") & (found.rows["kind"] == kind)
+    if subset is not None:
+        wanted &= found.rows["subset"] == subset
+    kept = found.where(wanted.to_numpy())
     return dict(zip(kept.rows["sample_id"], kept.logits, strict=True))
 
 
@@ -71,9 +74,9 @@ def test_a_modality_is_explained_by_masking_it(trained: Trained, predictor: Pred
     scale = temperature(trained.layout, "fuse")
     fused = of_stage(trained, "fuse", "fusion")
     masked = {
-        "text": of_stage(trained, "fuse", "masked:image_video"),
-        "image": of_stage(trained, "fuse", "masked:text_video"),
-        "video": of_stage(trained, "fuse", "masked:text_image"),
+        "text": of_stage(trained, "fuse", "masked", "image_video"),
+        "image": of_stage(trained, "fuse", "masked", "text_video"),
+        "video": of_stage(trained, "fuse", "masked", "text_image"),
     }
     for name, prediction in zip(trained.test["sample_id"], predictor.predict(trained.posts()), strict=True):
         at = int(fused[name].argmax())
