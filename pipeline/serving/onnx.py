@@ -1,9 +1,9 @@
 """The classifiers and the fusion as ONNX, for runtimes without torch; the encoders stay as they are.
 
 ``<modality>.onnx``: ``vector`` float32 [batch, width of the specialist's encoder] → ``logits`` [batch, classes], before
-temperature. ``fuse.onnx``: for each modality ``vector_<modality>`` float32 [batch, width], ``expert_log_prob_<modality>``
-float32 [batch, classes], the specialist's log-probabilities less their mean over the classes, and
-``present_<modality>`` bool [batch] → ``logits``. Widths and temperatures stand in the ``model.json`` files.
+temperature. ``fuse.onnx``: for each modality ``vector_<modality>`` float32 [batch, width],
+``expert_log_prob_<modality>`` float32 [batch, classes], the specialist's log-probabilities less their mean over the
+classes, and ``present_<modality>`` bool [batch] → ``logits``. Widths and temperatures stand in ``model.json``.
 """
 
 import logging
