@@ -10,11 +10,11 @@ from pipeline.corpora.raw_features import RawFeatures, RawVectors, gathered, str
 
 
 def read_csd_folder(path: Path, where: str) -> RawFeatures:
-    found = sequences.read_folder(path, where)
+    segments = sequences.read_folder(path, where)
     rows = pd.DataFrame(
-        {"id": found.ids, "group": found.groups, "split": None, "text": found.words, "score": found.scores}
+        {"id": segments.ids, "group": segments.groups, "split": None, "text": segments.words, "score": segments.scores}
     )
     vectors: dict[Feature, RawVectors] = {
-        name: gathered(len(rows), [strung(cells)]) for name, cells in found.cells.items()
+        name: gathered(len(rows), [strung(cells)]) for name, cells in segments.cells.items()
     }
     return RawFeatures(rows, vectors, ())

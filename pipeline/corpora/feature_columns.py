@@ -40,10 +40,10 @@ def faulty_columns(
     highest = np.where(finite, values, -np.inf).max(axis=0)
     with np.errstate(invalid="ignore"):  # a column without a finite value, which is faulty anyway
         constant = highest - lowest <= 1e-6 * np.maximum(np.abs(lowest), np.abs(highest))
-    found = dict.fromkeys(np.flatnonzero(_rising(values, names) | _on_frame_grid(values)).tolist(), "time-like")
-    found |= dict.fromkeys(np.flatnonzero(constant).tolist(), "constant")
-    found |= dict.fromkeys(np.flatnonzero((~finite).mean(axis=0) > max_nonfinite_share).tolist(), "not finite")
-    return dict(sorted(found.items()))
+    faults = dict.fromkeys(np.flatnonzero(_rising(values, names) | _on_frame_grid(values)).tolist(), "time-like")
+    faults |= dict.fromkeys(np.flatnonzero(constant).tolist(), "constant")
+    faults |= dict.fromkeys(np.flatnonzero((~finite).mean(axis=0) > max_nonfinite_share).tolist(), "not finite")
+    return dict(sorted(faults.items()))
 
 
 def _rising(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def _on_frame_grid(values: np.ndarray) -> np.ndarray:
 
     Numbers rounded to hundredths say nothing, since many of them lie on any grid.
     """
-    found = np.zeros(values.shape[1], dtype=bool)
+    on_grid = np.zeros(values.shape[1], dtype=bool)
     for at in range(values.shape[1]):
         column = values[:, at].astype(np.float64)
         column = column[np.isfinite(column)]
@@ -73,8 +73,8 @@ def _on_frame_grid(values: np.ndarray) -> np.ndarray:
             continue
         distinct = len(np.unique(telling)) >= len(telling) / 2
         shares = [float(np.mean(_off(telling, grid) <= GRID_TOLERANCE)) for grid in FRAME_GRIDS]
-        found[at] = distinct and max(shares) >= GRID_SHARE
-    return found
+        on_grid[at] = distinct and max(shares) >= GRID_SHARE
+    return on_grid
 
 
 def _off(column: np.ndarray, grid: float) -> np.ndarray:

@@ -239,7 +239,7 @@ def _reasons(
         checks.append(
             (
                 other,
-                lambda at, name=name, found=vectors.lengths, width=width: f"{name} has {found[at]} values, not {width}",
+                lambda at, name=name, has=vectors.lengths, width=width: f"{name} has {has[at]} values, not {width}",
             )
         )
     known = {*raw.vectors} | ({"text"} if raw.words else set()) or set(FEATURES)

@@ -48,8 +48,8 @@ def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = ()) -> Mani
     table = _read(path)
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
-        found = ", ".join(map(str, table.columns)) or "none"
-        raise InputError(f"{path}: lacks the column {' and '.join(missing)} (has: {found})")
+        columns = ", ".join(map(str, table.columns)) or "none"
+        raise InputError(f"{path}: lacks the column {' and '.join(missing)} (has: {columns})")
     if not len(table):
         raise InputError(f"{path}: holds no posts")
 

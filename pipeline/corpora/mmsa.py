@@ -93,12 +93,12 @@ def _mmsa_lengths(path: Path, name: str, key: str, part: dict[str, Any], rows: i
     if part.get(key) is None:
         return None
     try:
-        found = np.asarray(part[key], dtype=np.float64).reshape(-1)
+        lengths = np.asarray(part[key], dtype=np.float64).reshape(-1)
     except (ValueError, TypeError):
-        found = np.empty(0)
-    if len(found) != rows or not (np.isfinite(found) & (found >= 0) & (found == np.round(found))).all():
+        lengths = np.empty(0)
+    if len(lengths) != rows or not (np.isfinite(lengths) & (lengths >= 0) & (lengths == np.round(lengths))).all():
         raise InputError(f"{path}: {name}: {key} is no list of {rows} whole numbers, one a row")
-    return found.astype(np.int64)
+    return lengths.astype(np.int64)
 
 
 def _unpadded(steps: np.ndarray) -> np.ndarray:

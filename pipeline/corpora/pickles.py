@@ -45,26 +45,26 @@ class _Named(_Closed):
 class _Dtype(_Closed):
     """A numpy dtype that never is in a pickle's hands: by its flags, bytes could be made to count as pointers."""
 
-    __slots__ = ("found",)
+    __slots__ = ("checked",)
 
     def __init__(self, name: Any, *_: Any) -> None:
         if not isinstance(name, str) or not (name[:1] == "O" or _PLAIN.fullmatch(name)):
             raise pickle.UnpicklingError(f"an array of {name!r}; numbers, texts and objects are read")
-        self.found = np.dtype("O" if name[0] == "O" else name)
-        if not self.found.itemsize:
+        self.checked = np.dtype("O" if name[0] == "O" else name)
+        if not self.checked.itemsize:
             raise pickle.UnpicklingError("an array of values without size")
 
     def __setstate__(self, state: Any) -> None:
         order = state[1]
         if order not in ("<", ">", "=", "|"):
             raise pickle.UnpicklingError(f"byte order {order!r}")
-        self.found = self.found.newbyteorder(order)
+        self.checked = self.checked.newbyteorder(order)
 
     def sized(self, shape: Any, size: int) -> tuple[int, ...]:
         """The shape, when it is one of so many bytes, or of so many objects."""
         if not isinstance(shape, tuple) or not all(type(side) is int and side >= 0 for side in shape):
             raise pickle.UnpicklingError(f"an array of shape {shape!r}")
-        if math.prod(shape) * (1 if self.found.hasobject else self.found.itemsize) != size:
+        if math.prod(shape) * (1 if self.checked.hasobject else self.checked.itemsize) != size:
             raise pickle.UnpicklingError(f"an array of shape {shape} from {size} bytes or objects")
         return shape
 
@@ -76,11 +76,11 @@ class _Array(np.ndarray):
         version, shape, dtype, fortran, data = state
         if not isinstance(dtype, _Dtype):
             raise pickle.UnpicklingError("an array without a dtype")
-        wanted = list if dtype.found.hasobject else (bytes, str)
+        wanted = list if dtype.checked.hasobject else (bytes, str)
         if not isinstance(data, wanted):
-            raise pickle.UnpicklingError(f"an array of {dtype.found} from {type(data).__name__}")
+            raise pickle.UnpicklingError(f"an array of {dtype.checked} from {type(data).__name__}")
         data = data.encode("latin1") if isinstance(data, str) else data
-        checked: Any = (version, dtype.sized(shape, len(data)), dtype.found, bool(fortran), data)
+        checked: Any = (version, dtype.sized(shape, len(data)), dtype.checked, bool(fortran), data)
         super().__setstate__(checked)
 
 
@@ -93,9 +93,9 @@ def _scalar(dtype: Any, data: Any = None) -> Any:
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> np.ndarray:
-    if not isinstance(dtype, _Dtype) or dtype.found.hasobject or not isinstance(data, bytes | bytearray):
+    if not isinstance(dtype, _Dtype) or dtype.checked.hasobject or not isinstance(data, bytes | bytearray):
         raise pickle.UnpicklingError("an array of objects, or of none, from bytes")
-    array = np.ndarray(dtype.sized(shape, len(data)), dtype.found, data, order="F" if order == "F" else "C")
+    array = np.ndarray(dtype.sized(shape, len(data)), dtype.checked, data, order="F" if order == "F" else "C")
     return array.view(_Array) if axes is None else array.transpose(axes).view(_Array)
 
 

@@ -42,12 +42,12 @@ def content_or_none(path: Path) -> str | None:
 
 
 def fingerprints(paths: Sequence[Path], max_pixels: int, workers: int) -> list[Fingerprint | None]:
-    found: list[Fingerprint | None] = []
+    prints: list[Fingerprint | None] = []
     with progress("comparing pictures", len(paths)) as advance:
         for item in ahead(partial(fingerprint, max_pixels=max_pixels), paths, workers=workers, depth=4 * workers):
-            found.append(item)
+            prints.append(item)
             advance(1)
-    return found
+    return prints
 
 
 def fingerprint(path: Path, *, max_pixels: int) -> Fingerprint | None:

@@ -159,25 +159,25 @@ def _role(path: Path, root: str) -> str:
 
 
 def _holds_words(sequence: _Sequence) -> bool:
-    found = next((steps for key in sequence.data if (steps := sequence.steps(key)) is not None), None)
-    return found is not None and found[0].dtype.kind in "SOU"
+    first = next((steps for key in sequence.data if (steps := sequence.steps(key)) is not None), None)
+    return first is not None and first[0].dtype.kind in "SOU"
 
 
 def _cut(labels: _Sequence, words: _Sequence | None, features: Mapping[Feature, _Sequence]) -> Segments:
     """Cuts every sequence into the segments of the labels."""
-    found = Segments([], [], [], None if words is None else [], {modality: [] for modality in features})
+    segments = Segments([], [], [], None if words is None else [], {modality: [] for modality in features})
     for key in labels.data:
         label = labels.steps(key)
         assert label is not None
-        found.ids.extend(f"{key}[{number}]" for number in range(len(label[0])))
+        segments.ids.extend(f"{key}[{number}]" for number in range(len(label[0])))
         # In aligned corpora each segment has a key of its own, `video[3]`.
-        found.groups.extend(key.partition("[")[0] for _ in label[0])
-        found.scores.extend(_number(values, labels.path, key) for values in label[0])
+        segments.groups.extend(key.partition("[")[0] for _ in label[0])
+        segments.scores.extend(_number(values, labels.path, key) for values in label[0])
         for modality, sequence in features.items():
-            found.cells[modality].extend(_vectors(sequence, key, label[1]))
-        if words is not None and found.words is not None:
-            found.words.extend(_said(words, key, label[1]))
-    return found
+            segments.cells[modality].extend(_vectors(sequence, key, label[1]))
+        if words is not None and segments.words is not None:
+            segments.words.extend(_said(words, key, label[1]))
+    return segments
 
 
 def _number(values: np.ndarray, path: Path, key: str) -> float:

@@ -77,11 +77,11 @@ def _modalities(
     missing = " and ".join(name for name in required if name not in columns)
     if missing:
         raise InputError(f"{path}: lacks the column {missing} (has: {', '.join(columns) or 'none'})")
-    found: dict[Feature, str] = {name: name for name in FEATURES if name in columns}
+    column_of: dict[Feature, str] = {name: name for name in FEATURES if name in columns}
     for other, name in OTHER_NAMES.items():
         if other in columns:
-            found.setdefault(feature_name(name), other)
-    return found, tuple(name for name in columns if name not in (*SCALARS, *found.values()))
+            column_of.setdefault(feature_name(name), other)
+    return column_of, tuple(name for name in columns if name not in (*SCALARS, *column_of.values()))
 
 
 def _scalars(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
@@ -101,8 +101,8 @@ def _column(path: Path, file: pq.ParquetFile, name: str) -> Iterator[tuple[np.nd
         kind, depth = kind.value_type, depth + 1
     number = pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)
     if depth not in (1, 2) or not number:
-        found = file.schema_arrow.field(name).type
-        raise InputError(f"{path}: column {name} holds {found}; lists of numbers, or of lists of numbers, are needed")
+        holds = file.schema_arrow.field(name).type
+        raise InputError(f"{path}: column {name} holds {holds}; lists of numbers, or of lists of numbers, are needed")
     for batch in file.iter_batches(BATCH_ROWS, columns=[name]):
         cells = batch.column(0)
         if depth == 1:

@@ -232,8 +232,8 @@ def write_results(
 
 def content_digests(values: Sequence[str | None], source: ContentSource) -> list[str | MediaError]:
     """What each row would encode, or why there is nothing."""
-    found = source.digests([value for value in values if value is not None])
-    return [MediaError(NONE) if value is None else next(found) for value in values]
+    digests = source.digests([value for value in values if value is not None])
+    return [MediaError(NONE) if value is None else next(digests) for value in values]
 
 
 def encode_missing(

@@ -150,37 +150,37 @@ def load(params: EmbedImageParams, key: str = "embed.image") -> ImageEncoder:
 
     Raises InputError when the model cannot be found, is damaged, or is not a CLIP.
     """
-    found = weights.resolve(key, params.encoder, params.revision, PACKAGED)
+    resolved = weights.resolve(key, params.encoder, params.revision, PACKAGED)
     if params.encoder == PACKAGED:
-        return efficientnet(found)
+        return efficientnet(resolved)
     with weights.quiet():
-        return _clip(key, found)
+        return _clip(key, resolved)
 
 
-def efficientnet(found: weights.Weights) -> ImageEncoder:
+def efficientnet(resolved: weights.Weights) -> ImageEncoder:
     """The packaged encoder from its released file, or from a safetensors file with the same tensors."""
     model = EfficientNet.from_name(PACKAGED)
-    safe = found.path.suffix == ".safetensors"
-    tensors = load_file(found.path) if safe else torch.load(found.path, map_location="cpu", weights_only=True)
+    safe = resolved.path.suffix == ".safetensors"
+    tensors = load_file(resolved.path) if safe else torch.load(resolved.path, map_location="cpu", weights_only=True)
     model.load_state_dict(tensors)
     preprocess = Preprocessing(size=224, shortest=224, offset=(127.0,) * 3, scale=(128.0,) * 3)
     net = EfficientNetLite0(model)
-    return ImageEncoder(_identity(found, net.width, preprocess), net.width, net.eval(), LITE0_POINTWISE, preprocess)
+    return ImageEncoder(_identity(resolved, net.width, preprocess), net.width, net.eval(), LITE0_POINTWISE, preprocess)
 
 
-def _clip(key: str, found: weights.Weights) -> ImageEncoder:
-    where = f"params.yaml: {key}.encoder: {found.path}"
+def _clip(key: str, resolved: weights.Weights) -> ImageEncoder:
+    where = f"params.yaml: {key}.encoder: {resolved.path}"
     try:
-        config = AutoConfig.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
         if config.model_type != "clip":
             raise InputError(f"{where}: a {config.model_type} is not a CLIP")
-        model = weights.load_model(CLIPModel, found)
-        processor = CLIPImageProcessorPil.from_pretrained(found.path, local_files_only=True)
+        model = weights.load_model(CLIPModel, resolved)
+        processor = CLIPImageProcessorPil.from_pretrained(resolved.path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"{where}: cannot be loaded: {' '.join(str(error).split())}") from None
     net, width = ClipVision(model), model.config.projection_dim
     preprocess = _clip_preprocessing(where, processor, model.config.vision_config.image_size)
-    return ImageEncoder(_identity(found, width, preprocess), width, net.eval(), ["q_proj", "v_proj"], preprocess)
+    return ImageEncoder(_identity(resolved, width, preprocess), width, net.eval(), ["q_proj", "v_proj"], preprocess)
 
 
 def _clip_preprocessing(where: str, processor: CLIPImageProcessorPil, size: int) -> Preprocessing:
@@ -200,9 +200,9 @@ def _clip_preprocessing(where: str, processor: CLIPImageProcessorPil, size: int)
     )
 
 
-def _identity(found: weights.Weights, width: int, preprocess: Preprocessing) -> dict[str, Any]:
+def _identity(resolved: weights.Weights, width: int, preprocess: Preprocessing) -> dict[str, Any]:
     steps = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(preprocess).items()}
-    return found.identity | {"width": width, "preprocessing": steps | {"version": PREPROCESSING_VERSION}}
+    return resolved.identity | {"width": width, "preprocessing": steps | {"version": PREPROCESSING_VERSION}}
 
 
 def augment(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

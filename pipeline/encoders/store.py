@@ -61,10 +61,10 @@ class Store:
                 self.connection.execute("BEGIN IMMEDIATE")
                 for statement in TABLES.strip().split("\n"):
                     self.connection.execute(statement)
-                found = self.connection.execute("SELECT json FROM identity").fetchone()
-                if found is None:
+                stored = self.connection.execute("SELECT json FROM identity").fetchone()
+                if stored is None:
                     self.connection.execute("INSERT INTO identity VALUES (?)", (identity,))
-            if found is not None and found[0] != identity:
+            if stored is not None and stored[0] != identity:
                 raise InputError(f"{self.path}: holds the vectors of another encoder; delete this file and run again")
 
     @contextmanager
@@ -92,14 +92,14 @@ class Store:
 
     def get(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
         """The vectors of those keys that are there; they are read-only."""
-        found: dict[str, np.ndarray] = {}
+        vectors: dict[str, np.ndarray] = {}
         for at in range(0, len(keys), KEYS_AT_ONCE):
             some = list(keys[at : at + KEYS_AT_ONCE])
             marks = ",".join("?" * len(some))
             with self._explained():
                 rows = self.connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some)
-                found.update({key: self._vector(blob) for key, blob in rows})
-        return found
+                vectors.update({key: self._vector(blob) for key, blob in rows})
+        return vectors
 
     def _vector(self, blob: bytes) -> np.ndarray:
         if len(blob) != 4 * self.width:

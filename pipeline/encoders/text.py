@@ -107,9 +107,9 @@ def load(params: EmbedTextParams) -> TextEncoder:
 
     Raises InputError when the model cannot be found, is damaged, or is not a text encoder.
     """
-    found = weights.resolve("embed.text", params.encoder, params.revision, packaged="minilm")
+    resolved = weights.resolve("embed.text", params.encoder, params.revision, packaged="minilm")
     with weights.quiet():
-        model, tokenizer = _load(found)
+        model, tokenizer = _load(resolved)
     if getattr(model, "pooler", None) is not None:
         setattr(model, "pooler", None)  # noqa: B010  # unused, and random where the checkpoint has none
     if model.config.is_encoder_decoder or not hasattr(model.config, "hidden_size"):
@@ -119,7 +119,7 @@ def load(params: EmbedTextParams) -> TextEncoder:
     limits = (params.max_tokens, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
     max_tokens = min(limit for limit in limits if limit)
     return TextEncoder(
-        identity=found.identity | {"width": width, "max_tokens": max_tokens, "pooling": "mean over tokens"},
+        identity=resolved.identity | {"width": width, "max_tokens": max_tokens, "pooling": "mean over tokens"},
         width=width,
         net=MeanPooled(model).eval(),
         lora_targets=_lora_targets(model),
@@ -131,13 +131,13 @@ def load(params: EmbedTextParams) -> TextEncoder:
     )
 
 
-def _load(found: weights.Weights) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(resolved: weights.Weights) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(found.path, local_files_only=True, trust_remote_code=False)
-        return weights.load_model(AutoModel, found), tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
+        return weights.load_model(AutoModel, resolved), tokenizer
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"params.yaml: embed.text.encoder: {found.path}: cannot be loaded: {reason}") from None
+        raise InputError(f"params.yaml: embed.text.encoder: {resolved.path}: cannot be loaded: {reason}") from None
 
 
 def _lora_targets(model: nn.Module) -> list[str]:

@@ -87,9 +87,9 @@ class ClipNet(nn.Module):
 
     def forward(self, pixels: Tensor, mask: Tensor) -> Tensor:
         """float32 [B, F, 3, S, S] and bool [B, F], true where there is a frame → float32 [B, width of the clip]."""
-        found = self.frame(pixels[mask])
-        vectors = found.new_zeros(*mask.shape, found.shape[1])
-        return pool(vectors.masked_scatter(mask.unsqueeze(-1), found), mask, self.how)
+        frame_vectors = self.frame(pixels[mask])
+        vectors = frame_vectors.new_zeros(*mask.shape, frame_vectors.shape[1])
+        return pool(vectors.masked_scatter(mask.unsqueeze(-1), frame_vectors), mask, self.how)
 
 
 def load(params: EmbedVideoParams) -> VideoEncoder:

@@ -119,14 +119,14 @@ def _packaged(encoder: str) -> Weights:
         raise InputError(f"encoder {encoder}: its package is not installed; {fix}") from None
     path = Path(str(module.__file__)).parent / source.file
     try:
-        found = content_digest(path)
+        digest = content_digest(path)
     except MediaError as error:
         raise InputError(f"encoder {encoder}: {path}: {error}; {fix}") from None
-    if found != source.sha256:
-        raise InputError(f"encoder {encoder}: {path} is not the file that was released (sha256 {found}); {fix}")
+    if digest != source.sha256:
+        raise InputError(f"encoder {encoder}: {path} is not the file that was released (sha256 {digest}); {fix}")
     return Weights(
         path.parent if path.suffix == ".safetensors" else path,
-        {"name": encoder, "revision": source.package.partition("==")[2], "sha256": found},
+        {"name": encoder, "revision": source.package.partition("==")[2], "sha256": digest},
     )
 
 
@@ -185,29 +185,31 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def load_model(family: Any, found: Weights) -> Any:
+def load_model(family: Any, weights: Weights) -> Any:
     """``family.from_pretrained`` of a folder, in float32.
 
     Raises InputError if parameters are not in the files, which transformers would leave at random values. A pooler may
     be missing: nothing here uses it.
     """
     model, report = family.from_pretrained(
-        found.path, local_files_only=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        weights.path, local_files_only=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
     )
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
-        raise InputError(f"{found.path}: the weights lack {len(missing)} parameters of the model, such as {missing[0]}")
+        raise InputError(
+            f"{weights.path}: the weights lack {len(missing)} parameters of the model, such as {missing[0]}"
+        )
     return model
 
 
-def write_encoder(found: Weights, folder: Path) -> None:
+def write_encoder(weights: Weights, folder: Path) -> None:
     """Copies what an encoder is loaded from into a new folder."""
     folder.mkdir(parents=True)
-    if found.path.is_file():  # the packaged picture encoder comes as a pickle of tensors
-        tensors = torch.load(found.path, map_location="cpu", weights_only=True)
+    if weights.path.is_file():  # the packaged picture encoder comes as a pickle of tensors
+        tensors = torch.load(weights.path, map_location="cpu", weights_only=True)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
         return
-    safe = any(found.path.glob(SAFE_WEIGHTS))
+    safe = any(weights.path.glob(SAFE_WEIGHTS))
     patterns = [*SETTINGS, SAFE_WEIGHTS if safe else TORCH_WEIGHTS]
-    for path in sorted({path for pattern in patterns for path in found.path.glob(pattern) if path.is_file()}):
+    for path in sorted({path for pattern in patterns for path in weights.path.glob(pattern) if path.is_file()}):
         shutil.copyfile(path, folder / path.name)

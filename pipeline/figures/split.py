@@ -22,19 +22,19 @@ def draw_split(path: Path, counts: pd.DataFrame, title: str) -> None:
         for kind, line in zip(kinds, grid, strict=True):
             for split, axes in zip(splits, line, strict=True):
                 part = counts[(counts["kind"] == kind) & (counts["split"] == split)]
-                found = part.set_index("name")["rows"].reindex(names[kind], fill_value=0)
-                _share_bars(axes, found)
+                rows = part.set_index("name")["rows"].reindex(names[kind], fill_value=0)
+                _share_bars(axes, rows)
                 if kind == kinds[0]:
-                    axes.set_title(f"{plain(str(split))}  ({found.sum():,} rows)")
+                    axes.set_title(f"{plain(str(split))}  ({rows.sum():,} rows)")
 
 
-def _share_bars(axes: Axes, found: "pd.Series[int]") -> None:
-    shares = found / max(1, found.sum())
-    axes.barh(range(len(found)), shares, height=0.7, color=BLUE)
-    for place, (count, share) in enumerate(zip(found, shares, strict=True)):
+def _share_bars(axes: Axes, counts: "pd.Series[int]") -> None:
+    shares = counts / max(1, counts.sum())
+    axes.barh(range(len(counts)), shares, height=0.7, color=BLUE)
+    for place, (count, share) in enumerate(zip(counts, shares, strict=True)):
         axes.text(share + 0.02, place, f"{count:,}  {share:.0%}", va="center", fontsize=8, color=GREY)
-    axes.set_yticks(range(len(found)), [plain(str(name)).replace("_", " + ") for name in found.index])
-    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.set_yticks(range(len(counts)), [plain(str(name)).replace("_", " + ") for name in counts.index])
+    axes.set_ylim(len(counts) - 0.4, -0.6)
     axes.set_xlim(0, 1.3)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)

@@ -98,9 +98,9 @@ class TransferNet(nn.Module):
             self.probe(name).standardise_like(vectors[name][present[name]])
 
     def probe(self, name: str) -> LinearProbe:
-        found = self.probes[name]
-        assert isinstance(found, LinearProbe)
-        return found
+        probe = self.probes[name]
+        assert isinstance(probe, LinearProbe)
+        return probe
 
     @torch.no_grad()
     def rescale(self, scale: float, offset: float) -> None:

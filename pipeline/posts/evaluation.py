@@ -156,19 +156,19 @@ def _difference(test: HeldOut, fusion: np.ndarray, best: str, baseline: np.ndarr
 
 def _warnings(test: HeldOut, metrics: dict[str, Any], features: LinearFeatures, train_rows: int) -> list[str]:
     """What a reader of the numbers must know: all that is small, absent or undefined."""
-    found = []
+    warnings = []
     rows, groups = len(test.codes), test.posts["group_id"].nunique()
     if rows < FEW_ROWS:
-        found.append(f"only {rows} test rows: the intervals are wide")
+        warnings.append(f"only {rows} test rows: the intervals are wide")
     if groups < FEW_GROUPS:
-        found.append(f"only {groups} groups among the test rows: the intervals are rough")
+        warnings.append(f"only {groups} groups among the test rows: the intervals are rough")
     fusion = metrics["fusion"]
-    found += [f"no test row of class {label}" for label, count in fusion["support"].items() if not count]
-    found += [f"fusion never predicts {label}" for label in test.labels if label not in fusion["precision"]]
-    found += [f"no specialist for {name}" for name in MODALITIES if name not in metrics]
-    found += [f"no test row has {name}" for name in MODALITIES if metrics.get(name) == {"n": 0}]
+    warnings += [f"no test row of class {label}" for label, count in fusion["support"].items() if not count]
+    warnings += [f"fusion never predicts {label}" for label in test.labels if label not in fusion["precision"]]
+    warnings += [f"no specialist for {name}" for name in MODALITIES if name not in metrics]
+    warnings += [f"no test row has {name}" for name in MODALITIES if metrics.get(name) == {"n": 0}]
     if "tfidf_logreg" not in metrics["baselines"]:
-        found.append("no training row has text, so no TF-IDF baseline")
+        warnings.append("no training row has text, so no TF-IDF baseline")
     if len(features.train_at) < train_rows:
-        found.append(f"embeddings_logreg was fitted on {len(features.train_at)} of {train_rows} training rows")
-    return found
+        warnings.append(f"embeddings_logreg was fitted on {len(features.train_at)} of {train_rows} training rows")
+    return warnings

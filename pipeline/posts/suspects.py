@@ -32,7 +32,7 @@ def likely_mistakes(layout: Layout, labels: Sequence[str]) -> pd.DataFrame:
     train = posts[posts["split"] == "train"].reset_index(drop=True)
     codes = codes_of(train, labels)
     asked = {name: _out_of_fold(layout, name, train, labels) for name in MODALITIES}
-    said = {name: found for name, found in asked.items() if found is not None}
+    said = {name: probabilities for name, probabilities in asked.items() if probabilities is not None}
     if not said:
         raise InputError("models/: no specialist has predicted training rows out of fold; run `dvc repro`")
     suggested = agreed([contradictions(probabilities, codes) for probabilities in said.values()])
@@ -40,8 +40,8 @@ def likely_mistakes(layout: Layout, labels: Sequence[str]) -> pd.DataFrame:
         _suspect(train.iloc[at], said, at, codes[at], suggested[at], labels)
         for at in np.flatnonzero(suggested >= 0).tolist()
     ]
-    found = pd.DataFrame(rows, columns=["id", "label", "suggestion", "evidence", "reasons"])
-    return found.sort_values(["evidence", "id"], ascending=[False, True], ignore_index=True)
+    mistakes = pd.DataFrame(rows, columns=["id", "label", "suggestion", "evidence", "reasons"])
+    return mistakes.sort_values(["evidence", "id"], ascending=[False, True], ignore_index=True)
 
 
 def contradictions(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -58,8 +58,8 @@ def contradictions(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
     confident = np.where(probabilities >= thresholds, probabilities, 0.0)
     confident[rows, codes] = 0.0
     best = confident.argmax(axis=1)
-    found = (own < thresholds[codes]) & (confident[rows, best] > 0)
-    return np.where(found, best, np.where(asked, -1, -2)).astype(np.int64)
+    contradicted = (own < thresholds[codes]) & (confident[rows, best] > 0)
+    return np.where(contradicted, best, np.where(asked, -1, -2)).astype(np.int64)
 
 
 def agreed(opinions: Sequence[np.ndarray]) -> np.ndarray:
@@ -82,9 +82,9 @@ def _out_of_fold(layout: Layout, modality: Modality, train: pd.DataFrame, labels
     at = pd.Index(train["sample_id"]).get_indexer(pd.Index(predictions.rows["sample_id"]))
     if (predictions.rows["fold"] == FINAL).any() or (at < 0).any():
         raise InputError(f"{path}: its training rows are not out of fold, or not those of the split; run `dvc repro`")
-    found = np.full((len(train), len(labels)), np.nan)
-    found[at] = emotion.softmax(predictions.logits, description.temperature)
-    return found
+    probabilities = np.full((len(train), len(labels)), np.nan)
+    probabilities[at] = emotion.softmax(predictions.logits, description.temperature)
+    return probabilities
 
 
 def _suspect(

@@ -40,25 +40,25 @@ class Listing:
 def mistakes(params: Params, layout: Layout, label: str | None, predicted: str | None, limit: int) -> Listing:
     """Misclassified test posts, the most confident first. Raises InputError for a label that the model lacks."""
     _known(layout, label, predicted)
-    found = _matching(gallery.read_errors(layout), "prediction", label, predicted)
+    matching = _matching(gallery.read_errors(layout), "prediction", label, predicted)
     title = f"Test posts{_labelled(label)} taken for {predicted or 'another class'}"
     lead = "A pull is the change in log-odds of the predicted class that a modality brings: above 0 it spoke for it."
-    cards = gallery.of_errors(found.head(limit), params, layout)
-    return Listing(title, lead, "taken for", "confidence", "pulls", len(found), cards)
+    cards = gallery.of_errors(matching.head(limit), params, layout)
+    return Listing(title, lead, "taken for", "confidence", "pulls", len(matching), cards)
 
 
 def label_suspects(params: Params, layout: Layout, label: str | None, predicted: str | None, limit: int) -> Listing:
     """Training posts whose label is likely a mistake. Raises InputError for a label that the model lacks."""
     labels = _known(layout, label, predicted)
-    found = _matching(suspects.likely_mistakes(layout, labels), "suggestion", label, predicted)
+    matching = _matching(suspects.likely_mistakes(layout, labels), "suggestion", label, predicted)
     title = f"Training posts{_labelled(label)} that look like {predicted or 'another class'}"
     lead = (
         "Every specialist of the post, asked out of fold, finds its label less likely than that label usually is, and "
         "another class as likely as that one usually is. Look at the post before you change anything."
     )
-    rows = found.head(limit).rename(columns={"suggestion": "other", "evidence": "strength"}).to_dict("records")
+    rows = matching.head(limit).rename(columns={"suggestion": "other", "evidence": "strength"}).to_dict("records")
     cards = gallery.cards([{str(key): value for key, value in row.items()} for row in rows], params, layout)
-    return Listing(title, lead, "looks like", "evidence", "it : label", len(found), cards)
+    return Listing(title, lead, "looks like", "evidence", "it : label", len(matching), cards)
 
 
 def _known(layout: Layout, *given: str | None) -> list[str]:

@@ -63,26 +63,26 @@ def listed(layout: Layout) -> Experiments:
 
     Raises InputError when DVC is not installed or fails, or when nothing was committed yet.
     """
-    found = _show(layout)
-    if len(found) < 2:
+    commits = _show(layout)
+    if len(commits) < 2:
         raise InputError(f"{layout.root.resolve()}: nothing was committed yet; `git commit` first, then compare")
-    workspace, head = (_read(of["rev"], of["name"], of["data"]) for of in found[:2])
+    workspace, head = (_read(of["rev"], of["name"], of["data"]) for of in commits[:2])
     # DVC lists the newest first, to the second: turned round, a stable sort keeps the order of those of one second.
-    runs = [_read(run["rev"], run["name"], run["data"]) for run in reversed(list(_runs(found[1])))]
+    runs = [_read(run["rev"], run["name"], run["data"]) for run in reversed(list(_runs(commits[1])))]
     return Experiments(workspace, head, tuple(sorted(runs, key=lambda run: run.created or "")))
 
 
 def revision(layout: Layout, name: str) -> Experiment:
     """An experiment of another commit, or any commit. Raises InputError when there is none of this name."""
     try:
-        found = _show(layout, "--rev", name)
+        commits = _show(layout, "--rev", name)
     except InputError as error:
         if "unknown Git revision" not in str(error):
             raise
         raise InputError(
             f"{name}: no experiment or revision of this repository; `dvc exp list` names the experiments"
         ) from None
-    return _read(found[1]["rev"], name, found[1]["data"])
+    return _read(commits[1]["rev"], name, commits[1]["data"])
 
 
 def _runs(commit: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

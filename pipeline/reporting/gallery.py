@@ -147,10 +147,10 @@ def _copies(posts: pd.DataFrame, ids: Sequence[str], folder: Path, params: Param
         max_pixels=params.embed.max_pixels,
         workers=params.embed.workers,
     )
-    found: dict[str, list[str]] = defaultdict(list)
+    copies: dict[str, list[str]] = defaultdict(list)
     for kind, words in COPIES.items():
         for pair in getattr(links, kind):
             for here, there in (pair, pair[::-1]):
                 other = near.iloc[there]
-                found[near.iloc[here]["sample_id"]].append(f"{words} {other['sample_id']} ({other['label']})")
-    return found
+                copies[near.iloc[here]["sample_id"]].append(f"{words} {other['sample_id']} ({other['label']})")
+    return copies

@@ -124,8 +124,8 @@ def _errors(params: Params, layout: Layout) -> Errors:
     for path in (layout.plots("evaluate") / "errors.csv", layout.table("posts")):
         if not path.is_file():
             return Errors(0, [], path.relative_to(layout.root).as_posix())
-    found = gallery.read_errors(layout)
-    return Errors(len(found), gallery.of_errors(found.head(CARDS), params, layout))
+    errors = gallery.read_errors(layout)
+    return Errors(len(errors), gallery.of_errors(errors.head(CARDS), params, layout))
 
 
 def _curve_sizes(sentiment: dict[str, Any] | None) -> list[int]:
@@ -157,7 +157,7 @@ def _digests(layout: Layout) -> list[tuple[str, str]]:
         layout.table("posts"),
         layout.table("target"),
     )
-    found = [
+    digests = [
         (path.relative_to(layout.root).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
         for path in files
         if path.is_file()
@@ -165,7 +165,7 @@ def _digests(layout: Layout) -> list[tuple[str, str]]:
     for stage in (*POSTS_STAGES, *TRANSFER_STAGES):
         description = _optional(layout.model(stage) / "model.json") or {}
         if "fitted" in description:
-            found.append((f"{stage}: rows it was fitted on", description["fitted"]["digest"]))
+            digests.append((f"{stage}: rows it was fitted on", description["fitted"]["digest"]))
         if "sha256" in (description.get("encoder") or {}):
-            found.append((f"{stage}: weights of {description['encoder']['name']}", description["encoder"]["sha256"]))
-    return found
+            digests.append((f"{stage}: weights of {description['encoder']['name']}", description["encoder"]["sha256"]))
+    return digests

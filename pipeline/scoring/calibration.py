@@ -23,13 +23,13 @@ def fit_temperature(logits: np.ndarray, actual: np.ndarray) -> float:
     if len(logits) == 0 or np.ptp(logits, axis=1).max() == 0 or (_margin(logits, actual) >= 0).all():
         return 1.0
     # The likelihood is concave in 1 / temperature, so along its logarithm there is one minimum and the search finds it.
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda log_temperature: emotion.log_loss(logits, actual, float(np.exp(log_temperature))),
         bounds=(np.log(LOWEST), np.log(HIGHEST)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(optimum.x))
 
 
 def _margin(logits: np.ndarray, actual: np.ndarray) -> np.ndarray:

@@ -107,17 +107,17 @@ def _usual(fitted: ColumnSample, groups: int, seed: int) -> float:
     """How alike the columns' correlations are, at the least, in random parts of so many groups and in the rest."""
     generator = np.random.default_rng(seed)
     size = min(groups, len(fitted.names) // 2)
-    found = []
+    likenesses = []
     for _ in range(HALVES):
         drawn = np.isin(fitted.groups, generator.permutation(fitted.names)[:size])
-        found.append(_alike(fitted.at(drawn), fitted.at(~drawn)))
-    return min(found)
+        likenesses.append(_alike(fitted.at(drawn), fitted.at(~drawn)))
+    return min(likenesses)
 
 
 def _alike(a: ColumnSample, b: ColumnSample) -> float:
     pairs = np.triu_indices(a.values.shape[1], k=1)
-    found = sentiment.pearson(_correlations(a)[pairs], _correlations(b)[pairs])
-    return 0.0 if found is None else found
+    likeness = sentiment.pearson(_correlations(a)[pairs], _correlations(b)[pairs])
+    return 0.0 if likeness is None else likeness
 
 
 def _correlations(part: ColumnSample) -> np.ndarray:

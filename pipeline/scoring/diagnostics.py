@@ -138,7 +138,7 @@ def _leaks(evidence: Evidence) -> list[Finding]:
 
 def _columns(evidence: Evidence) -> list[Finding]:
     """Do columns of the scored rows stand where they stood in training?"""
-    found = []
+    findings = []
     for name, shift in evidence.shifts.items():
         measured = (
             f"{name}: {shift.moved} of {shift.columns} columns have another mean in one part of the rows, "
@@ -147,14 +147,16 @@ def _columns(evidence: Evidence) -> list[Finding]:
         )
         if _swapped(shift):
             means = "columns of that part have changed places: a model reads one feature where it learnt another"
-            found.append(Finding("swapped_columns", measured, means, _reorder(name), 0.97))
+            findings.append(Finding("swapped_columns", measured, means, _reorder(name), 0.97))
         elif shift.moved >= max(2, SHIFTED * shift.columns):
             means = "features of that part have another scale than the others, or come from another extractor"
             advice = f"make the {name} features of all rows with one extractor and one normalisation"
-            found.append(Finding("shifted_features", measured, means, advice, 0.45))
-    if not found:
-        found.append(Finding("swapped_columns", _names(evidence.shifts), "columns stand where they stood in training"))
-    return found
+            findings.append(Finding("shifted_features", measured, means, advice, 0.45))
+    if not findings:
+        findings.append(
+            Finding("swapped_columns", _names(evidence.shifts), "columns stand where they stood in training")
+        )
+    return findings
 
 
 def disorder(shift: Shift) -> float:
@@ -176,7 +178,7 @@ def _relations(evidence: Evidence) -> list[Finding]:
     ridge = evidence.steps.get("ridge")
     if ridge is not None and _negative(ridge):
         return []  # turned round, not gone: the question of the sign answers it
-    found = []
+    findings = []
     for name, part in evidence.parts.items():
         shift = evidence.shifts.get(f"target {name}")
         if part.val is None or part.test is None or not _falls(part) or (shift is not None and _swapped(shift)):
@@ -189,17 +191,17 @@ def _relations(evidence: Evidence) -> list[Finding]:
         mute = shift is None or shift.usual < STRUCTURE
         if mute and part.within is not None and part.within >= max(part.val / 2, part.test + DROP):
             means = f"{name} speaks of sentiment in the test rows too, but by other columns than in training"
-            found.append(Finding("swapped_columns", measured, means, _reorder(name), 0.9))
+            findings.append(Finding("swapped_columns", measured, means, _reorder(name), 0.9))
         else:
             means = f"{name} was made with the labels of training and validation rows: it promises what is not there"
             advice = f"leave {name} out (target.modalities) or make it without labels; believe no validation figure"
-            found.append(Finding("labels_in_features", measured, means, advice, 0.8))
+            findings.append(Finding("labels_in_features", measured, means, advice, 0.8))
     known = {name: part for name, part in evidence.parts.items() if part.val is not None}
-    if not found and known:
+    if not findings and known:
         measured = ", ".join(f"{name} {_number(part.val)} → {_number(part.test)}" for name, part in known.items())
         means = "no modality falls from validation to test rows by more than its columns and chance explain"
-        found.append(Finding("labels_in_features", f"r on validation → test rows: {measured}", means))
-    return found
+        findings.append(Finding("labels_in_features", f"r on validation → test rows: {measured}", means))
+    return findings
 
 
 def _falls(part: PartScores) -> bool:
@@ -215,7 +217,7 @@ def _reorder(name: str) -> str:
 
 def _adapters(evidence: Evidence) -> list[Finding]:
     """Which modality's adapter did not learn, and how far are its features from the source's?"""
-    found, fine = [], []
+    findings, fine = [], []
     for name, adapter in evidence.adapters.items():
         losses = f"{name}: loss {adapter.first_loss:.4g} → {adapter.last_loss:.4g}"
         before = (adapter.mean_distance_before, adapter.spread_distance_before)
@@ -227,18 +229,18 @@ def _adapters(evidence: Evidence) -> list[Finding]:
         if adapter.last_loss >= (1 - LEARNT) * adapter.first_loss or still:
             means = f"the {name} adapter did not learn: the source model sees features that mean nothing to it"
             advice = f"see that it is not frozen: more adapter.{name}.epochs, or a larger adapter.{name}.learning_rate"
-            found.append(Finding("adapter_did_not_learn", f"{losses}; {distances}", means, advice, 0.95))
+            findings.append(Finding("adapter_did_not_learn", f"{losses}; {distances}", means, advice, 0.95))
         elif after[0] > max(FAR, FARTHER * before[0]):
             means = f"adapted {name} features lie farther from the source's than before"
             advice = f"a smaller adapter.{name}.learning_rate, another adapter.match, or a smaller adapter.label_weight"
-            found.append(Finding("adapter_far_from_source", f"{losses}; {distances}", means, advice, 0.4))
+            findings.append(Finding("adapter_far_from_source", f"{losses}; {distances}", means, advice, 0.4))
         else:
             fine.append(f"{losses}; {distances}")
     if fine:
-        found.append(
+        findings.append(
             Finding("adapter_did_not_learn", "; ".join(fine), "these adapters learnt, and met the source's features")
         )
-    return found
+    return findings
 
 
 def _spread(evidence: Evidence) -> list[Finding]:
@@ -253,20 +255,20 @@ def _spread(evidence: Evidence) -> list[Finding]:
     ]
     ratios = ", ".join(f"{name} {_ratio(step):.3f} (r {_number(step.pearson)})" for name, step in known.items())
     measured = f"spread of predictions over that of scores: {ratios}"
-    found = []
+    findings = []
     if constant:
         means = f"{', '.join(constant)}: every row gets the same score, nothing of the input reaches the output"
         advice = "a smaller learning rate; look for a collapse in the loss curves, and for features that are all absent"
         likelihood = 0.94 if set(constant) - {"zero_shot"} else 0.75
-        found.append(Finding("constant_output", measured, means, advice, likelihood))
+        findings.append(Finding("constant_output", measured, means, advice, likelihood))
     if timid:
         means = f"{', '.join(timid)}: rows are ranked, but scores cluster near one value, as far off as the mean"
         advice = "finetune_e2e.scale: true, or loss: ccc, which a collapsed spread lowers"
-        found.append(Finding("clustered_predictions", measured, means, advice, 0.5))
-    if known and not found:
+        findings.append(Finding("clustered_predictions", measured, means, advice, 0.5))
+    if known and not findings:
         means = "predictions spread as far as their correlation warrants"
-        found.append(Finding("clustered_predictions", measured, means))
-    return found
+        findings.append(Finding("clustered_predictions", measured, means))
+    return findings
 
 
 def _ratio(step: Step) -> float:
@@ -292,14 +294,14 @@ def _sign(evidence: Evidence) -> list[Finding]:
         means = "words cannot be turned round, yet the source's text model is: one corpus has its labels the other way"
         advice = "compare what high scores say in the source and in the target; turn one corpus round before `split`"
         return [Finding("sign_flipped_labels", measured, means, advice, 0.91)]
-    found = [name for name in TRANSFERRED if name in negative or name in turned]
-    if found:
-        how = "interval below zero" if set(found) & set(negative) else "negative on training rows"
+    wrong = [name for name in TRANSFERRED if name in negative or name in turned]
+    if wrong:
+        how = "interval below zero" if set(wrong) & set(negative) else "negative on training rows"
         means = (
-            f"{', '.join(found)}: {how}, while ridge is not: the target's space is turned round against the source's, "
+            f"{', '.join(wrong)}: {how}, while ridge is not: the target's space is turned round against the source's, "
             "which features alone do not settle, or one corpus has its labels the other way"
         )
-        if found == ["zero_shot"]:
+        if wrong == ["zero_shot"]:
             means += "; adapters that saw training labels have turned it back"
             advice = "compare both corpora's labels; if they agree, another adapter.match, and no use of zero_shot"
             return [Finding("sign_flipped_space", measured, means, advice, 0.7)]

@@ -137,8 +137,8 @@ def resampled_scores(
         for name, moments in sums.items():
             parts[name].append(_scores_of(np.tensordot(draws.astype(np.float64), moments, axes=1)))
     return {
-        name: {metric: np.concatenate([part[metric] for part in found]) for metric in found[0]}
-        for name, found in parts.items()
+        name: {metric: np.concatenate([part[metric] for part in chunks]) for metric in chunks[0]}
+        for name, chunks in parts.items()
     }
 
 
@@ -162,8 +162,8 @@ def _scores_of(moments: np.ndarray) -> dict[str, np.ndarray]:
         pearson = np.where(varied, covariance / np.sqrt(var_a * var_p), np.nan)
         apart = var_a + var_p + (a - p) ** 2
         ccc = np.where(apart > NO_VARIANCE, 2 * covariance / apart, np.nan)
-    found = {"pearson": pearson, "ccc": ccc, "mae": absolute, "mse": squared}
-    return {name: values.mean(axis=1) for name, values in found.items()}
+    metrics = {"pearson": pearson, "ccc": ccc, "mae": absolute, "mse": squared}
+    return {name: values.mean(axis=1) for name, values in metrics.items()}
 
 
 def interval(values: np.ndarray, confidence: float) -> tuple[float, float] | None:

@@ -29,9 +29,9 @@ def refuse_fitted_rows(scored: pd.DataFrame, fitted: pd.DataFrame) -> None:
     stages = ", ".join(sorted(seen["stage"].unique()))
     rows = sorted(scored.loc[scored["sample_id"].isin(seen["sample_id"]), "sample_id"])
     groups = sorted(scored.loc[scored["group_id"].isin(seen["group_id"]), "group_id"].unique())
-    found = [f"{len(ids)} {what} ({_first(ids)})" for what, ids in (("rows", rows), ("groups", groups)) if ids]
+    named = [f"{len(ids)} {what} ({_first(ids)})" for what, ids in (("rows", rows), ("groups", groups)) if ids]
     raise InputError(
-        f"test rows were fitted on by {stages}: {' and '.join(found)} that are to be scored; "
+        f"test rows were fitted on by {stages}: {' and '.join(named)} that are to be scored; "
         "nothing is scored; run `dvc repro` so that the models match the split"
     )
 
@@ -57,8 +57,8 @@ class Leak:
 def refuse(leaks: Sequence[Leak]) -> None:
     """Raises InputError, one line that names every leak, unless there is none."""
     if leaks:
-        found = "; ".join(str(leak) for leak in leaks)
-        raise InputError(f"{found}; nothing is scored; take the rows out of one side, or run `dvc repro`")
+        named = "; ".join(str(leak) for leak in leaks)
+        raise InputError(f"{named}; nothing is scored; take the rows out of one side, or run `dvc repro`")
 
 
 def fitted_in_fold(scored: pd.DataFrame, fitted: pd.DataFrame) -> list[Leak]:

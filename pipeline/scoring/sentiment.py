@@ -115,13 +115,13 @@ def report(actual: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     The repeats of a cross-validation are scored one by one, each over all its rows at once, and averaged. A metric that
     is undefined in one of them is left out; ``METRICS`` names all.
     """
-    found = {}
+    averages = {}
     for name, metric in METRICS.items():
         values = [metric(actual, repeat) for repeat in np.atleast_2d(predicted)]
         defined = [value for value in values if value is not None]
         if len(defined) == len(values):
-            found[name] = float(np.mean(defined))
-    return found
+            averages[name] = float(np.mean(defined))
+    return averages
 
 
 def group_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -136,6 +136,6 @@ def _weighted_f1(actual: np.ndarray, predicted: np.ndarray) -> float:
     return float(f1_score(actual, predicted, average="weighted"))
 
 
-def concordance(found: np.ndarray, actual: np.ndarray) -> float:
+def concordance(predicted: np.ndarray, actual: np.ndarray) -> float:
     """The validation score: it falls with a wrong order, a wrong spread and a wrong mean."""
-    return ccc(actual, found[:, 0]) or 0.0
+    return ccc(actual, predicted[:, 0]) or 0.0

@@ -194,8 +194,8 @@ def shared_modalities(source: pd.DataFrame, layout: Layout) -> Subset:
     train = source.loc[source["split"] == "train", "sample_id"]
     here, there = [], []
     for name in FEATURES:
-        found = artifacts.read_embeddings(layout.embeddings("source", name))
-        here += [name] if found.present[np.isin(found.sample_ids, train)].any() else []
+        embeddings = artifacts.read_embeddings(layout.embeddings("source", name))
+        here += [name] if embeddings.present[np.isin(embeddings.sample_ids, train)].any() else []
         there += [name] if artifacts.read_embeddings(layout.embeddings("target", name)).present.any() else []
     both = shared(tuple(here), tuple(there))
     if not both:

@@ -105,7 +105,7 @@ def _write_vectors(
 def _embed_words(path: Path, rows: Rows, words: TextContents, layout: Layout) -> dict[str, Any]:
     """Encodes texts one by one; a sample of several texts has the mean of their vectors."""
     identity = words.encoder.identity | ({"level": "group"} if rows.grouped else {})
-    texts, found = rows.texts(), 0
+    texts, present = rows.texts(), 0
     with (
         Store(layout.cache / "embeddings", words.encoder.identity) as store,
         artifacts.embeddings_writer(path, words.encoder.width, identity) as writer,
@@ -126,8 +126,8 @@ def _embed_words(path: Path, rows: Rows, words: TextContents, layout: Layout) ->
                 [key for _, key in pooled],
                 words.encoder.width,
             )
-            found += sum(not isinstance(result, MediaError) for result in results)
-    return _summary(len(texts), found, words.encoder.identity)
+            present += sum(not isinstance(result, MediaError) for result in results)
+    return _summary(len(texts), present, words.encoder.identity)
 
 
 def _mean(vectors: Sequence[tuple[np.ndarray | MediaError, str]]) -> tuple[np.ndarray | MediaError, str | MediaError]:

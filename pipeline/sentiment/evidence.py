@@ -43,7 +43,7 @@ def modality_gap(track: Track, params: Params) -> dict[str, PartScores]:
     scores = track.target["score"].to_numpy(dtype=np.float64)
     groups = track.target["group_id"].to_numpy(dtype=str)
     per_group = params.evaluate.sentiment_per == "group"
-    found = {}
+    part_scores = {}
     for name in track.modalities:
         block = track.blocks["target"][name]
         fitted = baselines.ridge([block], scores, trio.train, groups)
@@ -55,18 +55,18 @@ def modality_gap(track: Track, params: Params) -> dict[str, PartScores]:
         }
         r = {part: sentiment.pearson(actual, predicted[0]) for part, (_, _, actual, predicted) in scored.items()}
         drop = _drop(scored["val"], scored["test"], params)
-        found[str(name)] = PartScores(r["train"], r["val"], r["test"], r["within"], drop)
-    return found
+        part_scores[str(name)] = PartScores(r["train"], r["val"], r["test"], r["within"], drop)
+    return part_scores
 
 
 def _within(block: FeatureBlock, scores: np.ndarray, groups: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Ridge cross-validated among the test rows alone, [N]: what the modality says there by itself."""
-    found = np.zeros(len(scores))
+    predicted = np.zeros(len(scores))
     folds = min(INNER_FOLDS, len(set(groups[test])))
     if folds > 1:
         for inner, held in GroupKFold(folds).split(test, groups=groups[test]):
-            found[test[held]] = baselines.ridge([block], scores, test[inner], groups)[test[held]]
-    return found
+            predicted[test[held]] = baselines.ridge([block], scores, test[inner], groups)[test[held]]
+    return predicted
 
 
 def _drop(val: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...], params: Params) -> float | None:
@@ -75,8 +75,8 @@ def _drop(val: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...], params: Par
         intervals.resampled_scores(actual, {"r": predicted}, groups, params.evaluate.bootstrap, params.seed + at)
         for at, (_, groups, actual, predicted) in enumerate((val, test))
     ]
-    found = intervals.interval(drawn[0]["r"]["pearson"] - drawn[1]["r"]["pearson"], params.evaluate.confidence)
-    return None if found is None else found[0]
+    limits = intervals.interval(drawn[0]["r"]["pearson"] - drawn[1]["r"]["pearson"], params.evaluate.confidence)
+    return None if limits is None else limits[0]
 
 
 def gather_evidence(
@@ -110,7 +110,7 @@ def _step(scored: Scored, step: str) -> Step:
 
 def _shifts(track: Track, seed: int) -> dict[str, columns.Shift]:
     """How a part's columns lie to those of the rest of its corpus; of several parts, the one most in disorder."""
-    found = {}
+    worst = {}
     for corpus, sides in (("source", _source_sides(track)), ("target", _target_sides(track))):
         table = track.tables[corpus]
         groups, scores = table["group_id"].to_numpy(dtype=str), table["score"].to_numpy(dtype=np.float64)
@@ -120,8 +120,8 @@ def _shifts(track: Track, seed: int) -> dict[str, columns.Shift]:
                 pairs = [[whole.at(rows[block.present[rows]]) for rows in side] for side in sides]
                 shifts = [shift for here, there in pairs if (shift := columns.shift(here, there, seed)) is not None]
                 if shifts:
-                    found[f"{corpus} {modality}"] = max(shifts, key=diagnostics.disorder)
-    return found
+                    worst[f"{corpus} {modality}"] = max(shifts, key=diagnostics.disorder)
+    return worst
 
 
 def _source_sides(track: Track) -> list[tuple[np.ndarray, np.ndarray]]:

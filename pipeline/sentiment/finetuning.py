@@ -312,8 +312,8 @@ def _output_scale(
         at = np.concatenate([at, target.rows(fold, "train")])
     if not params.finetune_e2e.scale or len(at) < 3:
         return 1.0, 0.0
-    found = score_rows(net, columns, columns.modalities)[at]
+    predicted = score_rows(net, columns, columns.modalities)[at]
     actual = target.scores[torch.from_numpy(at)].numpy().astype(np.float64)
-    spread = found.var()
-    scale = float(np.mean((found - found.mean()) * (actual - actual.mean())) / spread) if spread > 1e-12 else 0.0
-    return (scale, float(actual.mean() - scale * found.mean())) if scale > 1 else (1.0, 0.0)
+    centred, spread = predicted - predicted.mean(), predicted.var()
+    scale = float(np.mean(centred * (actual - actual.mean())) / spread) if spread > 1e-12 else 0.0
+    return (scale, float(actual.mean() - scale * predicted.mean())) if scale > 1 else (1.0, 0.0)

@@ -136,23 +136,23 @@ def _out_of_fold(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[
     bins = pd.qcut(target.scores[torch.from_numpy(train)].numpy(), 3, labels=False, duplicates="drop")
     rng = np.random.default_rng(job.params.seed)
     inner = grouped_folds(groups, bins.astype(str).tolist(), job.params.finetune_e2e.inner_folds, rng)
-    found = {subset: np.zeros(len(train)) for subset in subsets_of(target.columns.modalities)}
+    scores_of = {subset: np.zeros(len(train)) for subset in subsets_of(target.columns.modalities)}
     ids = target.table["sample_id"].to_numpy()
     for number in range(int(inner.max()) + 1):
         held = set(ids[train[inner == number]])
         part = replace(target, folds=target.folds[~target.folds["sample_id"].isin(held)])
         columns = carried_columns(_trained(part, source, job), target.columns)
-        for subset, scores in found.items():
+        for subset, scores in scores_of.items():
             if known := shared(subset, source.modalities):
                 scores[inner == number] = score(source.net, columns, known)[train[inner == number]]
-    return found
+    return scores_of
 
 
 def _standard(net: TransferNet, columns: FeatureColumns, name: Feature, rows: np.ndarray) -> np.ndarray:
     """float64 [n, width]: standardised columns, zeros where the modality is absent."""
     index = torch.from_numpy(rows)
-    found = net.probe(name).standard(columns.vectors[name][index]) * columns.present[name][index][:, None]
-    return found.numpy().astype(np.float64)
+    standard = net.probe(name).standard(columns.vectors[name][index]) * columns.present[name][index][:, None]
+    return standard.numpy().astype(np.float64)
 
 
 def _basis(rows: np.ndarray, components: int) -> np.ndarray:

@@ -98,13 +98,13 @@ def _across(track: Track) -> list[Leak]:
     """Target rows to be scored that a model of the source has seen: by their group, their words or their features."""
     target, own = track.target, track.columns["target"]
     scored = np.flatnonzero(target["sample_id"].isin(track.scored["sample_id"]))
-    found = []
+    crossing = []
     for corpus in ("source", "source_texts"):
         table, columns = track.tables[corpus], track.columns.get(corpus, {})
         seen = np.flatnonzero(table["sample_id"].isin(_fitted(track, corpus)["sample_id"]))
         if shared := _shared_groups(track, {"target": scored, corpus: seen}):
             what = f"{len(shared)} groups of the target's test rows have the names of groups of the {corpus} corpus"
-            found.append(Leak(f"{what}; rename those that are others", tuple(shared)))
+            crossing.append(Leak(f"{what}; rename those that are others", tuple(shared)))
         # Features compare where the same columns of what may be one extractor are left in both.
         both = own.keys() & columns.keys()
         comparable: list[Feature] = [name for name in FEATURES if name in both and columns[name] == own[name]]
@@ -113,8 +113,8 @@ def _across(track: Track) -> list[Leak]:
         pairs = sorted({f"{ids[a]} = {ids[b]}" for a, b in map(sorted, edges) if a < len(scored) <= b})
         if pairs:
             what = f"{len(pairs)} of the target's test rows are copies of rows that models of the {corpus} corpus saw"
-            found.append(Leak(what, tuple(pairs)))
-    return found
+            crossing.append(Leak(what, tuple(pairs)))
+    return crossing
 
 
 def _shared_groups(track: Track, rows: Mapping[str, np.ndarray]) -> list[str]:

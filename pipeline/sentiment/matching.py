@@ -81,8 +81,8 @@ def _whitened(rows: np.ndarray, axes: int) -> np.ndarray:
     mean, spread = standardisation(rows)
     standard = np.clip((rows - mean) / spread, -CLIP, CLIP)
     # The full decomposition of a wide table would take most of an adapter's training time.
-    found = PCA(axes, whiten=True, svd_solver="randomized", random_state=0).fit_transform(standard)
-    return found * np.where(skew(found, axis=0) < 0, -1.0, 1.0)
+    whitened = PCA(axes, whiten=True, svd_solver="randomized", random_state=0).fit_transform(standard)
+    return whitened * np.where(skew(whitened, axis=0) < 0, -1.0, 1.0)
 
 
 def _known_or_read(cloud: FeatureSet) -> np.ndarray:

@@ -48,20 +48,20 @@ class Measured:
 def step_metrics(scored: Scored, step: str) -> dict[str, float]:
     """All that is known of one step, with intervals; what is undefined is left out."""
     variant = scored.whole(step)
-    found = sentiment.report(scored.actual, scored.systems[variant])
+    metrics = sentiment.report(scored.actual, scored.systems[variant])
     for metric in ("pearson", "ccc", "mae"):
         limits = scored.interval(variant, metric)
-        if metric in found and limits is not None:
-            found |= {f"{metric}_ci_low": limits[0], f"{metric}_ci_high": limits[1]}
+        if metric in metrics and limits is not None:
+            metrics |= {f"{metric}_ci_low": limits[0], f"{metric}_ci_high": limits[1]}
     own = {step: scored.systems[variant]}
     p = intervals.permutation_p(scored.actual, own, scored.groups, scored.block.permutations, scored.seed)
     if step in p:
-        found["permutation_p"] = p[step]
+        metrics["permutation_p"] = p[step]
     if variant in scored.within:
-        found["pearson_within_folds"] = scored.within[variant]
+        metrics["pearson_within_folds"] = scored.within[variant]
     if variant in scored.train:
-        found["resubstitution_pearson"] = scored.train[variant]
-    return found
+        metrics["resubstitution_pearson"] = scored.train[variant]
+    return metrics
 
 
 def target_metrics(track: Track, scored: Scored, parts: dict[str, PartScores]) -> dict[str, Any]:
@@ -76,8 +76,8 @@ def target_metrics(track: Track, scored: Scored, parts: dict[str, PartScores]) -
     metrics["mean"] = {key: value for key, value in metrics["mean"].items() if key not in without}
     metrics["subsets"] = _subset_metrics(track, scored)
     for metric, key in (("pearson", "finetuned_minus_ridge"), ("mae", "finetuned_minus_ridge_mae")):
-        if found := scored.difference(scored.whole("finetuned"), scored.whole("ridge"), metric):
-            metrics[key] = found
+        if difference := scored.difference(scored.whole("finetuned"), scored.whole("ridge"), metric):
+            metrics[key] = difference
     if curve := _curve_metrics(scored):
         metrics["curve"] = curve
     predictions = scored.whole("finetuned").of(track.stages[FINETUNED].predictions)
@@ -143,23 +143,23 @@ def _diagnosis(findings: Sequence[Finding]) -> dict[str, Any]:
 
 def _warnings(measured: Measured, metrics: dict[str, Any]) -> list[str]:
     """What a reader of the numbers must know: all that is small, absent or undefined."""
-    found = []
+    warnings = []
     target = metrics["target"]
     if target["n"] < FEW_ROWS:
-        found.append(f"only {target['n']} scored target rows: the intervals are wide")
+        warnings.append(f"only {target['n']} scored target rows: the intervals are wide")
     if target["groups"] < FEW_GROUPS:
-        found.append(f"only {target['groups']} groups among them: the intervals are rough")
+        warnings.append(f"only {target['groups']} groups among them: the intervals are rough")
     if measured.source is None:
-        found.append("the source has no test rows, so its model is not scored")
+        warnings.append("the source has no test rows, so its model is not scored")
     why = "is a constant" if target["protocol"] == "holdout" else "falls where the scores of the fold left out rise"
-    found.append(f"no correlation of the mean baseline, which {why}")
+    warnings.append(f"no correlation of the mean baseline, which {why}")
     named = [("source", metrics.get("source")), *((name, target.get(name)) for name in STEP_NAMES if name != "mean")]
     for name, report in named:
         missing = [metric for metric in sentiment.METRICS if report is not None and metric not in report]
-        found += [f"{name}: {', '.join(missing)} undefined"] if missing else []
+        warnings += [f"{name}: {', '.join(missing)} undefined"] if missing else []
     predicted = by_variant(measured.track.stages[FINETUNED].predictions)
     gone = [variant for variant in predicted if variant.groups and variant not in measured.target.systems]
-    found += [f"curve {curve_point(variant)}: not every fold has so many groups" for variant in sorted(gone)]
+    warnings += [f"curve {curve_point(variant)}: not every fold has so many groups" for variant in sorted(gone)]
     if not measured.parts:
-        found.append("no modality gap: the target has no validation and test part")
-    return found
+        warnings.append("no modality gap: the target has no validation and test part")
+    return warnings

@@ -60,8 +60,8 @@ class Rows:
 
     def texts(self) -> list[list[str]]:
         """The texts of the rows of each sample, in the order of the file."""
-        found: list[list[str]] = [[] for _ in self.sample_ids]
+        texts: list[list[str]] = [[] for _ in self.sample_ids]
         for at, value in zip(self.at, self.corpus.rows["text"], strict=True):
             if value is not None:
-                found[at].append(value)
-        return found
+                texts[at].append(value)
+        return texts

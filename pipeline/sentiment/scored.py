@@ -74,10 +74,10 @@ class Scored:
     def difference(self, a: Variant, b: Variant, metric: str) -> dict[str, float]:
         """``a`` minus ``b`` on the same resamples; nothing where one of them is undefined."""
         values = [sentiment.report(self.actual, self.systems[variant]).get(metric) for variant in (a, b)]
-        found = intervals.interval(self.resampled[a][metric] - self.resampled[b][metric], self.block.confidence)
-        if values[0] is None or values[1] is None or found is None:
+        limits = intervals.interval(self.resampled[a][metric] - self.resampled[b][metric], self.block.confidence)
+        if values[0] is None or values[1] is None or limits is None:
             return {}
-        return {"value": values[0] - values[1], "ci_low": found[0], "ci_high": found[1]}
+        return {"value": values[0] - values[1], "ci_low": limits[0], "ci_high": limits[1]}
 
 
 def source_scored(track: Track, stage: str, params: Params) -> Scored | None:
@@ -86,8 +86,8 @@ def source_scored(track: Track, stage: str, params: Params) -> Scored | None:
     modalities: Subset = ("text",) if stage == SOURCE_TEXT else track.stages[stage].description.modalities
     variant = Variant("source", subset_name(modalities))
     rows = variant.of(track.stages[stage].predictions)
-    found = table.merge(rows[["sample_id", "score"]], on="sample_id", suffixes=("", "_predicted"))
-    parts = {name: found[found["split"] == name] for name in ("train", "test")}
+    merged = table.merge(rows[["sample_id", "score"]], on="sample_id", suffixes=("", "_predicted"))
+    parts = {name: merged[merged["split"] == name] for name in ("train", "test")}
     if parts["test"].empty:
         return None
     per_group = params.evaluate.sentiment_per == "group"
@@ -151,27 +151,27 @@ def _pooled(predictions: pd.DataFrame, track: Track, ids: pd.Series, variant: Va
     Raises InputError when another variant does not predict each row once in each repeat.
     """
     test = predictions[predictions["split"] == "test"]
-    found = []
+    pooled = []
     repeats = track.scored["fold"].str.partition(".")[0]
     for repeat in dict.fromkeys(repeats):
         rows = test[test["fold"].str.partition(".")[0] == repeat].set_index("sample_id")["score"]
         if rows.index.is_unique and len(rows) == len(ids) and ids.isin(rows.index).all():
-            found.append(rows.loc[ids].to_numpy(dtype=np.float64))
+            pooled.append(rows.loc[ids].to_numpy(dtype=np.float64))
         elif not variant.groups:
             what = f"{variant.step} with {variant.subset}"
             raise InputError(f"predictions of {what}: {repeat} does not have each test row once; run `dvc repro`")
-    return np.array(found)
+    return np.array(pooled)
 
 
 def _in_folds(predictions: pd.DataFrame, table: pd.DataFrame, per_group: bool) -> float | None:
     """Pearson's r on the rows of each fold, averaged; None where there are none or it is undefined."""
     rows = predictions.rename(columns={"score": "predicted"}).merge(table, on="sample_id")
-    found = []
+    correlations = []
     for _, part in rows.groupby("fold"):
         _, _, actual, predicted = averaged(part, part[["predicted"]].to_numpy().T, per_group)
-        found.append(sentiment.pearson(actual, predicted[0]))
-    defined = [value for value in found if value is not None]
-    return float(np.mean(defined)) if defined and len(defined) == len(found) else None
+        correlations.append(sentiment.pearson(actual, predicted[0]))
+    defined = [value for value in correlations if value is not None]
+    return float(np.mean(defined)) if defined and len(defined) == len(correlations) else None
 
 
 def baseline_predictions(track: Track) -> pd.DataFrame:
@@ -186,12 +186,12 @@ def baseline_predictions(track: Track) -> pd.DataFrame:
         fitted = track.positions(fold, "train", "val")
         if not len(fitted):
             raise InputError(f"data/split/target_folds.parquet: {fold} has no row to learn from; run `dvc repro`")
-        found = {Variant("mean", subset_name(own)): np.full(len(scores), scores[fitted].mean())}
+        predicted = {Variant("mean", subset_name(own)): np.full(len(scores), scores[fitted].mean())}
         for subset in subsets_of(own):
             blocks = [track.blocks["target"][name] for name in subset]
             ridge = baselines.ridge(blocks, scores, fitted, groups, select=subset == own)
-            found[Variant("ridge", subset_name(subset))] = ridge
+            predicted[Variant("ridge", subset_name(subset))] = ridge
         roles = track.folds[track.folds["fold"] == fold].rename(columns={"role": "split"})
         at = pd.Index(track.target["sample_id"]).get_indexer(pd.Index(roles["sample_id"]))
-        tables += [roles.assign(**variant._asdict(), score=values[at]) for variant, values in found.items()]
+        tables += [roles.assign(**variant._asdict(), score=values[at]) for variant, values in predicted.items()]
     return pd.concat(tables, ignore_index=True)

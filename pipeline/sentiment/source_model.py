@@ -107,8 +107,8 @@ def fit_source_model(
         tables = []
         everything = np.arange(len(source))
         for subset in subsets_of(columns.modalities):
-            found = predict(net, TensorRows(columns.at(everything, subset), scores, block.batch), device)[:, 0]
-            tables.append(predicted_scores(source, found, subset))
+            predicted = predict(net, TensorRows(columns.at(everything, subset), scores, block.batch), device)[:, 0]
+            tables.append(predicted_scores(source, predicted, subset))
     return net, fit_result, pd.concat(tables, ignore_index=True)
 
 

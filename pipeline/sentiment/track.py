@@ -102,9 +102,9 @@ def read_track(params: Params, layout: Layout) -> Track:
     stages = {name: _stage(layout, name) for name in CORPUS_OF}
     if stages[SOURCE_TEXT].description.absent:
         del stages[SOURCE_TEXT]
-    found = {name: _features(layout, name, tables[name]) for name in ("source", "target")}
-    blocks = {name: of for name, (of, _) in found.items()}
-    columns = {name: of for name, (_, of) in found.items()}
+    features = {name: _features(layout, name, tables[name]) for name in ("source", "target")}
+    blocks = {name: of for name, (of, _) in features.items()}
+    columns = {name: of for name, (_, of) in features.items()}
     levels = {"source": params.source.level, "target": params.target.level}
     grouped = frozenset(name for name, level in levels.items() if level == "group")
     track = Track(tables, blocks, columns, grouped, folds, stages)
