@@ -217,17 +217,7 @@ def read_frames(
             return _animation_frames(handle, frames, limits)
     if reader is not None:
         raise MediaError("not a clip")
-    try:
-        with _video(source) as (container, stream):
-            timeline = _timeline(container, stream, limits)
-            wanted = timeline.starts[_uniform(timeline.starts, timeline.end, frames)]
-            shown = _shown_at(wanted, container, stream, timeline, limits)
-            found = [_frame_rgb(frame, at_least) for frame in shown]
-    except FFmpegError:
-        raise MediaError("corrupt") from None
-    if not found:
-        raise MediaError("corrupt")
-    return found
+    return _video_frames(source, frames, at_least, limits)
 
 
 def _uniform(starts: np.ndarray, end: float, frames: int) -> np.ndarray:
@@ -265,6 +255,20 @@ class Timeline:
     starts: np.ndarray
     keyframes: np.ndarray
     end: int
+
+
+def _video_frames(source: Path | bytes, frames: int, at_least: int | None, limits: MediaLimits) -> list[np.ndarray]:
+    try:
+        with _video(source) as (container, stream):
+            timeline = _timeline(container, stream, limits)
+            wanted = timeline.starts[_uniform(timeline.starts, timeline.end, frames)]
+            shown = _shown_at(wanted, container, stream, timeline, limits)
+            pictures = [_frame_rgb(frame, at_least) for frame in shown]
+    except FFmpegError:
+        raise MediaError("corrupt") from None
+    if not pictures:
+        raise MediaError("corrupt")
+    return pictures
 
 
 @contextmanager

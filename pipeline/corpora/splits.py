@@ -31,15 +31,10 @@ def grouped_split(
     Returns:
         N part names.
     """
-    columns = [strata[name].astype(str) for name in strata.columns]
-    crossed = strata.astype(str).agg("|".join, axis="columns")
-    every = pd.Series("rows", index=strata.index)
-    indicators = pd.get_dummies(
-        pd.concat([crossed, *columns, every], axis="columns").set_axis(range(len(columns) + 2), axis=1)
-    )
+    indicators = _indicators(strata)
     names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     counts = np.zeros((len(names), indicators.shape[1]))
-    np.add.at(counts, member, indicators.to_numpy(dtype=float))
+    np.add.at(counts, member, indicators)
 
     parts = list(shares)
     totals = counts.sum(axis=0)
@@ -53,6 +48,15 @@ def grouped_split(
         filled[chosen[group]] += counts[group]
     _leave_no_part_empty(chosen, counts[:, -1], len(parts))
     return np.array(parts, dtype=object)[chosen[member]]
+
+
+def _indicators(strata: pd.DataFrame) -> np.ndarray:
+    """float64 [N, strata]: 1 where a row is of a stratum; the last stratum holds every row."""
+    columns = [strata[name].astype(str) for name in strata.columns]
+    crossed = strata.astype(str).agg("|".join, axis="columns")
+    every = pd.Series("rows", index=strata.index)
+    divisions = pd.concat([crossed, *columns, every], axis="columns").set_axis(range(len(columns) + 2), axis=1)
+    return pd.get_dummies(divisions).to_numpy(dtype=float)
 
 
 def _leave_no_part_empty(chosen: np.ndarray, sizes: np.ndarray, parts: int) -> None:
@@ -123,27 +127,30 @@ def target_folds(
     rows = table.loc[table["split"] != UNLABELLED].reset_index(drop=True)
     if protocol == "holdout":
         return _roles(rows, FINAL, rows["split"].to_numpy())
-    count = rows["group_id"].nunique()
-    if count < 2 * folds:
-        raise InputError(
-            f"target.corpus: {count} groups have a score, too few for target.folds {folds}; "
-            + (f"set it to at most {count // 2}" if count >= 4 else "4 are the fewest that can be cross-validated")
-        )
+    _check_enough_groups(rows["group_id"].nunique(), folds)
     groups = rows["group_id"].tolist()
     means = rows["score"].groupby(rows["group_id"]).transform("mean")
     strata = score_strata(means.to_numpy())[["tercile"]]
-    found = []
+    tables = []
     for repeat in range(repeats):
         rng = np.random.default_rng([seed, repeat])
         fold_of = grouped_folds(groups, strata["tercile"].tolist(), folds, rng)
         for fold in range(folds):
             roles = np.where(fold_of == fold, "test", "train").astype(object)
             roles = _with_val(groups, strata, roles, val_share, rng)
-            found.append(_roles(rows, f"repeat-{repeat}.fold-{fold}", roles))
+            tables.append(_roles(rows, f"repeat-{repeat}.fold-{fold}", roles))
     everything = np.full(len(rows), "train", dtype=object)
     rng = np.random.default_rng([seed, repeats])
-    found.append(_roles(rows, FINAL, _with_val(groups, strata, everything, val_share, rng)))
-    return pd.concat(found).sort_values(["fold", "sample_id"], ignore_index=True)
+    tables.append(_roles(rows, FINAL, _with_val(groups, strata, everything, val_share, rng)))
+    return pd.concat(tables).sort_values(["fold", "sample_id"], ignore_index=True)
+
+
+def _check_enough_groups(count: int, folds: int) -> None:
+    if count < 2 * folds:
+        raise InputError(
+            f"target.corpus: {count} groups have a score, too few for target.folds {folds}; "
+            + (f"set it to at most {count // 2}" if count >= 4 else "4 are the fewest that can be cross-validated")
+        )
 
 
 def _with_val(
@@ -157,8 +164,8 @@ def _with_val(
 
 
 def _roles(rows: pd.DataFrame, fold: str, roles: np.ndarray) -> pd.DataFrame:
-    found = pd.DataFrame({"fold": fold, "sample_id": rows["sample_id"].to_numpy(), "role": roles})
-    return found.sort_values("sample_id", ignore_index=True)
+    table = pd.DataFrame({"fold": fold, "sample_id": rows["sample_id"].to_numpy(), "role": roles})
+    return table.sort_values("sample_id", ignore_index=True)
 
 
 MADE = "made by shares, groups whole"

@@ -76,22 +76,16 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
     block = params.of_specialist(modality)
     corpus = _read(modality, params, layout)
     rows, val = corpus.part("train"), corpus.part("val")
-    too_few = _too_few(corpus, rows, val)
-    if too_few:
+    if too_few := _too_few(corpus, rows, val):
         _write_absent(stage, corpus, too_few, layout)
         return
 
     tune = _mode(block, modality, len(rows), params.device)
     unseen = np.flatnonzero(corpus.posts["split"] != "train")
     folds = [*_folds(corpus, rows, val, tune, params), Fold(FINAL, rows, val, unseen)]
-    outcome: dict[str, FitResult] = {}
-    logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
+    net, outcome, logits = _fit_folds(corpus, params, folds, layout, tune)
     made_by = np.full(len(corpus.posts), FINAL, dtype=object)
-    net: nn.Module | None = None
     for fold in folds:
-        net, outcome[fold.name], logits[fold.unseen] = (
-            _fit_head(corpus, params, fold) if tune == "head" else _fit_tuned(corpus, params, fold, layout, tune)
-        )
         made_by[fold.unseen] = fold.name
     fitted = pd.concat([fitted_rows(corpus.posts, fold.name, fold.train, fold.val) for fold in folds])
 
@@ -167,6 +161,20 @@ def _folds(corpus: SpecialistRows, rows: np.ndarray, val: np.ndarray, tune: str,
     fold_of = grouped_folds(groups, labels, wanted, np.random.default_rng(params.seed))
     numbers = range(int(fold_of.max()) + 1)
     return [Fold(f"fold-{number}", rows[fold_of != number], val, rows[fold_of == number]) for number in numbers]
+
+
+def _fit_folds(
+    corpus: SpecialistRows, params: Params, folds: list[Fold], layout: Layout, tune: Tune
+) -> tuple[nn.Module | None, dict[str, FitResult], np.ndarray]:
+    """The last fold's net, how each fit went, and logits [N, classes] of each row by the fold that did not see it."""
+    outcome: dict[str, FitResult] = {}
+    logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
+    net: nn.Module | None = None
+    for fold in folds:
+        net, outcome[fold.name], logits[fold.unseen] = (
+            _fit_head(corpus, params, fold) if tune == "head" else _fit_tuned(corpus, params, fold, layout, tune)
+        )
+    return net, outcome, logits
 
 
 def _score(logits: np.ndarray, codes: np.ndarray) -> float:

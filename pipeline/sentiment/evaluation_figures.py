@@ -36,22 +36,9 @@ def draw_evaluation(plots: Path, measured: Measured, metrics: dict[str, Any]) ->
     draw_learning_curve(
         plots / "curve.png", _curve_rows(scored, metrics.get("curve", {})), "with and without the source"
     )
-    subsets = [
-        {"subset": subset, "step": step, "value": of["pearson"], "low": of["ci_low"], "high": of["ci_high"]}
-        for subset, steps_of in metrics["subsets"].items()
-        for step, of in steps_of.items()
-        if of
-    ]
-    draw_sentiment_subsets(plots / "sentiment_subsets.png", pd.DataFrame(subsets), "what each modality brings")
-    gap = [
-        {"modality": name, "part": part, "value": r}
-        for name, of in metrics.get("modality_gap", {}).items()
-        for part in ("train", "val", "test")
-        if (r := of.get(f"{part}_pearson")) is not None
-    ]
-    draw_modality_gap(
-        plots / "modality_gap.png", pd.DataFrame(gap), "ridge on one modality: does it hold on unseen rows?"
-    )
+    draw_sentiment_subsets(plots / "sentiment_subsets.png", _subset_rows(metrics), "what each modality brings")
+    title = "ridge on one modality: does it hold on unseen rows?"
+    draw_modality_gap(plots / "modality_gap.png", _gap_rows(metrics), title)
     predicted = pd.DataFrame(
         {
             "sample_id": scored.ids,
@@ -77,3 +64,23 @@ def _curve_rows(scored: Scored, metrics: dict[str, Any]) -> pd.DataFrame:
             limits = {"value": of["pearson"], "low": of["ci_low"], "high": of["ci_high"]}
             rows.append({"kind": kind, "groups": variant.groups, **limits})
     return pd.DataFrame(rows, columns=["kind", "groups", "value", "low", "high"])
+
+
+def _subset_rows(metrics: dict[str, Any]) -> pd.DataFrame:
+    rows = [
+        {"subset": subset, "step": step, "value": of["pearson"], "low": of["ci_low"], "high": of["ci_high"]}
+        for subset, steps in metrics["subsets"].items()
+        for step, of in steps.items()
+        if of
+    ]
+    return pd.DataFrame(rows)
+
+
+def _gap_rows(metrics: dict[str, Any]) -> pd.DataFrame:
+    rows = [
+        {"modality": name, "part": part, "value": r}
+        for name, of in metrics.get("modality_gap", {}).items()
+        for part in ("train", "val", "test")
+        if (r := of.get(f"{part}_pearson")) is not None
+    ]
+    return pd.DataFrame(rows)

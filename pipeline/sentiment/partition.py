@@ -106,9 +106,7 @@ def _divide(
         known: group → the part it has elsewhere and must have here, unless the corpus gives a split itself.
     """
     corpus, edges = _with_copies(corpus, level)
-    ids, given = corpus.rows["id"].tolist(), corpus.rows["group"].tolist()
-    copies = duplicates.merge_groups([None] * len(ids), ids, edges)
-    rows = corpus.rows.assign(copies=copies, whole=duplicates.merge_groups(given, ids, edges))
+    rows = _with_groups(corpus.rows, edges)
     labelled = rows["score"].notna().to_numpy()
     scored, rng = rows.loc[labelled].reset_index(drop=True), np.random.default_rng([params.seed, stream])
     if scored.empty:
@@ -125,11 +123,22 @@ def _divide(
     _check_scores(divided, protocol, path)
 
     free, bound = _unlabelled(rows.loc[~labelled], divided, protocol)
-    names = {"id": "sample_id", "group": "given_group", "split": "given_split", "part": "split"}
-    table = pd.concat([divided, free]).rename(columns=names)
-    table = table.sort_values("sample_id", ignore_index=True)[schemas.SCORED_TABLE.names]
+    table = _scored_table(pd.concat([divided, free]))
     refused = pd.concat([faults, bound]).sort_values("row", ignore_index=True)
     return Divided(table, refused, _report(table, corpus, refused, len(edges), how))
+
+
+def _with_groups(rows: pd.DataFrame, edges: duplicates.Edges) -> pd.DataFrame:
+    """The rows with ``copies``, which names each set of copies, and ``whole``, which names groups joined by copies."""
+    ids, given = rows["id"].tolist(), rows["group"].tolist()
+    copies = duplicates.merge_groups([None] * len(ids), ids, edges)
+    return rows.assign(copies=copies, whole=duplicates.merge_groups(given, ids, edges))
+
+
+def _scored_table(rows: pd.DataFrame) -> pd.DataFrame:
+    names = {"id": "sample_id", "group": "given_group", "split": "given_split", "part": "split"}
+    table = rows.rename(columns=names).sort_values("sample_id", ignore_index=True)
+    return table[schemas.SCORED_TABLE.names]
 
 
 def _with_copies(corpus: FeatureCorpus, level: str) -> tuple[FeatureCorpus, duplicates.Edges]:
