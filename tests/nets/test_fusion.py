@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from pipeline.nets.fusion import Fusion
-from pipeline.nets.fusion.attention import Attention
 from pipeline.nets.modalities import drop_modalities
 
 WIDTHS = {"text": 4, "image": 6, "video": 5}
@@ -76,14 +75,14 @@ def test_readings_are_linear_maps_of_one_vector_weighed_by_what_another_believes
     torch.manual_seed(0)
     net = Fusion({"a": 4, "b": 5}, 3, width=8, heads=2, hidden=8).eval()
     before = net(*pair())
-    assert isinstance(net.join, Attention)
-    torch.nn.init.normal_(net.join.bilinear["a_given_b"])
+    assert net.bilinear is not None
+    torch.nn.init.normal_(net.bilinear.weights["a_given_b"])
     (vectors, expert_log_probs, present) = pair()
     expected = before.clone()
     for row in range(6):
         belief = torch.softmax(expert_log_probs["b"][row], dim=0)
         for believed in range(3):
-            term = vectors["a"][row] @ net.join.bilinear["a_given_b"][believed]
+            term = vectors["a"][row] @ net.bilinear.weights["a_given_b"][believed]
             expected[row] += belief[believed] * term * present["a"][row] * present["b"][row]
     torch.testing.assert_close(net(vectors, expert_log_probs, present), expected)
 
@@ -131,3 +130,8 @@ def test_modality_dropout_hides_at_its_rate_and_spares_one() -> None:
     # P(hidden) = .3 less the case of all three hidden (.027), in which one of the three is spared.
     rate = 1 - after[:, all_three].float().mean(dim=1)
     torch.testing.assert_close(rate, torch.full((3,), 0.3 - 0.027 / 3), atol=0.015, rtol=0)
+
+
+def test_an_unknown_strategy_is_refused() -> None:
+    with pytest.raises(ValueError, match="sum: no strategy"):
+        Fusion(WIDTHS, 3, strategy="sum", width=8, heads=2, hidden=8)

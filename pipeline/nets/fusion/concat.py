@@ -1,11 +1,7 @@
 """Modalities side by side."""
 
-from collections.abc import Sequence
-
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from pipeline.nets.modalities import ByModality
 
 
 class Concat(nn.Module):
@@ -15,11 +11,5 @@ class Concat(nn.Module):
         super().__init__()
         self.out_width = modalities * width
 
-    def forward(
-        self,
-        tokens: Float[Tensor, "batch modalities width"],
-        vectors: ByModality,
-        expert_log_probs: ByModality,
-        present: ByModality,
-    ) -> tuple[Float[Tensor, "batch joined"], Sequence[Float[Tensor, "batch classes"]]]:
-        return tokens.flatten(start_dim=1), []
+    def forward(self, tokens: Float[Tensor, "batch modalities width"]) -> Float[Tensor, "batch joined"]:
+        return tokens.flatten(start_dim=1)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.nets.fusion.attention import Attention
+from pipeline.nets.fusion.bilinear import Bilinear
 from pipeline.nets.fusion.concat import Concat
 from pipeline.nets.fusion.gated import Gated
 from pipeline.nets.modalities import ByModality, drop_modalities
@@ -17,8 +18,8 @@ class Fusion(nn.Module):
     """Vectors and expert log-probabilities of the modalities → logits; an absent modality is a learned token.
 
     A modality's *vector* is its encoder's embedding; its *expert* is its specialist, as centred log-probabilities.
-    Both are projected into one token a modality, and the strategy joins the tokens: see ``attention``, ``gated`` and
-    ``concat``.
+    Both are projected into one token a modality, and the strategy joins the tokens: see ``attention``, which has
+    ``bilinear`` beside it, ``gated`` and ``concat``.
 
     An MLP classifies what comes out, and its logits are added to a weighted sum of the experts' log-probabilities: the
     fusion starts as a product of its experts and learns what lies beyond that.
@@ -57,11 +58,8 @@ class Fusion(nn.Module):
         self.expert_weights = nn.Parameter(torch.ones(len(self.modalities)))
         self.absent = nn.Parameter(0.02 * torch.randn(len(self.modalities), width))
         self.drop = nn.Dropout(dropout)
-        if strategy == "attention":
-            ordered = {name: widths[name] for name in self.modalities}
-            self.join: Attention | Gated | Concat = Attention(ordered, classes, width, heads, dropout)
-        else:
-            self.join = Gated(width) if strategy == "gated" else Concat(len(self.modalities), width)
+        self.join = _strategy(strategy, len(self.modalities), width, heads, dropout)
+        self.bilinear = Bilinear(widths, classes) if strategy == "attention" else None
         joined = self.join.out_width
         self.classify = nn.Sequential(
             nn.LayerNorm(joined),
@@ -96,12 +94,14 @@ class Fusion(nn.Module):
             for name in self.modalities
         }
         tokens = self._tokens(vectors, expert_log_probs, present)
-        joined, others = self.join(tokens, vectors, expert_log_probs, present)
+        joined = self.join(tokens)
         terms = [
             expert_weight * expert_log_probs[name] * present[name][:, None]
             for name, expert_weight in zip(self.modalities, self.expert_weights, strict=True)
         ]
-        return self.classify(joined) + torch.stack([*terms, *others]).sum(dim=0)
+        if self.bilinear is not None:
+            terms += self.bilinear(vectors, expert_log_probs, present)
+        return self.classify(joined) + torch.stack(terms).sum(dim=0)
 
     def _tokens(
         self, vectors: ByModality, expert_log_probs: ByModality, present: ByModality
@@ -111,3 +111,14 @@ class Fusion(nn.Module):
             known = self.project[name](self.drop(vectors[name])) + self.project_experts[name](expert_log_probs[name])
             columns.append(torch.where(present[name][:, None], known, self.absent[at]))
         return torch.stack(columns, dim=1)
+
+
+def _strategy(name: str, modalities: int, width: int, heads: int, dropout: float) -> Attention | Gated | Concat:
+    """What joins the tokens of the modalities. Raises ValueError for a name that is none."""
+    if name == "attention":
+        return Attention(modalities, width, heads, dropout)
+    if name == "gated":
+        return Gated(width)
+    if name == "concat":
+        return Concat(modalities, width)
+    raise ValueError(f"{name}: no strategy")
