@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import InputError
-from pipeline.core.schemas import Feature, Modality
+from pipeline.core.schemas import Candidate, Feature, FusionCandidate, Modality
 from pipeline.core.tracks import TRACKS, Track
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -22,7 +22,6 @@ Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 Patience = Annotated[int, Field(ge=1, le=1000)]
 Decay = Annotated[float, Field(ge=0.0, le=100.0)]
 Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
-Tune = Literal["auto", "head", "lora", "full"]
 Imbalance = Literal["none", "class_weight", "logit_adjust", "focal"]
 
 
@@ -80,8 +79,8 @@ class SampleParams(ParamsBlock):
 
 class SplitParams(ParamsBlock):
     val_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
-    """Share of the rows for validation (early stopping, temperature), where the manifest gives no split."""
-    test_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Share of the rows for validation (choices and calibration), where the manifest gives no split."""
+    test_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.25
     """Share of the rows that only `evaluate` scores, where the manifest gives no split."""
     phash_distance: Annotated[int, Field(ge=0, le=8)] = 4
     """Pictures are one group if their 64-bit perceptual hashes differ in at most so many bits and thumbnails agree."""
@@ -171,8 +170,8 @@ class CrossFittedEncoderParams(TunedEncoderParams):
     """At most so many passes over the training rows; the learning rate falls linearly to zero over them."""
     batch: Annotated[int, Field(ge=1, le=4096)] = 32
     """Rows in a batch."""
-    folds: Annotated[int, Field(ge=2, le=20)] = 2
-    """Models cross-fitted on the training rows, so that `fuse` learns from out-of-fold features."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 4
+    """Inner folds of candidates whose encoder learns; with few, they learn from far less than the final model."""
 
 
 class TunedMediaParams(CrossFittedEncoderParams):
@@ -190,16 +189,25 @@ class BalanceParams(ParamsBlock):
 
 
 class ClassifierParams(BalanceParams):
-    tune: Tune = "auto"
-    """`head`: a classifier on frozen vectors; `lora`, `full`: the encoder learns too; `auto`: `full` where it pays."""
-    auto_rows: Annotated[int, Field(ge=1)] = 2000
-    """`auto` tunes in full from so many training rows on (media: only with an accelerator), otherwise the head."""
+    candidates: Annotated[tuple[Candidate, ...], Field(strict=False, min_length=1)] = (
+        "majority",
+        "logreg",
+        "tfidf_logreg",
+        "joint_logreg",
+        "head",
+        "full",
+    )
+    """What is tried, the simplest first; inner folds take the first that is not clearly behind the best."""
+    tuned_rows: Annotated[int, Field(ge=1)] = 2000
+    """`lora` and `full` are tried from so many rows on (media: only with an accelerator), or where they stand alone."""
+    inner_rows: Annotated[int, Field(ge=2)] = 10_000
+    """Up to so many rows candidates are compared on inner folds; more are compared on the validation rows alone."""
     hidden: Annotated[int, Field(ge=0, le=65_536)] = 0
     """Width of a hidden layer in the classifier; 0: a linear classifier."""
     dropout: Dropout = 0.3
     """Dropout before the classifier."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
-    """Cross-fitted models when only the head is trained."""
+    """Inner folds of candidates that leave the encoder as it is."""
     head: HeadParams = HeadParams()
 
 
@@ -220,6 +228,18 @@ DIFFERENCES: dict[Modality, dict[str, Any]] = {
 
 
 class FuseParams(BalanceParams):
+    candidates: Annotated[tuple[FusionCandidate, ...], Field(strict=False, min_length=1)] = (
+        "best_specialist",
+        "stacked_logreg",
+        "vectors_logreg",
+        "joint_logreg",
+        "trained",
+    )
+    """What is tried, the simplest first; inner folds take the first that is not clearly behind the best."""
+    inner_rows: Annotated[int, Field(ge=2)] = 10_000
+    """Up to so many rows candidates are compared on inner folds; more are compared on the validation rows alone."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """Inner folds."""
     strategy: Literal["attention", "gated", "concat"] = "attention"
     """How modalities meet: they attend to each other, weigh each other by gates, or stand side by side."""
     width: Annotated[int, Field(ge=8, le=4096)] = 64

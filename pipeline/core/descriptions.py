@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 """Version of ``model.json``; a reader refuses any other."""
 
 NAME = "model.json"

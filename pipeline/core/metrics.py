@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
 
-_SPECIALIST = {"posts.rows": "posts.train_rows", "posts.val.macro_f1": "posts.val.macro_f1"}
+_SPECIALIST = {"posts.rows": "posts.train_rows", "posts.out_of_fold.macro_f1": "posts.out_of_fold.macro_f1"}
 _EVALUATED = (
     "posts.fusion.macro_f1",
     "posts.fusion.macro_f1_ci_low",
@@ -38,7 +38,7 @@ HEADLINES: dict[str, dict[str, str]] = {
     },
     "train_adapters": {},
     "finetune_e2e": {"sentiment.val.pearson": "sentiment.val.pearson"},
-    "fuse": {"posts.val.macro_f1": "posts.val.macro_f1"},
+    "fuse": {"posts.out_of_fold.macro_f1": "posts.out_of_fold.macro_f1"},
     "evaluate": {name: name for name in _EVALUATED},
 }
 """Stage → headline → where it stands in the details; dots nest.

@@ -10,6 +10,10 @@ Modality = Literal["text", "image", "video"]
 Feature = Literal["text", "audio", "visual"]
 Split = Literal["train", "val", "test"]
 Role = Literal["train", "val"]
+Candidate = Literal["majority", "logreg", "tfidf_logreg", "joint_logreg", "head", "lora", "full"]
+"""What a specialist may be; see ``posts.candidates``."""
+FusionCandidate = Literal["best_specialist", "stacked_logreg", "vectors_logreg", "joint_logreg", "trained"]
+"""What a fusion may be; see ``posts.fusion_candidates``."""
 Subset = tuple[Feature, ...]
 Item = TypeVar("Item")
 
@@ -106,7 +110,7 @@ FITTED_TABLE = pa.schema(
         pa.field("role", pa.string(), nullable=False),
     ]
 )
-"""``models/<stage>/fitted.parquet``: ``role`` is ``train`` (gradients) or ``val`` (early stopping, temperature)."""
+"""``models/<stage>/fitted.parquet``: ``role`` is ``train`` (weights were fitted to it) or ``val`` (stopping)."""
 
 
 def embeddings_table(width: int) -> pa.Schema:
@@ -127,7 +131,7 @@ def embeddings_table(width: int) -> pa.Schema:
 
 
 def predictions_table(classes: int) -> pa.Schema:
-    """``models/<stage>/predictions.parquet``: ``logits`` before temperature, classes in the model's label order.
+    """``models/<stage>/predictions.parquet``: ``logits`` before calibration, classes in the model's label order.
 
     ``kind`` is ``specialist``, ``fusion`` (with all that it has), ``masked`` or ``retrained``; ``subset`` names the
     modalities that it was given.

@@ -12,7 +12,7 @@ from pipeline.figures.style import BLUE, FAINT, GREY, ORANGE, draw_nothing, draw
 
 
 def draw_reliability(path: Path, before: pd.DataFrame, after: pd.DataFrame, title: str) -> None:
-    """Accuracy against confidence before and after the temperature, above the number of rows in each bin.
+    """Accuracy against confidence before and after calibration, above the number of rows in each bin.
 
     Both tables are those of ``scoring.calibration.reliability``.
     """
@@ -20,8 +20,8 @@ def draw_reliability(path: Path, before: pd.DataFrame, after: pd.DataFrame, titl
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1.0])
         top.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
         top.text(0.03, 0.06, "perfectly calibrated", color=GREY, fontsize=9, rotation=40, rotation_mode="anchor")
-        top.text(0.03, 0.95, "○ before temperature", color=ORANGE)
-        top.text(0.03, 0.88, "● after temperature", color=BLUE)
+        top.text(0.03, 0.95, "○ before calibration", color=ORANGE)
+        top.text(0.03, 0.88, "● after calibration", color=BLUE)
         _reliability_line(top, bottom, before, ORANGE, "white", "--")
         _reliability_line(top, bottom, after, BLUE, BLUE, "-")
         top.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")

@@ -1,4 +1,4 @@
-"""What prediction sets are calibrated by: how the fusion did on the validation rows. See ``scoring.conformal``."""
+"""What prediction sets are calibrated by: how the fusion did on rows out of fold. See ``scoring.conformal``."""
 
 import numpy as np
 import pandas as pd
@@ -12,16 +12,16 @@ from pipeline.scoring import conformal, emotion
 
 
 def fusion_class_scores(posts: pd.DataFrame, fuse: FusionDescription, layout: Layout) -> list[np.ndarray]:
-    """Nonconformity of the fusion on the validation rows, by class and ascending: K arrays float64.
+    """Nonconformity of the fusion on the rows that it predicted out of fold, by class and ascending: K arrays float64.
 
     Raises InputError when the predictions are missing, or of other rows than those of ``posts``.
     """
     path = layout.predictions("fuse")
     predictions = artifacts.read_predictions(path, len(fuse.labels))
     rows = predictions.rows
-    val = predictions.where(((rows["split"] == "val") & (rows["kind"] == "fusion")).to_numpy())
+    unseen = predictions.where(((rows["split"] != "test") & (rows["kind"] == "fusion")).to_numpy())
     by_id = posts.set_index("sample_id")
-    if not val.rows["sample_id"].isin(by_id.index).all():
+    if not unseen.rows["sample_id"].isin(by_id.index).all():
         raise InputError(f"{path}: rows differ from data/split; run `dvc repro fuse`")
-    actual = codes_of(by_id.loc[val.rows["sample_id"]], fuse.labels)
-    return conformal.class_scores(emotion.softmax(val.logits, fuse.temperature), actual)
+    actual = codes_of(by_id.loc[unseen.rows["sample_id"]], fuse.labels)
+    return conformal.class_scores(emotion.softmax(fuse.calibration.calibrated(unseen.logits)), actual)

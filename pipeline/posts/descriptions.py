@@ -2,11 +2,15 @@
 
 from typing import Any, Literal
 
-from pipeline.core.descriptions import Described, ModelDescription
-from pipeline.core.schemas import Modality
+from pydantic import Field
 
-Tune = Literal["head", "lora", "full"]
-"""How much of a specialist learns: a classifier on frozen vectors, low-rank updates of the encoder, or all of it."""
+from pipeline.core.descriptions import Described, ModelDescription
+from pipeline.core.schemas import Candidate, FusionCandidate, Modality
+from pipeline.scoring.calibration import Calibration
+
+OF_WORDS: tuple[Candidate, ...] = ("tfidf_logreg", "joint_logreg")
+TUNED: tuple[Candidate, ...] = ("lora", "full")
+"""Those that need texts, and those whose encoder learns."""
 
 
 class SpecialistNet(Described):
@@ -20,6 +24,7 @@ class SpecialistNet(Described):
 class FusionNet(Described):
     """The arguments of ``nets.fusion.Fusion``."""
 
+    kind: Literal["trained"] = "trained"
     widths: dict[str, int]
     classes: int
     strategy: str
@@ -30,35 +35,60 @@ class FusionNet(Described):
     modality_dropout: float
 
 
+class LinearFusionNet(Described):
+    """The arguments of ``nets.fusion.LinearFusion``."""
+
+    kind: Literal["linear"] = "linear"
+    widths: dict[str, int]
+    classes: int
+    vectors: bool
+    experts: bool
+
+
+class FirstPresentNet(Described):
+    """The arguments of ``nets.fusion.FirstPresent``."""
+
+    kind: Literal["first_present"] = "first_present"
+    widths: dict[str, int]
+    classes: int
+    order: tuple[str, ...]
+
+
 class PostsDescription(ModelDescription):
     """What specialists and fusion have in common.
 
     Attributes:
         labels: the classes, in the order of every logit.
         modalities: those that the model reads.
-        temperature: what its logits are divided by before they become probabilities.
+        calibration: what makes its logits probabilities and decisions.
     """
 
     labels: tuple[str, ...]
     modalities: tuple[Modality, ...]
-    temperature: float = 1.0
+    calibration: Calibration
 
 
 class SpecialistDescription(PostsDescription):
-    """A specialist; ``net``, ``tune`` and ``encoder`` are None where too few posts have its modality (``absent``).
+    """A specialist; ``net``, ``candidate`` and ``encoder`` are None where too few posts have its modality (``absent``).
 
     Attributes:
+        candidate: what was taken on the inner folds.
         encoder: what made the vectors, or what the tuning started from.
     """
 
     absent: bool = False
-    tune: Tune | None = None
+    candidate: Candidate | None = None
     net: SpecialistNet | None = None
     lora_rank: int | None = None
     encoder: dict[str, Any] | None = None
 
 
 class FusionDescription(PostsDescription):
-    """The fusion; ``net`` is None in a corpus of one modality, whose specialist's predictions are the fusion's."""
+    """The fusion; ``net`` is None in a corpus of one modality, whose specialist's predictions are the fusion's.
 
-    net: FusionNet | None
+    Attributes:
+        candidate: what was taken on the inner folds.
+    """
+
+    candidate: FusionCandidate | None = None
+    net: FusionNet | LinearFusionNet | FirstPresentNet | None = Field(discriminator="kind")

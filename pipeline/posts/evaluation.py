@@ -26,7 +26,7 @@ from pipeline.posts.held_out import (
     held_out_posts,
     linear_features,
     refuse_seen,
-    specialist_logits,
+    specialist_predicted,
 )
 from pipeline.posts.labels import codes_of
 from pipeline.posts.mistakes import error_table, error_tiles, modality_attributions
@@ -46,32 +46,32 @@ def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any
     test = held_out_posts(posts, fuse.labels, params)
     refuse_seen(test, modalities, layout)
 
-    fusion = fusion_logits(layout, test)
+    fusion = fusion_logits(layout, test, fuse.calibration)
     features = linear_features(posts, modalities, params.seed, layout)
-    specialists = {name: specialist_logits(layout, name, test, features.present[name]) for name in modalities}
+    specialists = {name: specialist_predicted(layout, name, test, features.present[name]) for name in modalities}
     simple = _baselines(posts, features, test.labels)
     best = _best_on_validation(posts, simple, test.labels)
 
     metrics: dict[str, Any] = {
         "n": len(test.codes),
-        "fusion": _fusion_metrics(test, fusion.whole, fuse.temperature),
+        "fusion": _fusion_metrics(test, fusion),
         **{name: _specialist_metrics(test, specialists[name], features.present[name]) for name in modalities},
-        "baselines": {name: _simple_metrics(test, made.test) for name, made in simple.items()},
+        "baselines": {name: _simple_metrics(test, made.test.argmax(axis=1)) for name, made in simple.items()},
         "ablation": _ablation_metrics(test, fusion, modalities),
-        "fusion_minus_best_baseline": _difference(test, fusion.whole, best, simple[best].test),
+        "fusion_minus_best_baseline": _difference(test, fusion.predicted, best, simple[best].test),
     }
-    metrics["conformal"] = _coverage(posts, test, fusion.whole, fuse, layout)
+    metrics["conformal"] = _coverage(posts, test, fusion, fuse, layout)
     warnings = _warnings(test, metrics, features, int((posts["split"] == "train").sum()))
     if warnings:
         metrics["warnings"] = "; ".join(warnings)
 
-    pulls = modality_attributions(fusion, modalities, features.present, fuse.temperature)
-    errors = error_table(test, fusion.whole, fuse.temperature, pulls)
+    pulls = modality_attributions(fusion, modalities, features.present)
+    errors = error_table(test, fusion, pulls)
     artifacts.write_csv(plots / "errors.csv", errors.round(artifacts.DECIMALS))
     draw_contact_sheet(plots / "contact_sheet.png", error_tiles(errors, test.posts, params, layout))
     draw_training(plots, layout, list(test.labels))
-    write_confusion(plots, test, fusion.whole)
-    write_reliability(plots, test, fusion.whole, fuse.temperature)
+    write_confusion(plots, test, fusion.predicted)
+    write_reliability(plots, test, fusion.raw, fusion.whole)
     write_ablation(plots, metrics["ablation"])
     write_systems(plots, metrics, modalities)
     return metrics
@@ -96,29 +96,28 @@ def _best_on_validation(posts: pd.DataFrame, made: dict[str, Baseline], labels: 
     return max(made, key=lambda name: emotion.macro_f1(codes, made[name].val.argmax(axis=1), len(labels)))
 
 
-def _fusion_metrics(test: HeldOut, logits: np.ndarray, temperature: float) -> dict[str, Any]:
+def _fusion_metrics(test: HeldOut, fusion: FusionLogits) -> dict[str, Any]:
     ece = partial(calibration.expected_calibration_error, actual=test.codes, bins=test.block.calibration_bins)
-    report = emotion.report(logits, test.codes, test.labels, temperature)
+    report = emotion.report(fusion.whole, fusion.predicted, test.codes, test.labels)
     del report["n"]
     return {
-        **test.macro_f1(logits),
+        **test.macro_f1(fusion.predicted),
         **report,
-        "log_loss_uncalibrated": emotion.log_loss(logits, test.codes),
-        "ece": ece(emotion.softmax(logits, temperature)),
-        "ece_uncalibrated": ece(emotion.softmax(logits)),
-        "temperature": temperature,
+        "log_loss_uncalibrated": emotion.log_loss(fusion.raw, test.codes),
+        "ece": ece(emotion.softmax(fusion.whole)),
+        "ece_uncalibrated": ece(emotion.softmax(fusion.raw)),
     }
 
 
-def _specialist_metrics(test: HeldOut, logits: np.ndarray, has: np.ndarray) -> dict[str, Any]:
+def _specialist_metrics(test: HeldOut, predicted: np.ndarray, has: np.ndarray) -> dict[str, Any]:
     """On the test rows that have its modality."""
     if not has.any():
         return {"n": 0}
-    return {"n": int(has.sum()), **test.macro_f1(logits, has), "accuracy": test.accuracy(logits, has)}
+    return {"n": int(has.sum()), **test.macro_f1(predicted, has), "accuracy": test.accuracy(predicted, has)}
 
 
-def _simple_metrics(test: HeldOut, logits: np.ndarray) -> dict[str, float]:
-    return {**test.macro_f1(logits), "accuracy": test.accuracy(logits)}
+def _simple_metrics(test: HeldOut, predicted: np.ndarray) -> dict[str, float]:
+    return {**test.macro_f1(predicted), "accuracy": test.accuracy(predicted)}
 
 
 def _ablation_metrics(test: HeldOut, fusion: FusionLogits, modalities: list[Modality]) -> dict[str, Any]:
@@ -128,22 +127,25 @@ def _ablation_metrics(test: HeldOut, fusion: FusionLogits, modalities: list[Moda
     for kind, subset in product(kinds, subsets):
         if (kind, subset) not in fusion.subsets:
             raise InputError(f"models/fuse/predictions.parquet: has no {subset} of kind {kind}; run `dvc repro`")
-    return {subset: {kind: test.macro_f1(fusion.subsets[kind, subset]) for kind in kinds} for subset in subsets}
+    return {
+        subset: {kind: test.macro_f1(fusion.decide(fusion.subsets[kind, subset])) for kind in kinds}
+        for subset in subsets
+    }
 
 
 def _coverage(
-    posts: pd.DataFrame, test: HeldOut, logits: np.ndarray, fuse: FusionDescription, layout: Layout
+    posts: pd.DataFrame, test: HeldOut, fusion: FusionLogits, fuse: FusionDescription, layout: Layout
 ) -> dict[str, Any]:
     """How often the prediction sets that `predict` gives hold the true class, on the test rows."""
     limits = conformal.thresholds(fusion_class_scores(posts, fuse, layout), test.block.coverage)
-    sets = conformal.prediction_sets(emotion.softmax(logits, fuse.temperature), limits)
+    sets = conformal.prediction_sets(emotion.softmax(fusion.whole), fusion.predicted, limits)
     return {"target": test.block.coverage, **conformal.coverage_report(sets, test.codes, test.labels)}
 
 
-def _difference(test: HeldOut, fusion: np.ndarray, best: str, baseline: np.ndarray) -> dict[str, Any]:
+def _difference(test: HeldOut, predicted: np.ndarray, best: str, baseline: np.ndarray) -> dict[str, Any]:
     value, low, high = intervals.paired_bootstrap_macro_f1(
         test.codes,
-        fusion.argmax(axis=1),
+        predicted,
         baseline.argmax(axis=1),
         test.posts["group_id"].to_numpy(),
         len(test.labels),

@@ -20,8 +20,7 @@ BASELINE_NAMES = {
 }
 
 
-def write_confusion(plots: Path, test: HeldOut, logits: np.ndarray) -> None:
-    predicted = logits.argmax(axis=1)
+def write_confusion(plots: Path, test: HeldOut, predicted: np.ndarray) -> None:
     names = np.array(test.labels, dtype=object)
     artifacts.write_csv(
         plots / "confusion.csv", pd.DataFrame({"actual": names[test.codes], "predicted": names[predicted]})
@@ -30,14 +29,14 @@ def write_confusion(plots: Path, test: HeldOut, logits: np.ndarray) -> None:
     draw_confusion(plots / "confusion.png", matrix, test.labels, f"fusion, {len(test.codes)} test rows")
 
 
-def write_reliability(plots: Path, test: HeldOut, logits: np.ndarray, temperature: float) -> None:
+def write_reliability(plots: Path, test: HeldOut, raw: np.ndarray, calibrated: np.ndarray) -> None:
     before, after = (
-        calibration.reliability(emotion.softmax(logits, by), test.codes, test.block.calibration_bins)
-        for by in (1.0, temperature)
+        calibration.reliability(emotion.softmax(logits), test.codes, test.block.calibration_bins)
+        for logits in (raw, calibrated)
     )
-    both = pd.concat([before.assign(temperature="before"), after.assign(temperature="after")])
+    both = pd.concat([before.assign(calibration="before"), after.assign(calibration="after")])
     artifacts.write_csv(plots / "reliability.csv", both.round(artifacts.DECIMALS))
-    title = f"fusion, {len(test.codes)} test rows, temperature {temperature:.2f}"
+    title = f"fusion, {len(test.codes)} test rows"
     draw_reliability(plots / "reliability.png", before, after, title)
 
 

@@ -1,160 +1,122 @@
-"""What the fusion learns from, and how it is fitted: whole, masked and retrained on every subset."""
+"""The fusion: which candidate is taken, and what it says of the rows that it has not seen.
 
-from dataclasses import dataclass
+Candidates are compared on grouped inner folds of the training and validation rows, each with out-of-fold predictions of
+the specialists; see ``fusion_candidates``. The one that is taken is fitted again on all of these rows, whole and with
+every subset of the modalities.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
-from pipeline.core.errors import InputError
-from pipeline.core.layout import Layout
-from pipeline.core.schemas import FINAL, MODALITIES, Modality, subset_name, subsets_of
-from pipeline.nets.fusion import Fusion
-from pipeline.nets.losses import objective
-from pipeline.params import FuseParams, Params
-from pipeline.posts.descriptions import FusionDescription, FusionNet, SpecialistDescription
-from pipeline.posts.labels import codes_of, labels_of
-from pipeline.scoring import emotion
+from pipeline.core.schemas import FINAL, subset_name, subsets_of
+from pipeline.nets.fusion import FusedNet
+from pipeline.params import Params
+from pipeline.posts.descriptions import FusionDescription
+from pipeline.posts.folds import Fold
+from pipeline.posts.fusion_candidates import FittedFusion, TriedFusion, build, fit_fusion, try_fusion
+from pipeline.posts.fusion_rows import FusionRows
+from pipeline.scoring import selection
+from pipeline.scoring.selection import Choice
 from pipeline.training.checkpoint import load_weights
-from pipeline.training.device import pick
-from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread, predict
-from pipeline.training.optim import adamw
-from pipeline.training.rows import TensorRows
+from pipeline.training.loop import one_thread
 
-Subset = tuple[Modality, ...]
-
-LogitsBySubset = dict[str, dict[str, np.ndarray]]
-"""``fusion | masked | retrained`` → name of a subset → logits, float32 [rows, classes]."""
+UNFUSED = "specialist"
+"""The ``fold`` of rows that the specialist of the only modality predicted out of its own folds."""
 
 
 @dataclass(frozen=True)
-class FusionRows:
-    """All posts, N rows: what every modality knows of them.
+class FusionOutcome:
+    """What was taken, and what it predicted.
 
     Attributes:
-        modalities: those with a trained specialist.
-        vectors: modality → float32 [N, width].
-        expert_log_probs: modality → float32 [N, classes], centred log-probabilities.
-        present: modality → bool [N].
-        codes: int64 [N].
+        taken: None in a corpus of one modality.
+        final: the same, fitted on all training and validation rows (of many, on the training rows).
+        folds: every fold that a model was fitted for, the final one last.
+        logits: float32 [N, K]; ``folds`` say of which rows.
+        subsets: (``masked | retrained``, name of the subset) → float32 [test rows, K].
     """
 
-    posts: pd.DataFrame
-    labels: tuple[str, ...]
-    modalities: Subset
-    vectors: dict[str, torch.Tensor]
-    expert_log_probs: dict[str, torch.Tensor]
-    present: dict[str, torch.Tensor]
-    codes: torch.Tensor
+    choice: Choice
+    taken: TriedFusion | None
+    final: FittedFusion | None
+    folds: list[Fold]
+    logits: np.ndarray
+    subsets: dict[tuple[str, str], np.ndarray]
 
-    def rows(self, at: np.ndarray, batch: int, subset: Subset) -> TensorRows:
-        """The rows ``at``, with the modalities outside ``subset`` marked absent."""
-        index = torch.from_numpy(at)
-        present = {name: self.present[name][index] & (name in subset) for name in self.modalities}
-        inputs = (
-            {name: self.vectors[name][index] for name in self.modalities},
-            {name: self.expert_log_probs[name][index] for name in self.modalities},
-            present,
-        )
-        return TensorRows(inputs, self.codes[index], batch)
+    def made_by(self) -> pd.Series:
+        """The fold that predicted each row; missing where none did."""
+        made_by = pd.Series(index=range(len(self.logits)), dtype=object)
+        for fold in self.folds:
+            made_by.iloc[fold.unseen] = fold.name
+        return made_by
 
 
-def fit_fusions(
-    corpus: FusionRows, train: np.ndarray, val: np.ndarray, scored: np.ndarray, params: Params
-) -> tuple[Fusion, FitResult, LogitsBySubset]:
-    """The fusion, how the fit went, and kind → subset → logits for the scored rows."""
-    device = pick(params.device)
-    everything = corpus.modalities
-    logits: LogitsBySubset = {"fusion": {}, "masked": {}, "retrained": {}}
+def choose_fusion(corpus: FusionRows, params: Params) -> FusionOutcome:
+    """Compares the candidates, and fits the one that is taken."""
+    block, grouping = params.fuse, corpus.grouping
+    folds = grouping.inner(block.folds, block.inner_rows)
+    compared = grouping.compared(folds)
     with one_thread():
-        net, fit_result = _fit(corpus, everything, train, val, params)
-        for subset in subsets_of(everything):
-            rows = corpus.rows(scored, params.fuse.batch, subset)
-            logits["masked"][subset_name(subset)] = predict(net, rows, device)
-            part = net if subset == everything else _fit(corpus, subset, train, val, params)[0]
-            logits["retrained"][subset_name(subset)] = predict(part, rows, device)
-    whole = subset_name(everything)
-    logits["fusion"][whole] = logits["masked"][whole]
-    return net, fit_result, logits
+        tried = [try_fusion(name, corpus, folds, params) for name in block.candidates]
+        choice = selection.choose(
+            [of.name for of in tried],
+            [of.logits[compared] for of in tried],
+            corpus.codes.numpy()[compared],
+            grouping.groups[compared],
+        )
+        taken = tried[choice.taken]
+        logits, final = taken.logits.copy(), taken.final
+        if final is None:
+            folds = [*folds, grouping.whole()]
+            final = fit_fusion(taken.name, corpus, corpus.modalities, folds[-1], params, taken.settings)
+            logits[folds[-1].unseen] = final.logits
+        subsets = _subsets(corpus, taken, final, folds[-1], params)
+    return FusionOutcome(choice, taken, final, folds, logits, subsets)
 
 
-def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:
-    posts = artifacts.read_posts(layout.table("posts"))
-    labels = labels_of(posts, params.posts.labels)
-    vectors: dict[str, torch.Tensor] = {}
-    expert_log_probs: dict[str, torch.Tensor] = {}
-    present: dict[str, torch.Tensor] = {}
-    for name in MODALITIES:
-        stage = f"train_{name}"
-        if read_description(layout.model(stage), SpecialistDescription).absent:
-            continue
-        embeddings = artifacts.read_embeddings_of(posts, layout.embeddings("posts", name))
-        vectors[name] = torch.from_numpy(np.asarray(embeddings.vectors))
-        present[name] = torch.from_numpy(embeddings.present)
-        expert_log_probs[name] = torch.from_numpy(_opinions(layout, stage, posts, embeddings.present, len(labels)))
-    if not vectors:
-        raise InputError("no modality has a trained specialist: too few posts, or no readable text, picture or clip")
-    modalities: Subset = tuple(name for name in MODALITIES if name in vectors)
-    return FusionRows(
-        posts, labels, modalities, vectors, expert_log_probs, present, torch.from_numpy(codes_of(posts, labels))
-    )
+def _subsets(
+    corpus: FusionRows, taken: TriedFusion, final: FittedFusion, fold: Fold, params: Params
+) -> dict[tuple[str, str], np.ndarray]:
+    """What is said of the test rows with each subset: the others masked, or a candidate of these alone."""
+    test = corpus.grouping.part("test")
+    again = replace(fold, unseen=test, val=None)
+    subsets: dict[tuple[str, str], np.ndarray] = {}
+    for subset in subsets_of(corpus.modalities):
+        with torch.inference_mode():
+            masked = final.net.cpu().eval()(*corpus.masked(test, subset)).numpy()
+        subsets["masked", subset_name(subset)] = masked
+        retrained = masked
+        if subset != corpus.modalities:
+            retrained = fit_fusion(taken.name, corpus, subset, again, params, taken.settings).logits
+        subsets["retrained", subset_name(subset)] = retrained
+    return subsets
 
 
-def _opinions(layout: Layout, stage: str, posts: pd.DataFrame, present: np.ndarray, classes: int) -> np.ndarray:
-    """Centred log-probabilities of a specialist for every post that has its modality, zeros for the others."""
-    predictions = artifacts.read_predictions(layout.predictions(stage), classes)
-    rows = predictions.rows
-    if not ((rows["fold"] == FINAL) == (rows["split"] != "train")).all():
-        raise InputError(f"{layout.predictions(stage)}: training rows are not out of fold; run `dvc repro {stage}`")
-    at = pd.Index(posts["sample_id"]).get_indexer(pd.Index(rows["sample_id"]))
-    missing = present & (posts["split"] != "train").to_numpy()
-    missing[at] = False
-    if (at < 0).any() or missing.any():
-        raise InputError(f"{layout.predictions(stage)}: rows differ from the embeddings; run `dvc repro {stage}`")
-    expert_log_probs = np.zeros((len(posts), classes), dtype=np.float32)
-    expert_log_probs[at] = emotion.centred_log_probabilities(predictions.logits)
-    return expert_log_probs
+def unfused(corpus: FusionRows) -> FusionOutcome:
+    """The outcome in a corpus of one modality: its specialist speaks."""
+    (only,) = corpus.modalities
+    logits = corpus.expert_log_probs[only].numpy()
+    test, known = corpus.grouping.part("test"), corpus.grouping.part("train", "val")
+    # A post without the modality has zeros, as a row has that the specialist was fitted on and nobody cross-fitted.
+    said = known[logits[known].any(axis=1) | ~corpus.present[only].numpy()[known]]
+    codes, groups = corpus.codes.numpy()[said], corpus.grouping.groups[said]
+    choice = selection.choose([only], [logits[said]], codes, groups)
+    nobody = np.array([], dtype=int)
+    folds = [Fold(UNFUSED, nobody, said), Fold(FINAL, known, test)]
+    subsets = {(kind, only): logits[test] for kind in ("masked", "retrained")}
+    return FusionOutcome(choice, None, None, folds, logits, subsets)
 
 
-def describe_fusion(corpus: FusionRows, subset: Subset, block: FuseParams) -> FusionNet:
-    """The net of these modalities, as ``model.json`` describes it."""
-    shape = block.model_dump(include={"strategy", "width", "heads", "hidden", "dropout", "modality_dropout"})
-    widths = {name: corpus.vectors[name].shape[1] for name in subset}
-    return FusionNet(widths=widths, classes=len(corpus.labels), **shape)
-
-
-def load_fusion(folder: Path) -> Fusion | None:
+def load_fusion(folder: Path) -> FusedNet | None:
     """The fusion in a folder, ready to predict; None where one modality has nothing to fuse."""
     description = read_description(folder, FusionDescription)
     if description.net is None:
         return None
-    net = Fusion(**description.net.arguments())
+    net = build(description.net)
     load_weights(folder, net)
     return net.eval()
-
-
-def _fit(
-    corpus: FusionRows, subset: Subset, train: np.ndarray, val: np.ndarray, params: Params
-) -> tuple[Fusion, FitResult]:
-    """A fusion of these modalities; posts that have none of them are learned from as such, and so give the prior."""
-    block = params.fuse
-    torch.manual_seed(params.seed)
-    net = Fusion(**describe_fusion(corpus, subset, block).arguments())
-    rows = corpus.rows(train, block.batch, subset)
-    net.standardise_like(rows.inputs[0], rows.inputs[2])
-    counts = np.bincount(corpus.codes.numpy()[train], minlength=len(corpus.labels)).tolist()
-    fit_result = fit(
-        net,
-        rows,
-        corpus.rows(val, block.batch, subset),
-        objective=objective(block.imbalance, counts, power=block.imbalance_power, gamma=block.focal_gamma),
-        score=lambda logits, codes: emotion.macro_f1(codes, logits.argmax(axis=1), logits.shape[1]),
-        optimizer=adamw([(net, block.learning_rate)], block.weight_decay),
-        plan=TrainingPlan(block.epochs, block.patience, params.seed),
-        device=pick(params.device),
-        what=f"fuse {'+'.join(subset)}",
-    )
-    return net, fit_result

@@ -18,6 +18,7 @@ from pipeline.params import EvaluateParams, Params
 from pipeline.posts.descriptions import FusionDescription, PostsDescription, SpecialistDescription
 from pipeline.posts.labels import codes_of
 from pipeline.scoring import emotion, intervals, leaks
+from pipeline.scoring.calibration import Calibration
 
 FEATURE_CELLS = 2**28
 """Numbers in the training matrix of the embeddings baseline, at most (1 GB); more rows than fit are sampled from."""
@@ -33,17 +34,17 @@ class HeldOut:
     block: EvaluateParams
     seed: int
 
-    def macro_f1(self, logits: np.ndarray, at: np.ndarray | slice = slice(None)) -> dict[str, float]:
-        """Macro-F1 with its interval, of ``logits`` for the rows ``at``."""
-        codes, predicted, groups = self.codes[at], logits.argmax(axis=1), self.posts["group_id"].to_numpy()[at]
+    def macro_f1(self, predicted: np.ndarray, at: np.ndarray | slice = slice(None)) -> dict[str, float]:
+        """Macro-F1 with its interval, of the classes ``predicted`` for the rows ``at``."""
+        codes, groups = self.codes[at], self.posts["group_id"].to_numpy()[at]
         low, high = intervals.grouped_bootstrap_macro_f1(
             codes, predicted, groups, len(self.labels), self.block.bootstrap, self.block.confidence, self.seed
         )
         value = emotion.macro_f1(codes, predicted, len(self.labels))
         return {"macro_f1": value, "macro_f1_ci_low": low, "macro_f1_ci_high": high}
 
-    def accuracy(self, logits: np.ndarray, at: np.ndarray | slice = slice(None)) -> float:
-        return float((logits.argmax(axis=1) == self.codes[at]).mean())
+    def accuracy(self, predicted: np.ndarray, at: np.ndarray | slice = slice(None)) -> float:
+        return float((predicted == self.codes[at]).mean())
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,32 @@ def refuse_seen(test: HeldOut, modalities: list[Modality], layout: Layout) -> No
 
 @dataclass(frozen=True)
 class FusionLogits:
-    """What the fusion says of all test rows, in their order: float32 [n, K] with all modalities and with each subset.
+    """What the fusion says of all test rows, in their order.
 
     Attributes:
-        subsets: (``masked | retrained``, name of the subset) → float32 [n, K].
+        raw: float32 [n, K], with all modalities.
+        subsets: (``masked | retrained``, name of the subset) → float64 [n, K], calibrated.
     """
 
-    whole: np.ndarray
+    raw: np.ndarray
     subsets: Mapping[tuple[str, str], np.ndarray]
+    calibration: Calibration
+
+    @property
+    def whole(self) -> np.ndarray:
+        """With all modalities, calibrated: float64 [n, K]."""
+        return self.calibration.calibrated(self.raw)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The class decided for with all modalities, int64 [n]."""
+        return self.decide(self.whole)
+
+    def decide(self, calibrated: np.ndarray) -> np.ndarray:
+        return self.calibration.decide(calibrated)
 
 
-def fusion_logits(layout: Layout, test: HeldOut) -> FusionLogits:
+def fusion_logits(layout: Layout, test: HeldOut, calibration: Calibration) -> FusionLogits:
     """Raises InputError when predictions of the whole fusion are missing, or any are not those of the test rows."""
     path = layout.predictions("fuse")
     predictions = _final_test_predictions(path, test)
@@ -117,14 +133,17 @@ def fusion_logits(layout: Layout, test: HeldOut) -> FusionLogits:
     whole = [key for key in subsets if key[0] == "fusion"]
     if len(whole) != 1:
         raise InputError(f"{path}: does not have predictions of one fusion; run `dvc repro`")
-    return FusionLogits(subsets.pop(whole[0]), subsets)
+    raw = subsets.pop(whole[0])
+    return FusionLogits(raw, {key: calibration.calibrated(of) for key, of in subsets.items()}, calibration)
 
 
-def specialist_logits(layout: Layout, modality: Modality, test: HeldOut, present: np.ndarray) -> np.ndarray:
-    """Logits, float32 [m, K], for those m test rows for which ``present``, bool [n], is true."""
+def specialist_predicted(layout: Layout, modality: Modality, test: HeldOut, present: np.ndarray) -> np.ndarray:
+    """The classes predicted, int64 [m], for those m test rows for which ``present``, bool [n], is true."""
+    calibration = read_description(layout.model(f"train_{modality}"), SpecialistDescription).calibration
     path = layout.predictions(f"train_{modality}")
     predictions = _final_test_predictions(path, test)
-    return predictions.logits[_positions(predictions, test.posts.loc[present, "sample_id"], path)]
+    at = _positions(predictions, test.posts.loc[present, "sample_id"], path)
+    return calibration.decide(calibration.calibrated(predictions.logits[at]))
 
 
 def _final_test_predictions(path: Path, test: HeldOut) -> Predictions:

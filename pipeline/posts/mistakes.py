@@ -18,34 +18,32 @@ TILE_PIXELS, TILE_FRAMES = 320, 4
 
 
 def modality_attributions(
-    fusion: FusionLogits, modalities: list[Modality], present: dict[Modality, np.ndarray], temperature: float
+    fusion: FusionLogits, modalities: list[Modality], present: dict[Modality, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """How far each modality pulled each test row towards the class that the fusion predicts, float64 [n].
 
     It is the log-odds of that class less what they are with the modality masked: above 0, the modality spoke for the
     prediction. NaN where the row does not have the modality, or the corpus has no other.
     """
-    predicted = fusion.whole.argmax(axis=1)
-    whole = emotion.log_odds(fusion.whole, predicted, temperature)
+    whole = emotion.log_odds(fusion.whole, fusion.predicted)
     pulls = {}
     for name in modalities:
         others = subset_name([other for other in modalities if other != name])
-        masked = emotion.log_odds(fusion.subsets["masked", others], predicted, temperature) if others else np.nan
+        masked = emotion.log_odds(fusion.subsets["masked", others], fusion.predicted) if others else np.nan
         pulls[f"pull_{name}"] = np.where(present[name], whole - masked, np.nan)
     return pulls
 
 
-def error_table(test: HeldOut, logits: np.ndarray, temperature: float, pulls: dict[str, np.ndarray]) -> pd.DataFrame:
+def error_table(test: HeldOut, fusion: FusionLogits, pulls: dict[str, np.ndarray]) -> pd.DataFrame:
     """Every misclassified test row, the most confident first."""
-    probabilities = emotion.softmax(logits, temperature)
-    predicted = logits.argmax(axis=1)
+    probabilities, predicted = emotion.softmax(fusion.whole), fusion.predicted
     names = np.array(test.labels, dtype=object)
     table = pd.DataFrame(
         {
             "id": test.posts["sample_id"],
             "label": test.posts["label"],
             "prediction": names[predicted],
-            "confidence": probabilities.max(axis=1),
+            "confidence": probabilities[np.arange(len(predicted)), predicted],
             "probability_of_label": probabilities[np.arange(len(predicted)), test.codes],
             **pulls,
         }

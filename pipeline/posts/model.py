@@ -17,15 +17,16 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
-from pipeline.encoders import image, text, video
+from pipeline.encoders import image, text, tfidf, video
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.text import TextEncoder
+from pipeline.encoders.tfidf import TextWithWords, TfidfEncoder
 from pipeline.encoders.video import ClipNet, VideoEncoder
-from pipeline.nets.fusion import Fusion
+from pipeline.nets.fusion import FusedNet
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import EmbedParams, Params
 from pipeline.posts.calibration import fusion_class_scores
-from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
+from pipeline.posts.descriptions import OF_WORDS, TUNED, FusionDescription, SpecialistDescription
 from pipeline.posts.fusion import load_fusion
 from pipeline.training.checkpoint import load_weights
 from pipeline.training.tuning import lora, merged
@@ -39,21 +40,24 @@ class Branch:
 
     Attributes:
         frozen: the encoder whose vectors the fusion reads.
-        own: the encoder whose vectors the specialist reads: ``frozen``, or one that was tuned with it.
+        own: the encoder whose vectors the specialist reads: ``frozen``, one that was tuned with it, or one of words.
         classifier: vectors → logits.
         net: the specialist as it is saved: ``classifier``, with the encoder in front where that was tuned.
         description: what ``model.json`` says of ``net``; a LoRA has been merged into the weights.
     """
 
     frozen: Encoder
-    own: Encoder
+    own: Encoder | TfidfEncoder | TextWithWords
     classifier: Specialist
     net: nn.Module
     description: SpecialistDescription
 
     @property
-    def temperature(self) -> float:
-        return self.description.temperature
+    def words(self) -> TfidfEncoder | None:
+        """The vocabulary of a specialist of words."""
+        if isinstance(self.own, TextWithWords):
+            return self.own.words
+        return self.own if isinstance(self.own, TfidfEncoder) else None
 
 
 @dataclass(frozen=True)
@@ -64,25 +68,21 @@ class Model:
         branches: the modalities that have a specialist, in the order of ``MODALITIES``.
         fusion: None in a corpus of one modality, whose specialist's expert_log_prob is then the fusion's.
         description: what ``model.json`` says of the fusion.
-        calibration: ascending nonconformity of the calibration rows, by class.
+        nonconformity: of the calibration rows, ascending, by class.
         embed: how media are read.
         identity: sha256 over the files that the models were built from.
     """
 
     branches: dict[Modality, Branch]
-    fusion: Fusion | None
+    fusion: FusedNet | None
     description: FusionDescription
-    calibration: list[np.ndarray]
+    nonconformity: list[np.ndarray]
     embed: EmbedParams
     identity: str
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self.description.labels
-
-    @property
-    def temperature(self) -> float:
-        return self.description.temperature
 
 
 def of_project(params: Params, layout: Layout) -> Model:
@@ -97,8 +97,8 @@ def of_project(params: Params, layout: Layout) -> Model:
         if read_description(folder, SpecialistDescription).encoder != artifacts.rounded(encoders[name].identity):
             raise InputError(f"{layout.params}: embed.{name}: not what the models were trained with; run `dvc repro`")
     fuse = read_description(layout.model("fuse"), FusionDescription)
-    calibration = fusion_class_scores(artifacts.read_posts(layout.table("posts")), fuse, layout)
-    return build(layout.model("fuse"), specialists, encoders, calibration, params.embed)
+    nonconformity = fusion_class_scores(artifacts.read_posts(layout.table("posts")), fuse, layout)
+    return build(layout.model("fuse"), specialists, encoders, nonconformity, params.embed)
 
 
 def modalities_of(fuse: Path) -> list[Modality]:
@@ -116,7 +116,7 @@ def build(
     fuse: Path,
     specialists: Mapping[Modality, Path],
     encoders: Mapping[Modality, Encoder],
-    calibration: list[np.ndarray],
+    nonconformity: list[np.ndarray],
     embed: EmbedParams,
 ) -> Model:
     """Rebuilds the nets from their JSON and fills them. Raises InputError when files are missing or do not match."""
@@ -127,7 +127,7 @@ def build(
     for name, branch in branches.items():
         if branch.description.labels != description.labels:
             raise InputError(f"{specialists[name] / 'model.json'}: its labels differ from those of the fusion")
-    return Model(branches, fusion, description, calibration, embed, _identity([fuse, *specialists.values()]))
+    return Model(branches, fusion, description, nonconformity, embed, _identity([fuse, *specialists.values()]))
 
 
 def load_encoders(embed: EmbedParams, modalities: list[Modality]) -> dict[Modality, Encoder]:
@@ -150,13 +150,13 @@ def _branch(modality: Modality, folder: Path, frozen: Encoder) -> Branch:
     if description.net is None:
         raise InputError(f"{folder}: holds no specialist; run `dvc repro train_{modality}`")
     classifier = Specialist(classes=len(description.labels), **description.net.arguments())
-    if description.tune == "head":
+    if description.candidate not in TUNED:
         load_weights(folder, classifier)
-        return Branch(frozen, frozen, classifier.eval(), classifier, description)
+        return Branch(frozen, _with_words(folder, frozen, description), classifier.eval(), classifier, description)
 
     own = _copied(frozen)
     encoder = ClipNet(own) if isinstance(own, VideoEncoder) else own.net
-    if description.tune == "lora":
+    if description.candidate == "lora":
         assert description.lora_rank is not None
         encoder = _merged_lora(folder, encoder, own, classifier, description.lora_rank)
         net = TunedSpecialist(encoder, classifier)
@@ -164,8 +164,21 @@ def _branch(modality: Modality, folder: Path, frozen: Encoder) -> Branch:
         net = TunedSpecialist(encoder, classifier)
         load_weights(folder, net)
     return Branch(
-        frozen, own, classifier, net.eval(), description.model_copy(update={"tune": "full", "lora_rank": None})
+        frozen, own, classifier, net.eval(), description.model_copy(update={"candidate": "full", "lora_rank": None})
     )
+
+
+def _with_words(
+    folder: Path, frozen: Encoder, description: SpecialistDescription
+) -> Encoder | TfidfEncoder | TextWithWords:
+    """What the classifier of a candidate on frozen vectors reads: these, TF-IDF, or both side by side."""
+    if description.candidate not in OF_WORDS:
+        return frozen
+    words = tfidf.read(folder)
+    if description.candidate == "tfidf_logreg":
+        return words
+    assert isinstance(frozen, TextEncoder)
+    return TextWithWords(frozen, words)
 
 
 def _copied(encoder: Encoder) -> Encoder:
@@ -184,5 +197,5 @@ def _merged_lora(folder: Path, encoder: nn.Module, own: Encoder, classifier: Spe
 
 
 def _identity(folders: list[Path]) -> str:
-    files = [folder / name for folder in folders for name in ("model.json", "model.safetensors")]
+    files = [folder / name for folder in folders for name in ("model.json", "model.safetensors", tfidf.FILE)]
     return artifacts.digest(f"{at} {content_digest(file)}" for at, file in enumerate(files) if file.exists())

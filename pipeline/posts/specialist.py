@@ -1,319 +1,197 @@
 """The one implementation behind `train_text`, `train_image` and `train_video`.
 
-A specialist sees only the posts that have its modality. It is fitted once on all their training rows (fold ``final``,
-which predicts validation and test rows) and once for each fold with that fold left out (which predicts the fold), so
-that `fuse` never learns from a prediction that a model made for a row of its own training.
+A specialist sees only the posts that have its modality. Candidates, from the class shares to an encoder that learns,
+are fitted on grouped inner folds of the training and validation rows; the simplest that is not clearly behind the best
+is taken, calibrated on the rows that the folds left unseen, and fitted again on all of them to predict the test rows
+(fold ``final``). So `fuse` learns only from predictions of models that had not seen the row.
+
+Of many rows (``specialist.inner_rows``) the validation rows are the one inner fold: models are fitted once, on the
+training rows, and only the one that is taken is cross-fitted, where there is something to fuse.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import nn
 
-from pipeline import params as parameters
 from pipeline.core import artifacts
-from pipeline.core.artifacts import Embeddings, Predictions
+from pipeline.core.artifacts import Predictions
+from pipeline.core.errors import InputError
 from pipeline.core.fitted import fitted_rows, write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
-from pipeline.core.schemas import FINAL, Modality
-from pipeline.corpora.splits import grouped_folds
-from pipeline.encoders import image, text, video
-from pipeline.encoders.media_rows import MediaRows
-from pipeline.encoders.text_rows import TokenRows
-from pipeline.nets.losses import objective
-from pipeline.nets.specialist import Specialist, TunedSpecialist
+from pipeline.core.schemas import FINAL, Candidate, Modality
+from pipeline.encoders import tfidf
 from pipeline.params import Params
-from pipeline.posts.descriptions import SpecialistDescription, SpecialistNet, Tune
-from pipeline.posts.labels import codes_of, labels_of
-from pipeline.scoring import calibration, emotion
-from pipeline.training.checkpoint import resume_state, write_model
+from pipeline.posts.candidates import LINEAR, Fitted, Tried, fit_linear, try_linear
+from pipeline.posts.descriptions import OF_WORDS, TUNED, SpecialistDescription, SpecialistNet
+from pipeline.posts.folds import Fold
+from pipeline.posts.specialist_rows import SpecialistRows, read_rows, too_few
+from pipeline.posts.trained_candidates import fit_trained, try_trained
+from pipeline.scoring import emotion, selection
+from pipeline.scoring.calibration import neutral
+from pipeline.scoring.selection import Choice
+from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
-from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit, one_thread, predict
-from pipeline.training.optim import adamw
-from pipeline.training.rows import Rows, TensorRows
-from pipeline.training.tuning import fit_tuned, learner
-
-MEDIA_COLUMN: dict[Modality, str] = {"text": "text", "image": "image_path", "video": "video_path"}
-
-
-@dataclass(frozen=True)
-class SpecialistRows:
-    """The posts that have the modality: N rows, their vectors [N, width] and their classes [N].
-
-    ``alone`` says that no post of the corpus has another modality.
-    """
-
-    modality: Modality
-    posts: pd.DataFrame
-    embeddings: Embeddings
-    vectors: np.ndarray
-    codes: torch.Tensor
-    labels: tuple[str, ...]
-    alone: bool
-
-    def part(self, split: str) -> np.ndarray:
-        return np.flatnonzero(self.posts["split"] == split)
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One model to fit: on the rows ``train``, stopped by ``val``, to predict ``unseen`` (positions in the corpus)."""
-
-    name: str
-    train: np.ndarray
-    val: np.ndarray
-    unseen: np.ndarray
+from pipeline.training.loop import HISTORY
 
 
 def train(modality: Modality, params: Params, layout: Layout) -> None:
-    """Trains, cross-fits and writes the specialist of one modality."""
+    """Chooses, fits, cross-fits and writes the specialist of one modality."""
     stage = f"train_{modality}"
-    block = params.of_specialist(modality)
-    corpus = _read(modality, params, layout)
-    rows, val = corpus.part("train"), corpus.part("val")
-    if too_few := _too_few(corpus, rows, val):
-        _write_absent(stage, corpus, too_few, layout)
+    corpus = read_rows(modality, params, layout)
+    if why := too_few(corpus):
+        _write_absent(stage, corpus, why, layout)
         return
+    block = params.of_specialist(modality)
+    folds = corpus.grouping.inner(block.folds, block.inner_rows)
+    tried = [of for name in _names(corpus, params) if (of := _try(name, corpus, folds, params, layout)) is not None]
+    if not tried:
+        raise InputError(f"{stage}.candidates: the texts have no words that two of them share; add `logreg`")
+    compared = corpus.grouping.compared(folds)
+    choice = selection.choose(
+        [of.name for of in tried],
+        [of.logits[compared] for of in tried],
+        corpus.codes.numpy()[compared],
+        corpus.grouping.groups[compared],
+    )
+    outcome = _finish(tried[choice.taken], choice, compared, corpus, folds, params, layout)
+    _write(stage, corpus, outcome, params, layout)
+    _report(stage, corpus, outcome, layout)
 
-    tune = _mode(block, modality, len(rows), params.device)
-    unseen = np.flatnonzero(corpus.posts["split"] != "train")
-    folds = [*_folds(corpus, rows, val, tune, params), Fold(FINAL, rows, val, unseen)]
-    net, outcome, logits = _fit_folds(corpus, params, folds, layout, tune)
-    made_by = np.full(len(corpus.posts), FINAL, dtype=object)
-    for fold in folds:
-        made_by[fold.unseen] = fold.name
-    fitted = pd.concat([fitted_rows(corpus.posts, fold.name, fold.train, fold.val) for fold in folds])
 
-    predicted = np.arange(len(corpus.posts)) if len(outcome) > 1 else unseen
-    keys = corpus.posts[["sample_id", "split"]].assign(fold=made_by, kind="specialist", subset=modality)
+@dataclass(frozen=True)
+class Outcome:
+    """What was taken, ready to be written.
+
+    Attributes:
+        compared: positions of the rows that candidates were compared on.
+        folds: every fold that a model was fitted for, the final one last.
+        logits: float32 [N, K], of all rows that a fold left unseen.
+    """
+
+    taken: Tried
+    choice: Choice
+    compared: np.ndarray
+    folds: list[Fold]
+    logits: np.ndarray
+    final: Fitted
+
+
+def _names(corpus: SpecialistRows, params: Params) -> list[Candidate]:
+    """The candidates that can be tried on this corpus. Raises InputError when none can."""
+    block = params.of_specialist(corpus.modality)
+    bearable = corpus.modality == "text" or pick(params.device).type != "cpu"
+    enough = len(corpus.grouping.part("train")) >= block.tuned_rows and bearable
+    names: list[Candidate] = [name for name in block.candidates if corpus.modality == "text" or name not in OF_WORDS]
+    wanted: list[Candidate] = [name for name in names if enough or name not in TUNED] or names
+    if not wanted:
+        listed = ", ".join(block.candidates)
+        raise InputError(f"train_{corpus.modality}.candidates: {listed}: need words; add `logreg`")
+    return wanted
+
+
+def _try(name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Params, layout: Layout) -> Tried | None:
+    return try_linear(name, corpus, folds) if name in LINEAR else try_trained(name, corpus, folds, params, layout)
+
+
+def _fit(taken: Tried, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout) -> Fitted:
+    if taken.name in LINEAR:
+        return fit_linear(taken.name, corpus, fold, taken.settings.get("C", 1.0))
+    return fit_trained(taken.name, corpus, fold, params, layout, taken.settings["epochs"])
+
+
+def _finish(
+    taken: Tried,
+    choice: Choice,
+    compared: np.ndarray,
+    corpus: SpecialistRows,
+    folds: list[Fold],
+    params: Params,
+    layout: Layout,
+) -> Outcome:
+    """Inner folds are followed by a fit on all of their rows.
+
+    Where there was only one, which is final already, the training rows are cross-fitted; not in a corpus of one
+    modality, where nobody would ask for it.
+    """
+    block, logits = params.of_specialist(corpus.modality), taken.logits.copy()
+    count = block.tuned.folds if taken.name in TUNED else block.folds
+    if FINAL in taken.fitted:
+        more = [] if corpus.alone else corpus.grouping.cross(corpus.grouping.part("train"), count)
+        for fold in more:
+            logits[fold.unseen] = _fit(taken, corpus, fold, params, layout).logits
+        return Outcome(taken, choice, compared, [*more, *folds], logits, taken.fitted[FINAL])
+    whole = corpus.grouping.whole()
+    final = _fit(taken, corpus, whole, params, layout)
+    logits[whole.unseen] = final.logits
+    # A candidate whose encoder learns has had folds of its own; these are the same again.
+    folds = corpus.grouping.cross(whole.train, count)
+    return Outcome(taken, choice, compared, [*folds, whole], logits, final)
+
+
+def _write(stage: str, corpus: SpecialistRows, outcome: Outcome, params: Params, layout: Layout) -> None:
+    taken, final, block = outcome.taken, outcome.final, params.of_specialist(corpus.modality)
+    made_by = pd.Series(index=range(len(corpus.posts)), dtype=object)
+    for fold in outcome.folds:
+        made_by.iloc[fold.unseen] = fold.name
+    predicted = np.flatnonzero(made_by.notna())
+    nobody = np.array([], dtype=int)
+    fitted = [
+        fitted_rows(corpus.posts, of.name, of.train, nobody if of.val is None else of.val) for of in outcome.folds
+    ]
+    keys = corpus.posts[["sample_id", "split"]].assign(fold=made_by, kind="specialist", subset=corpus.modality)
+    hidden, dropout = (0, 0.0) if taken.name in LINEAR else (block.hidden, block.dropout)
+    width = corpus.vectors.shape[1] * (taken.name != "tfidf_logreg") + (final.words.width if final.words else 0)
     with artifacts.replacing_folder(layout.model(stage)) as folder:
         artifacts.write_predictions(
-            folder / "predictions.parquet", Predictions(keys.iloc[predicted], logits[predicted])
+            folder / "predictions.parquet", Predictions(keys.iloc[predicted], outcome.logits[predicted])
         )
+        if final.words is not None:
+            tfidf.write(final.words, folder)
         description = SpecialistDescription(
             stage=stage,
-            tune=tune,
+            candidate=taken.name,
             labels=corpus.labels,
-            modalities=(modality,),
-            net=SpecialistNet(width=corpus.vectors.shape[1], hidden=block.hidden, dropout=block.dropout),
-            lora_rank=block.tuned.lora_rank if tune == "lora" else None,
+            modalities=(corpus.modality,),
+            net=SpecialistNet(width=width, hidden=hidden, dropout=dropout),
+            lora_rank=block.tuned.lora_rank if taken.name == "lora" else None,
             encoder=corpus.embeddings.encoder,
             seed=params.seed,
-            best_epoch=outcome[FINAL].best_epoch,
-            temperature=calibration.fit_temperature(logits[val], corpus.codes.numpy()[val]),
-            fitted=write_fitted(folder, fitted),
+            best_epoch=final.best_epoch,
+            calibration=outcome.choice.calibration,
+            fitted=write_fitted(folder, pd.concat(fitted)),
         )
-        write_model(folder, net, description)
-    _report(stage, corpus, logits, tune, outcome, layout)
+        write_model(folder, final.net, description)
 
 
-def _read(modality: Modality, params: Params, layout: Layout) -> SpecialistRows:
-    posts = artifacts.read_posts(layout.table("posts"))
-    embeddings = artifacts.read_embeddings_of(posts, layout.embeddings("posts", modality))
-    labels = labels_of(posts, params.posts.labels)
-    present = embeddings.present
-    codes = torch.from_numpy(codes_of(posts, labels)[present])
-    others = [column for name, column in MEDIA_COLUMN.items() if name != modality]
-    return SpecialistRows(
-        modality,
-        posts.loc[present].reset_index(drop=True),
-        embeddings,
-        embeddings.vectors[present],
-        codes,
-        labels,
-        alone=not posts[others].notna().to_numpy().any(),
-    )
-
-
-def _too_few(corpus: SpecialistRows, rows: np.ndarray, val: np.ndarray) -> str | None:
-    """Why no specialist can be trained, or None."""
-    if not len(corpus.posts):
-        return f"no post has {corpus.modality}"
-    train = corpus.posts.iloc[rows]
-    if train["label"].nunique() < 2 or train["group_id"].nunique() < 2 or not len(val):
-        return f"too few posts have {corpus.modality}: {len(rows)} for training, {len(val)} for validation"
-    return None
-
-
-def _mode(block: parameters.ClassifierParams, modality: Modality, rows: int, device: str) -> Tune:
-    """``head``, ``lora`` or ``full``; ``auto`` tunes pictures and clips only where an accelerator makes it bearable."""
-    if block.tune != "auto":
-        return block.tune
-    bearable = modality == "text" or pick(device).type != "cpu"
-    return "full" if rows >= block.auto_rows and bearable else "head"
-
-
-def _folds(corpus: SpecialistRows, rows: np.ndarray, val: np.ndarray, tune: str, params: Params) -> list[Fold]:
-    """The cross-fitted models of the training rows.
-
-    None where no other modality is there: nothing will be fused, so out-of-fold features would be trained for nobody.
+def _report(stage: str, corpus: SpecialistRows, outcome: Outcome, layout: Layout) -> None:
+    """What was chosen and why, and how it does on the rows that it was compared on; the test rows are left to
+    `evaluate`.
     """
-    if corpus.alone:
-        return []
-    block = params.of_specialist(corpus.modality)
-    groups, labels = corpus.posts["group_id"].iloc[rows].tolist(), corpus.codes.numpy()[rows].tolist()
-    wanted = block.folds if tune == "head" else block.tuned.folds
-    fold_of = grouped_folds(groups, labels, wanted, np.random.default_rng(params.seed))
-    numbers = range(int(fold_of.max()) + 1)
-    return [Fold(f"fold-{number}", rows[fold_of != number], val, rows[fold_of == number]) for number in numbers]
-
-
-def _fit_folds(
-    corpus: SpecialistRows, params: Params, folds: list[Fold], layout: Layout, tune: Tune
-) -> tuple[nn.Module | None, dict[str, FitResult], np.ndarray]:
-    """The last fold's net, how each fit went, and logits [N, classes] of each row by the fold that did not see it."""
-    outcome: dict[str, FitResult] = {}
-    logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
-    net: nn.Module | None = None
-    for fold in folds:
-        net, outcome[fold.name], logits[fold.unseen] = (
-            _fit_head(corpus, params, fold) if tune == "head" else _fit_tuned(corpus, params, fold, layout, tune)
-        )
-    return net, outcome, logits
-
-
-def _score(logits: np.ndarray, codes: np.ndarray) -> float:
-    return emotion.macro_f1(codes, logits.argmax(axis=1), logits.shape[1])
-
-
-def _objective(corpus: SpecialistRows, block: parameters.ClassifierParams, train: np.ndarray):
-    counts = np.bincount(corpus.codes.numpy()[train], minlength=len(corpus.labels))
-    return objective(block.imbalance, counts.tolist(), power=block.imbalance_power, gamma=block.focal_gamma)
-
-
-def _fit_head(corpus: SpecialistRows, params: Params, fold: Fold) -> tuple[nn.Module, FitResult, np.ndarray]:
-    """Fits a classifier on cached vectors; returns it, how the fit went, and its logits for the unseen rows."""
-    block = params.of_specialist(corpus.modality)
-    torch.manual_seed(params.seed)
-    net = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
-    net.standardise_like(torch.from_numpy(corpus.vectors[fold.train]))
-
-    def rows(at: np.ndarray) -> TensorRows:
-        return TensorRows((torch.from_numpy(corpus.vectors[at]),), corpus.codes[at], block.head.batch)
-
-    device = pick(params.device)
-    with one_thread():
-        fit_result = fit(
-            net,
-            rows(fold.train),
-            rows(fold.val),
-            objective=_objective(corpus, block, fold.train),
-            score=_score,
-            optimizer=adamw([(net, block.head.learning_rate)], block.head.weight_decay),
-            plan=TrainingPlan(block.head.epochs, block.head.patience, params.seed),
-            device=device,
-            what=f"train_{corpus.modality} {fold.name}",
-        )
-        return net, fit_result, predict(net, rows(fold.unseen), device)
-
-
-def _fit_tuned(
-    corpus: SpecialistRows, params: Params, fold: Fold, layout: Layout, tune: str
-) -> tuple[nn.Module, FitResult, np.ndarray]:
-    """As `_fit_head`, with the encoder learning too: all its weights, or low-rank updates of its attention."""
-    block = params.of_specialist(corpus.modality)
-    tuned = block.tuned
-    torch.manual_seed(params.seed)
-    encoder, targets, make_rows = _raw(corpus, params, layout)
-    classifier = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
-    net = TunedSpecialist(learner(encoder, targets, tune, tuned.lora_rank), classifier)
-    device = pick(params.device)
-    identity = {
-        "stage": f"train_{corpus.modality}",
-        "params": block.model_dump(),
-        "encoder": corpus.embeddings.encoder,
-        "seed": params.seed,
-        "device": str(device),
-        "rows": artifacts.digest(corpus.posts["sample_id"].iloc[fold.train] + corpus.posts["label"].iloc[fold.train]),
-        "content": artifacts.digest(corpus.embeddings.content[corpus.embeddings.present].tolist()),
-    }
-    fit_result = fit_tuned(
-        net,
-        [classifier],
-        make_rows(fold.train),
-        make_rows(fold.val),
-        objective=_objective(corpus, block, fold.train),
-        score=_score,
-        tuned=tuned,
-        seed=params.seed,
-        device=device,
-        what=f"train_{corpus.modality} {fold.name}",
-        resume=resume_state(layout.cache, identity),
-    )
-    return net, fit_result, predict(net, make_rows(fold.unseen), device)
-
-
-def _raw(
-    corpus: SpecialistRows, params: Params, layout: Layout
-) -> tuple[nn.Module, list[str], Callable[[np.ndarray], Rows]]:
-    """A fresh encoder that can learn, its targets for LoRA, and a function from row numbers to raw inputs for it."""
-    block = params.of_specialist(corpus.modality)
-    inputs = corpus.posts[MEDIA_COLUMN[corpus.modality]].to_numpy()
-    if corpus.modality == "text":
-        texts = text.load(params.embed.text)
-        return (
-            texts.net,
-            texts.lora_targets,
-            lambda at: TokenRows(texts, inputs[at].tolist(), corpus.codes[at], block.tuned.batch),
-        )
-
-    folder = layout.root / params.posts.media
-    if corpus.modality == "image":
-        pictures, frames = image.load(params.embed.image), None
-        net = pictures.net
-    else:
-        clips, frames = video.load(params.embed.video), params.embed.video.frames
-        pictures, net = clips.image, video.ClipNet(clips)
-
-    def media(at: np.ndarray) -> Rows:
-        return MediaRows(
-            pictures,
-            [folder / path for path in inputs[at]],
-            corpus.codes[at],
-            block.tuned.batch,
-            frames=frames,
-            augmented=isinstance(block, parameters.SpecialistParams) and block.tuned.augment,
-            max_pixels=params.embed.max_pixels,
-            workers=params.embed.workers,
-        )
-
-    return net, pictures.lora_targets, media
-
-
-def _report(
-    stage: str, corpus: SpecialistRows, logits: np.ndarray, tune: str, outcome: dict[str, FitResult], layout: Layout
-) -> None:
-    """Scores out-of-fold and validation rows; the test rows are left to `evaluate`."""
-    codes = corpus.codes.numpy()
-    scored = {"val": corpus.part("val")}
-    if len(outcome) > 1:
-        scored["out_of_fold"] = corpus.part("train")
+    taken, choice = outcome.taken, outcome.choice
+    codes = corpus.codes.numpy()[outcome.compared]
+    calibrated = choice.calibration.calibrated(outcome.logits[outcome.compared])
+    predicted = choice.calibration.decide(calibrated)
     metrics: dict[str, Any] = {
-        "tune": tune,
-        "train_rows": len(corpus.part("train")),
-        "best_epoch": outcome[FINAL].best_epoch,
-        "folds": len(outcome) - 1,
+        "train_rows": len(outcome.folds[-1].train),
+        "folds": len(outcome.folds) - 1,
+        "choice": choice.report() | {"settings": taken.settings},
+        "out_of_fold": emotion.report(calibrated, predicted, codes, corpus.labels),
     }
-    for name, at in scored.items():
-        metrics[name] = emotion.report(logits[at], codes[at], corpus.labels)
     write_metrics(layout, stage, {"posts": metrics})
 
-    val = corpus.part("val")
-    predicted = logits[val].argmax(axis=1)
     names = np.array(corpus.labels, dtype=object)
+    fitted = {**taken.fitted, FINAL: outcome.final}
     history = pd.DataFrame(
-        [{"fold": fold, **line} for fold, fit_result in outcome.items() for line in fit_result.history]
+        [{"fold": fold, **line} for fold, of in fitted.items() for line in of.history], columns=["fold", *HISTORY]
     )
     with artifacts.replacing_folder(layout.plots(stage)) as plots:
         artifacts.write_csv(plots / "folds.csv", history)
         artifacts.write_csv(plots / "history.csv", history.loc[history["fold"] == FINAL].drop(columns="fold"))
         artifacts.write_csv(
-            plots / "confusion.csv", pd.DataFrame({"actual": names[codes[val]], "predicted": names[predicted]})
+            plots / "confusion.csv", pd.DataFrame({"actual": names[codes], "predicted": names[predicted]})
         )
 
 
@@ -330,6 +208,7 @@ def _write_absent(stage: str, corpus: SpecialistRows, why: str, layout: Layout) 
             labels=corpus.labels,
             modalities=(corpus.modality,),
             absent=True,
+            calibration=neutral(len(corpus.labels)),
             fitted=write_fitted(folder, fitted_rows(corpus.posts, FINAL, nothing, nothing)),
         )
         write_model(folder, None, description)

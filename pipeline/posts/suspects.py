@@ -83,7 +83,7 @@ def _out_of_fold(layout: Layout, modality: Modality, train: pd.DataFrame, labels
     if (predictions.rows["fold"] == FINAL).any() or (at < 0).any():
         raise InputError(f"{path}: its training rows are not out of fold, or not those of the split; run `dvc repro`")
     probabilities = np.full((len(train), len(labels)), np.nan)
-    probabilities[at] = emotion.softmax(predictions.logits, description.temperature)
+    probabilities[at] = emotion.softmax(description.calibration.calibrated(predictions.logits))
     return probabilities
 
 

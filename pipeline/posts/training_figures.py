@@ -18,7 +18,7 @@ STAGES = {
 
 
 def draw_training(plots: Path, layout: Layout, labels: list[str]) -> None:
-    """Loss and score by epoch, and confusion on validation rows, of every stage that has trained something."""
+    """Loss and score by epoch, and confusion on rows out of fold, of every stage that has trained something."""
     for stage, name in STAGES.items():
         folder = layout.plots(stage)
         folds = folder / "folds.csv"
@@ -33,4 +33,4 @@ def draw_training(plots: Path, layout: Layout, labels: list[str]) -> None:
                 pd.Categorical(pairs[column], categories=labels).codes for column in ("actual", "predicted")
             )
             matrix = emotion.confusion(actual, predicted, len(labels))
-            draw_confusion(plots / f"{stage}_confusion.png", matrix, labels, f"{name}, validation")
+            draw_confusion(plots / f"{stage}_confusion.png", matrix, labels, f"{name}, rows out of fold")

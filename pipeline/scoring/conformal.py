@@ -4,10 +4,9 @@ Class-wise (Mondrian) split conformal prediction. A class belongs to a post's se
 that of nearly all calibration rows that truly are of the class. If the calibration rows of a class and a new post of it
 are exchangeable, the post's set holds the class with at least the wanted probability, whatever the model.
 
-The calibration rows here are the validation rows, on which training stopped and the one temperature was fitted: two
-choices made on the rows that now judge them, so the guarantee holds only nearly. No other rows are to be had without
-giving up training rows (the fusion has no out-of-fold predictions), and `evaluate` measures the coverage on test rows,
-which nothing has seen.
+The calibration rows here are those that the fusion predicted out of fold (Vovk, "Cross-conformal predictors", 2015), by
+models fitted on fewer rows than the final one, and the logits' calibration was fitted on them too: so the guarantee
+holds only nearly, and `evaluate` measures the coverage on test rows, which nothing has seen.
 
 Sources: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005 (Mondrian predictors); Vovk,
 "Conditional validity of inductive conformal predictors", ACML 2012; Sadinle, Lei, Wasserman, "Least Ambiguous
@@ -26,7 +25,7 @@ def class_scores(probabilities: np.ndarray, actual: np.ndarray) -> list[np.ndarr
     """Nonconformity of the calibration rows, 1 - p(true class), by class and ascending: K arrays float64.
 
     Args:
-        probabilities: [N, K], after temperature.
+        probabilities: [N, K], calibrated.
         actual: int [N].
     """
     scores = 1.0 - probabilities[np.arange(len(actual)), actual].astype(np.float64)
@@ -58,17 +57,18 @@ def rows_needed(coverage: float) -> int:
     return math.ceil(round(coverage / (1.0 - coverage), 9))
 
 
-def prediction_sets(probabilities: np.ndarray, limits: np.ndarray) -> np.ndarray:
+def prediction_sets(probabilities: np.ndarray, predicted: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """Which classes are in each row's set, bool [N, K].
 
-    The likeliest class is always in, which can only raise the coverage: an empty set would say that no class fits.
+    The predicted class is always in, which can only raise the coverage: an empty set would say that no class fits.
 
     Args:
-        probabilities: [N, K], after temperature.
+        probabilities: [N, K], calibrated.
+        predicted: int [N].
         limits: [K], from ``thresholds``.
     """
     sets = 1.0 - np.asarray(probabilities, dtype=np.float64) <= limits
-    sets[np.arange(len(sets)), probabilities.argmax(axis=1)] = True
+    sets[np.arange(len(sets)), predicted] = True
     return sets
 
 

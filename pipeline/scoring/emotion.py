@@ -7,14 +7,14 @@ import numpy as np
 from scipy.special import log_softmax
 
 
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Class probabilities, float64 [N, K], of ``logits`` [N, K] divided by ``temperature``."""
-    return np.exp(log_probabilities(logits, temperature))
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Class probabilities, float64 [N, K], of ``logits`` [N, K]."""
+    return np.exp(log_probabilities(logits))
 
 
-def log_probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
     """Their logarithms, float64 [N, K]; finite for finite logits, however far apart these are."""
-    return log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
+    return log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
 
 
 def centred_log_probabilities(logits: np.ndarray) -> np.ndarray:
@@ -23,18 +23,18 @@ def centred_log_probabilities(logits: np.ndarray) -> np.ndarray:
     return log_p - log_p.mean(axis=1, keepdims=True)
 
 
-def log_odds(logits: np.ndarray, at: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+def log_odds(logits: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Log-odds of class ``at[n]`` against all others together, float64 [N], of ``logits`` [N, K]."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    logits = np.asarray(logits, dtype=np.float64)
     rows = np.arange(len(at))
-    others = scaled.copy()
+    others = logits.copy()
     others[rows, at] = -np.inf
-    return scaled[rows, at] - np.logaddexp.reduce(others, axis=1)
+    return logits[rows, at] - np.logaddexp.reduce(others, axis=1)
 
 
-def log_loss(logits: np.ndarray, actual: np.ndarray, temperature: float = 1.0) -> float:
+def log_loss(logits: np.ndarray, actual: np.ndarray) -> float:
     """Mean negative log-likelihood of the true class, in nats."""
-    return float(-log_probabilities(logits, temperature)[np.arange(len(actual)), actual].mean())
+    return float(-log_probabilities(logits)[np.arange(len(actual)), actual].mean())
 
 
 def confusion(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -60,14 +60,14 @@ def macro_f1(actual: np.ndarray, predicted: np.ndarray, classes: int) -> float:
     return float(macro_f1_of(confusion(actual, predicted, classes)))
 
 
-def report(logits: np.ndarray, actual: np.ndarray, labels: Sequence[str], temperature: float = 1.0) -> dict[str, Any]:
-    """Nested scalars for a metrics file about ``logits`` [N, K] against ``actual``, int [N] with N > 0.
+def report(logits: np.ndarray, predicted: np.ndarray, actual: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+    """Nested scalars for a metrics file about ``predicted`` against ``actual``, int [N] with N > 0.
 
     ``precision``, ``recall``, ``f1`` and ``support`` are per label. What is undefined is left out: the precision of a
-    class that is never predicted, the recall of a class without rows, the F1 of one with neither. Only ``log_loss``
-    depends on the temperature.
+    class that is never predicted, the recall of a class without rows, the F1 of one with neither. ``logits`` [N, K],
+    whose softmax are the probabilities, give ``log_loss`` alone.
     """
-    counts = confusion(actual, np.asarray(logits).argmax(axis=1), len(labels))
+    counts = confusion(actual, predicted, len(labels))
     hits, rows, predictions = _margins(counts)
     f1 = _ratio(2 * hits, rows + predictions)
     return {
@@ -75,7 +75,7 @@ def report(logits: np.ndarray, actual: np.ndarray, labels: Sequence[str], temper
         "macro_f1": float(macro_f1_of(counts)),
         "weighted_f1": float(np.nansum(f1 * rows) / len(actual)),
         "accuracy": float(hits.sum() / len(actual)),
-        "log_loss": log_loss(logits, actual, temperature),
+        "log_loss": log_loss(logits, actual),
         "precision": _by_label(labels, _ratio(hits, predictions)),
         "recall": _by_label(labels, _ratio(hits, rows)),
         "f1": _by_label(labels, f1),

@@ -17,7 +17,7 @@ def refuse_fitted_rows(scored: pd.DataFrame, fitted: pd.DataFrame) -> None:
     Args:
         scored: columns ``sample_id, group_id``.
         fitted: columns ``stage, fold, sample_id, group_id, role``, of every model in the lineage. Both roles count: a
-            row that chose the best epoch or the temperature was seen as much as one that gave gradients.
+            row that chose the best epoch or calibrated was seen as much as one that gave gradients.
 
     There is no way around it: a score on seen rows is not a score.
     """

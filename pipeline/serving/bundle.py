@@ -4,7 +4,7 @@
 safetensors, the rest is JSON, and ``README.md`` is the model card.
 
     bundle.json  README.md           what lies here, and the model card
-    predictor.json                   the posts track: how media are read, calibration
+    predictor.json                   the posts track: how media are read, nonconformity of the calibration rows
     fuse/  text/  image/  video/     the fusion and the final specialists: model.json, model.safetensors
     encoders/text/  encoders/image/  the frozen encoders, with the tokenizer
     score.json  sentiment/           the sentiment track; see ``score_bundle``
@@ -26,7 +26,7 @@ from pipeline.core.files import MediaError, content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.core.tracks import TRACKS, Track
-from pipeline.encoders import image, text, video, weights
+from pipeline.encoders import image, text, tfidf, video, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
 from pipeline.media import inside
@@ -37,7 +37,7 @@ from pipeline.serving import card, score_bundle, score_model
 from pipeline.serving.score_model import ScoreModel
 from pipeline.training.checkpoint import write_model
 
-FORMAT = 2
+FORMAT = 3
 """Version of the folder's layout; a reader refuses one it does not know."""
 
 INDEX = "bundle.json"
@@ -48,13 +48,13 @@ class Settings(BaseModel):
 
     Attributes:
         embed: how media are read; ``encoder`` is a folder of the bundle.
-        calibration: label → ascending nonconformity of the calibration rows.
+        nonconformity: label → that of the calibration rows, ascending.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     embed: EmbedParams
-    calibration: dict[str, list[Annotated[float, Field(ge=0.0, le=1.0)]]]
+    nonconformity: dict[str, list[Annotated[float, Field(ge=0.0, le=1.0)]]]
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -119,6 +119,9 @@ def _write_nets(parts: Model, folder: Path) -> None:
     for name, (net, description) in nets.items():
         (folder / name).mkdir()
         write_model(folder / name, net, description)
+    for name, branch in parts.branches.items():
+        if branch.words is not None:
+            tfidf.write(branch.words, folder / name)
 
 
 def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str]:
@@ -135,8 +138,8 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
             written[key] = f"encoders/{name}"
             write_encoder(found, folder / written[key])
         embed[name] |= {"encoder": written[key], "revision": None}
-    calibration = {label: row.tolist() for label, row in zip(parts.labels, parts.calibration, strict=True)}
-    artifacts.write_json(folder / "predictor.json", {"embed": embed, "calibration": calibration})
+    nonconformity = {label: row.tolist() for label, row in zip(parts.labels, parts.nonconformity, strict=True)}
+    artifacts.write_json(folder / "predictor.json", {"embed": embed, "nonconformity": nonconformity})
     return {name: embed[name]["encoder"] for name in parts.branches}
 
 
@@ -161,10 +164,10 @@ def read(folder: Path) -> Model:
     except (OSError, ValidationError) as error:
         raise InputError(f"{folder / 'predictor.json'}: {' '.join(str(error).split())}") from None
     modalities = model.modalities_of(folder / "fuse")
-    calibration = [np.array(settings.calibration.get(label, [])) for label in model.labels_of(folder / "fuse")]
+    nonconformity = [np.array(settings.nonconformity.get(label, [])) for label in model.labels_of(folder / "fuse")]
     specialists: dict[Modality, Path] = {name: folder / name for name in modalities}
     encoders = _encoders(folder, settings.embed, modalities)
-    return model.build(folder / "fuse", specialists, encoders, calibration, settings.embed)
+    return model.build(folder / "fuse", specialists, encoders, nonconformity, settings.embed)
 
 
 def read_scores(folder: Path) -> ScoreModel:

@@ -52,8 +52,9 @@ def _data(split: dict[str, Any]) -> str:
     return (
         _table(["part", "posts", "classes", "modalities"], rows)
         + f"\n\nThe split was {split['split']}. {groups['after_merging']} groups (authors, joined where they share a "
-        "picture, clip or text), none of which lies in two parts. Models learned from `train`; training stopped, and "
-        "temperatures and prediction sets were fitted, on `val`; the metrics below are of `test`."
+        "picture, clip or text), none of which lies in two parts. Models learned from `train` and `val`; they were "
+        "chosen, and probabilities and prediction sets calibrated, on rows of these that were predicted out of fold. "
+        "The metrics below are of `test`."
     )
 
 
@@ -81,10 +82,10 @@ def _metrics(scored: dict[str, Any], confidence: float, modalities: Sequence[str
 def _sets(model: Model, scored: dict[str, Any]) -> str:
     """What a set promises, on which rows that rests, and for which labels there were too few."""
     needed = conformal.rows_needed(COVERAGE)
-    few = [label for label, rows in zip(model.labels, model.calibration, strict=True) if len(rows) < needed]
+    few = [label for label, rows in zip(model.labels, model.nonconformity, strict=True) if len(rows) < needed]
     text = (
-        "Class-wise split conformal prediction. The calibration rows are the validation rows, on which training also "
-        "stopped and the temperature was fitted, so the promised coverage holds only nearly."
+        "Class-wise conformal prediction. The calibration rows were predicted out of fold, and the probabilities were "
+        "calibrated on them too, so the promised coverage holds only nearly."
     )
     if few:
         text += (
@@ -104,13 +105,13 @@ def _made(model: Model, params: Params) -> str:
     rows = []
     for name, branch in model.branches.items():
         encoder = branch.description.encoder or {}
-        tuned = "tuned with the classifier" if branch.own is not branch.frozen else "frozen"
-        rows.append([name, encoder["name"], encoder["revision"], f"`{encoder['sha256'][:16]}…`", tuned])
-    how = f"`{params.fuse.strategy}`" if model.fusion is not None else "none: there is one modality"
+        of = [name, encoder["name"], encoder["revision"], f"`{encoder['sha256'][:16]}…`"]
+        rows.append([*of, f"`{branch.description.candidate}`"])
+    how = f"`{model.description.candidate}`" if model.fusion is not None else "none: there is one modality"
     return (
         _table(["modality", "encoder", "revision", "sha256 of its weights", "specialist"], rows)
         + f"\n\nFusion: {how}, from the encoders' frozen vectors and out-of-fold expert_log_probs of the specialists. "
-        f"Temperature {model.temperature:.3f}. Seed {params.seed}. Made by the DVC pipeline of this package with "
+        f"Seed {params.seed}. Made by the DVC pipeline of this package with "
         "`dvc repro` and `python -m pipeline export`; `model.json` in each folder says the rest."
     )
 

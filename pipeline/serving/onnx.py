@@ -1,9 +1,9 @@
 """The classifiers and the fusion as ONNX, for runtimes without torch; the encoders stay as they are.
 
 ``<modality>.onnx``: ``vector`` float32 [batch, width of the specialist's encoder] → ``logits`` [batch, classes], before
-temperature. ``fuse.onnx``: for each modality ``vector_<modality>`` float32 [batch, width],
-``expert_log_prob_<modality>`` float32 [batch, classes], the specialist's log-probabilities less their mean over the
-classes, and ``present_<modality>`` bool [batch] → ``logits``. Widths and temperatures stand in ``model.json``.
+calibration. ``fuse.onnx``: for each modality ``vector_<modality>`` float32 [batch, width],
+``expert_log_prob_<modality>`` float32 [batch, classes], the specialist's calibrated log-probabilities less their mean
+over the classes, and ``present_<modality>`` bool [batch] → ``logits``. Widths and calibrations stand in ``model.json``.
 """
 
 import logging
@@ -18,7 +18,7 @@ from torch import nn
 from torch.export import Dim
 
 from pipeline.core.errors import InputError
-from pipeline.nets.fusion import Fusion
+from pipeline.nets.fusion import FusedNet
 from pipeline.posts.model import Model
 
 TRACED = 3
@@ -35,7 +35,7 @@ def write(model: Model, folder: Path) -> None:
     folder.mkdir()
     with _traceable():
         for name, branch in model.branches.items():
-            vectors = torch.zeros(TRACED, branch.frozen.width)
+            vectors = torch.zeros(TRACED, branch.own.width)
             _write(branch.classifier, (vectors,), folder / f"{name}.onnx", ["vector"])
         if model.fusion is not None:
             names = [
@@ -46,11 +46,11 @@ def write(model: Model, folder: Path) -> None:
             _write(model.fusion, _inputs(model.fusion, len(model.labels)), folder / "fuse.onnx", names)
 
 
-def _inputs(fusion: Fusion, classes: int) -> tuple[dict[str, torch.Tensor], ...]:
+def _inputs(fusion: FusedNet, classes: int) -> tuple[dict[str, torch.Tensor], ...]:
     """A batch that the fusion takes, each modality in the order of ``fusion.modalities``."""
     names = fusion.modalities
     return (
-        {name: torch.zeros(TRACED, len(fusion.get_buffer(f"mean_{name}"))) for name in names},
+        {name: torch.zeros(TRACED, fusion.widths[name]) for name in names},
         {name: torch.zeros(TRACED, classes) for name in names},
         {name: torch.ones(TRACED, dtype=torch.bool) for name in names},
     )

@@ -59,7 +59,8 @@ class ModalityAnswer:
 @dataclass(frozen=True)
 class Prediction:
     """Attributes:
-    probabilities: label → probability after temperature, in the model's order of labels.
+    label: the class that is decided for; a rare one is at a lower probability, so it need not be the likeliest.
+    probabilities: label → calibrated probability, in the model's order of labels.
     parts: modality → what became of it, for all of ``MODALITIES``.
     labels_in_set: labels that cannot be ruled out at the coverage that was asked for; None where none was.
     """

@@ -21,6 +21,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.prefetch import ahead
 from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.tfidf import TextWithWords, TfidfEncoder
 from pipeline.params import Params
 from pipeline.posts import model
 from pipeline.posts.model import Branch, Encoder, Model
@@ -45,7 +46,7 @@ class Seen:
 
     Attributes:
         vectors: float32 [n, width] of the frozen encoder.
-        logits: float32 [n, K] of the specialist.
+        logits: float64 [n, K] of the specialist, calibrated.
         errors: n; None where the modality is there.
     """
 
@@ -112,17 +113,15 @@ class Predictor:
             return []
         given = self._given(posts)
         logits, changes = self._with_changes(given)
-        probabilities = emotion.softmax(logits, self.model.temperature)
+        probabilities, label = emotion.softmax(logits), self._decide(logits)
         sets = None
         if coverage is not None:
-            limits = conformal.thresholds(self.model.calibration, coverage)
-            sets = conformal.prediction_sets(probabilities, limits)
-        alone: dict[Modality, np.ndarray] = {
-            name: emotion.softmax(seen.logits, self.model.branches[name].temperature) for name, seen in given.items()
-        }
+            limits = conformal.thresholds(self.model.nonconformity, coverage)
+            sets = conformal.prediction_sets(probabilities, label, limits)
+        alone: dict[Modality, np.ndarray] = {name: emotion.softmax(seen.logits) for name, seen in given.items()}
         return [
             Prediction(
-                self.labels[int(logits[at].argmax())],
+                self.labels[label[at]],
                 self._named(probabilities[at]),
                 self._parts(post, at, given, changes, alone),
                 None if sets is None else [name for name, held in zip(self.labels, sets[at], strict=True) if held],
@@ -153,7 +152,7 @@ class Predictor:
             clip = post.video
             fewer = [[*clip[:at], *clip[at + 1 :]] for at in range(len(clip))]
             frames = changes("video", self._look("video", fewer)).tolist()
-        return Explanation(self.labels[int(logits[0].argmax())], words, patches, frames)
+        return Explanation(self.labels[self._decide(logits)[0]], words, patches, frames)
 
     def read(self, post: Post, *, max_seconds: float = math.inf, deadline: float = math.inf) -> Post:
         """The post with pixels and frames in place of files, or why there are none.
@@ -235,7 +234,7 @@ class Predictor:
         """Encodes ``count`` items that are ready for the encoder, or say why there is none."""
         branch = self.model.branches[name]
         vectors = np.zeros((count, branch.frozen.width), dtype=np.float32)
-        logits = np.zeros((count, len(self.labels)), dtype=np.float32)
+        logits = np.zeros((count, len(self.labels)))
         errors: list[MediaError | None] = [None] * count
         numbered = enumerate(items)
         while batch := list(islice(numbered, self._batch(name, count))):
@@ -249,9 +248,14 @@ class Predictor:
 
     def _encode(self, branch: Branch, items: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         vectors = self._vectors(branch.frozen, items)
-        own = vectors if branch.own is branch.frozen else self._vectors(branch.own, items)
+        if isinstance(branch.own, TfidfEncoder):
+            own = branch.own.sparse(items).toarray()
+        elif isinstance(branch.own, TextWithWords):
+            own = branch.own.beside(vectors, items)
+        else:
+            own = vectors if branch.own is branch.frozen else self._vectors(branch.own, items)
         logits = branch.classifier(torch.from_numpy(own).to(self.device))
-        return vectors, logits.float().cpu().numpy()
+        return vectors, branch.description.calibration.calibrated(logits.float().cpu().numpy())
 
     def _vectors(self, encoder: Encoder, items: list[Any]) -> np.ndarray:
         if isinstance(encoder, ImageEncoder):
@@ -283,11 +287,13 @@ class Predictor:
 
     @torch.inference_mode()
     def _logits(self, given: Given, without: Sequence[Modality | None] = (None,)) -> np.ndarray:
-        """The fusion's logits, float32 [len(without), n, K], with each of these masked in turn, all in one pass."""
-        fusion = self.model.fusion
+        """Calibrated logits, float64 [len(without), n, K], with each of these masked in turn, all in one pass."""
+        fusion, calibration = self.model.fusion, self.model.description.calibration
         if fusion is None:
             (only,) = given
-            return np.stack([given[only].expert_log_probs * (only != masked) for masked in without])
+            return np.stack(
+                [calibration.calibrated(given[only].expert_log_probs * (only != masked)) for masked in without]
+            )
 
         def column(rows: Sequence[np.ndarray]) -> Tensor:
             return torch.from_numpy(np.concatenate(rows)).to(self.device)
@@ -297,30 +303,33 @@ class Predictor:
             {name: column([seen.expert_log_probs] * len(without)) for name, seen in given.items()},
             {name: column([seen.present & (name != masked) for masked in without]) for name, seen in given.items()},
         )
-        return logits.float().cpu().numpy().reshape(len(without), -1, len(self.labels))
+        return calibration.calibrated(logits.float().cpu().numpy().reshape(len(without), -1, len(self.labels)))
+
+    def _decide(self, logits: np.ndarray) -> np.ndarray:
+        return self.model.description.calibration.decide(logits)
 
     # --- why ---------------------------------------------------------------------------------------------------------
 
     def _with_changes(self, given: Given) -> tuple[np.ndarray, dict[Modality, np.ndarray]]:
-        """Logits, float32 [n, K]; and modality → change in the label's log-odds when it is masked, float64 [n]."""
+        """Calibrated logits, float64 [n, K]; modality → change in the label's log-odds when it is masked, [n]."""
         there: list[Modality] = [name for name in MODALITIES if name in given and given[name].present.any()]
         logits, *masked = self._logits(given, [None, *there])
-        label = logits.argmax(axis=1)
-        whole = emotion.log_odds(logits, label, self.model.temperature)
+        label = self._decide(logits)
+        whole = emotion.log_odds(logits, label)
         changes: dict[Modality, np.ndarray] = {}
         for name, without in zip(there, masked, strict=True):
-            change = whole - emotion.log_odds(without, label, self.model.temperature)
+            change = whole - emotion.log_odds(without, label)
             changes[name] = np.where(given[name].present, change, 0.0)
         return logits, {name: changes.get(name, np.zeros(len(label))) for name in given}
 
     def _changes(self, given: Given, logits: np.ndarray, name: Modality, seen: Seen) -> np.ndarray:
         """Changes in the log-odds of one post's label with each of ``seen`` in turn for what a modality holds."""
         count = len(seen.errors)
-        label = logits.argmax(axis=1)
-        whole = emotion.log_odds(logits, label, self.model.temperature)
+        label = self._decide(logits)
+        whole = emotion.log_odds(logits, label)
         others: dict[Modality, Seen] = {other: known.times(count) for other, known in given.items()}
         changed = self._logits({**others, name: seen})[0]
-        return whole - emotion.log_odds(changed, label.repeat(count), self.model.temperature)
+        return whole - emotion.log_odds(changed, label.repeat(count))
 
     def _parts(
         self,

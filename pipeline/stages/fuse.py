@@ -1,7 +1,7 @@
-"""Trains the fusion of the specialists; predicts with it whole, with modalities masked, and retrained without them.
+"""Chooses and fits the fusion of the specialists; predicts with it whole, with modalities masked, and without them.
 
-The specialists are frozen. Training rows come with out-of-fold predictions; validation and test rows with those of the
-final specialists, which saw neither. In a corpus of one modality there is nothing to fuse, and its specialist's
+The specialists are frozen. Training and validation rows come with out-of-fold predictions; test rows with those of the
+final specialists, which saw none of them. In a corpus of one modality there is nothing to fuse, and its specialist's
 predictions are the fusion's.
 
 Reads:  data/split/posts.parquet, data/embeddings/posts/*.parquet, models/train_{text,image,video}/.
@@ -17,85 +17,69 @@ from pipeline.core.fitted import fitted_rows, write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL, subset_name
-from pipeline.nets.fusion import Fusion
 from pipeline.params import Params
 from pipeline.posts.descriptions import FusionDescription
-from pipeline.posts.fusion import FusionRows, LogitsBySubset, describe_fusion, fit_fusions, read_fusion_rows
-from pipeline.scoring import calibration, emotion
+from pipeline.posts.fusion import FusionOutcome, choose_fusion, unfused
+from pipeline.posts.fusion_rows import FusionRows, read_fusion_rows
+from pipeline.scoring import emotion
 from pipeline.training.checkpoint import write_model
-from pipeline.training.loop import HISTORY, FitResult
+from pipeline.training.loop import HISTORY
 
 
 def run(params: Params, layout: Layout) -> None:
     if off.left_empty("fuse", "posts", layout):
         return
     corpus = read_fusion_rows(params, layout)
-    split = corpus.posts["split"].to_numpy()
-    train, val, held_out = (np.flatnonzero(split == part) for part in ("train", "val", "test"))
-    scored = np.concatenate([val, held_out])
-    everything = corpus.modalities
-    if len(everything) == 1:
-        net: Fusion | None = None
-        fit_result: FitResult | None = None
-        alone = corpus.expert_log_probs[everything[0]].numpy()[scored]
-        logits: LogitsBySubset = {kind: {everything[0]: alone} for kind in ("fusion", "masked", "retrained")}
-    else:
-        net, fit_result, logits = fit_fusions(corpus, train, val, scored, params)
-
-    val_logits, val_codes = logits["fusion"][subset_name(everything)][: len(val)], corpus.codes.numpy()[val]
-    temperature = calibration.fit_temperature(val_logits, val_codes)
-    keys = corpus.posts.loc[scored, ["sample_id", "split"]].assign(fold=FINAL)
-    tables = [keys.assign(kind=kind, subset=subset) for kind, of in logits.items() for subset in of]
+    outcome = unfused(corpus) if len(corpus.modalities) == 1 else choose_fusion(corpus, params)
     with artifacts.replacing_folder(layout.model("fuse")) as folder:
-        predictions = Predictions(
-            pd.concat(tables, ignore_index=True),
-            np.concatenate([part for of in logits.values() for part in of.values()]),
-        )
-        artifacts.write_predictions(folder / "predictions.parquet", predictions)
+        artifacts.write_predictions(folder / "predictions.parquet", _predictions(corpus, outcome))
+        nobody = np.array([], dtype=int)
+        seen = [
+            fitted_rows(corpus.posts, of.name, of.train, nobody if of.val is None else of.val) for of in outcome.folds
+        ]
         description = FusionDescription(
             stage="fuse",
+            candidate=None if outcome.taken is None else outcome.taken.name,
             labels=corpus.labels,
-            modalities=everything,
-            net=None if net is None else describe_fusion(corpus, everything, params.fuse),
+            modalities=corpus.modalities,
+            net=None if outcome.final is None else outcome.final.described,
             seed=params.seed,
-            best_epoch=fit_result.best_epoch if fit_result else None,
-            temperature=temperature,
-            fitted=write_fitted(folder, fitted_rows(corpus.posts, FINAL, train, val)),
-            parents=tuple(f"train_{name}" for name in everything),
+            best_epoch=None if outcome.final is None else outcome.final.best_epoch,
+            calibration=outcome.choice.calibration,
+            fitted=write_fitted(folder, pd.concat(seen)),
+            parents=tuple(f"train_{name}" for name in corpus.modalities),
         )
-        write_model(folder, net, description)
-    _report(corpus, logits, val, fit_result, temperature, layout)
+        write_model(folder, None if outcome.final is None else outcome.final.net, description)
+    _report(corpus, outcome, layout)
 
 
-def _report(
-    corpus: FusionRows,
-    logits: LogitsBySubset,
-    val: np.ndarray,
-    fit_result: FitResult | None,
-    temperature: float,
-    layout: Layout,
-) -> None:
-    """Scores validation rows; the test rows are left to `evaluate`."""
-    codes = corpus.codes.numpy()[val]
-    whole = logits["fusion"][subset_name(corpus.modalities)][: len(val)]
-    subsets = {
-        subset: {
-            kind: emotion.macro_f1(codes, logits[kind][subset][: len(val)].argmax(axis=1), len(corpus.labels))
-            for kind in ("masked", "retrained")
-        }
-        for subset in logits["masked"]
-    }
+def _predictions(corpus: FusionRows, outcome: FusionOutcome) -> Predictions:
+    """The whole fusion's of every row that some model had not seen, and those of the subsets of the test rows."""
+    made_by = outcome.made_by()
+    at = np.flatnonzero(made_by.notna())
+    keys = corpus.posts[["sample_id", "split"]]
+    whole = keys.iloc[at].assign(fold=made_by.iloc[at].to_numpy(), kind="fusion", subset=subset_name(corpus.modalities))
+    test = keys.iloc[corpus.grouping.part("test")]
+    tables = [whole, *(test.assign(fold=FINAL, kind=kind, subset=subset) for kind, subset in outcome.subsets)]
+    logits = np.concatenate([outcome.logits[at], *outcome.subsets.values()])
+    return Predictions(pd.concat(tables, ignore_index=True), logits)
+
+
+def _report(corpus: FusionRows, outcome: FusionOutcome, layout: Layout) -> None:
+    """What was chosen and why, and how it does on the rows out of fold; the test rows are left to `evaluate`."""
+    compared = corpus.grouping.compared(outcome.folds)
+    codes, calibration = corpus.codes.numpy()[compared], outcome.choice.calibration
+    calibrated = calibration.calibrated(outcome.logits[compared])
+    predicted = calibration.decide(calibrated)
+    settings = {} if outcome.taken is None else outcome.taken.settings
     metrics = {
-        "temperature": temperature,
-        "val": {**emotion.report(whole, codes, corpus.labels, temperature), "subsets": subsets},
+        "choice": outcome.choice.report() | {"settings": settings},
+        "out_of_fold": emotion.report(calibrated, predicted, codes, corpus.labels),
     }
-    if fit_result is not None:
-        metrics["best_epoch"] = fit_result.best_epoch
     write_metrics(layout, "fuse", {"posts": metrics})
 
-    predicted = whole.argmax(axis=1)
     names = np.array(corpus.labels, dtype=object)
-    history = pd.DataFrame(fit_result.history if fit_result else [], columns=HISTORY)
+    history = pd.DataFrame(outcome.final.history if outcome.final else [], columns=HISTORY)
     with artifacts.replacing_folder(layout.plots("fuse")) as plots:
         artifacts.write_csv(plots / "history.csv", history)
         artifacts.write_csv(

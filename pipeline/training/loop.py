@@ -76,7 +76,7 @@ class FitResult:
 def fit(
     net: nn.Module,
     train: Rows,
-    val: Rows,
+    val: Rows | None,
     *,
     objective: Objective,
     score: Callable[[np.ndarray, np.ndarray], float],
@@ -90,6 +90,7 @@ def fit(
     """Trains until the validation score stops rising; leaves the best epoch's weights in ``net``.
 
     Args:
+        val: None for a training that runs for all its epochs and keeps the last.
         score: (logits [N, classes], labels [N, ...]) → the number to maximise; ties go to the lower validation loss.
         what: names the training on the progress bar and in errors.
         penalty: a scalar of the weights, added to the loss of each step but not to what is reported.
@@ -106,7 +107,7 @@ class _Training:
 
     net: nn.Module
     train: Rows
-    val: Rows
+    val: Rows | None
     objective: Objective
     score: Callable[[np.ndarray, np.ndarray], float]
     optimizer: torch.optim.Optimizer
@@ -230,15 +231,17 @@ def _step(
 def _close_epoch(
     state: Progress,
     model: nn.Module,
-    val: Rows,
+    val: Rows | None,
     objective: Objective,
     score: Callable[[np.ndarray, np.ndarray], float],
     device: torch.device,
 ) -> bool:
     """Scores the validation rows, writes the history and moves on to the next epoch; says whether this was the best."""
-    logits = predict(model, val, device)
-    val_loss = objective(torch.from_numpy(logits), val.labels).item()
-    val_score = score(logits, val.labels.numpy())
+    val_loss = val_score = math.nan
+    if val is not None:
+        logits = predict(model, val, device)
+        val_loss = objective(torch.from_numpy(logits), val.labels).item()
+        val_score = score(logits, val.labels.numpy())
     state.epoch += 1
     state.history.append(
         {
@@ -249,7 +252,7 @@ def _close_epoch(
         }
     )
     state.batch, state.loss_sum, state.rows_seen = 0, 0.0, 0
-    better = (val_score, -val_loss) > (state.best_score, -state.best_loss)
+    better = val is None or (val_score, -val_loss) > (state.best_score, -state.best_loss)
     if better:
         state.best_epoch, state.best_score, state.best_loss = state.epoch, val_score, val_loss
     return better

@@ -25,7 +25,7 @@ def fit_tuned(
     net: nn.Module,
     heads: Sequence[nn.Module],
     train: Rows,
-    val: Rows,
+    val: Rows | None,
     *,
     objective: Objective,
     score: Callable[[np.ndarray, np.ndarray], float],

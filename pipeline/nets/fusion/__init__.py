@@ -1,5 +1,10 @@
-"""Fusion of modalities of which some may be absent: attention across them, gates, or concatenation, a file each."""
+"""Fusion of modalities of which some may be absent, a file each: from the word of one to attention across all."""
 
+from pipeline.nets.fusion.first_present import FirstPresent
 from pipeline.nets.fusion.fusion import Fusion
+from pipeline.nets.fusion.linear import LinearFusion
 
-__all__ = ["Fusion"]
+FusedNet = Fusion | LinearFusion | FirstPresent
+"""What makes one prediction of all modalities; all take the same arguments."""
+
+__all__ = ["FirstPresent", "FusedNet", "Fusion", "LinearFusion"]

@@ -49,6 +49,7 @@ class Fusion(nn.Module):
     ) -> None:
         super().__init__()
         self.modalities = sorted(widths)
+        self.widths = dict(widths)
         self.modality_dropout = modality_dropout
         for name in self.modalities:
             self.register_buffer(f"mean_{name}", torch.zeros(widths[name]))

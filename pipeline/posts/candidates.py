@@ -1,0 +1,155 @@
+"""What a specialist may be, from the simplest on: each is fitted on inner folds, and the one taken on all rows.
+
+``majority``       the class shares of the training rows
+``logreg``         multinomial logistic regression on the encoder's vectors, solved to its optimum
+``tfidf_logreg``   the same on TF-IDF of words and pairs of words (texts only)
+``joint_logreg``   the same on both side by side (texts only)
+``head``           a classifier trained by epochs, with weights for rare classes and dropout
+``lora``, ``full`` the encoder learns too: see ``trained_candidates``
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array, hstack
+from torch import nn
+
+from pipeline.core.schemas import Candidate
+from pipeline.encoders import tfidf
+from pipeline.encoders.tfidf import TfidfEncoder
+from pipeline.nets.specialist import Specialist
+from pipeline.posts.descriptions import OF_WORDS
+from pipeline.posts.folds import Fold
+from pipeline.posts.specialist_rows import SpecialistRows
+from pipeline.scoring import emotion, logistic
+from pipeline.scoring.standardisation import standardisation
+
+STRENGTHS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+WORD_STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
+"""Inverse regularisation strengths, strongest first, on standardised vectors and where there are words."""
+
+LINEAR: tuple[Candidate, ...] = ("majority", "logreg", "tfidf_logreg", "joint_logreg")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted candidate.
+
+    Attributes:
+        net: as ``model.safetensors`` holds it; None for an inner fold whose net nobody asks for again.
+        logits: float32 [m, K], of the rows that its fold left unseen.
+        words: the vocabulary of a candidate of words.
+        history: one dict an epoch of an iterative training.
+        best_epoch: of such a training.
+    """
+
+    net: nn.Module | None
+    logits: np.ndarray
+    words: TfidfEncoder | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate on the inner folds.
+
+    Attributes:
+        logits: float32 [N, K]; only the rows that the folds left unseen count.
+        settings: what the folds chose: ``C``, or the ``epochs`` to train for.
+        fitted: by fold.
+    """
+
+    name: Candidate
+    logits: np.ndarray
+    settings: dict[str, Any]
+    fitted: dict[str, Fitted]
+
+
+def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> Tried | None:
+    """Fits one of ``LINEAR`` on each fold; the strength is the likeliest for the unseen rows that may be looked at.
+
+    None where the training texts of a fold have no words.
+    """
+    strengths = {"majority": (1.0,), "logreg": STRENGTHS}.get(name, WORD_STRENGTHS)
+    scored = corpus.grouping.compared(folds)
+    best: Tried | None = None
+    least = np.inf
+    designs = [_design(name, corpus, fold) for fold in folds]
+    if any(design is None for design in designs):
+        return None
+    for strength in strengths:
+        logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
+        fitted = {}
+        for fold, design in zip(folds, designs, strict=True):
+            assert design is not None
+            fitted[fold.name] = _fit(name, corpus, fold, design, strength)
+            logits[fold.unseen] = fitted[fold.name].logits
+        loss = emotion.log_loss(logits[scored], corpus.codes.numpy()[scored])
+        if loss < least:
+            least, best = loss, Tried(name, logits, {} if name == "majority" else {"C": strength}, fitted)
+    return best
+
+
+def fit_linear(name: Candidate, corpus: SpecialistRows, fold: Fold, strength: float) -> Fitted:
+    design = _design(name, corpus, fold)
+    assert design is not None
+    return _fit(name, corpus, fold, design, strength)
+
+
+@dataclass(frozen=True)
+class _Design:
+    """The training rows and the unseen rows of a fold on one scale; by what ``mean`` and ``scale`` they came there."""
+
+    train: np.ndarray | csr_array
+    unseen: np.ndarray | csr_array
+    mean: np.ndarray
+    scale: np.ndarray
+    words: TfidfEncoder | None = None
+
+
+def _design(name: Candidate, corpus: SpecialistRows, fold: Fold) -> _Design | None:
+    """What a candidate of ``LINEAR`` regresses on. None where it needs words and there are none.
+
+    Beside TF-IDF, whose rows have length 1, a vector's columns are scaled down so that its rows have about that length.
+    """
+    vectors = corpus.vectors
+    mean, scale = standardisation(vectors[fold.train], np.float64)
+    if name not in OF_WORDS:
+        train, unseen = ((vectors[at] - mean) / scale for at in (fold.train, fold.unseen))
+        return _Design(train, unseen, mean, scale)
+    words = tfidf.fit(corpus.texts(fold.train))
+    if words is None:
+        return None
+    counts = [words.sparse(corpus.texts(at)) for at in (fold.train, fold.unseen)]
+    if name == "tfidf_logreg":
+        return _Design(counts[0], counts[1], np.zeros(words.width), np.ones(words.width), words)
+    scale = scale * vectors.shape[1] ** 0.5
+    train, unseen = (
+        csr_array(hstack([csr_array((vectors[at] - mean) / scale), of]))
+        for at, of in zip((fold.train, fold.unseen), counts, strict=True)
+    )
+    zeros, ones = np.zeros(words.width), np.ones(words.width)
+    return _Design(train, unseen, np.concatenate([mean, zeros]), np.concatenate([scale, ones]), words)
+
+
+def _fit(name: Candidate, corpus: SpecialistRows, fold: Fold, design: _Design, strength: float) -> Fitted:
+    codes, classes = corpus.codes.numpy()[fold.train], len(corpus.labels)
+    if name == "majority":
+        shares = np.bincount(codes, minlength=classes) / len(codes)
+        weights = np.zeros((classes, len(design.mean)))
+        bias = np.where(shares > 0, np.log(np.maximum(shares, 1e-9)), logistic.NEVER)
+    else:
+        weights, bias = logistic.fit(design.train, codes, classes, strength)
+    logits = (design.unseen @ weights.T + bias).astype(np.float32)
+    return Fitted(_net(weights, bias, design.mean, design.scale), logits, design.words)
+
+
+def _net(weights: np.ndarray, bias: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Specialist:
+    net = Specialist(weights.shape[1], len(bias), dropout=0.0)
+    with torch.no_grad():
+        for tensor, values in ((net.mean, mean), (net.scale, scale), (net.head.weight, weights), (net.head.bias, bias)):
+            tensor.copy_(torch.from_numpy(np.asarray(values)))
+    return net.eval()

@@ -1,0 +1,192 @@
+"""What a fusion may be, from the simplest on; all read the specialists' frozen vectors and out-of-fold predictions.
+
+``best_specialist``  of the modalities that a post has, the most reliable one speaks
+``stacked_logreg``   multinomial logistic regression on what the specialists say (stacking)
+``vectors_logreg``   the same on the vectors of all modalities side by side
+``joint_logreg``     the same on both
+``trained``          the net of ``fuse.strategy``, trained by epochs: attention, gates or concatenation
+"""
+
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.core.schemas import FINAL, FusionCandidate
+from pipeline.nets.fusion import FirstPresent, FusedNet, Fusion, LinearFusion
+from pipeline.nets.losses import objective
+from pipeline.params import Params
+from pipeline.posts.descriptions import FirstPresentNet, FusionNet, LinearFusionNet
+from pipeline.posts.folds import Fold
+from pipeline.posts.fusion_rows import FusionRows, Subset
+from pipeline.scoring import emotion, logistic
+from pipeline.training.device import pick
+from pipeline.training.loop import TrainingPlan, fit, predict
+from pipeline.training.optim import adamw
+from pipeline.training.rows import TensorRows
+
+NetDescription = FusionNet | LinearFusionNet | FirstPresentNet
+
+READS: dict[FusionCandidate, tuple[bool, bool]] = {
+    "stacked_logreg": (False, True),
+    "vectors_logreg": (True, False),
+    "joint_logreg": (True, True),
+}
+"""Whether a linear candidate reads vectors, and whether experts."""
+
+STRENGTHS: dict[FusionCandidate, tuple[float, ...]] = {
+    "stacked_logreg": (0.003, 0.03, 0.3, 3.0),
+    "vectors_logreg": (0.0003, 0.001, 0.003, 0.01, 0.1),
+    "joint_logreg": (0.03, 0.1, 0.3, 1.0, 3.0),
+}
+"""Inverse regularisation strengths that are tried, strongest first."""
+
+
+@dataclass(frozen=True)
+class FittedFusion:
+    """``logits``, float32 [m, K], are those of the rows that its fold left unseen; ``history`` as of ``loop.fit``."""
+
+    net: FusedNet
+    described: NetDescription
+    logits: np.ndarray
+    best_epoch: int | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TriedFusion:
+    """A candidate on the inner folds: its logits, float32 [N, K], of the rows that they left unseen.
+
+    Attributes:
+        settings: what the folds chose: ``C``, or the ``epochs`` to train for.
+        final: where the one fold was the final one.
+    """
+
+    name: FusionCandidate
+    logits: np.ndarray
+    settings: dict[str, Any]
+    final: FittedFusion | None
+
+
+def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], params: Params) -> TriedFusion:
+    """Fits a candidate on each fold; of several strengths, the one likeliest for the unseen rows is kept."""
+    compared = corpus.grouping.compared(folds)
+    best: TriedFusion | None = None
+    least = np.inf
+    for setting in _settings(name, params):
+        fitted = {}
+        logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
+        for fold in folds:
+            stopped = corpus.grouping.with_stopping_rows(fold) if name == "trained" else fold
+            fitted[fold.name] = fit_fusion(name, corpus, corpus.modalities, stopped, params, setting)
+            logits[fold.unseen] = fitted[fold.name].logits
+        loss = emotion.log_loss(logits[compared], corpus.codes.numpy()[compared])
+        if best is None or loss < least:
+            if name == "trained":
+                setting = {"epochs": round(median(of.best_epoch or params.fuse.epochs for of in fitted.values()))}
+            least, best = loss, TriedFusion(name, logits, setting, fitted.get(FINAL))
+    assert best is not None
+    return best
+
+
+def _settings(name: FusionCandidate, params: Params) -> list[dict[str, Any]]:
+    if name == "trained":
+        return [{"epochs": params.fuse.epochs}]
+    return [{"C": strength} for strength in STRENGTHS[name]] if name in STRENGTHS else [{}]
+
+
+def fit_fusion(
+    name: FusionCandidate, corpus: FusionRows, subset: Subset, fold: Fold, params: Params, settings: dict[str, Any]
+) -> FittedFusion:
+    """A candidate that knows the modalities ``subset``, fitted on a fold's rows and asked for the unseen ones."""
+    if name == "trained":
+        return _fit_trained(corpus, subset, fold, params, settings["epochs"])
+    if name == "best_specialist":
+        net, described = _first_present(corpus, subset, fold)
+    else:
+        net, described = _linear(name, corpus, subset, fold, settings["C"])
+    with torch.inference_mode():
+        logits = net.eval()(*corpus.inputs(fold.unseen, subset)).numpy()
+    return FittedFusion(net, described, logits)
+
+
+def _first_present(corpus: FusionRows, subset: Subset, fold: Fold) -> tuple[FirstPresent, FirstPresentNet]:
+    """The most reliable is the one whose probabilities fit the training rows best that have it."""
+    codes = corpus.codes.numpy()[fold.train]
+
+    def loss(name: str) -> float:
+        here = corpus.present[name].numpy()[fold.train]
+        log_probs = corpus.expert_log_probs[name].numpy()[fold.train][here]
+        return emotion.log_loss(log_probs, codes[here]) if here.any() else np.inf
+
+    described = FirstPresentNet(
+        widths=corpus.widths(subset), classes=len(corpus.labels), order=tuple(sorted(subset, key=loss))
+    )
+    net = build(described)
+    assert isinstance(net, FirstPresent)
+    shares = (np.bincount(codes, minlength=len(corpus.labels)) + 1) / (len(codes) + len(corpus.labels))
+    with torch.no_grad():
+        net.nothing.copy_(torch.from_numpy(np.log(shares)))
+    return net, described
+
+
+def _linear(
+    name: FusionCandidate, corpus: FusionRows, subset: Subset, fold: Fold, strength: float
+) -> tuple[LinearFusion, LinearFusionNet]:
+    """Beside experts, vectors are scaled down so that all of them together weigh about as much as one column."""
+    vectors, experts = READS[name]
+    described = LinearFusionNet(
+        widths=corpus.widths(subset), classes=len(corpus.labels), vectors=vectors, experts=experts
+    )
+    net = build(described)
+    assert isinstance(net, LinearFusion)
+    inputs = corpus.inputs(fold.train, subset)
+    net.standardise_like(inputs[0], inputs[2], shrink=sum(net.widths.values()) ** 0.5 if experts else 1.0)
+    with torch.no_grad():
+        features = net.features(*inputs).numpy()
+        weights, bias = logistic.fit(features, corpus.codes.numpy()[fold.train], len(corpus.labels), strength)
+        net.classify.weight.copy_(torch.from_numpy(weights))
+        net.classify.bias.copy_(torch.from_numpy(bias))
+    return net, described
+
+
+def _fit_trained(corpus: FusionRows, subset: Subset, fold: Fold, params: Params, epochs: int) -> FittedFusion:
+    """Posts that have none of the modalities are learned from as such, and so give the prior."""
+    block, device = params.fuse, pick(params.device)
+    torch.manual_seed(params.seed)
+    shape = block.model_dump(include={"strategy", "width", "heads", "hidden", "dropout", "modality_dropout"})
+    described = FusionNet(widths=corpus.widths(subset), classes=len(corpus.labels), **shape)
+    net = build(described)
+    assert isinstance(net, Fusion)
+
+    def rows(at: np.ndarray) -> TensorRows:
+        return TensorRows(corpus.inputs(at, subset), corpus.codes[torch.from_numpy(at)], block.batch)
+
+    train = rows(fold.train)
+    net.standardise_like(train.inputs[0], train.inputs[2])
+    counts = np.bincount(corpus.codes.numpy()[fold.train], minlength=len(corpus.labels)).tolist()
+    result = fit(
+        net,
+        train,
+        None if fold.val is None else rows(fold.val),
+        objective=objective(block.imbalance, counts, power=block.imbalance_power, gamma=block.focal_gamma),
+        score=lambda logits, codes: emotion.macro_f1(codes, logits.argmax(axis=1), logits.shape[1]),
+        optimizer=adamw([(net, block.learning_rate)], block.weight_decay),
+        plan=TrainingPlan(epochs, block.patience, params.seed),
+        device=device,
+        what=f"fuse {'+'.join(subset)} {fold.name}",
+    )
+    logits = predict(net, rows(fold.unseen), device)
+    return FittedFusion(net, described, logits, result.best_epoch, result.history)
+
+
+def build(described: NetDescription) -> FusedNet:
+    """The net that a description means, with weights as they are initialised."""
+    arguments = {name: value for name, value in described.arguments().items() if name != "kind"}
+    if isinstance(described, FusionNet):
+        return Fusion(**arguments)
+    if isinstance(described, LinearFusionNet):
+        return LinearFusion(**arguments)
+    return FirstPresent(**arguments)

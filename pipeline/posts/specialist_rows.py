@@ -1,0 +1,67 @@
+"""The posts that a specialist sees."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.core import artifacts
+from pipeline.core.artifacts import Embeddings
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import Modality
+from pipeline.params import Params
+from pipeline.posts.folds import Grouping
+from pipeline.posts.labels import codes_of, labels_of
+
+MEDIA_COLUMN: dict[Modality, str] = {"text": "text", "image": "image_path", "video": "video_path"}
+
+
+@dataclass(frozen=True)
+class SpecialistRows:
+    """The posts that have the modality: N rows, their vectors [N, width] and their classes [N].
+
+    ``alone`` says that no post of the corpus has another modality.
+    """
+
+    modality: Modality
+    posts: pd.DataFrame
+    embeddings: Embeddings
+    vectors: np.ndarray
+    codes: torch.Tensor
+    labels: tuple[str, ...]
+    grouping: Grouping
+    alone: bool
+
+    def texts(self, at: np.ndarray) -> list[str]:
+        return self.posts["text"].iloc[at].tolist()
+
+
+def read_rows(modality: Modality, params: Params, layout: Layout) -> SpecialistRows:
+    posts = artifacts.read_posts(layout.table("posts"))
+    embeddings = artifacts.read_embeddings_of(posts, layout.embeddings("posts", modality))
+    labels = labels_of(posts, params.posts.labels)
+    present = embeddings.present
+    codes = torch.from_numpy(codes_of(posts, labels)[present])
+    others = [column for name, column in MEDIA_COLUMN.items() if name != modality]
+    return SpecialistRows(
+        modality,
+        posts.loc[present].reset_index(drop=True),
+        embeddings,
+        embeddings.vectors[present],
+        codes,
+        labels,
+        Grouping.of(posts.loc[present], codes.numpy(), params.seed),
+        alone=not posts[others].notna().to_numpy().any(),
+    )
+
+
+def too_few(corpus: SpecialistRows) -> str | None:
+    """Why no specialist can be trained, or None."""
+    if not len(corpus.posts):
+        return f"no post has {corpus.modality}"
+    rows, val = corpus.grouping.part("train"), corpus.grouping.part("val")
+    train = corpus.posts.iloc[rows]
+    if train["label"].nunique() < 2 or train["group_id"].nunique() < 2 or not len(val):
+        return f"too few posts have {corpus.modality}: {len(rows)} for training, {len(val)} for validation"
+    return None

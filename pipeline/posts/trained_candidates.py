@@ -1,0 +1,174 @@
+"""Candidates that are trained by epochs: a classifier on the encoder's vectors, or with the encoder learning too."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline import params as parameters
+from pipeline.core import artifacts
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import FINAL, Candidate
+from pipeline.encoders import image, text, video
+from pipeline.encoders.media_rows import MediaRows
+from pipeline.encoders.text_rows import TokenRows
+from pipeline.nets.losses import Objective, objective
+from pipeline.nets.specialist import Specialist, TunedSpecialist
+from pipeline.params import Params
+from pipeline.posts.candidates import Fitted, Tried
+from pipeline.posts.descriptions import TUNED
+from pipeline.posts.folds import Fold
+from pipeline.posts.specialist_rows import MEDIA_COLUMN, SpecialistRows
+from pipeline.scoring import emotion
+from pipeline.training.checkpoint import resume_state
+from pipeline.training.device import pick
+from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread, predict
+from pipeline.training.optim import adamw
+from pipeline.training.rows import Rows, TensorRows
+from pipeline.training.tuning import fit_tuned, learner
+
+
+def try_trained(name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Params, layout: Layout) -> Tried:
+    """Trains the candidate on each fold; the epochs to train for are the median of those that were best.
+
+    A fold that has no rows to stop on gets some of its training groups, where stopping can make a difference.
+    """
+    block = params.of_specialist(corpus.modality)
+    plan = block.tuned if name in TUNED else block.head
+    if name in TUNED and len(folds) > 1:
+        folds = corpus.grouping.cross(corpus.grouping.part("train", "val"), block.tuned.folds)
+    logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
+    fitted = {}
+    for fold in folds:
+        stopped = fold if plan.patience >= plan.epochs else corpus.grouping.with_stopping_rows(fold)
+        made = fit_trained(name, corpus, stopped, params, layout, plan.epochs)
+        logits[fold.unseen] = made.logits
+        fitted[fold.name] = made if fold.name == FINAL else replace(made, net=None)  # an encoder a fold is too many
+    epochs = round(median(of.best_epoch or plan.epochs for of in fitted.values()))
+    return Tried(name, logits, {"epochs": epochs}, fitted)
+
+
+def fit_trained(
+    name: Candidate, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout, epochs: int
+) -> Fitted:
+    """Trains the candidate for at most so many epochs: for all of them, where the fold has no rows to stop on."""
+    if name in TUNED:
+        return _fit_tuned(name, corpus, fold, params, layout, epochs)
+    return _fit_head(corpus, fold, params, epochs)
+
+
+def _fit_head(corpus: SpecialistRows, fold: Fold, params: Params, epochs: int) -> Fitted:
+    block = params.of_specialist(corpus.modality)
+    torch.manual_seed(params.seed)
+    net = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
+    net.standardise_like(torch.from_numpy(corpus.vectors[fold.train]))
+
+    def rows(at: np.ndarray) -> TensorRows:
+        return TensorRows((torch.from_numpy(corpus.vectors[at]),), corpus.codes[at], block.head.batch)
+
+    device = pick(params.device)
+    with one_thread():
+        result = fit(
+            net,
+            rows(fold.train),
+            None if fold.val is None else rows(fold.val),
+            objective=_objective(corpus, block, fold.train),
+            score=_score,
+            optimizer=adamw([(net, block.head.learning_rate)], block.head.weight_decay),
+            plan=TrainingPlan(epochs, block.head.patience, params.seed),
+            device=device,
+            what=f"train_{corpus.modality} head {fold.name}",
+        )
+        return _fitted(net, result, predict(net, rows(fold.unseen), device))
+
+
+def _fit_tuned(
+    name: Candidate, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout, epochs: int
+) -> Fitted:
+    """The encoder learns too: all its weights, or low-rank updates of its attention."""
+    block = params.of_specialist(corpus.modality)
+    tuned = block.tuned.model_copy(update={"epochs": epochs})
+    torch.manual_seed(params.seed)
+    encoder, targets, make_rows = _raw(corpus, params, layout)
+    classifier = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
+    net = TunedSpecialist(learner(encoder, targets, name, tuned.lora_rank), classifier)
+    device = pick(params.device)
+    rows = {"train": fold.train, "val": np.array([], dtype=int) if fold.val is None else fold.val}
+    known = corpus.posts["sample_id"] + " " + corpus.posts["label"]
+    identity = {
+        "stage": f"train_{corpus.modality} {name}",
+        "params": block.model_copy(update={"tuned": tuned}).model_dump(exclude={"candidates"}),
+        "encoder": corpus.embeddings.encoder,
+        "seed": params.seed,
+        "device": str(device),
+        "labels": list(corpus.labels),
+        **{f"{role} rows": artifacts.digest(known.iloc[at]) for role, at in rows.items()},
+        "content": artifacts.digest(corpus.embeddings.content[corpus.embeddings.present].tolist()),
+    }
+    result = fit_tuned(
+        net,
+        [classifier],
+        make_rows(fold.train),
+        None if fold.val is None else make_rows(fold.val),
+        objective=_objective(corpus, block, fold.train),
+        score=_score,
+        tuned=tuned,
+        seed=params.seed,
+        device=device,
+        what=f"train_{corpus.modality} {name} {fold.name}",
+        resume=resume_state(layout.cache, identity),
+    )
+    return _fitted(net, result, predict(net, make_rows(fold.unseen), device))
+
+
+def _fitted(net: nn.Module, result: FitResult, logits: np.ndarray) -> Fitted:
+    return Fitted(net, logits, history=result.history, best_epoch=result.best_epoch)
+
+
+def _score(logits: np.ndarray, codes: np.ndarray) -> float:
+    return emotion.macro_f1(codes, logits.argmax(axis=1), logits.shape[1])
+
+
+def _objective(corpus: SpecialistRows, block: parameters.ClassifierParams, train: np.ndarray) -> Objective:
+    counts = np.bincount(corpus.codes.numpy()[train], minlength=len(corpus.labels))
+    return objective(block.imbalance, counts.tolist(), power=block.imbalance_power, gamma=block.focal_gamma)
+
+
+def _raw(
+    corpus: SpecialistRows, params: Params, layout: Layout
+) -> tuple[nn.Module, list[str], Callable[[np.ndarray], Rows]]:
+    """A fresh encoder that can learn, its targets for LoRA, and a function from row numbers to raw inputs for it."""
+    block = params.of_specialist(corpus.modality)
+    inputs = corpus.posts[MEDIA_COLUMN[corpus.modality]].to_numpy()
+    if corpus.modality == "text":
+        texts = text.load(params.embed.text)
+        return (
+            texts.net,
+            texts.lora_targets,
+            lambda at: TokenRows(texts, inputs[at].tolist(), corpus.codes[at], block.tuned.batch),
+        )
+
+    folder = layout.root / params.posts.media
+    if corpus.modality == "image":
+        pictures, frames = image.load(params.embed.image), None
+        net = pictures.net
+    else:
+        clips, frames = video.load(params.embed.video), params.embed.video.frames
+        pictures, net = clips.image, video.ClipNet(clips)
+
+    def media(at: np.ndarray) -> Rows:
+        return MediaRows(
+            pictures,
+            [folder / path for path in inputs[at]],
+            corpus.codes[at],
+            block.tuned.batch,
+            frames=frames,
+            augmented=isinstance(block, parameters.SpecialistParams) and block.tuned.augment,
+            max_pixels=params.embed.max_pixels,
+            workers=params.embed.workers,
+        )
+
+    return net, pictures.lora_targets, media

@@ -1,0 +1,94 @@
+"""Which of several candidates to take: the simplest that is not clearly behind the best.
+
+Source: the one-standard-error rule of Breiman, Friedman, Olshen and Stone, "Classification and Regression Trees", 1984.
+The best of several noisy scores is often best by luck, and what is simple carries over better to rows unlike these.
+
+What is behind in macro-F1, which is what counts in the end, by more than two standard errors is out. But macro-F1 on a
+few hundred rows hangs on a handful of the rarest class, and the best of several by it is often best by luck; so much is
+left, and among these the rule is applied to the balanced log-loss, to which every class adds the same, as to macro-F1,
+and every row something.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.scoring import emotion
+from pipeline.scoring.calibration import Calibration, behind_in_macro_f1, fit
+
+OUT = 2.0
+"""Standard errors behind in macro-F1 from which on a candidate is out."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was taken: its position among the candidates, how its logits are calibrated, and what was tried.
+
+    Each of ``tried``, by name, has its ``macro_f1`` and its ``balanced_log_loss`` on rows out of fold, and for both how
+    far it is behind the best (``…_behind``) and the standard error of that difference (``…_error``); those of the loss
+    only where macro-F1 left it in.
+    """
+
+    taken: int
+    calibration: Calibration
+    tried: dict[str, dict[str, float]]
+
+    def report(self) -> dict[str, Any]:
+        """For a metrics file: what stood, what was taken and why."""
+        names = list(self.tried)
+        out = [name for name, of in self.tried.items() if "loss_behind" not in of]
+        simpler = [name for name in names[: self.taken] if name not in out]
+        why = "the simplest that is not clearly behind"
+        if out:
+            why += f"; clearly behind in macro-F1: {', '.join(out)}"
+        if simpler:
+            why += f"; in balanced log-loss: {', '.join(simpler)}"
+        return {"taken": names[self.taken], "why": why if len(names) > 1 else "the only candidate", "tried": self.tried}
+
+
+def choose(names: Sequence[str], logits: Sequence[np.ndarray], actual: np.ndarray, groups: np.ndarray) -> Choice:
+    """The first candidate that is not clearly behind the best; see the top of this file.
+
+    Args:
+        names: of the candidates, the simplest first.
+        logits: of each for the same n rows, which it had not seen: float [n, K].
+        actual: int [n], their classes.
+        groups: [n] names; groups vary as wholes.
+    """
+    calibrations = [fit(of, actual, groups) for of in logits]
+    calibrated = [by.calibrated(of) for by, of in zip(calibrations, logits, strict=True)]
+    predicted = [by.decide(of) for by, of in zip(calibrations, calibrated, strict=True)]
+    losses = [balanced_losses(of, actual) for of in calibrated]
+    scores = behind_in_macro_f1(predicted, actual, groups, calibrated[0].shape[1])
+    tried = {
+        name: {
+            "macro_f1": score.value,
+            "macro_f1_behind": score.behind,
+            "macro_f1_error": score.error,
+            "balanced_log_loss": float(loss.sum()),
+        }
+        for name, score, loss in zip(names, scores, losses, strict=True)
+    }
+    left = [at for at, score in enumerate(scores) if score.behind <= OUT * score.error]
+    least = min(left, key=lambda at: losses[at].sum())
+    codes = np.unique(groups, return_inverse=True)[1]
+    for at in left:
+        differences = np.bincount(codes, losses[at] - losses[least])
+        error = float(differences.std() * len(differences) ** 0.5)
+        tried[names[at]] |= {"loss_behind": float(differences.sum()), "loss_error": error}
+    taken = next(at for at in left if tried[names[at]]["loss_behind"] <= tried[names[at]]["loss_error"])
+    return Choice(taken, calibrations[taken], tried)
+
+
+def balanced_losses(calibrated: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """What each row adds to the balanced log-loss, float64 [n]: their sum is the mean over classes of a class's mean.
+
+    The logits [n, K] are moved to where all classes are equally frequent, so that a model is not blamed for its prior.
+    """
+    classes = calibrated.shape[1]
+    counts = np.bincount(actual, minlength=classes)
+    shares = (counts + 1) / (len(actual) + classes)
+    log_p = emotion.log_probabilities(calibrated - np.log(shares))
+    return -log_p[np.arange(len(actual)), actual] / (np.count_nonzero(counts) * counts[actual])
