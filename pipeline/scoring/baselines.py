@@ -136,8 +136,8 @@ def _chosen(
 
 def _stacked(above: Any, below: Any) -> Any:
     """The rows of two matrices, sparse or not."""
-    sparse: Any = issparse(above)
-    return vstack([above, below]) if sparse else np.concatenate([above, below])
+    join: Any = vstack if issparse(above) else np.concatenate
+    return join([above, below])
 
 
 def _log_probabilities(fitted: Any, rows: Any, classes: int) -> np.ndarray:
