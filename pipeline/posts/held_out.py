@@ -17,7 +17,7 @@ from pipeline.core.schemas import FINAL, Modality
 from pipeline.params import EvaluateParams, Params
 from pipeline.posts.descriptions import FusionDescription, PostsDescription, SpecialistDescription
 from pipeline.posts.labels import codes_of
-from pipeline.scoring import emotion, intervals, leaks
+from pipeline.scoring import intervals, leaks
 
 FEATURE_CELLS = 2**28
 """Numbers in the training matrix of the embeddings baseline, at most (1 GB); more rows than fit are sampled from."""
@@ -34,13 +34,12 @@ class HeldOut:
     seed: int
 
     def macro_f1(self, logits: np.ndarray, at: np.ndarray | slice = slice(None)) -> dict[str, float]:
-        """Macro-F1 with its interval, of ``logits`` for the rows ``at``."""
+        """Macro-F1 with its interval, where there is one, of ``logits`` for the rows ``at``."""
         codes, predicted, groups = self.codes[at], logits.argmax(axis=1), self.posts["group_id"].to_numpy()[at]
-        low, high = intervals.grouped_bootstrap_macro_f1(
-            codes, predicted, groups, len(self.labels), self.block.bootstrap, self.block.confidence, self.seed
+        drawn = intervals.resampled_macro_f1(
+            codes, predicted, groups, len(self.labels), self.block.bootstrap, self.seed
         )
-        value = emotion.macro_f1(codes, predicted, len(self.labels))
-        return {"macro_f1": value, "macro_f1_ci_low": low, "macro_f1_ci_high": high}
+        return {"macro_f1": drawn.value, **intervals.ends(drawn, self.block.confidence, "macro_f1_")}
 
     def accuracy(self, logits: np.ndarray, at: np.ndarray | slice = slice(None)) -> float:
         return float((logits.argmax(axis=1) == self.codes[at]).mean())

@@ -131,6 +131,9 @@ def _limits(scored: dict[str, Any]) -> str:
 
 
 def _interval(of: dict[str, Any], prefix: str) -> str:
+    """Of a system or a difference; where there were too few groups for one, it says so."""
+    if f"{prefix}ci_low" not in of:
+        return "too few groups"
     return f"[{of[f'{prefix}ci_low']:.3f}, {of[f'{prefix}ci_high']:.3f}]"
 
 

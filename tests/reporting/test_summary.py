@@ -51,6 +51,22 @@ def test_scores_stand_beside_their_baselines_with_intervals(tmp_path: Path) -> N
     assert "image alone" not in text
 
 
+def without_intervals(nested: Any) -> Any:
+    """The metrics of a run whose test rows are of few groups."""
+    if not isinstance(nested, dict):
+        return nested
+    kept = {key: value for key, value in nested.items() if not key.endswith(("ci_low", "ci_high"))}
+    return {key: without_intervals(value) for key, value in kept.items()}
+
+
+def test_scores_of_few_groups_stand_without_intervals(tmp_path: Path) -> None:
+    text = printed(tmp_path, posts=without_intervals(POSTS), sentiment=without_intervals(SENTIMENT))
+    assert "[" not in text
+    assert line(text, "fusion  ") == ["0.791"]
+    assert line(text, "fusion less majority class") == ["+0.696", "no", "interval"]
+    assert line(text, "fine-tuned less ridge") == ["+0.051", "-0.025"]
+
+
 def test_warnings_are_shown_the_first_ones_in_full(tmp_path: Path) -> None:
     text = printed(tmp_path, posts=POSTS, sentiment=SENTIMENT)
     warned = [line for line in text.splitlines() if line.startswith("! ")]
