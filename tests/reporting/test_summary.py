@@ -10,7 +10,7 @@ from pipeline.cli import app
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
 from pipeline.reporting.summary import PIPED_WIDTH
-from tests.reporting.conftest import SENTIMENT
+from tests.reporting.conftest import SENTIMENT, without_intervals
 
 runner = CliRunner()
 
@@ -49,14 +49,6 @@ def test_scores_stand_beside_their_baselines_with_intervals(tmp_path: Path) -> N
     assert line(text, "baseline: mean of the training scores")[:2] == ["-", "0.763"]
     assert line(text, "fine-tuned less ridge") == ["+0.051", "[-0.030,", "+0.132]", "-0.025", "[-0.076,", "+0.025]"]
     assert "image alone" not in text
-
-
-def without_intervals(nested: Any) -> Any:
-    """The metrics of a run whose test rows are of few groups."""
-    if not isinstance(nested, dict):
-        return nested
-    kept = {key: value for key, value in nested.items() if not key.endswith(("ci_low", "ci_high"))}
-    return {key: without_intervals(value) for key, value in kept.items()}
 
 
 def test_scores_of_few_groups_stand_without_intervals(tmp_path: Path) -> None:
