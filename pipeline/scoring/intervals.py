@@ -7,7 +7,7 @@ An interval is the value plus and minus Student's t, with one degree of freedom 
 bootstrap's standard error; it is laid on a scale on which the error hardly depends on the value (shares by the arcsine
 of their root, correlations by Fisher's z, errors by their root), and carried back. The percentiles of the resamples,
 which are usual, know neither that the error itself is estimated from few groups nor that resamples vary too little by
-the factor sqrt((G - 1) / G): of 8 groups they cover 87 % where 95 % are promised (benchmarks/README.md).
+the factor sqrt((G - 1) / G): of 8 groups they cover 83 to 90 % where 95 % are promised (benchmarks/README.md).
 
 A resample only matters through its confusion matrix, and that is linear in how often each group was drawn: draw counts
 times the groups' own confusion matrices. Groups with equal matrices are interchangeable, so they are drawn as one kind
