@@ -84,6 +84,8 @@ class SplitParams(ParamsBlock):
     """Share of the rows that only `evaluate` scores, where the manifest gives no split."""
     phash_distance: Annotated[int, Field(ge=0, le=8)] = 4
     """Pictures are one group if their 64-bit perceptual hashes differ in at most so many bits and thumbnails agree."""
+    max_group_share: Share = 0.1
+    """A group that copies have grown beyond this share of the posts is warned of, with the copy that joins most."""
     max_refused_share: Share = 0.05
     """Share of a corpus's rows that may be refused before the stage fails."""
 

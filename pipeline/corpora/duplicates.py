@@ -6,7 +6,7 @@ Copies end in one group, so that none is trained on while its twin is scored.
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,22 @@ from scipy.spatial import cKDTree
 from pipeline.core.schemas import FEATURES, Feature
 
 SAME_WORDS, NEAR_WORDS = 8, 12
-"""Fewest words of texts that count as copies when they are the same, or nearly so: short ones recur by chance."""
+"""Fewest words of texts that count as copies when they are the same, or nearly so: short ones recur by chance.
+
+In dialogues (MELD) and comments (GoEmotions), of the texts of one word .34 and .15 stand in another dialogue or post
+too, of three words .09 and .07, of five words .013 and .008; from eight words on it is .002 and .0005, whatever the
+length, and all of those in MELD are lines said again on purpose.
+"""
+PHRASE_WORDS, RARE_GROUPS = 3, 3
+"""A text of fewer words than ``SAME_WORDS`` counts if it has so many, and so many groups at most hold it."""
+PHRASE_LINKS = 0.25
+"""Phrases link given groups at most so many times as there are such groups, or they recur by chance.
+
+Links that fall at random join most groups into one when they are half as many (Erdős and Rényi 1960); at a quarter, a
+group is joined to one other on average.
+"""
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Letters of Thai, Lao, Burmese, Khmer, Japanese and Chinese, which have no spaces between words: two are one word."""
 SHINGLE, SHINGLES_SHARED = 3, 0.85
 """Nearly the same: of the different runs of so many words in either text, this share is in both (Jaccard)."""
 TELLING_WIDTH = 8
@@ -40,9 +55,43 @@ def normalised(text: str) -> str | None:
     return words or "".join(plain.split()) or None
 
 
-def same_keys(keys: Sequence[str | None]) -> Edges:
+def word_count(plain: str) -> int:
+    """Words of a normalised text."""
+    return plain.count(" ") + 1 + len(UNSPACED.findall(plain)) // 2
+
+
+def same_texts(texts: Sequence[str | None], groups: Sequence[str | None]) -> Edges:
+    """Links each text to the first that says the same, where that is evidence of a copy and no accident.
+
+    A text of ``SAME_WORDS`` words is a copy, and one that many repost is many copies. A shorter one, a phrase, is a
+    copy if it has ``PHRASE_WORDS`` words and stands in ``RARE_GROUPS`` groups at most: the same few words of two users
+    may well be a repost, but what many say they say by themselves. Where groups are large, as speakers are, any two of
+    them share some rare phrase: if those in several given groups make more links than ``PHRASE_LINKS`` allows, they
+    are no copies either. A word or two, or emoji alone, are never a copy: "yeah" in two dialogues is none.
+
+    Args:
+        texts: N texts, None where a row has none.
+        groups: N given groups (author, dialogue); a row with None is a group of its own.
+    """
+    plain = [None if text is None else normalised(text) for text in texts]
+    held: dict[str, list[int]] = {}
+    for at, text in enumerate(plain):
+        if text is not None and word_count(text) >= PHRASE_WORDS:
+            held.setdefault(text, []).append(at)
+    given = {text: len({groups[at] for at in rows} - {None}) for text, rows in held.items()}
+    alone = {text: sum(groups[at] is None for at in rows) for text, rows in held.items()}
+    phrases = {text for text in held if word_count(text) < SAME_WORDS}
+    rare = {text for text in phrases if given[text] + alone[text] <= RARE_GROUPS}
+    across = {text for text in rare if given[text] > 1}
+    if sum(given[text] - 1 for text in across) > PHRASE_LINKS * len(set(groups) - {None}):
+        rare -= across
+    copied = (held.keys() - phrases) | rare
+    return same_keys([text if text in copied else None for text in plain])
+
+
+def same_keys(keys: Sequence[Hashable | None]) -> Edges:
     """Links each row to the first one with its key; rows without a key are linked to none."""
-    first: dict[str, int] = {}
+    first: dict[Hashable, int] = {}
     return [(first[key], at) for at, key in enumerate(keys) if key is not None and first.setdefault(key, at) != at]
 
 
@@ -60,7 +109,7 @@ def near_rows(
         present: modality → bool [N].
     """
     words = [normalised(text) if text is not None else None for text in texts]
-    long = [text if text is not None and text.count(" ") >= SAME_WORDS - 1 else None for text in words]
+    long = [text if text is not None and word_count(text) >= SAME_WORDS else None for text in words]
     return sorted({*same_keys(long), *_near_texts(long), *_alike(vectors, present)})
 
 
@@ -176,15 +225,19 @@ def _across(left: np.ndarray, right: np.ndarray, have: np.ndarray, shared: int) 
                 yield from ((some[0], row) for row in more if row != some[0])
 
 
+def components(edges: Edges, count: int) -> np.ndarray:
+    """int [count]: rows that are linked, directly or through others, have the same number."""
+    left, right = np.array(edges, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(left)), (left, right)), shape=(count, count))
+    return connected_components(graph, directed=False)[1]
+
+
 def merge_groups(given: Sequence[str | None], ids: Sequence[str], edges: Edges) -> np.ndarray:
     """One group name a row: rows with the same given group, and linked rows, are one group.
 
     A group takes its alphabetically first given name, or ``post:<first id>`` when none of its rows has one.
     """
-    edges = edges + same_keys(given)
-    left, right = np.array(edges, dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(left)), (left, right)), shape=(len(ids), len(ids)))
-    component = connected_components(graph, directed=False)[1]
+    component = components(edges + same_keys(given), len(ids))
     names: dict[int, str] = {}
     for part, name, sample in sorted(
         zip(component.tolist(), given, ids, strict=True), key=lambda item: (item[1] is None, item[1] or "", item[2])

@@ -1,14 +1,17 @@
 """Rows that a corpus must do without: counted by reason, and too many of them stop the stage."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from pipeline.core import schemas
 from pipeline.core.errors import InputError
+from pipeline.corpora.splits import crossing_rows
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,21 @@ def count_reasons(refused: pd.DataFrame) -> dict[str, int]:
     return {str(reason): int(count) for reason, count in kinds.value_counts(sort=False).sort_index().items()}
 
 
-def crossing_refusals(rows: pd.DataFrame, twin: dict[str, str]) -> pd.DataFrame:
-    """Refused rows, given the id that each group keeps in a more protected part."""
-    reasons = [f"group also stands in a more protected split, as {twin[group]}" for group in rows["group_id"]]
-    return pd.DataFrame({"row": rows["row"], "id": rows["id"], "reason": pd.Series(reasons, rows.index, dtype=object)})
+def crossing_reasons(ids: Sequence[str], split: Sequence[str], sets: Mapping[str, np.ndarray]) -> list[str | None]:
+    """Why each of N rows must go so that no set crosses parts, naming the row that keeps it out; None if it stays.
+
+    Args:
+        ids, split: N names and parts.
+        sets: what rows of a set have in common, such as "group" or "the same text" → the set of each row, [N].
+    """
+    reasons: list[str | None] = [None] * len(ids)
+    for what, names in sets.items():
+        crossing = crossing_rows(names.tolist(), split)
+        protected = {name: at for at, name in reversed(list(enumerate(names.tolist()))) if not crossing[at]}
+        for at in np.flatnonzero(crossing):
+            twin = ids[protected[names[at]]]
+            reasons[at] = reasons[at] or f"{what} also stands in a more protected split, as {twin}"
+    return reasons
 
 
 def check_parts(parts: set[str], path: Path) -> None:

@@ -1,13 +1,17 @@
 """Which posts are copies of each other: same text, same file, near-identical pictures."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipeline.corpora.duplicates import Edges, normalised, same_keys
+from pipeline.corpora.duplicates import Edges, components, merge_groups, same_keys, same_texts
 from pipeline.corpora.pictures import content_or_none, fingerprints, near_pairs
+
+SHOWN = 60
+"""Letters of a text that a warning shows."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +23,56 @@ class Links:
     near_picture: Edges
     clip: Edges
 
+    def sets(self, count: int) -> dict[str, np.ndarray]:
+        """What copies have in common → int [count], equal numbers for rows that have it in common."""
+        return {
+            "the same text": components(self.text, count),
+            "the same picture": components(self.picture, count),
+            "nearly the same picture": components(self.picture + self.near_picture, count),
+            "the same clip": components(self.clip, count),
+        }
+
 
 def find_links(rows: pd.DataFrame, folder: Path, *, distance: int, max_pixels: int, workers: int) -> Links:
-    """Finds the copies among rows with the columns ``text, image, video`` (paths relative to ``folder``, or None)."""
+    """Finds the copies among rows with the columns ``text, image, video, group``, None where a row has none.
+
+    Paths are relative to ``folder``; how often its text stands in which groups says whether a short one is a copy.
+    """
     pictures = np.flatnonzero(rows["image"].notna())
     prints = fingerprints([folder / path for path in rows["image"].iloc[pictures]], max_pixels, workers)
     clips = [None if path is None else content_or_none(folder / path) for path in rows["video"]]
     near = near_pairs(prints, distance)
     return Links(
-        text=same_keys([None if text is None else normalised(text) for text in rows["text"]]),
+        text=same_texts(rows["text"].tolist(), rows["group"].tolist()),
         picture=[(pictures[a], pictures[b]) for a, b in same_keys([item.content if item else None for item in prints])],
         near_picture=[(pictures[a], pictures[b]) for a, b in near],
         clip=same_keys(clips),
     )
+
+
+def linked_groups(rows: pd.DataFrame, sets: dict[str, np.ndarray]) -> np.ndarray:
+    """The group of each row, [N]: given groups whole, and joined where rows of theirs are in one of the ``sets``."""
+    edges = [edge for names in sets.values() for edge in same_keys(names.tolist())]
+    return merge_groups(rows["group"].tolist(), rows["id"].tolist(), edges)
+
+
+def grown_groups(rows: pd.DataFrame, sets: dict[str, np.ndarray], share: float) -> Iterator[str]:
+    """A warning for each group that links have grown beyond a ``share`` of the rows, naming the one that joins most.
+
+    ``rows`` has the columns of ``find_links``, ``id`` and ``group_id``; ``sets`` are those of its rows.
+    """
+    given = rows["group"].where(rows["group"].notna(), rows["id"])
+    sizes = rows["group_id"].value_counts()
+    for name, size in sizes[sizes > share * len(rows)].items():
+        inside = (rows["group_id"] == name).to_numpy()
+        if given[inside].nunique() == 1:
+            continue
+        joined = {what: given[inside].groupby(names[inside]).nunique() for what, names in sets.items()}
+        what = max(joined, key=lambda kind: joined[kind].max())
+        some = rows.loc[inside & (sets[what] == joined[what].idxmax())]
+        path = some["image" if "picture" in what else "video"].iloc[0]
+        shown = f'"{some["text"].iloc[0][:SHOWN]}"' if what == "the same text" else path
+        yield (
+            f"group {name} holds {size} of {len(rows)} rows, more than split.max_group_share {share}, since copies are "
+            f"one group: {len(some)} rows of {joined[what].max()} groups have {what}, {shown}"
+        )

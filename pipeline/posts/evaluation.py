@@ -143,17 +143,16 @@ def _coverage(
 
 
 def _difference(test: HeldOut, predicted: np.ndarray, best: str, baseline: np.ndarray) -> dict[str, Any]:
-    value, low, high = intervals.paired_bootstrap_macro_f1(
+    drawn = intervals.resampled_macro_f1_difference(
         test.codes,
         predicted,
         baseline.argmax(axis=1),
         test.posts["group_id"].to_numpy(),
         len(test.labels),
         test.block.bootstrap,
-        test.block.confidence,
         test.seed,
     )
-    return {"value": value, "ci_low": low, "ci_high": high, "baseline": best}
+    return {"value": drawn.value, **intervals.ends(drawn, test.block.confidence), "baseline": best}
 
 
 def _warnings(test: HeldOut, metrics: dict[str, Any], features: LinearFeatures, train_rows: int) -> list[str]:
@@ -163,12 +162,19 @@ def _warnings(test: HeldOut, metrics: dict[str, Any], features: LinearFeatures, 
     if rows < FEW_ROWS:
         warnings.append(f"only {rows} test rows: the intervals are wide")
     if groups < FEW_GROUPS:
-        warnings.append(f"only {groups} groups among the test rows: the intervals are rough")
+        warnings.append(f"only {groups} groups among the test rows: {intervals.few(groups)}")
     fusion = metrics["fusion"]
     warnings += [f"no test row of class {label}" for label, count in fusion["support"].items() if not count]
     warnings += [f"fusion never predicts {label}" for label in test.labels if label not in fusion["precision"]]
     warnings += [f"no specialist for {name}" for name in MODALITIES if name not in metrics]
     warnings += [f"no test row has {name}" for name in MODALITIES if metrics.get(name) == {"n": 0}]
+    warnings += [
+        f"no interval of {name}: its rows are of fewer than {intervals.MIN_GROUPS} groups"
+        for name in MODALITIES
+        if groups >= intervals.MIN_GROUPS
+        and "macro_f1" in (of := metrics.get(name, {}))
+        and "macro_f1_ci_low" not in of
+    ]
     if "tfidf_logreg" not in metrics["baselines"]:
         warnings.append("no training row has text, so no TF-IDF baseline")
     if len(features.train_at) < train_rows:

@@ -60,4 +60,5 @@ def write_systems(plots: Path, metrics: dict[str, Any], modalities: list[Modalit
 
 
 def _bar(of: dict[str, float]) -> dict[str, float]:
-    return {"value": of["macro_f1"], "low": of["macro_f1_ci_low"], "high": of["macro_f1_ci_high"]}
+    ends = {end: of.get(f"macro_f1_ci_{end}", np.nan) for end in ("low", "high")}
+    return {"value": of["macro_f1"], **ends}

@@ -17,7 +17,7 @@ from pipeline.core.schemas import FINAL, Modality
 from pipeline.params import EvaluateParams, Params
 from pipeline.posts.descriptions import FusionDescription, PostsDescription, SpecialistDescription
 from pipeline.posts.labels import codes_of
-from pipeline.scoring import emotion, intervals, leaks
+from pipeline.scoring import intervals, leaks
 from pipeline.scoring.calibration import Calibration
 
 FEATURE_CELLS = 2**28
@@ -35,13 +35,12 @@ class HeldOut:
     seed: int
 
     def macro_f1(self, predicted: np.ndarray, at: np.ndarray | slice = slice(None)) -> dict[str, float]:
-        """Macro-F1 with its interval, of the classes ``predicted`` for the rows ``at``."""
+        """Macro-F1 with its interval, where there is one, of the classes ``predicted`` for the rows ``at``."""
         codes, groups = self.codes[at], self.posts["group_id"].to_numpy()[at]
-        low, high = intervals.grouped_bootstrap_macro_f1(
-            codes, predicted, groups, len(self.labels), self.block.bootstrap, self.block.confidence, self.seed
+        drawn = intervals.resampled_macro_f1(
+            codes, predicted, groups, len(self.labels), self.block.bootstrap, self.seed
         )
-        value = emotion.macro_f1(codes, predicted, len(self.labels))
-        return {"macro_f1": value, "macro_f1_ci_low": low, "macro_f1_ci_high": high}
+        return {"macro_f1": drawn.value, **intervals.ends(drawn, self.block.confidence, "macro_f1_")}
 
     def accuracy(self, predicted: np.ndarray, at: np.ndarray | slice = slice(None)) -> float:
         return float((predicted == self.codes[at]).mean())

@@ -1,5 +1,7 @@
 """Gives every post a group and a split that no group crosses."""
 
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,13 @@ from pipeline.core import schemas
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
-from pipeline.corpora import duplicates, splits
+from pipeline.corpora import splits
+from pipeline.corpora.duplicates import merge_groups
 from pipeline.corpora.manifest import Manifest, read_manifest
-from pipeline.corpora.refusals import Divided, check_parts, count_reasons, crossing_refusals, stop_if_too_many
+from pipeline.corpora.refusals import Divided, check_parts, count_reasons, crossing_reasons, stop_if_too_many
 from pipeline.corpora.splits import MADE, split_shares
 from pipeline.params import Params, SplitParams
-from pipeline.posts.duplicates import Links, find_links
+from pipeline.posts.duplicates import Links, find_links, grown_groups, linked_groups
 
 
 def divide_posts(params: Params, layout: Layout) -> Divided:
@@ -34,44 +37,62 @@ def divide_posts(params: Params, layout: Layout) -> Divided:
         max_pixels=params.embed.max_pixels,
         workers=params.embed.workers,
     )
-    edges = links.text + links.picture + links.near_picture + links.clip
-    rows["group_id"] = duplicates.merge_groups(rows["group"].tolist(), rows["id"].tolist(), edges)
-
-    rng = np.random.default_rng(params.seed)
-    rows, crossing, how = _assign(rows, params.split, rng)
-    refused = pd.concat([refused, crossing]).sort_values("row", ignore_index=True)
+    assigned = _assign(rows, links, params.split, np.random.default_rng(params.seed))
+    rows, how = assigned.rows, assigned.how
+    for warning in assigned.warnings:
+        print(f"split: {warning}", file=sys.stderr)
+    refused = pd.concat([refused, assigned.refused]).sort_values("row", ignore_index=True)
     stop_if_too_many(refused, len(rows) + len(refused), params.split.max_refused_share, manifest_path)
     _check_classes(rows, params.posts.labels, manifest_path)
 
     rows = rows.rename(columns={"id": "sample_id", "image": "image_path", "video": "video_path"})
     rows = rows.sort_values("sample_id", ignore_index=True)
     report = _metrics(rows, manifest, refused, links, count_rows(rows), how)
+    if assigned.warnings:
+        report["warnings"] = "; ".join(assigned.warnings)
     return Divided(rows[schemas.POSTS_TABLE.names], refused, report)
 
 
-def _assign(
-    rows: pd.DataFrame, params: SplitParams, rng: np.random.Generator
-) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Gives every row a split; returns the rows, those refused because their group crosses parts, and how it was done.
+@dataclass(frozen=True)
+class _Assigned:
+    """Rows with ``group_id`` and ``split``; ``row, id, reason`` of those that cross parts; how the split was made."""
 
-    Without given parts: train, val and test by the shares. With them: they are kept, a row whose group also stands in a
-    more protected part is refused, and a missing part is made.
+    rows: pd.DataFrame
+    refused: pd.DataFrame
+    how: str
+    warnings: list[str]
+
+
+def _assign(rows: pd.DataFrame, links: Links, params: SplitParams, rng: np.random.Generator) -> _Assigned:
+    """Gives every row a group and a split.
+
+    Without given parts: train, val and test by the shares, copies and given groups whole. With them: they are kept, a
+    row goes if its given group or a copy of it also stands in a more protected part, and a missing part is made. The
+    rest of a dialogue stays when a line of it goes: groups are joined by the copies that are left, which cross nothing.
     """
-    modality_set = rows[["text", "image", "video"]].notna().apply(lambda row: "+".join(row.index[row]), axis="columns")
-    strata = pd.DataFrame({"label": rows["label"], "modalities": modality_set})
-    if rows["split"].isna().all():
-        rows["split"] = splits.grouped_split(rows["group_id"].tolist(), strata, split_shares(params), rng)
-        return rows, crossing_refusals(rows.iloc[:0], {}), MADE
+    sets = links.sets(len(rows))
+    made = bool(rows["split"].isna().all())
+    refused = rows.iloc[:0].assign(reason="")
+    if not made:
+        given = {"group": merge_groups(rows["group"].tolist(), rows["id"].tolist(), [])}
+        reasons = crossing_reasons(rows["id"].tolist(), rows["split"].tolist(), given | sets)
+        kept = np.array([reason is None for reason in reasons])
+        refused = rows.assign(reason=pd.Series(reasons, rows.index, dtype=object)).loc[~kept]
+        rows = rows.loc[kept].reset_index(drop=True)
+        sets = {what: names[kept] for what, names in sets.items()}
+    rows = rows.assign(group_id=linked_groups(rows, sets))
+    groups, strata = rows["group_id"].tolist(), _strata(rows)
+    if made:
+        split, how = splits.grouped_split(groups, strata, split_shares(params), rng), MADE
+    else:
+        split, how = splits.completed(rows["split"].tolist(), groups, strata, params.val_share, rng)
+    warnings = list(grown_groups(rows, sets, params.max_group_share))
+    return _Assigned(rows.assign(split=split), refused[["row", "id", "reason"]], how, warnings)
 
-    crossing = splits.crossing_rows(rows["group_id"].tolist(), rows["split"].tolist())
-    protected = rows.loc[~crossing].drop_duplicates("group_id")
-    twin = dict(zip(protected["group_id"], protected["id"], strict=True))
-    refused = crossing_refusals(rows.loc[crossing], twin)
-    rows, strata = rows.loc[~crossing].reset_index(drop=True), strata.loc[~crossing].reset_index(drop=True)
-    rows["split"], how = splits.completed(
-        rows["split"].tolist(), rows["group_id"].tolist(), strata, params.val_share, rng
-    )
-    return rows, refused, how
+
+def _strata(rows: pd.DataFrame) -> pd.DataFrame:
+    modality_set = rows[["text", "image", "video"]].notna().apply(lambda row: "+".join(row.index[row]), axis="columns")
+    return pd.DataFrame({"label": rows["label"], "modalities": modality_set})
 
 
 def _check_classes(rows: pd.DataFrame, labels: tuple[str, ...], path: Path) -> None:

@@ -141,7 +141,7 @@ def _copies(posts: pd.DataFrame, ids: Sequence[str], folder: Path, params: Param
     """What each post is a copy of, in words; `split` has put copies into one group, so only there is searched."""
     near = posts[posts["group_id"].isin(posts.loc[list(ids), "group_id"])]
     links = find_links(
-        near.rename(columns={"image_path": "image", "video_path": "video"}),
+        near.rename(columns={"image_path": "image", "video_path": "video", "group_id": "group"}),
         folder,
         distance=params.split.phash_distance,
         max_pixels=params.embed.max_pixels,

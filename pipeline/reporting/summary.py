@@ -114,11 +114,14 @@ def _score(of: Mapping[str, Any], metric: str) -> str:
 
 
 def _difference(gain: Mapping[str, float]) -> str:
-    return f"{gain['value']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]"
+    value = f"{gain['value']:+.3f}"
+    return f"{value} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]" if "ci_low" in gain else value
 
 
 def _verdict(gain: Mapping[str, float]) -> str:
     """What the interval of a difference says."""
+    if "ci_low" not in gain:
+        return "no interval"
     if gain["ci_low"] > 0:
         return "above 0"
     return "below 0" if gain["ci_high"] < 0 else "may be 0"

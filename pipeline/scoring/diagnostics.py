@@ -316,7 +316,8 @@ def _source(evidence: Evidence) -> list[Finding]:
     if source is None:
         return []
     measured = f"source model on unseen source rows: {_correlation(source)}"
-    if source.pearson is None or source.low is None or source.pearson < WEAK_SOURCE or source.low <= 0:
+    chance = source.low is not None and source.low <= 0
+    if source.pearson is None or source.pearson < WEAK_SOURCE or chance:
         means = "the source model does not work where it was trained: there is nothing to transfer"
         advice = "mend train_source first: labels, features, learning rate; then `dvc repro`"
         return [Finding("source_model_weak", measured, means, advice, 0.78)]
@@ -374,9 +375,9 @@ def _number(value: float | None) -> str:
 
 
 def _correlation(step: Step) -> str:
-    if step.pearson is None or step.low is None or step.high is None:
+    if step.pearson is None:
         return "r undefined"
-    return f"r {step.pearson:.2f} [{step.low:.2f}, {step.high:.2f}]"
+    return f"r {step.pearson:.2f}" + ("" if step.low is None else f" [{step.low:.2f}, {step.high:.2f}]")
 
 
 def _names(shifts: Mapping[str, Shift]) -> str:

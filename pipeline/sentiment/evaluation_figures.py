@@ -25,11 +25,11 @@ def draw_evaluation(plots: Path, measured: Measured, metrics: dict[str, Any]) ->
         {
             "name": label,
             "step": name,
-            **_bar(metrics[name]),
+            **_bar(metrics[name], "pearson_"),
             "resubstitution": scored.train.get(scored.whole(name), np.nan),
         }
         for name, label in STEP_NAMES.items()
-        if name in metrics and "pearson_ci_low" in metrics[name]
+        if "pearson" in metrics.get(name, {})
     ]
     title = f"Pearson's r on {metrics['n']} unseen target {unit}"
     draw_transfer(plots / "transfer.png", pd.DataFrame(steps), title)
@@ -51,8 +51,9 @@ def draw_evaluation(plots: Path, measured: Measured, metrics: dict[str, Any]) ->
     draw_predicted_against_actual(plots / "predicted.png", predicted, f"fine-tuned, {metrics['n']} unseen {unit}")
 
 
-def _bar(of: dict[str, float]) -> dict[str, float]:
-    return {"value": of["pearson"], "low": of["pearson_ci_low"], "high": of["pearson_ci_high"]}
+def _bar(of: dict[str, float], prefix: str = "") -> dict[str, float]:
+    ends = {end: of.get(f"{prefix}ci_{end}", np.nan) for end in ("low", "high")}
+    return {"value": of["pearson"], **ends}
 
 
 def _curve_rows(scored: Scored, metrics: dict[str, Any]) -> pd.DataFrame:
@@ -61,14 +62,13 @@ def _curve_rows(scored: Scored, metrics: dict[str, Any]) -> pd.DataFrame:
         of = metrics[curve_point(variant)]
         if "pearson" in of:
             kind = CURVES[0] if variant.with_source else CURVES[1]
-            limits = {"value": of["pearson"], "low": of["ci_low"], "high": of["ci_high"]}
-            rows.append({"kind": kind, "groups": variant.groups, **limits})
+            rows.append({"kind": kind, "groups": variant.groups, **_bar(of)})
     return pd.DataFrame(rows, columns=["kind", "groups", "value", "low", "high"])
 
 
 def _subset_rows(metrics: dict[str, Any]) -> pd.DataFrame:
     rows = [
-        {"subset": subset, "step": step, "value": of["pearson"], "low": of["ci_low"], "high": of["ci_high"]}
+        {"subset": subset, "step": step, **_bar(of)}
         for subset, steps in metrics["subsets"].items()
         for step, of in steps.items()
         if of

@@ -75,7 +75,7 @@ def _drop(val: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...], params: Par
         intervals.resampled_scores(actual, {"r": predicted}, groups, params.evaluate.bootstrap, params.seed + at)
         for at, (_, groups, actual, predicted) in enumerate((val, test))
     ]
-    limits = intervals.interval(drawn[0]["r"]["pearson"] - drawn[1]["r"]["pearson"], params.evaluate.confidence)
+    limits = (drawn[0]["r"]["pearson"] - drawn[1]["r"]["pearson"]).interval(params.evaluate.confidence)
     return None if limits is None else limits[0]
 
 

@@ -50,9 +50,8 @@ def step_metrics(scored: Scored, step: str) -> dict[str, float]:
     variant = scored.whole(step)
     metrics = sentiment.report(scored.actual, scored.systems[variant])
     for metric in ("pearson", "ccc", "mae"):
-        limits = scored.interval(variant, metric)
-        if metric in metrics and limits is not None:
-            metrics |= {f"{metric}_ci_low": limits[0], f"{metric}_ci_high": limits[1]}
+        if metric in metrics:
+            metrics |= intervals.ends(scored.resampled[variant][metric], scored.block.confidence, f"{metric}_")
     own = {step: scored.systems[variant]}
     p = intervals.permutation_p(scored.actual, own, scored.groups, scored.block.permutations, scored.seed)
     if step in p:
@@ -97,10 +96,11 @@ def _subset_metrics(track: Track, scored: Scored) -> dict[str, Any]:
 
 
 def _with_interval(scored: Scored, variant: Variant) -> dict[str, float]:
-    """Pearson's r; empty where it is undefined."""
+    """Pearson's r, with its interval where there is one; empty where it is undefined."""
     value = sentiment.report(scored.actual, scored.systems[variant]).get("pearson")
-    limits = scored.interval(variant, "pearson")
-    return {} if value is None or limits is None else {"pearson": value, "ci_low": limits[0], "ci_high": limits[1]}
+    if value is None:
+        return {}
+    return {"pearson": value, **intervals.ends(scored.resampled[variant]["pearson"], scored.block.confidence)}
 
 
 def _curve_metrics(scored: Scored) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _warnings(measured: Measured, metrics: dict[str, Any]) -> list[str]:
     if target["n"] < FEW_ROWS:
         warnings.append(f"only {target['n']} scored target rows: the intervals are wide")
     if target["groups"] < FEW_GROUPS:
-        warnings.append(f"only {target['groups']} groups among them: the intervals are rough")
+        warnings.append(f"only {target['groups']} groups among them: {intervals.few(target['groups'])}")
     if measured.source is None:
         warnings.append("the source has no test rows, so its model is not scored")
     why = "is a constant" if target["protocol"] == "holdout" else "falls where the scores of the fold left out rise"

@@ -64,20 +64,20 @@ class Scored:
         return sorted(points, key=lambda variant: (variant.groups, not variant.with_source))
 
     @cached_property
-    def resampled(self) -> dict[Variant, dict[str, np.ndarray]]:
+    def resampled(self) -> dict[Variant, dict[str, intervals.Resampled]]:
         """Every system in the same resamples; see ``intervals.resampled_scores``."""
         return intervals.resampled_scores(self.actual, self.systems, self.groups, self.block.bootstrap, self.seed)
 
     def interval(self, variant: Variant, metric: str) -> tuple[float, float] | None:
-        return intervals.interval(self.resampled[variant][metric], self.block.confidence)
+        return self.resampled[variant][metric].interval(self.block.confidence)
 
     def difference(self, a: Variant, b: Variant, metric: str) -> dict[str, float]:
-        """``a`` minus ``b`` on the same resamples; nothing where one of them is undefined."""
+        """``a`` minus ``b`` on the same resamples, with its interval; nothing where one of them is undefined."""
         values = [sentiment.report(self.actual, self.systems[variant]).get(metric) for variant in (a, b)]
-        limits = intervals.interval(self.resampled[a][metric] - self.resampled[b][metric], self.block.confidence)
-        if values[0] is None or values[1] is None or limits is None:
+        if values[0] is None or values[1] is None:
             return {}
-        return {"value": values[0] - values[1], "ci_low": limits[0], "ci_high": limits[1]}
+        drawn = self.resampled[a][metric] - self.resampled[b][metric]
+        return {"value": values[0] - values[1], **intervals.ends(drawn, self.block.confidence)}
 
 
 def source_scored(track: Track, stage: str, params: Params) -> Scored | None:

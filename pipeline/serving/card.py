@@ -70,10 +70,11 @@ def _metrics(scored: dict[str, Any], confidence: float, modalities: Sequence[str
     ]
     interval = f"{confidence:.0%} interval"
     fusion, gain = scored["fusion"], scored["fusion_minus_best_baseline"]
+    around = _interval(gain, "") if "ci_low" in gain else "(too few groups for an interval)"
     by_label = [[label, fusion["support"][label], f"{value:.3f}"] for label, value in fusion["f1"].items()]
     return (
         _table(["system", "test posts", "macro-F1", interval, "accuracy"], rows)
-        + f"\n\nFusion less the best baseline ({gain['baseline']}): {gain['value']:+.3f} {_interval(gain, '')}. "
+        + f"\n\nFusion less the best baseline ({gain['baseline']}): {gain['value']:+.3f} {around}. "
         "Intervals come from a bootstrap over whole groups. Expected calibration error of the fusion: "
         f"{fusion['ece']:.3f}.\n\n" + _table(["label", "test posts", "F1"], by_label)
     )
@@ -132,6 +133,8 @@ def _limits(scored: dict[str, Any]) -> str:
 
 
 def _interval(of: dict[str, Any], prefix: str) -> str:
+    if f"{prefix}ci_low" not in of:
+        return "too few groups"
     return f"[{of[f'{prefix}ci_low']:.3f}, {of[f'{prefix}ci_high']:.3f}]"
 
 

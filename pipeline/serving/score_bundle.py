@@ -94,8 +94,9 @@ def card(model: ScoreModel, layout: Layout) -> str:
     lines += ["| system | Pearson's r | interval | MAE |", "| --- | --- | --- | --- |"]
     for name in ("ridge", "text_transfer", "adapted", "finetuned"):
         of = scored.get(name, {})
-        if "pearson" in of and "pearson_ci_low" in of:
-            interval = f"[{of['pearson_ci_low']:.3f}, {of['pearson_ci_high']:.3f}]"
+        if "pearson" in of:
+            known = "pearson_ci_low" in of
+            interval = f"[{of['pearson_ci_low']:.3f}, {of['pearson_ci_high']:.3f}]" if known else "too few groups"
             lines.append(f"| {name} | {of['pearson']:.3f} | {interval} | {of['mae']:.3f} |")
     lines += ["", f"{scored['n']} rows that nothing had seen, {scored['groups']} groups ({scored['protocol']})."]
     if of := scored.get("conformal"):

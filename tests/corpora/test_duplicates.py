@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pipeline.core.schemas import Feature
-from pipeline.corpora.duplicates import SHINGLES_SHARED, merge_groups, near_rows, normalised
+from pipeline.corpora.duplicates import SHINGLES_SHARED, merge_groups, near_rows, normalised, same_texts, word_count
 from pipeline.corpora.pictures import Fingerprint, fingerprint, near_pairs
 from pipeline.posts.duplicates import find_links
 
@@ -79,7 +79,8 @@ def test_links_by_what_is_shared(tmp_path: Path) -> None:
     (tmp_path / "y.mp4").write_bytes(b"clip")
     rows = pd.DataFrame(
         {
-            "text": ["Hi!", "other", None, "hi", None],
+            "group": [None, "amy", None, "zoe", None],
+            "text": ["Hi all there!", "other", None, "hi ALL there", None],
             "image": ["a.png", "b.png", "c.png", "bad.jpg", "missing.jpg"],
             "video": [None, "x.mp4", None, None, "y.mp4"],
         },
@@ -87,6 +88,67 @@ def test_links_by_what_is_shared(tmp_path: Path) -> None:
     ).replace({np.nan: None})
     links = find_links(rows, tmp_path, distance=4, max_pixels=10**6, workers=1)
     assert (links.text, links.picture, links.near_picture, links.clip) == ([(0, 3)], [(0, 1)], [], [(1, 4)])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("yeah", 1), ("me rn", 2), ("😂😂😂😂😂😂😂😂😂😂", 1), ("今日はとても楽しかったです", 7), ("สวัสดีตอนเช้า", 7)],
+)
+def test_words(text: str, words: int) -> None:
+    assert word_count(text) == words
+
+
+LONG = "i cannot believe that this has happened again"
+
+
+def joined(texts: list[str | None], groups: list[str | None]) -> set[str | None]:
+    """The texts that are linked."""
+    return {texts[at] for pair in same_texts(texts, groups) for at in pair}
+
+
+def test_a_long_text_is_a_copy_however_many_repost_it() -> None:
+    assert same_texts([LONG] * 40, [None] * 40) == [(0, at) for at in range(1, 40)]
+    assert same_texts([LONG] * 40, [f"author {at}" for at in range(40)]) == [(0, at) for at in range(1, 40)]
+
+
+def test_a_word_or_two_and_emoji_are_no_copies() -> None:
+    texts: list[str | None] = [
+        "yeah",
+        "Yeah!",
+        "me rn",
+        "me rn",
+        "😂 😂 😂",
+        "😂 😂 😂",
+        "🙏🙏🙏🙏",
+        "🙏🙏🙏🙏",
+        None,
+        None,
+    ]
+    assert same_texts(texts, [None] * len(texts)) == []
+
+
+def test_a_phrase_is_a_copy_where_few_hold_it() -> None:
+    phrase = "that was my bus"
+    assert joined([phrase, phrase], [None, None]) == {phrase}
+    assert joined([phrase, phrase], ["amy", None]) == {phrase}
+    assert joined([phrase] * 3, [None] * 3) == {phrase}
+    assert joined([phrase] * 4, [None] * 4) == set()
+    # Twice by one author is once.
+    assert joined([phrase] * 4, ["amy", "amy", "amy", None]) == {phrase}
+
+
+def test_rare_phrases_of_large_groups_are_no_copies_but_long_texts_are() -> None:
+    """Ten speakers of whom any two share a phrase: links by phrases would make them one group."""
+    pairs = [(a, b) for a in range(10) for b in range(a)]
+    texts = [f"we said it {a} {b}" for a, b in pairs for _ in "ab"] + [LONG, LONG]
+    groups: list[str | None] = [f"speaker {one}" for pair in pairs for one in pair]
+    assert joined([*texts], [*groups, "speaker 3", "speaker 4"]) == {LONG}
+    # The same phrases of people who stand alone join nobody else, and one that only one speaker has is a copy.
+    assert len(joined([*texts], [None] * len(texts))) == 46
+    assert joined([*texts, "all by myself here", "all by myself here"], [*groups, None, None, "speaker 1", None]) == {
+        LONG,
+        "all by myself here",
+    }
 
 
 def test_groups_merge_through_chains_of_links_and_given_names() -> None:

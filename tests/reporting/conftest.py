@@ -151,3 +151,11 @@ class Page(HTMLParser):
     def values(self, name: str) -> Iterator[str]:
         """Every value of an attribute."""
         return (attrs[name] or "" for _, attrs in self.tags if name in attrs)
+
+
+def without_intervals(nested: Any) -> Any:
+    """The metrics of a run whose test rows are of few groups."""
+    if not isinstance(nested, dict):
+        return nested
+    kept = {key: value for key, value in nested.items() if not key.endswith(("ci_low", "ci_high"))}
+    return {key: without_intervals(value) for key, value in kept.items()}

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,16 @@ def test_only_what_can_be_better_is_marked() -> None:
     assert rows.label == "split: posts.rows" and not rows.best.any() and rows.cell(1) == "12"
     (alone,) = compare.compare([second, second]).metrics
     assert not alone.best.any()
+
+
+def test_a_run_of_few_groups_stands_without_an_interval(tmp_path: Path) -> None:
+    few = experiment("few", 0.5)
+    few = replace(few, metrics={key: value for key, value in few.metrics.items() if "_ci_" not in key[1]})
+    chosen = compare.compare([experiment("many", 0.6), few])
+    assert [chosen.metrics[0].cell(at) for at in (0, 1)] == ["0.600 [0.500, 0.700]", "0.500"]
+    compare.write_picture(tmp_path / "both.png", chosen)
+    compare.write_picture(tmp_path / "few.png", compare.compare([few]))
+    assert (tmp_path / "few.png").stat().st_size > 2000
 
 
 def test_many_params_are_cut_on_the_screen_and_whole_in_the_file(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_copies_are_flagged_with_their_labels(tmp_path: Path) -> None:
             "group_id": ["one", "one", "one", "two"],
             "split": "test",
             "label": ["joy", "anger", "joy", "joy"],
-            "text": ["So good!!", "so GOOD", "else", "other"],
+            "text": ["So very good!!", "so very GOOD", "else", "other"],
             "image_path": ["1.png", None, "2.png", None],
             "video_path": None,
         }

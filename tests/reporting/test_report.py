@@ -14,7 +14,7 @@ from pipeline.cli import app
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
 from pipeline.reporting import report
-from tests.reporting.conftest import HOSTILE, SENTIMENT, Page, dvc_pictures
+from tests.reporting.conftest import HOSTILE, SENTIMENT, Page, dvc_pictures, without_intervals
 
 runner = CliRunner()
 
@@ -160,6 +160,17 @@ def test_only_the_metrics_of_evaluate_are_needed(run: Layout, tmp_path: Path) ->
         "plots/evaluate/curve.png",
     ):
         assert f"Not part of this run: {name}. dvc repro makes it." in text
+
+
+def test_a_run_whose_test_rows_are_of_few_groups_has_no_intervals(run: Layout, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    shutil.copy(run.params, layout.params)
+    evaluated = artifacts.read_json(run.details("evaluate"))
+    artifacts.write_json(layout.details("evaluate"), without_intervals(evaluated))
+    text = written(layout, tmp_path / "report.html").text
+    assert f"{evaluated['posts']['fusion']['macro_f1']:.3f}" in text
+    assert text.count("too few groups for an interval, so it may be chance") == 3
+    assert f"[{evaluated['posts']['fusion']['macro_f1_ci_low']:.3f}" not in text
 
 
 def test_nothing_evaluated_is_one_line(run: Layout, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pipeline.cli import app
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
 from pipeline.reporting.summary import PIPED_WIDTH
-from tests.reporting.conftest import SENTIMENT
+from tests.reporting.conftest import SENTIMENT, without_intervals
 
 runner = CliRunner()
 
@@ -49,6 +49,14 @@ def test_scores_stand_beside_their_baselines_with_intervals(tmp_path: Path) -> N
     assert line(text, "baseline: mean of the training scores")[:2] == ["-", "0.763"]
     assert line(text, "fine-tuned less ridge") == ["+0.051", "[-0.030,", "+0.132]", "-0.025", "[-0.076,", "+0.025]"]
     assert "image alone" not in text
+
+
+def test_scores_of_few_groups_stand_without_intervals(tmp_path: Path) -> None:
+    text = printed(tmp_path, posts=without_intervals(POSTS), sentiment=without_intervals(SENTIMENT))
+    assert "[" not in text
+    assert line(text, "fusion  ") == ["0.791"]
+    assert line(text, "fusion less majority class") == ["+0.696", "no", "interval"]
+    assert line(text, "fine-tuned less ridge") == ["+0.051", "-0.025"]
 
 
 def test_warnings_are_shown_the_first_ones_in_full(tmp_path: Path) -> None:

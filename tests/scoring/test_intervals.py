@@ -1,12 +1,13 @@
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from pipeline.scoring import emotion, intervals, sentiment
-from pipeline.scoring.intervals import grouped_bootstrap_macro_f1, paired_bootstrap_macro_f1
+from pipeline.scoring import intervals, sentiment
+from pipeline.scoring.intervals import DIFFERENCE, Resampled, resampled_macro_f1, resampled_macro_f1_difference
 
 
 def posts(rows: int, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -32,60 +33,115 @@ def slow(actual: np.ndarray, systems: list[np.ndarray], groups: np.ndarray, resa
     return np.array(scores)
 
 
+def t_interval(value: float, draws: np.ndarray, groups: int, to: Any, back: Any, confidence: float) -> np.ndarray:
+    """Worked out as a text book has it: the value ± t times the standard error, on another scale."""
+    error = np.std(to(draws)) * np.sqrt(groups / (groups - 1))
+    return back(np.array(stats.t.interval(confidence, groups - 1, to(value), error)))
+
+
+def arcsine(value: Any) -> Any:
+    return np.arcsin(np.sqrt(value))
+
+
 def test_intervals_agree_with_a_slow_loop_over_groups():
     actual, a, b, groups = posts(240, 40, seed=5)
     scores = slow(actual, [a, b], groups, 600)
-    wanted = np.quantile(scores[:, 0], [0.05, 0.95])
-    found = grouped_bootstrap_macro_f1(actual, a, groups, 3, 20_000, 0.9, seed=1)
-    assert found == pytest.approx(wanted, abs=0.015)
+    found = resampled_macro_f1(actual, a, groups, 3, 20_000, seed=1)
+    assert found.value == pytest.approx(f1_score(actual, a, average="macro"))
+    assert np.quantile(found.draws, [0.05, 0.95]) == pytest.approx(np.quantile(scores[:, 0], [0.05, 0.95]), abs=0.015)
+    count = len(np.unique(groups))
+    wanted = t_interval(found.value, scores[:, 0], count, arcsine, lambda y: np.sin(y) ** 2, 0.9)
+    assert found.interval(0.9) == pytest.approx(wanted, abs=0.01)
 
-    wanted = np.quantile(scores[:, 0] - scores[:, 1], [0.05, 0.95])
-    difference, low, high = paired_bootstrap_macro_f1(actual, a, b, groups, 3, 20_000, 0.9, seed=1)
+    found = resampled_macro_f1_difference(actual, a, b, groups, 3, 20_000, seed=1)
     observed = f1_score(actual, a, average="macro") - f1_score(actual, b, average="macro")
-    assert difference == pytest.approx(observed)
-    assert (low, high) == pytest.approx(wanted, abs=0.02)
+    assert found.value == pytest.approx(observed)
+    wanted = t_interval(observed, scores[:, 0] - scores[:, 1], count, np.positive, np.positive, 0.9)
+    assert found.interval(0.9) == pytest.approx(wanted, abs=0.01)
+
+
+def limits(found: Resampled, confidence: float = 0.95) -> tuple[float, float]:
+    interval = found.interval(confidence)
+    assert interval is not None
+    return interval
 
 
 def test_groups_make_an_interval_wider_than_as_many_single_rows():
     actual, a, _, groups = posts(600, 30, seed=2)
-    low, high = grouped_bootstrap_macro_f1(actual, a, groups, 3, 3000, 0.95, seed=0)
-    low_single, high_single = grouped_bootstrap_macro_f1(actual, a, np.arange(600), 3, 3000, 0.95, seed=0)
+    low, high = limits(resampled_macro_f1(actual, a, groups, 3, 3000, seed=0))
+    low_single, high_single = limits(resampled_macro_f1(actual, a, np.arange(600), 3, 3000, seed=0))
     assert high - low > 1.5 * (high_single - low_single)
 
 
-def test_two_groups_give_the_three_scores_that_they_can_give():
+def test_two_groups_give_the_three_scores_that_they_can_give_and_no_interval():
     actual = np.array([0, 1, 0, 1])
     predicted = np.array([0, 1, 1, 0])
     groups = np.array(["right", "right", "wrong", "wrong"])
     # Drawn twice each with chance 1/4: all right, 1; all wrong, 0; one of each with chance 1/2: .5.
-    low, high = grouped_bootstrap_macro_f1(actual, predicted, groups, 2, 4000, 0.6, seed=0)
-    assert (low, high) == (0.0, 1.0)
-    low, high = grouped_bootstrap_macro_f1(actual, predicted, groups, 2, 4000, 0.4, seed=0)
-    assert (low, high) == (0.5, 0.5)
+    found = resampled_macro_f1(actual, predicted, groups, 2, 4000, seed=0)
+    scores, counts = np.unique(found.draws, return_counts=True)
+    assert scores.tolist() == [0, 0.5, 1]
+    assert counts / 4000 == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+    assert (found.value, found.groups, found.interval(0.95)) == (0.5, 2, None)
+
+
+def test_fewer_than_eight_groups_have_no_interval():
+    actual, a, b, _ = posts(160, 20, seed=1)
+    for count in (1, 7, 8):
+        groups = np.arange(160) % count
+        assert (resampled_macro_f1(actual, a, groups, 3, 500, seed=0).interval(0.95) is None) == (count < 8)
+        assert (resampled_macro_f1_difference(actual, a, b, groups, 3, 500, seed=0).interval(0.9) is None) == (
+            count < 8
+        )
 
 
 def test_a_perfect_system_and_equal_systems_have_intervals_without_width():
     actual, a, _, groups = posts(100, 20, seed=0)
-    assert grouped_bootstrap_macro_f1(actual, actual, groups, 3, 500, 0.95, seed=0) == (1.0, 1.0)
-    assert paired_bootstrap_macro_f1(actual, a, a, groups, 3, 500, 0.95, seed=0) == (0.0, 0.0, 0.0)
-    one = np.zeros(100)
-    value = emotion.macro_f1(actual, a, 3)
-    assert grouped_bootstrap_macro_f1(actual, a, one, 3, 500, 0.95, seed=0) == pytest.approx((value, value))
+    assert limits(resampled_macro_f1(actual, actual, groups, 3, 500, seed=0)) == (1.0, 1.0)
+    assert limits(resampled_macro_f1_difference(actual, a, a, groups, 3, 500, seed=0)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 60, 119, 120])
+def test_a_value_is_inside_its_interval_which_stays_among_the_possible_ones(wrong: int):
+    actual = np.arange(120) % 3
+    predicted = np.where(np.arange(120) < wrong, (actual + 1) % 3, actual)
+    found = resampled_macro_f1(actual, predicted, np.arange(120) // 12, 3, 500, seed=0)
+    low, high = limits(found)
+    assert 0 <= low <= found.value <= high <= 1
+    assert low < high or found.value == 0
 
 
 def test_the_seed_decides_and_the_size_of_a_chunk_does_not(monkeypatch: pytest.MonkeyPatch):
     actual, a, _, groups = posts(200, 30, seed=4)
-    first = grouped_bootstrap_macro_f1(actual, a, groups, 3, 999, 0.95, seed=7)
+    first = resampled_macro_f1(actual, a, groups, 3, 999, seed=7).draws.tolist()
     monkeypatch.setattr(intervals, "CHUNK_CELLS", 1)
-    assert grouped_bootstrap_macro_f1(actual, a, groups, 3, 999, 0.95, seed=7) == first
-    assert grouped_bootstrap_macro_f1(actual, a, groups, 3, 999, 0.95, seed=8) != first
+    assert resampled_macro_f1(actual, a, groups, 3, 999, seed=7).draws.tolist() == first
+    assert resampled_macro_f1(actual, a, groups, 3, 999, seed=8).draws.tolist() != first
+
+
+def test_intervals_of_eight_groups_cover_the_truth_as_often_as_they_promise():
+    """Groups' rates of right answers are drawn from a known distribution: half of all answers are right."""
+    generator = np.random.default_rng(0)
+    groups = np.repeat(np.arange(8), 12)
+    held = usual = 0
+    for _ in range(400):
+        right = generator.random(96) < generator.beta(2, 2, size=8)[groups]
+        actual = generator.integers(0, 2, size=96)
+        # Accuracy .5 of two classes alike is a macro-F1 of .5, but for a bias that is small beside the interval.
+        found = resampled_macro_f1(actual, np.where(right, actual, 1 - actual), groups, 2, 300, seed=0)
+        low, high = limits(found)
+        held += low <= 0.5 <= high
+        low, high = np.quantile(found.draws, [0.025, 0.975])
+        usual += low <= 0.5 <= high
+    assert usual / 400 < 0.9
+    assert held / 400 == pytest.approx(0.95, abs=0.025)
 
 
 def test_memory_stays_bounded_with_many_groups():
     actual, a, b, _ = posts(100_000, 10, seed=0)
     groups = np.arange(100_000) // 2
     tracemalloc.start()
-    paired_bootstrap_macro_f1(actual, a, b, groups, 3, 500, 0.95, seed=0)
+    resampled_macro_f1_difference(actual, a, b, groups, 3, 500, seed=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200e6  # resampling all groups at once would take 200 MB for the draws alone
@@ -117,13 +173,15 @@ def test_intervals_of_scores_agree_with_a_slow_loop_over_groups_and_repeats():
         rows = np.concatenate([np.flatnonzero(groups == name) for name in generator.choice(30, size=30)])
         slow.append([mean_scores(actual[rows], systems[name][:, rows]) for name in ("a", "b")])
     for metric, width in (("pearson", 0.03), ("ccc", 0.03), ("mae", 0.03), ("mse", 0.1)):
-        wanted = np.quantile([both[0][metric] for both in slow], [0.05, 0.95])
-        assert intervals.interval(found["a"][metric], 0.9) == pytest.approx(wanted, abs=width)
-    wanted = np.quantile([both[0]["pearson"] - both[1]["pearson"] for both in slow], [0.05, 0.95])
-    paired = intervals.interval(found["a"]["pearson"] - found["b"]["pearson"], 0.9)
-    assert paired == pytest.approx(wanted, abs=0.03)
-    low, high = intervals.interval(found["a"]["pearson"], 0.9) or (0.0, 0.0)
-    assert low < np.mean([stats.pearsonr(actual, repeat)[0] for repeat in systems["a"]]) < high
+        drawn, own = np.array([both[0][metric] for both in slow]), found["a"][metric]
+        assert np.quantile(own.draws, [0.05, 0.95]) == pytest.approx(np.quantile(drawn, [0.05, 0.95]), abs=width)
+        assert own.value == pytest.approx(mean_scores(actual, systems["a"])[metric])
+        to, back = (np.arctanh, np.tanh) if metric in ("pearson", "ccc") else (np.sqrt, np.square)
+        assert own.interval(0.9) == pytest.approx(t_interval(own.value, drawn, 30, to, back, 0.9), abs=width)
+    drawn = np.array([both[0]["pearson"] - both[1]["pearson"] for both in slow])
+    paired = found["a"]["pearson"] - found["b"]["pearson"]
+    wanted = t_interval(paired.value, drawn, 30, np.positive, np.positive, 0.9)
+    assert paired.interval(0.9) == pytest.approx(wanted, abs=0.03)
 
 
 def test_a_resample_of_every_group_once_gives_the_metrics_themselves():
@@ -138,15 +196,45 @@ def test_a_resample_of_every_group_once_gives_the_metrics_themselves():
 def test_what_is_undefined_in_every_resample_has_no_interval():
     actual, _, groups = scores(12, 3, seed=0)
     found = intervals.resampled_scores(actual, {"constant": np.zeros((1, 36))}, groups, 200, seed=0)
-    assert intervals.interval(found["constant"]["pearson"], 0.95) is None
-    assert intervals.interval(found["constant"]["mae"], 0.95) is not None
+    assert found["constant"]["pearson"].interval(0.95) is None
+    assert found["constant"]["mae"].interval(0.95) is not None
+
+
+def test_a_perfect_correlation_is_inside_its_interval():
+    actual, _, groups = scores(12, 3, seed=0)
+    found = intervals.resampled_scores(actual, {"same": actual[None]}, groups, 200, seed=0)["same"]
+    low, high = limits(found["pearson"])
+    assert 0.999 < low <= found["pearson"].value <= high <= 1 + 1e-12
+    assert limits(found["mae"]) == (0, 0)
+
+
+def test_a_difference_of_samples_has_the_groups_of_the_smaller_one():
+    small, large = (Resampled(0.5, np.array([0.4, 0.6]), count, intervals.SHARE) for count in (7, 90))
+    assert ((large - small).groups, (large - small).scale) == (7, DIFFERENCE)
+    assert (large - small).interval(0.95) is None
+
+
+@pytest.mark.parametrize(("groups", "least"), [(8, 0.92), (20, 0.92)])
+def test_intervals_of_correlations_and_errors_cover_the_truth(groups: int, least: float):
+    """Scores of variance 2 and errors of variance 1, independent: r is 2 / sqrt(2 * 3), the mean error sqrt(2 / pi)."""
+    generator = np.random.default_rng(1)
+    group, held = np.repeat(np.arange(groups), 10), {"pearson": 0, "mae": 0}
+    truth = {"pearson": 2 / np.sqrt(2 * 3), "mae": np.sqrt(2 / np.pi)}
+    for _ in range(300):
+        actual = generator.normal(size=groups)[group] + generator.normal(size=len(group))
+        wrong = np.sqrt(0.5) * (generator.normal(size=groups)[group] + generator.normal(size=len(group)))
+        found = intervals.resampled_scores(actual, {"a": (actual + wrong)[None]}, group, 200, seed=0)["a"]
+        for metric, value in truth.items():
+            low, high = limits(found[metric])
+            held[metric] += low <= value <= high
+    assert all(least <= count / 300 <= 0.98 for count in held.values())
 
 
 def test_the_size_of_a_chunk_changes_no_resample_of_scores(monkeypatch: pytest.MonkeyPatch):
     actual, systems, groups = scores(20, 3, seed=0)
-    first = intervals.resampled_scores(actual, systems, groups, 99, seed=5)["a"]["pearson"]
+    first = intervals.resampled_scores(actual, systems, groups, 99, seed=5)["a"]["pearson"].draws
     monkeypatch.setattr(intervals, "CHUNK_CELLS", 1)
-    again = intervals.resampled_scores(actual, systems, groups, 99, seed=5)["a"]["pearson"]
+    again = intervals.resampled_scores(actual, systems, groups, 99, seed=5)["a"]["pearson"].draws
     assert again == pytest.approx(first, abs=1e-12)
 
 

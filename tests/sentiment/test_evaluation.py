@@ -229,6 +229,23 @@ def test_what_is_undefined_is_left_out_and_named(fresh: Planted):
     json.dumps(found, allow_nan=False)
 
 
+def test_few_groups_have_scores_without_intervals(tmp_path: Path):
+    track = planted.make(tmp_path, groups=30, per_group=6).write()
+    found = score(track)
+    target = found["target"]
+    assert target["groups"] == 6
+    assert "only 6 groups among them: too few for intervals, which need 8" in found["warnings"]
+    for one in (
+        target["finetuned"],
+        target["finetuned_minus_ridge"],
+        target["curve"]["with_10"],
+        target["subsets"]["text"]["ridge"],
+    ):
+        assert one.keys() & {"pearson", "value"} and not any("ci_low" in key for key in one)
+    assert "source_model_weak" not in found["diagnosis"]
+    assert (track.layout.plots("evaluate") / "transfer.png").stat().st_size > 5000
+
+
 # --- the leak guard --------------------------------------------------------------------------------------------------
 
 

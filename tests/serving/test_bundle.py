@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
+from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.encoders import image, weights
 from pipeline.nets.fusion import Fusion
@@ -20,6 +21,7 @@ from pipeline.serving import bundle, onnx
 from pipeline.serving.predictor import Predictor
 from pipeline.training.device import pick
 from tests.imports import ROOT
+from tests.reporting.conftest import without_intervals
 from tests.serving.conftest import Trained, train
 
 
@@ -73,6 +75,17 @@ def test_the_card_gives_intervals_limits_and_labels_with_too_few_rows(own: Path)
     assert "| sad | 8 | 0.800 |" in text
     assert "* Only 16 test rows: the intervals are wide." in text
     assert "needs 9 calibration rows to be ruled out: happy and sad had fewer, and so are in every set." in text
+
+
+def test_the_card_says_where_there_are_too_few_groups_for_intervals(trained: Trained, tmp_path: Path) -> None:
+    path = trained.layout.details("evaluate")
+    before = path.read_bytes()
+    artifacts.write_json(path, without_intervals(artifacts.read_json(path)))
+    bundle.export(trained.params, trained.layout, tmp_path / "bundle", ["posts"])
+    path.write_bytes(before)
+    text = (tmp_path / "bundle" / "README.md").read_text()
+    assert "| fusion | 16 | 0.700 | too few groups | 0.700 |" in text
+    assert "+0.400 (too few groups for an interval)" in text
 
 
 def rewrite(path: Path, change: Callable[[dict], None]) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.serving import bundle
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.score_predictor import Sample, ScorePredictor
 from tests import tracks
 from tests.imports import ROOT
+from tests.reporting.conftest import without_intervals
 from tests.serving import scores
 from tests.stages.test_finetune_e2e import scores as own_scores
 from tests.tracks import Track
@@ -132,8 +134,6 @@ def test_a_bundle_gives_the_same_bytes_without_the_project(
 
 def evaluated(track: Track) -> None:
     """What `evaluate` would say, as far as a card tells it."""
-    from pipeline.core import artifacts
-
     step = {"pearson": 0.5, "pearson_ci_low": 0.4, "pearson_ci_high": 0.6, "mae": 0.7}
     target = {"n": 9, "groups": 8, "protocol": "holdout", "ridge": step, "finetuned": {**step, "pearson": 0.625}}
     held = {"target": 0.9, "coverage": 0.875, "mean_width": 2.5}
@@ -147,6 +147,11 @@ def test_the_card_of_a_bundle_says_what_its_scores_are_worth(featured: Track, tm
     assert "| finetuned | 0.625 | [0.400, 0.600] | 0.700 |" in card
     assert "Intervals for 90% held 87.5% of their scores and were 2.50 wide on average." in card
     assert bundle.tracks_of(tmp_path / "bundle") == ["sentiment"]
+
+    path = featured.layout.details("evaluate")
+    artifacts.write_json(path, without_intervals(artifacts.read_json(path)))
+    bundle.export(tracks.params(featured), featured.layout, tmp_path / "few", ["sentiment"])
+    assert "| finetuned | 0.625 | too few groups | 0.700 |" in (tmp_path / "few" / "README.md").read_text()
 
 
 def test_a_bundle_of_scores_has_no_posts_and_says_so(featured: Track, tmp_path: Path) -> None:

@@ -397,11 +397,24 @@ def test_what_is_small_or_undefined_is_left_out_and_named(fresh: Project):
     fresh.posts.loc[test, "group_id"] = [f"new {n % 5}" for n in range(test.sum())]
     fresh.write()
     found = fresh.run()
-    for warning in ("only 60 test rows", "only 5 groups", "no test row of class sadness", "no test row has video"):
+    few = "only 5 groups among the test rows: too few for intervals, which need 8"
+    for warning in ("only 60 test rows", few, "no test row of class sadness", "no test row has video"):
         assert warning in found["warnings"]
     assert found["video"] == {"n": 0}
     assert "sadness" not in found["fusion"]["recall"]
-    json.dumps(found, allow_nan=False)
+    assert "ci_low" not in json.dumps(found, allow_nan=False)
+    assert fresh.plots("systems.csv")[["low", "high"]].isna().all(axis=None)
+    headlines = artifacts.read_json(fresh.layout.metrics("evaluate"))["posts"]
+    assert headlines["fusion"].keys() == {"macro_f1"}
+
+
+def test_a_specialist_whose_rows_are_of_few_groups_has_no_interval(fresh: Project):
+    with_video = np.flatnonzero((fresh.posts["split"] == "test") & fresh.posts["video_path"].notna())
+    fresh.posts.loc[with_video, "group_id"] = [f"new {n % 7}" for n in range(len(with_video))]
+    found = fresh.write().run()
+    assert "no interval of video: its rows are of fewer than 8 groups" in found["warnings"]
+    assert "macro_f1" in found["video"] and "macro_f1_ci_low" not in found["video"]
+    assert "macro_f1_ci_low" in found["image"] and "no interval of image" not in found["warnings"]
 
 
 def test_a_large_corpus_gives_the_embeddings_baseline_a_sample(project: Project, monkeypatch: pytest.MonkeyPatch):

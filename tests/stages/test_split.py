@@ -14,6 +14,8 @@ from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.stages import split
 
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
+
 
 def params(**blocks: dict[str, Any]) -> Params:
     settings: dict[str, dict[str, Any]] = {
@@ -103,16 +105,120 @@ def test_a_given_split_is_kept_and_what_crosses_it_is_refused(tmp_path: Path) ->
     ]
     rows[0]["text"] = rows[8]["text"]  # train, a copy of test
     rows[6]["text"] = rows[18]["text"]  # val, a copy of test
+    rows[1]["group"] = rows[7]["group"] = "amy"  # in train and val
     layout = write(tmp_path, rows)
     split.run(PARAMS, layout)
     table = read(layout)
     assert all(table.loc[row["id"], "split"] == row["split"] for row in rows if row["id"] in table.index)
     refused = pd.read_csv(layout.refused)
     assert refused.to_dict("records") == [
-        {"corpus": "posts", "row": 1, "id": "p000", "reason": "group also stands in a more protected split, as p008"},
-        {"corpus": "posts", "row": 7, "id": "p006", "reason": "group also stands in a more protected split, as p018"},
+        {
+            "corpus": "posts",
+            "row": row,
+            "id": f"p{row - 1:03d}",
+            "reason": f"{what} stands in a more protected split, as {twin}",
+        }
+        for row, what, twin in [
+            (1, "the same text also", "p008"),
+            (2, "group also", "p007"),
+            (7, "the same text also", "p018"),
+        ]
     ]
-    assert metrics(layout)["refused"] == {"rows": 2, "group also stands in a more protected split": 2}
+    assert metrics(layout)["refused"] == {
+        "rows": 3,
+        "group also stands in a more protected split": 1,
+        "the same text also stands in a more protected split": 2,
+    }
+
+
+def test_a_copy_of_a_test_row_goes_and_the_rest_of_its_dialogue_stays(tmp_path: Path) -> None:
+    rows = [{**row, "group": f"dialogue {at // 5}"} for at, row in enumerate(posts(200))]
+    rows = [{**row, "split": ("train", "train", "val", "test")[at // 5 % 4]} for at, row in enumerate(rows)]
+    rows[1]["text"] = rows[16]["text"] = "a line of dialogue 0 that dialogue 3 says again"
+    rows[3]["text"] = rows[8]["text"] = "and another one that both of the training dialogues have"
+    for at in range(0, 200, 5):
+        rows[at]["text"] = "yeah"
+    layout = write(tmp_path, rows)
+    split.run(PARAMS, layout)
+    table = read(layout)
+    assert {row["id"] for row in rows} - set(table.index) == {"p001"}
+    assert table["split"].to_dict() == {row["id"]: row["split"] for row in rows if row["id"] != "p001"}
+    assert table.groupby("group_id")["split"].nunique().max() == 1
+    assert table.loc[["p000", "p004", "p005", "p009"], "group_id"].unique().tolist() == ["dialogue 0"]
+    assert table["group_id"].nunique() == 39
+    assert metrics(layout)["refused"] == {"rows": 1, "the same text also stands in a more protected split": 1}
+
+
+def dialogues(count: int, seed: int) -> list[dict[str, Any]]:
+    """Ten lines each, of 1 to 14 words; short ones are of those that everybody says."""
+    rng = np.random.default_rng(seed)
+    usual = ["hey", "yeah", "okay", "oh my god", "what are you doing", "😂😂", "thank you so much"]
+    rows = []
+    for at in range(10 * count):
+        words = rng.integers(0, 3000, int(rng.integers(4, 15)))
+        text = str(rng.choice(usual)) if rng.random() < 0.3 else " ".join(f"w{word}" for word in words)
+        rows.append({"id": f"p{at:05d}", "label": "ab"[at % 2], "text": text, "group": f"dialogue {at // 10}"})
+    return rows
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_planted_copies_are_found_among_lines_that_everybody_says(tmp_path: Path, given: bool) -> None:
+    rows, rng = dialogues(300, 0), np.random.default_rng(1)
+    parts = ["train"] * 210 + ["val"] * 40 + ["test"] * 50
+    own = [at for at, row in enumerate(rows) if row["text"][1].isdigit()]
+    chosen = rng.permutation(own)[:120].reshape(60, 2)
+    for one, other in chosen:
+        rows[other]["text"] = rows[one]["text"].upper() + "!"
+    if given:
+        rows = [{**row, "split": parts[at // 10]} for at, row in enumerate(rows)]
+    layout = write(tmp_path, rows)
+    split.run(PARAMS, layout)
+    table = read(layout)
+    groups = table["group_id"].to_dict()
+    for one, other in ((rows[a], rows[b]) for a, b in chosen):
+        if not given or one["split"] == other["split"]:
+            assert groups[one["id"]] == groups[other["id"]]
+        else:  # the more protected one stays
+            worse, better = sorted((one, other), key=lambda row: ("train", "val", "test").index(row["split"]))
+            assert worse["id"] not in groups and better["id"] in groups
+    assert table.groupby("group_id")["split"].nunique().max() == 1
+    crossing = sum(rows[a]["split"] != rows[b]["split"] for a, b in chosen) if given else 0
+    assert metrics(layout)["refused"]["rows"] == crossing == len(rows) - len(table)
+    assert metrics(layout)["copies"]["same_text"] == 60
+    assert "warnings" not in metrics(layout)
+
+
+def test_a_group_that_copies_have_grown_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = dialogues(50, 2)
+    for at in range(0, 200, 10):
+        rows[at]["text"] = "previously on this programme, if you remember that at all"
+    rows[205]["text"] = rows[305]["text"] = "one more line that two of the dialogues have"
+    layout = write(tmp_path, rows)
+    split.run(PARAMS, layout)
+    warning = (
+        "group dialogue 0 holds 200 of 500 rows, more than split.max_group_share 0.1, since copies are one group: "
+        '20 rows of 20 groups have the same text, "previously on this programme, if you remember that at all"'
+    )
+    assert metrics(layout)["warnings"] == warning
+    assert f"split: {warning}\n" in capsys.readouterr().err
+    split.run(params(split={"max_group_share": 0.4}), layout)
+    assert "warnings" not in metrics(layout)
+
+
+@pytest.mark.skipif(not (DATA / "meld_text").is_dir(), reason=f"no corpus of dialogues at {DATA}")
+def test_real_dialogues_keep_their_split_and_lose_only_copies(tmp_path: Path) -> None:
+    corpus = {"manifest": str(DATA / "meld_text" / "manifest.parquet"), "media": str(DATA / "meld_text")}
+    split.run(Params.model_validate({"tracks": ["posts"], "posts": corpus}), Layout(tmp_path))
+    assert metrics(Layout(tmp_path))["refused"]["rows"] < 0.01 * 11_098
+    assert metrics(Layout(tmp_path))["groups"]["largest_share"] < 0.01
+    assert read(Layout(tmp_path)).groupby("group_id")["split"].nunique().max() == 1
+
+
+def test_a_large_group_that_was_given_is_no_matter_of_links(tmp_path: Path) -> None:
+    rows = [{**row, "group": "amy" if at < 30 else None} for at, row in enumerate(posts(100))]
+    layout = write(tmp_path, rows)
+    split.run(PARAMS, layout)
+    assert "warnings" not in metrics(layout)
 
 
 @pytest.mark.parametrize("held_out", ["val", "test"])
