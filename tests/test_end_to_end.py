@@ -37,7 +37,7 @@ SMALL = {
     "train_text": {"folds": 3, "head": {"epochs": 8}},
     "train_image": {"folds": 3, "head": {"epochs": 8}},
     "train_video": {"folds": 3, "head": {"epochs": 8}},
-    "fuse": {"epochs": 6, "width": 16, "hidden": 16},
+    "fuse": {"folds": 2, "epochs": 6, "width": 16, "hidden": 16},
     "evaluate": {"bootstrap": 200, "gallery": 4, "permutations": 100},
 }
 
@@ -115,7 +115,7 @@ def test_training_rows_are_predicted_by_models_that_did_not_see_their_group(
     for stage in ("train_text", "train_image", "train_video"):
         fitted = artifacts.read_parquet(layout.fitted(stage)).to_pandas()
         predictions = artifacts.read_predictions(layout.predictions(stage), classes=5)
-        train = predictions.rows[predictions.rows["split"] == "train"]
+        train = predictions.rows[predictions.rows["split"] != "test"]
         assert set(train["fold"]) == {"fold-0", "fold-1", "fold-2"}
         for fold, rows in train.groupby("fold"):
             assert not set(posts.loc[rows["sample_id"], "group_id"]) & set(
@@ -126,13 +126,16 @@ def test_training_rows_are_predicted_by_models_that_did_not_see_their_group(
 def test_headline_numbers_are_those_of_the_predictions(project: tuple[Layout, dict[str, set[str]]]) -> None:
     layout = project[0]
     metrics = json.loads(layout.details("evaluate").read_text())["posts"]
-    labels = artifacts.read_json(layout.model("fuse") / "model.json")["labels"]
+    description = artifacts.read_json(layout.model("fuse") / "model.json")
+    labels = description["labels"]
     posts = artifacts.read_posts(layout.table("posts")).set_index("sample_id")
     predictions = artifacts.read_predictions(layout.predictions("fuse"), classes=5)
     mask = ((predictions.rows["split"] == "test") & (predictions.rows["kind"] == "fusion")).to_numpy()
     chosen = predictions.where(mask)
     actual = posts.loc[chosen.rows["sample_id"], "label"]
-    predicted = np.array(labels)[chosen.logits.argmax(axis=1)]
+    calibration = {name: np.array(of) for name, of in description["calibration"].items()}
+    deciding = chosen.logits * calibration["scale"] + calibration["bias"] + calibration["offset"]
+    predicted = np.array(labels)[deciding.argmax(axis=1)]
     assert metrics["n"] == len(actual) == (posts["split"] == "test").sum()
     assert metrics["fusion"]["macro_f1"] == pytest.approx(f1_score(actual, predicted, average="macro"), abs=1e-6)
     assert set(metrics["ablation"]) == {

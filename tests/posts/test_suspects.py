@@ -15,9 +15,11 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
 from pipeline.posts import suspects
 from pipeline.posts.descriptions import SpecialistDescription
+from pipeline.scoring.calibration import Calibration
 from pipeline.scoring.emotion import softmax
 
 LABELS = ("anger", "joy", "sadness")
+CALIBRATION = Calibration(scale=(1 / 1.5,) * 3, bias=(0.0,) * 3, offset=(0.0,) * 3)
 SPOILT = {4: 2, 11: 0, 30: 1}
 """Row → its true class, where the label says another."""
 
@@ -80,7 +82,7 @@ def write(layout: Layout, fold: str = "fold-0") -> None:
         artifacts.write_predictions(layout.predictions(f"train_{name}"), table)
         fitted = FittedRows(rows=len(at), digest="")
         description = SpecialistDescription(
-            stage=f"train_{name}", labels=tuple(LABELS), modalities=(name,), temperature=1.5, fitted=fitted
+            stage=f"train_{name}", labels=tuple(LABELS), modalities=(name,), calibration=CALIBRATION, fitted=fitted
         )
         write_description(layout.model(f"train_{name}"), description)
 

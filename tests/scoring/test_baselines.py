@@ -65,11 +65,22 @@ def test_the_same_rows_give_the_same_numbers():
 
 
 def test_a_class_without_training_rows_is_never_predicted_and_keeps_its_column():
-    (train, a), (val, b) = vectors(200, 0), vectors(100, 1)
-    made = baselines.embeddings_logreg(train[a != 1], val, val, a[a != 1], b, 3)
+    (train, a), (val, b), (test, _) = vectors(200, 0), vectors(100, 1), vectors(100, 2)
+    made = baselines.embeddings_logreg(train[a != 1], val[b != 1], test, a[a != 1], b[b != 1], 3)
     assert made.test.shape == (100, 3)
     assert set(made.test.argmax(axis=1)) == {0, 2}
     assert np.isfinite(made.test).all()
+
+
+def test_the_validation_rows_choose_and_are_then_learned_from():
+    (train, a), (val, b), (test, _) = vectors(30, 0), vectors(300, 1), vectors(200, 2)
+    made = baselines.embeddings_logreg(train, val, test, a, b, 3)
+    again = baselines.embeddings_logreg(np.concatenate([train, val]), val, test, np.concatenate([a, b]), b, 3)
+    assert (
+        made.test.argmax(axis=1).tolist()
+        != baselines.embeddings_logreg(train, val[:0], test, a, b[:0], 3).test.argmax(axis=1).tolist()
+    )
+    assert (made.test.argmax(axis=1) == again.test.argmax(axis=1)).mean() > 0.95
 
 
 @pytest.mark.parametrize("labels", [pytest.param([2, 2], id="one class"), pytest.param([2, 2, 0], id="no words")])

@@ -44,12 +44,14 @@ def test_the_rank_is_that_of_exact_arithmetic(coverage: str):
 
 def test_a_class_without_calibration_rows_is_in_every_set():
     limits = conformal.thresholds([np.array([]), np.linspace(0, 0.1, 50)], 0.9)
-    np.testing.assert_array_equal(conformal.prediction_sets(np.array([[1e-9, 1.0]]), limits), [[True, True]])
+    np.testing.assert_array_equal(
+        conformal.prediction_sets(np.array([[1e-9, 1.0]]), np.array([1]), limits), [[True, True]]
+    )
 
 
-def test_the_likeliest_class_is_in_every_set():
-    sets = conformal.prediction_sets(np.array([[0.5, 0.3, 0.2]]), np.array([0.1, 0.1, 0.1]))
-    np.testing.assert_array_equal(sets, [[True, False, False]])
+def test_the_predicted_class_is_in_every_set():
+    sets = conformal.prediction_sets(np.array([[0.5, 0.3, 0.2]]), np.array([1]), np.array([0.1, 0.1, 0.1]))
+    np.testing.assert_array_equal(sets, [[False, True, False]])
 
 
 @pytest.mark.parametrize("coverage", [0.8, 0.9])
@@ -60,7 +62,7 @@ def test_every_class_is_covered_on_new_rows_though_the_model_is_wrong(coverage: 
         probabilities, actual = drawn(600, seed)
         limits = conformal.thresholds(conformal.class_scores(probabilities, actual), coverage)
         probabilities, actual = drawn(3000, 1000 + seed)
-        sets = conformal.prediction_sets(probabilities, limits)
+        sets = conformal.prediction_sets(probabilities, probabilities.argmax(axis=1), limits)
         report = conformal.coverage_report(sets, actual, "abc")
         covered[seed] = [report["class_coverage"][label] for label in "abc"]
     assert (covered.mean(axis=0) > coverage - 0.01).all()

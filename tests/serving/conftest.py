@@ -27,14 +27,26 @@ from tests import tiny
 from tests.imports import ROOT
 from tests.posts.test_specialist import gifs, posts_table, sentences
 
-HEAD = {"folds": 2, "head": {"epochs": 4}}
+HEAD = {"candidates": ["head"], "folds": 2, "head": {"epochs": 4}}
 TUNED = {"tuned": {"batch": 8, "folds": 2, "epochs": 1, "encoder_learning_rate": 3e-3}}
 BLOCKS: dict[str, dict[str, Any]] = {
     "head": {"train_text": HEAD, "train_image": HEAD, "train_video": HEAD},
     "tuned": {
-        "train_text": {"tune": "lora", **TUNED},
-        "train_image": {"tune": "full", **TUNED},
-        "train_video": {"tune": "full", **TUNED},
+        "train_text": {"candidates": ["lora"], **TUNED},
+        "train_image": {"candidates": ["full"], **TUNED},
+        "train_video": {"candidates": ["full"], **TUNED},
+    },
+    "words": {
+        "train_text": {"candidates": ["joint_logreg"], "folds": 2},
+        "train_image": {"candidates": ["logreg"], "folds": 2},
+        "train_video": {"candidates": ["majority"], "folds": 2},
+        "fuse": {"candidates": ["stacked_logreg"], "folds": 2},
+    },
+    "simple": {
+        "train_text": {"candidates": ["tfidf_logreg"], "folds": 2},
+        "train_image": {"candidates": ["logreg"], "folds": 2},
+        "train_video": {"candidates": ["logreg"], "folds": 2},
+        "fuse": {"candidates": ["best_specialist"], "folds": 2},
     },
 }
 
@@ -89,7 +101,7 @@ def train(root: Path, kind: str, modalities: set[str] | None = None) -> Trained:
             "image": pictures,
             "video": {**pictures, "frames": 3},
         },
-        "fuse": {"epochs": 4, "width": 16, "hidden": 16},
+        "fuse": {"candidates": ["trained"], "folds": 2, "epochs": 4, "width": 16, "hidden": 16},
         **BLOCKS[kind],
     }
     params = Params.model_validate(settings)

@@ -17,7 +17,7 @@ from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.encoders import image, weights
 from pipeline.nets.fusion import Fusion
-from pipeline.serving import bundle, onnx
+from pipeline.serving import bundle, card, onnx
 from pipeline.serving.predictor import Predictor
 from pipeline.training.device import pick
 from tests.imports import ROOT
@@ -69,12 +69,18 @@ def test_no_path_of_this_machine_is_in_a_bundle(trained: Trained, own: Path) -> 
             assert str(trained.layout.root).encode() not in path.read_bytes()
 
 
-def test_the_card_gives_intervals_limits_and_labels_with_too_few_rows(own: Path) -> None:
+def test_the_card_names_labels_with_too_few_calibration_rows(trained: Trained) -> None:
+    model = trained.predictor().model
+    few = replace(model, nonconformity=[row[:8] for row in model.nonconformity])
+    text = card.write(few, trained.params, trained.layout)
+    assert "needs 9 calibration rows to be ruled out: happy and sad had fewer, and so are in every set." in text
+
+
+def test_the_card_gives_intervals_and_limits(own: Path) -> None:
     text = (own / "README.md").read_text()
     assert "| fusion | 16 | 0.700 | [0.600, 0.800] | 0.700 |" in text
     assert "| sad | 8 | 0.800 |" in text
     assert "* Only 16 test rows: the intervals are wide." in text
-    assert "needs 9 calibration rows to be ruled out: happy and sad had fewer, and so are in every set." in text
 
 
 def test_the_card_says_where_there_are_too_few_groups_for_intervals(trained: Trained, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
 from pipeline.scoring import conformal, emotion
+from pipeline.serving import bundle
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import GRID, Predictor, occluded
 from tests.serving.conftest import Trained, train
@@ -29,8 +30,13 @@ def of_stage(trained: Trained, stage: str, kind: str, subset: str | None = None)
     return dict(zip(kept.rows["sample_id"], kept.logits, strict=True))
 
 
-def temperature(layout: Layout, stage: str) -> float:
-    return artifacts.read_json(layout.model(stage) / "model.json")["temperature"]
+def calibrated(layout: Layout, stage: str, logits: np.ndarray) -> np.ndarray:
+    known = artifacts.read_json(layout.model(stage) / "model.json")["calibration"]
+    return logits * np.array(known["scale"]) + np.array(known["bias"])
+
+
+def offset(layout: Layout, stage: str) -> np.ndarray:
+    return np.array(artifacts.read_json(layout.model(stage) / "model.json")["calibration"]["offset"])
 
 
 def values(prediction: Prediction) -> np.ndarray:
@@ -45,17 +51,18 @@ def log_odds(prediction: Prediction, label: str) -> float:
 def check_against_stages(trained: Trained, predictions: list[Prediction]) -> None:
     ids = trained.test["sample_id"]
     fused = of_stage(trained, "fuse", "fusion")
-    scale = temperature(trained.layout, "fuse")
-    expected = emotion.softmax(np.stack([fused[name] for name in ids]), scale)
+    logits = calibrated(trained.layout, "fuse", np.stack([fused[name] for name in ids]))
+    expected = emotion.softmax(logits)
+    labels = [trained.predictor().labels[at] for at in (logits + offset(trained.layout, "fuse")).argmax(axis=1)]
+    assert [prediction.label for prediction in predictions] == labels
     np.testing.assert_allclose(np.stack([values(prediction) for prediction in predictions]), expected, atol=1e-4)
     for modality in MODALITIES:
         alone = of_stage(trained, f"train_{modality}", "specialist")
-        own_scale = temperature(trained.layout, f"train_{modality}")
         for name, prediction in zip(ids, predictions, strict=True):
             told = prediction.parts[modality].alone
             assert (told is None) == (name not in alone)
             if told is not None:
-                expected = emotion.softmax(alone[name][None], own_scale)[0]
+                expected = emotion.softmax(calibrated(trained.layout, f"train_{modality}", alone[name][None]))[0]
                 np.testing.assert_allclose(list(told.values()), expected, atol=1e-4)
 
 
@@ -70,8 +77,21 @@ def test_predictions_of_tuned_encoders_are_those_of_the_stages(tmp_path: Path) -
     check_against_stages(tuned, predictor.predict(tuned.posts()))
 
 
+@pytest.mark.parametrize("kind", ["words", "simple"])
+def test_predictions_of_linear_models_are_those_of_the_stages_and_travel_in_a_bundle(tmp_path: Path, kind: str) -> None:
+    project = train(tmp_path / "project", kind)
+    predictions = project.predictor().predict(project.posts())
+    check_against_stages(project, predictions)
+    bundle.export(project.params, project.layout, tmp_path / "bundle")
+    assert (tmp_path / "bundle" / "text" / "vocabulary.json").is_file()
+    (tmp_path / "project" / "models").rename(tmp_path / "gone")
+    again = Predictor.load(tmp_path / "bundle").predict(project.posts())
+    for one, other in zip(predictions, again, strict=True):
+        assert one.label == other.label
+        np.testing.assert_allclose(values(one), values(other), atol=1e-6)
+
+
 def test_a_modality_is_explained_by_masking_it(trained: Trained, predictor: Predictor) -> None:
-    scale = temperature(trained.layout, "fuse")
     fused = of_stage(trained, "fuse", "fusion")
     masked = {
         "text": of_stage(trained, "fuse", "masked", "image_video"),
@@ -79,11 +99,12 @@ def test_a_modality_is_explained_by_masking_it(trained: Trained, predictor: Pred
         "video": of_stage(trained, "fuse", "masked", "text_image"),
     }
     for name, prediction in zip(trained.test["sample_id"], predictor.predict(trained.posts()), strict=True):
-        at = int(fused[name].argmax())
+        at = trained.predictor().labels.index(prediction.label)
         there = {modality: part for modality, part in prediction.parts.items() if part.state == "present"}
         for modality, part in there.items():
             # Of two classes, the log-odds of one are the difference of the logits.
-            whole, without = ((of[at] - of[1 - at]) / scale for of in (fused[name], masked[modality][name]))
+            of = (calibrated(trained.layout, "fuse", logits) for logits in (fused[name], masked[modality][name]))
+            whole, without = (logits[at] - logits[1 - at] for logits in of)
             assert part.change == pytest.approx(whole - without, abs=1e-3)
         total = sum(abs(part.change) for part in there.values())
         for modality, part in prediction.parts.items():
@@ -131,12 +152,13 @@ def test_texts_that_no_tokenizer_takes(predictor: Predictor) -> None:
     np.testing.assert_allclose(values(half), values(whole), atol=1e-5)
 
 
-def test_prediction_sets_hold_what_validation_rows_cannot_rule_out(trained: Trained, predictor: Predictor) -> None:
+def test_prediction_sets_hold_what_rows_out_of_fold_cannot_rule_out(trained: Trained, predictor: Predictor) -> None:
     posts = artifacts.read_posts(trained.layout.table("posts")).set_index("sample_id")
     found = artifacts.read_predictions(trained.layout.predictions("fuse"), classes=2)
-    val = found.where(((found.rows["split"] == "val") & (found.rows["kind"] == "fusion")).to_numpy())
-    p = emotion.softmax(val.logits, temperature(trained.layout, "fuse"))
-    actual = posts.loc[val.rows["sample_id"], "label"].to_numpy()
+    unseen = found.where(((found.rows["split"] != "test") & (found.rows["kind"] == "fusion")).to_numpy())
+    assert set(unseen.rows["split"]) == {"train", "val"}
+    p = emotion.softmax(calibrated(trained.layout, "fuse", unseen.logits))
+    actual = posts.loc[unseen.rows["sample_id"], "label"].to_numpy()
     for coverage in (0.5, 0.8):
         for prediction in predictor.predict(trained.posts(), coverage):
             for at, label in enumerate(predictor.labels):
@@ -201,7 +223,7 @@ def test_a_corpus_of_one_modality_has_no_fusion(tmp_path: Path) -> None:
     posts = [replace(post, image=tmp_path / "1.png") for post in texts.posts()]
     fused = of_stage(texts, "fuse", "fusion")
     for name, prediction in zip(texts.test["sample_id"], predictor.predict(posts), strict=True):
-        expected = emotion.softmax(fused[name][None], temperature(texts.layout, "fuse"))[0]
+        expected = emotion.softmax(calibrated(texts.layout, "fuse", fused[name][None]))[0]
         np.testing.assert_allclose(values(prediction), expected, atol=1e-4)
         assert prediction.parts["image"].reason == "the model knows no image"
         assert prediction.parts["image"].state == "absent"

@@ -1,0 +1,65 @@
+"""Which candidate is taken, on logits of known quality."""
+
+import numpy as np
+import pytest
+
+from pipeline.scoring import emotion, selection
+
+ACTUAL = np.random.default_rng(0).choice(3, size=600, p=[0.6, 0.3, 0.1])
+GROUPS = np.arange(600) // 2
+NOISE = np.random.default_rng(1).normal(size=(600, 3))
+
+
+def logits(signal: float, noise: np.ndarray = NOISE) -> np.ndarray:
+    return signal * np.eye(3)[ACTUAL] + np.log([0.6, 0.3, 0.1]) + noise
+
+
+def test_the_clearly_better_one_is_taken_though_it_is_not_the_simplest():
+    choice = selection.choose(["plain", "good"], [logits(0.3), logits(2.0)], ACTUAL, GROUPS)
+    assert choice.taken == 1
+    assert choice.report()["taken"] == "good"
+    assert "clearly behind in macro-F1: plain" in choice.report()["why"]
+
+
+def test_of_two_that_are_as_good_the_simplest_is_taken():
+    # The noise of each row is that of another row of its class, so both have exactly the same scores.
+    elsewhere = NOISE.copy()
+    for code in range(3):
+        rows = np.flatnonzero(ACTUAL == code)
+        elsewhere[rows] = NOISE[np.roll(rows, 1)]
+    other = logits(1.5, elsewhere)
+    for names in (["a", "b"], ["b", "a"]):
+        given = [logits(1.5), other] if names[0] == "a" else [other, logits(1.5)]
+        assert selection.choose(names, given, ACTUAL, GROUPS).taken == 0
+
+
+def test_one_candidate_is_the_only_one():
+    choice = selection.choose(["alone"], [logits(1.0)], ACTUAL, GROUPS)
+    assert choice.report()["why"] == "the only candidate"
+
+
+def test_logits_that_are_only_differently_scaled_are_the_same_candidate():
+    choice = selection.choose(["a", "b"], [logits(1.5), 7 * logits(1.5) + [1, 0, -2]], ACTUAL, GROUPS)
+    a, b = choice.tried.values()
+    assert b["balanced_log_loss"] == pytest.approx(a["balanced_log_loss"], abs=2e-3)
+    assert choice.taken == 0
+
+
+def test_balanced_losses_by_hand():
+    # Shares (3 + 1) / 6 and (1 + 1) / 6: a row whose logits are the log shares says nothing, so each costs log 2.
+    actual = np.array([0, 0, 0, 1])
+    given = np.tile(np.log([4 / 6, 2 / 6]), (4, 1))
+    losses = selection.balanced_losses(given, actual)
+    assert losses == pytest.approx(np.log(2) * np.array([1 / 6, 1 / 6, 1 / 6, 1 / 2]))
+    assert losses.sum() == pytest.approx(np.log(2))
+
+
+def test_the_errors_vary_by_groups():
+    doubled = np.concatenate([logits(0.8), logits(0.8)])
+    better = np.concatenate([logits(1.0), logits(1.0)])
+    actual = np.concatenate([ACTUAL, ACTUAL])
+    rows = selection.choose(["a", "b"], [doubled, better], actual, np.arange(1200))
+    pairs = selection.choose(["a", "b"], [doubled, better], actual, np.tile(np.arange(600), 2))
+    ratio = pairs.tried["a"]["macro_f1_error"] / rows.tried["a"]["macro_f1_error"]
+    assert ratio == pytest.approx(2**0.5, rel=0.01)
+    assert emotion.macro_f1(ACTUAL, logits(1.0).argmax(axis=1), 3) > 0  # the rows tell classes apart at all
