@@ -27,7 +27,7 @@ from pipeline.scoring import emotion, logistic
 from pipeline.scoring.standardisation import standardisation
 
 STRENGTHS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
-WORD_STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
+WORD_STRENGTHS = (0.3, 1.0, 3.0, 10.0)
 """Inverse regularisation strengths, strongest first, on standardised vectors and where there are words."""
 
 LINEAR: tuple[Candidate, ...] = ("majority", "logreg", "tfidf_logreg", "joint_logreg")

@@ -25,7 +25,7 @@ def test_of_two_that_are_as_good_the_simplest_is_taken():
     # The noise of each row is that of another row of its class, so both have exactly the same scores.
     elsewhere = NOISE.copy()
     for code in range(3):
-        rows = np.flatnonzero(ACTUAL == code)
+        rows = np.flatnonzero(code == ACTUAL)
         elsewhere[rows] = NOISE[np.roll(rows, 1)]
     other = logits(1.5, elsewhere)
     for names in (["a", "b"], ["b", "a"]):
