@@ -133,7 +133,7 @@ class Planted:
             of_folds = {"folds": (FINAL,), "net": {}, "adapters": losses, "zero_shot_adapters": losses}
             return AdaptersDescription(modalities=self.used, **of_folds, **known)
         carried = TransferNetArguments(adapters={}, source=net, widths={}, text_head=False, columns={})
-        rest: dict[str, Any] = {"folds": (FINAL,), "level": "row", "words": None, "scores": (-3.0, 3.0), "start": {}}
+        rest: dict[str, Any] = {"folds": (FINAL,), "level": "row", "words": None, "scores": (-3.0, 3.0), "choices": {}}
         return FinetunedDescription(modalities=self.used, used=self.used, net=carried, **rest, **known)
 
     def change(self, stage: str, change: Any, *steps: str) -> None:
