@@ -167,7 +167,8 @@ def make(
     steps = with_subsets(zero_shot=SKILLS["zero_shot"], adapted=SKILLS["adapted"])
     steps |= {Variant("text_transfer", WHOLE): 0.6} if words else {}
     predictions["train_adapters"] = predicted(target, folds, steps, generator)
-    predictions["finetune_e2e"] = predicted(target, folds, with_subsets(finetuned=SKILLS["finetuned"]), generator)
+    tuned = with_subsets(finetuned=SKILLS["finetuned"]) | ({Variant("text_tuned", WHOLE): 0.7} if words else {})
+    predictions["finetune_e2e"] = predicted(target, folds, tuned, generator)
     curve = {Variant("finetuned", WHOLE, with_source, size): skill for with_source, size, skill in CURVE}
     tested = predicted(target, folds[folds["role"] == "test"], curve, generator)
     predictions["finetune_e2e"] = pd.concat([predictions["finetune_e2e"], tested], ignore_index=True)

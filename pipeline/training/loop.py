@@ -214,7 +214,7 @@ def _step(
 ) -> float:
     """One update; returns the loss of the batch."""
     optimizer.zero_grad(set_to_none=True)
-    here: list[BatchPart] = [(send_to_device(inputs, accelerator.device), labels) for inputs, labels in parts]
+    here: list[BatchPart] = [(tuple(send_to_device(inputs, accelerator.device)), labels) for inputs, labels in parts]
     logits = _forward(model, here[0][0], accelerator) if len(here) == 1 else _whole(model, here, accelerator)
     loss = objective(logits, torch.cat([labels for _, labels in here]).to(accelerator.device))
     if not torch.isfinite(loss):

@@ -178,7 +178,7 @@ def test_both_passes_over_a_split_batch_drop_the_same() -> None:
     """What is not linear in the outputs would otherwise be the gradient of other outputs than the loss was of."""
     hidden: list[torch.Tensor] = []
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))
-    model[1].register_forward_hook(lambda module, given, made: hidden.append(made == 0) if module.training else None)
+    model[1].register_forward_hook(lambda module, given, made: hidden.append(made.eq(0)) if module.training else None)
     run(model, TrainingPlan(epochs=1, patience=1, seed=0, accumulate=2), train=rows(16, 1))
     assert len(hidden) == 4 and torch.equal(hidden[0], hidden[2]) and torch.equal(hidden[1], hidden[3])
     assert not torch.equal(hidden[0], hidden[1])
