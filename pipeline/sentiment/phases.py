@@ -166,7 +166,7 @@ def _tune_encoder(
 
 
 def _identity(
-    net: TransferNet, encoder: TextEncoder, target: Target, part: Part, job: FinetuneJob, device: str
+    net: nn.Module, encoder: TextEncoder, target: Target, part: Part, job: FinetuneJob, device: str
 ) -> dict[str, Any]:
     """What a run that was cut off must have in common with this one to be its beginning."""
     table = target.table

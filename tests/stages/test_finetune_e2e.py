@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import EmbedTextParams
 from pipeline.scoring import baselines
-from pipeline.sentiment import candidates
+from pipeline.sentiment import candidates, phases
 from pipeline.sentiment.adapters import read_adapters
 from pipeline.sentiment.candidates import CANDIDATES, Setting, choose, fit_candidate, held_scores, setting_of
-from pipeline.sentiment.data import FinetuneJob, limit_groups, of_fold, read_target
+from pipeline.sentiment.data import FinetuneJob, Target, limit_groups, of_fold, read_target
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuned import load_finetuned
 from pipeline.sentiment.finetuning import _output_scale, text_mode
-from pipeline.sentiment.initialisation import linear_net
+from pipeline.sentiment.initialisation import Part, linear_net
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.variants import Variant
 from pipeline.training import loop
@@ -456,6 +457,26 @@ def test_a_killed_tuning_of_the_words_goes_on_to_the_same_weights(
     killed = spoken(words[False], tmp_path / "killed", "full")
     assert steps == needed + 1  # the killed step, and each other step once
     assert everything(killed.layout.model("finetune_e2e")) == everything(straight.layout.model("finetune_e2e"))
+
+
+def test_a_training_with_other_words_labels_or_held_rows_is_another(words: dict[bool, Track]) -> None:
+    of = setting(words[False], mode="full")
+    encoder, part = text.load(EmbedTextParams(encoder=str(words[False].encoder))), of.parts[0]
+
+    def identity(target: Target, part: Part) -> str:
+        known = phases._identity(nn.Linear(1, 1, bias=False), encoder, target, part, of.job, "cpu")
+        return json.dumps({**known, "start": ""}, sort_keys=True)
+
+    def changed(column: str, row: int, value: Any) -> Target:
+        table = of.target.table.copy()
+        table.loc[row, column] = value
+        return replace(of.target, table=table)
+
+    seen = {identity(of.target, part), identity(of.target, replace(part, held=part.held[1:]))}
+    seen |= {identity(changed("score", at, 2.75), part) for at in (part.learn[0], part.held[0])}
+    seen |= {identity(changed("text", at, "so what"), part) for at in (part.learn[0], part.held[0])}
+    assert len(seen) == 6
+    assert identity(of.target, part) in seen
 
 
 def test_the_words_of_a_target_with_rows_without_a_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
