@@ -14,7 +14,16 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Subset, subset_name, subsets_of
 from pipeline.encoders import text
 from pipeline.params import Params
-from pipeline.sentiment.candidates import Choice, Fitted, Setting, choose, fit_candidate, held_scores, setting_of
+from pipeline.sentiment.candidates import (
+    Choice,
+    Fitted,
+    Setting,
+    choose,
+    fit_candidate,
+    held_scores,
+    setting_of,
+    standing,
+)
 from pipeline.sentiment.data import FinetuneJob, Target, fold_names, limit_groups, of_fold, read_target
 from pipeline.sentiment.descriptions import (
     AdaptersDescription,
@@ -73,35 +82,44 @@ def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout)
 
 
 def tune(job: FinetuneJob) -> FinetuneOutcome:
-    """Chooses a model on inner folds, fits it on all that its fold may learn from, and predicts the fold's rows."""
-    plain, curve = read_target(job.layout, by_source_text=False), job.groups is not None
+    """Chooses a model on inner folds, fits it on all that its fold may learn from, and predicts the fold's rows.
+
+    A point of the learning curve is not chosen: the most intricate candidate shows at each size what the source brings.
+    """
+    plain = read_target(job.layout, by_source_text=False)
     target = read_target(job.layout) if job.with_source else plain
-    mode = "none" if curve else text_mode(target, job.params)
     if job.groups is not None:
-        target, plain = (limit_groups(item, job.fold, job.groups, job.params) for item in (target, plain))
+        return _point(target, plain, job, job.groups)
+    mode, everything = text_mode(target, job.params), target.columns.modalities
     setting = setting_of(target, plain, read_source(job.layout), job, mode)
     choice = choose(setting)
-    model = fit_candidate(choice.taken, setting, setting.whole)
-    inner = choice.inner[choice.taken]
+    model, inner = fit_candidate(choice.taken, setting, setting.whole), choice.inner[choice.taken]
     scale, offset = _output_scale(inner, setting)
     for fitted in (model, *inner):
         fitted.net.rescale(scale, offset)  # now, so that the tables say what the saved net says
-    everything = target.columns.modalities
     tables = []
-    for subset in [everything] if curve else subsets_of(everything):
-        variant = Variant("finetuned", subset_name(subset), job.with_source, job.groups or 0)
-        tables.append(_predicted(setting, model, inner, subset, variant))
-    report = {**choice.report, **model.report, "modalities": "+".join(model.used)}
-    report |= {"scale": scale, "offset": offset, "text": mode}
-    if curve:
-        predictions = tables[0][tables[0]["split"] == "test"]
-        return FinetuneOutcome(predictions, _history(choice), report)
+    for subset in subsets_of(everything):
+        tables.append(_predicted(setting, model, inner, subset, Variant("finetuned", subset_name(subset))))
     if mode != "none":
         words = model if choice.taken == "text_tuned" else fit_candidate("text_tuned", setting, setting.whole)
         variant = Variant("text_tuned", subset_name(everything))
         tables.append(_predicted(setting, words, choice.inner["text_tuned"], everything, variant))
+    report = {**choice.report, **model.report, "modalities": "+".join(model.used)}
+    report |= {"scale": scale, "offset": offset, "text": mode}
     tuned = _tuned_model(model, job.params, job.layout) if job.fold == FINAL else None
     return FinetuneOutcome(pd.concat(tables), _history(choice), report, tuned)
+
+
+def _point(target: Target, plain: Target, job: FinetuneJob, groups: int) -> FinetuneOutcome:
+    """A point of the learning curve, on vectors as they are: its test rows."""
+    target, plain = (limit_groups(item, job.fold, groups, job.params) for item in (target, plain))
+    setting = setting_of(target, plain, read_source(job.layout), job, "none")
+    taken = standing(setting)[-1]
+    model, everything = fit_candidate(taken, setting, setting.whole), target.columns.modalities
+    variant = Variant("finetuned", subset_name(everything), job.with_source, groups)
+    predictions = target.predicted(job.fold, variant, model.scores(everything))
+    tests = predictions[predictions["split"] == "test"]
+    return FinetuneOutcome(tests, model.history, {**model.report, "taken": taken})
 
 
 def _history(choice: Choice) -> pd.DataFrame:
