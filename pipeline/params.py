@@ -512,10 +512,14 @@ def _choices(annotation: Any) -> list[str]:
 
 
 def _type_name(annotation: Any) -> str:
-    names: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    if annotation in names:
-        return names[annotation]
-    return "a list of texts" if get_origin(annotation) is tuple else "a text or null"
+    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+    if get_origin(annotation) is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if type(None) in get_args(annotation):
+        return f"{_type_name(get_args(annotation)[0])} or null"
+    if get_origin(annotation) is tuple:
+        return f"a list of {_type_name(get_args(annotation)[0]).removeprefix('a ')}s"
+    return names.get(annotation, "a text")
 
 
 def knobs(params: Params | None = None) -> Iterator[tuple[str, FieldInfo, Any]]:
