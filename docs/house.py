@@ -32,7 +32,7 @@ ROOMS = {
     "corpora": "files on disk → tables: manifests, feature corpora, duplicates, splits",
     "training": "the training loop, optimizers, checkpoints; knows no particular net",
     "figures": "numbers → pictures; computes no metric",
-    "scoring": "metrics, intervals, calibration, baselines, leak guard, diagnostics; without torch",
+    "scoring": "metrics, intervals, calibration, baselines, matching, leak guard, diagnostics; without torch",
     "nets": "torch modules and losses; no params, paths or files",
     "params.py": "every knob: type, range, meaning, default",
     "media.py": "safe reading of pictures and clips",

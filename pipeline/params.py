@@ -144,11 +144,9 @@ class HeadParams(ParamsBlock):
     """AdamW's weight decay; strong, since a few thousand rows meet as many columns."""
 
 
-class TunedEncoderParams(ParamsBlock):
+class EncoderTuningParams(ParamsBlock):
     epochs: Annotated[int, Field(ge=1, le=1000)] = 2
-    """At most so many passes over the training rows; the learning rate falls linearly to zero over them."""
-    patience: Patience = 3
-    """Stop after so many epochs without a better validation figure: macro-F1 of labels, concordance of scores."""
+    """Passes over the training rows, at most; the learning rate falls linearly to zero over them."""
     batch: Annotated[int, Field(ge=1, le=4096)] = 16
     """Rows in a batch."""
     accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -163,8 +161,26 @@ class TunedEncoderParams(ParamsBlock):
     """Share of all steps over which the learning rate rises from zero."""
     lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
     """Rank of the low-rank updates of `lora`."""
+    freeze_embeddings: bool = False
+    """Keep the token embeddings as they are: half of a small encoder's parameters, a quarter of a step's time."""
+    frozen_layers: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Keep so many of the encoder's lowest layers, and the embeddings below, as they are."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     """`auto`: bf16 or fp16 where the graphics card gains by it, none on a processor, where bf16 measured slower."""
+
+
+class TargetTextParams(EncoderTuningParams):
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Passes over the training rows; the learning rate falls linearly to zero over them."""
+    warmup_share: Share = 0.1
+    """Share of all steps over which the learning rate rises from zero."""
+    freeze_embeddings: bool = True
+    """Keep the token embeddings as they are: half of a small encoder's parameters, a quarter of a step's time."""
+
+
+class TunedEncoderParams(EncoderTuningParams):
+    patience: Patience = 3
+    """Stop after so many epochs without a better validation figure: macro-F1 of labels, concordance of scores."""
 
 
 class CrossFittedEncoderParams(TunedEncoderParams):
@@ -293,6 +309,10 @@ class TrainSourceParams(ParamsBlock):
 
 
 class OneAdapterParams(ParamsBlock):
+    hidden: Annotated[tuple[int, ...], Field(strict=False)] | None = None
+    """Widths of hidden layers for this modality; null: `adapter.hidden`."""
+    components: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Principal components for this modality; null: `adapter.components`."""
     epochs: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """Passes for this modality; null: `adapter.epochs`."""
     learning_rate: Rate | None = None
@@ -303,11 +323,11 @@ class AdapterParams(ParamsBlock):
     match: Literal["random", "kmeans", "nearest", "ot", "coral"] = "ot"
     """What a target row is to meet: a source row at random, of its cluster, the nearest, by transport; or moments."""
     distance: Literal["l2", "cosine"] = "l2"
-    """The loss between an adapted row and what it is to meet."""
+    """How far a row is from another: in the matching (but for moments), and in the loss of an adapted row."""
     hidden: Annotated[tuple[int, ...], Field(strict=False)] = ()
     """Widths of the adapter's hidden layers, such as [256, 512, 1024] for thousands of rows; empty: a linear map."""
-    components: Annotated[int, Field(ge=0, le=100_000)] = 8
-    """An adapter sees so many principal components of the columns, against learning by rote; 0: the columns."""
+    components: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Principal components of the columns that an adapter sees; 0: the columns; null: 8, with hidden layers 0."""
     dropout: Dropout = 0.1
     """Dropout before each layer but the first."""
     epochs: Annotated[int, Field(ge=0, le=100_000)] = 10
@@ -339,11 +359,9 @@ class FinetuneParams(ParamsBlock):
     first_learning_rate: Rate = 1e-3
     """AdamW's peak learning rate of the first phase."""
     epochs: Annotated[int, Field(ge=0, le=10_000)] = 20
-    """At most so many passes in which adapters, model and readings learn together."""
+    """Passes in which adapters, model and readings learn together."""
     learning_rate: Rate = 1e-4
     """AdamW's peak learning rate of that phase: small."""
-    patience: Patience = 5
-    """Stop a phase after so many epochs without a better concordance on the validation rows."""
     batch: Annotated[int, Field(ge=2, le=65_536)] = 32
     """Rows in a batch; the correlation in the loss is that of a batch."""
     weight_decay: Decay = 0.01
@@ -359,14 +377,14 @@ class FinetuneParams(ParamsBlock):
     l2_sp: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.01
     """L2-SP: weight of the squared distance of all weights to where the phase began."""
     scale: bool = True
-    """Fit a scale and an offset of the output on training rows, against predictions that cluster."""
+    """Fit a scale and an offset of the output on rows that inner folds held out, against predictions that cluster."""
     text: Literal["auto", "none", "lora", "full"] = "auto"
     """Whether the text encoder learns too, where the target's text is words; `auto`: in full from `auto_rows` on."""
     auto_rows: Annotated[int, Field(ge=1)] = 500
     """`auto` tunes the text encoder from so many training rows on."""
-    tuned: TunedEncoderParams = TunedEncoderParams(epochs=4)
+    tuned: TargetTextParams = TargetTextParams()
     inner_folds: Annotated[int, Field(ge=2, le=20)] = 2
-    """Folds of a fold's training rows, on which the start of fine-tuning weighs the source against the target."""
+    """Folds of the rows that a fold learns from: they weigh the source, and choose among simple and tuned models."""
     curve: Annotated[tuple[Annotated[int, Field(ge=4)], ...], Field(strict=False)] = (20, 40, 60)
     """Numbers of labelled training groups for the learning curve with and without the source; may be empty."""
 
@@ -516,10 +534,14 @@ def _choices(annotation: Any) -> list[str]:
 
 
 def _type_name(annotation: Any) -> str:
-    names: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    if annotation in names:
-        return names[annotation]
-    return "a list of texts" if get_origin(annotation) is tuple else "a text or null"
+    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+    if get_origin(annotation) is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if type(None) in get_args(annotation):
+        return f"{_type_name(get_args(annotation)[0])} or null"
+    if get_origin(annotation) is tuple:
+        return f"a list of {_type_name(get_args(annotation)[0]).removeprefix('a ')}s"
+    return names.get(annotation, "a text")
 
 
 def knobs(params: Params | None = None) -> Iterator[tuple[str, FieldInfo, Any]]:

@@ -133,7 +133,7 @@ class Planted:
             of_folds = {"folds": (FINAL,), "net": {}, "adapters": losses, "zero_shot_adapters": losses}
             return AdaptersDescription(modalities=self.used, **of_folds, **known)
         carried = TransferNetArguments(adapters={}, source=net, widths={}, text_head=False, columns={})
-        rest: dict[str, Any] = {"folds": (FINAL,), "level": "row", "words": None, "scores": (-3.0, 3.0), "start": {}}
+        rest: dict[str, Any] = {"folds": (FINAL,), "level": "row", "words": None, "scores": (-3.0, 3.0), "choices": {}}
         return FinetunedDescription(modalities=self.used, used=self.used, net=carried, **rest, **known)
 
     def change(self, stage: str, change: Any, *steps: str) -> None:
@@ -167,7 +167,8 @@ def make(
     steps = with_subsets(zero_shot=SKILLS["zero_shot"], adapted=SKILLS["adapted"])
     steps |= {Variant("text_transfer", WHOLE): 0.6} if words else {}
     predictions["train_adapters"] = predicted(target, folds, steps, generator)
-    predictions["finetune_e2e"] = predicted(target, folds, with_subsets(finetuned=SKILLS["finetuned"]), generator)
+    tuned = with_subsets(finetuned=SKILLS["finetuned"]) | ({Variant("text_tuned", WHOLE): 0.7} if words else {})
+    predictions["finetune_e2e"] = predicted(target, folds, tuned, generator)
     curve = {Variant("finetuned", WHOLE, with_source, size): skill for with_source, size, skill in CURVE}
     tested = predicted(target, folds[folds["role"] == "test"], curve, generator)
     predictions["finetune_e2e"] = pd.concat([predictions["finetune_e2e"], tested], ignore_index=True)

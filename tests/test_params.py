@@ -77,6 +77,11 @@ def test_yaml_12_floats_are_numbers(tmp_path: Path) -> None:
         ("fuse: {strategy: sum}", "fuse.strategy: 'sum' is not allowed; give attention | gated | concat"),
         ("seed: abc", "seed: 'abc' is not allowed; give a whole number, at least 0"),
         ("seed: 1.5", "seed: 1.5 is not allowed"),
+        (
+            "adapter: {visual: {hidden: wide}}",
+            "adapter.visual.hidden: 'wide' is not allowed; give a list of whole numbers or null",
+        ),
+        ("adapter: {components: few}", "adapter.components: 'few' is not allowed; give a whole number or null"),
         ("embed: {text: {max_tokens: '9'}}", "embed.text.max_tokens: '9' is not allowed"),
         ("train_text: 3", "train_text: 3 is not allowed; give a block of keys: "),
         ("posts: {labels: [1]}", "posts.labels.0: 1 is not allowed"),

@@ -86,9 +86,10 @@ SCORES_TABLE = pa.schema(
 """``models/<stage>/predictions.parquet`` of a score: ``split`` is the row's role in the fold that predicted it.
 
 Rows with the role ``test`` were unseen by that fold's models; ``train`` and ``val`` are there to show the gap.
-``step`` is ``source | text_transfer | zero_shot | adapted | finetuned``; ``subset`` names the modalities that were not
-masked. Points of the learning curve are ``finetuned`` on so many labelled ``groups`` (0 elsewhere: all of them),
-``with_source`` or without.
+``step`` is ``source | text_transfer | zero_shot | adapted | text_tuned | finetuned``; ``subset`` names the modalities
+that were not masked. Points of the learning curve are ``finetuned`` on so many labelled ``groups`` (0 elsewhere: all of
+them), ``with_source`` or without. Validation rows of ``text_tuned`` and ``finetuned``, whose models are fitted on these
+too, are predicted by models of inner folds that were not.
 """
 
 

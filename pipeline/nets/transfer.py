@@ -59,14 +59,15 @@ class ScoreNet(nn.Module):
 class TransferNet(nn.Module):
     """The source model, carried to the target: what it says of adapted features, and what the target says by itself.
 
-    The score is a weighted sum (``mix``) of what the source model says of the adapted features and of what the source's
-    text model says, plus a linear probe of the target's own features.
+    The score is a weighted sum (``mix``) of what the source model says of the adapted features and of what a text head
+    says, plus a linear probe of the target's own features. Simpler models are nets of this kind: ridge regression is
+    the probes alone, a text model the text head alone.
 
     Args:
         adapters: modality → the adapter to the source's columns.
         source: the source model; None without adapters.
         widths: modality → the target's columns; a modality that the source lacks has a probe only.
-        text_head: the head of the source's text model on text vectors of the target, where there is one.
+        text_head: a head on text vectors, where there is one: that of the source's text model, or of one of the target.
         encoder: turns tokens into text vectors, where it is to learn too; otherwise the vectors are given.
         columns: modality → which columns of the corpus ``vectors`` are; for who has rows of the corpus.
         dropout: before the probes.
@@ -111,14 +112,17 @@ class TransferNet(nn.Module):
         self.mix.bias.add_(offset)
 
     def parts(self, vectors: ByModality, present: ByModality) -> tuple[Tensor, Tensor]:
-        """What the source model says of the adapted features, and what its text model says; each float32 [batch, 1]."""
+        """What the source model says of the adapted features, and what the text head says; each float32 [batch, 1].
+
+        Without a text the head says its bias, which is about the mean of the scores that it was trained on.
+        """
         nothing = next(iter(vectors.values())).new_zeros(len(next(iter(vectors.values()))), 1)
         by_features = by_text = nothing
         if self.source is not None:
             adapted = {name: adapter(vectors[name]) for name, adapter in self.adapters.items()}
             by_features = self.source(adapted, {name: present[name] for name in adapted})
         if self.text_head is not None:
-            by_text = self.text_head(vectors["text"]) * present["text"][:, None]
+            by_text = torch.where(present["text"][:, None], self.text_head(vectors["text"]), self.text_head.bias)
         return by_features, by_text
 
     def forward(

@@ -215,6 +215,15 @@ def worthwhile(errors: Sequence[np.ndarray], groups: np.ndarray) -> int:
     return least if gains.sum() > gains.std() * len(gains) ** 0.5 else len(errors) - 1
 
 
+def simplest(errors: Sequence[np.ndarray], groups: np.ndarray) -> int:
+    """Which of several choices to take, the simplest first: the first that the one of least error does not better.
+
+    To better it takes more than a standard error, as ``worthwhile`` has it, whose arguments these are.
+    """
+    least = min(errors, key=np.sum)
+    return next(at for at, own in enumerate(errors) if worthwhile([least, own], groups) == 1)
+
+
 def _standardised(block: FeatureBlock, fitted: np.ndarray) -> np.ndarray:
     known = block.vectors[fitted][block.present[fitted]].astype(np.float64)
     if len(known) == 0:

@@ -15,9 +15,9 @@ from pipeline.nets.adapter import Adapter
 from pipeline.nets.losses import Objective, coral_loss, matching_loss
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params
+from pipeline.scoring.matching import FeatureSet, match_to_source
 from pipeline.sentiment.data import FeatureColumns, Target, read_target
 from pipeline.sentiment.descriptions import AdapterArguments, AdaptersDescription
-from pipeline.sentiment.matching import FeatureSet, match_to_source
 from pipeline.sentiment.source_model import SourceSpace, read_source, score
 from pipeline.sentiment.text_model import source_text_scores
 from pipeline.sentiment.variants import Variant
@@ -28,6 +28,8 @@ from pipeline.training.rows import TensorRows
 
 STEPS = ("zero_shot", "adapted")
 
+COMPONENTS = 8
+"""Principal components that a linear adapter sees, unless params say otherwise."""
 
 HISTORY_COLUMNS = ["modality", "step", "epoch", "train_loss", "val_loss"]
 
@@ -60,12 +62,18 @@ def read_adapters(layout: Layout, fold: str) -> dict[str, Adapter]:
 
 
 def describe_adapter(target: Target, source: SourceSpace, name: Feature, params: Params) -> AdapterArguments:
-    """The adapter of a modality, as ``model.json`` describes it."""
+    """The adapter of a modality, as ``model.json`` describes it.
+
+    Hidden layers are asked for by who wants the columns themselves: with them components are asked for, too, or none.
+    """
+    own = getattr(params.adapter, name)
+    hidden = params.adapter.hidden if own.hidden is None else own.hidden
+    components = params.adapter.components if own.components is None else own.components
     return AdapterArguments(
         width=target.columns.widths[name],
-        hidden=params.adapter.hidden,
+        hidden=hidden,
         out=source.rows[name].shape[1],
-        components=params.adapter.components,
+        components=(0 if hidden else COMPONENTS) if components is None else components,
         dropout=params.adapter.dropout,
     )
 
@@ -215,6 +223,7 @@ def _match(
         FeatureSet(vectors.numpy(), scores.numpy() if labelled else None),
         FeatureSet(source_rows.numpy(), source.scores[name].numpy() if labelled else None),
         block.match,
+        block.distance,
         clusters=block.clusters,
         rng=np.random.default_rng(params.seed),
     )

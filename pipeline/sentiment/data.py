@@ -79,9 +79,9 @@ class Target:
     by_source_text: bool
     inputs: Mapping[str, InputColumns]
 
-    def rows(self, fold: str, role: str) -> np.ndarray:
-        """int64: where the rows of a role stand in the table."""
-        ids = self.folds.loc[(self.folds["fold"] == fold) & (self.folds["role"] == role), "sample_id"]
+    def rows(self, fold: str, *roles: str) -> np.ndarray:
+        """int64: where the rows of these roles stand in the table."""
+        ids = self.folds.loc[(self.folds["fold"] == fold) & self.folds["role"].isin(roles), "sample_id"]
         return np.flatnonzero(self.table["sample_id"].isin(set(ids)))
 
     def using(self, subset: Subset) -> "Target":
@@ -157,6 +157,12 @@ def fold_names(folds: pd.DataFrame) -> list[str]:
     """The cross-validation's folds in order, and ``final`` last."""
     names = sorted(set(folds["fold"]) - {FINAL}, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
     return [*names, FINAL]
+
+
+def of_fold(params: Params, fold: str) -> Params:
+    """The params for a fold: another repeat of the cross-validation has another seed."""
+    repeat = re.match(r"repeat-(\d+)\.", fold)
+    return params.model_copy(update={"seed": params.seed + int(repeat[1])}) if repeat else params
 
 
 @dataclass(frozen=True)

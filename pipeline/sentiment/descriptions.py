@@ -114,7 +114,7 @@ class FinetunedDescription(ModelDescription):
         modalities: those that the target has.
         used: those that inner folds found worth listening to; the others are masked.
         level: ``row``, or ``group``: a score for the mean of a group's rows.
-        start: what the net started from, and what became of each phase.
+        choices: fold → which candidate was taken and why, what inner folds found of each, and what it is made of.
         scores: lowest and highest score of the rows it learned from.
     """
 
@@ -125,4 +125,4 @@ class FinetunedDescription(ModelDescription):
     net: TransferNetArguments
     words: WordsDescription | None
     scores: tuple[float, float]
-    start: dict[str, Any]
+    choices: dict[str, dict[str, Any]]

@@ -1,8 +1,9 @@
 """The source → target track's part of `evaluate`: every step on rows that nobody saw, and what is wrong with it.
 
 Steps are the source model on the source, and on the target: the mean, ridge on the target alone, the source's text
-model as it is, adapters without and with the target's labels, and everything tuned together. Under cross-validation
-each row is scored by the fold that left it out, all rows of a repeat at once, and repeats are averaged.
+model as it is, adapters without and with the target's labels, a text encoder tuned on the target's words alone, and the
+fine-tuned model. Under cross-validation each row is scored by the fold that left it out, all rows of a repeat at once,
+and repeats are averaged.
 """
 
 from collections.abc import Sequence

@@ -1,49 +1,42 @@
-"""Source model, adapters and text encoder tuned together on the target, phase after phase."""
+"""One model to fit, of a fold or of a point of the learning curve: the candidate that inner folds choose."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Subset, subset_name, subsets_of
 from pipeline.encoders import text
-from pipeline.encoders.text_rows import TokenRows
-from pipeline.nets.losses import L2SP, Objective, ccc_loss, mixed
-from pipeline.nets.transfer import TransferNet
-from pipeline.params import FinetuneParams, Params
-from pipeline.scoring.sentiment import concordance
-from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, limit_groups, read_target, shared
+from pipeline.params import Params
+from pipeline.sentiment.candidates import (
+    Choice,
+    Fitted,
+    Setting,
+    choose,
+    fit_candidate,
+    held_scores,
+    setting_of,
+    standing,
+)
+from pipeline.sentiment.data import FinetuneJob, Target, fold_names, limit_groups, of_fold, read_target
 from pipeline.sentiment.descriptions import (
     AdaptersDescription,
     SourceDescription,
     TransferNetArguments,
     WordsDescription,
 )
-from pipeline.sentiment.finetuned import describe_net, score_rows
-from pipeline.sentiment.initialisation import initial_net
+from pipeline.sentiment.finetuned import describe_net
 from pipeline.sentiment.source_model import read_source
-from pipeline.sentiment.text_model import text_encoder
 from pipeline.sentiment.variants import Variant
-from pipeline.training.checkpoint import resume_state
-from pipeline.training.device import pick
-from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit, one_thread, predict
-from pipeline.training.optim import adamw
-from pipeline.training.rows import Joined, TensorRows
-from pipeline.training.tuning import fit_tuned, learner, merged
 
 SHORT = 0.05
 """By what share a fold may fall short of a size of the learning curve."""
-
-FEW = 30
-"""With fewer validation rows the output's scale is fitted on training rows too."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout)
     )
     sizes = [size for size in params.finetune_e2e.curve if (1 - SHORT) * size <= most]
     return [
-        FinetuneJob(params, layout, fold, size, with_source)
+        FinetuneJob(of_fold(params, fold), layout, fold, size, with_source)
         for size in sizes
         for with_source in (True, False)
         for fold in scored
@@ -89,231 +82,95 @@ def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout)
 
 
 def tune(job: FinetuneJob) -> FinetuneOutcome:
-    """Fits one model and predicts the rows of its fold."""
-    params, fold = job.params, job.fold
-    target, source = read_target(job.layout, by_source_text=job.with_source), read_source(job.layout)
-    curve = job.groups is not None
+    """Chooses a model on inner folds, fits it on all that its fold may learn from, and predicts the fold's rows.
+
+    A point of the learning curve is not chosen: the most intricate candidate shows at each size what the source brings.
+    """
+    plain = read_target(job.layout, by_source_text=False)
+    target = read_target(job.layout) if job.with_source else plain
     if job.groups is not None:
-        target = limit_groups(target, fold, job.groups, params)
-    with one_thread():
-        net, used, start = initial_net(target, source, job)
-    mode = "none" if curve else text_mode(target, fold, params)
-    if mode != "none" and "text" not in used:
-        used = shared(target.columns.modalities, (*used, "text"))
-    target = target.using(used)
-    history, kept = _phases(net, target, job, mode)
-    columns = _encoded(net, target, params)
-    scale, offset = _output_scale(net, columns, target, fold, params)
-    net.rescale(scale, offset)  # now, so that the tables say what the saved net says
-    everything, tables = columns.modalities, []
-    for subset in [everything] if curve else subsets_of(everything):
-        variant = Variant("finetuned", subset_name(subset), job.with_source, job.groups or 0)
-        tables.append(target.predicted(fold, variant, score_rows(net, columns, subset)))
-    predictions = pd.concat(tables)
-    if curve:
-        predictions = predictions[predictions["split"] == "test"]
-    report = {**start, **kept, "scale": scale, "offset": offset, "text": mode}
-    if fold != FINAL or curve:
-        return FinetuneOutcome(predictions, history, report)
-    return FinetuneOutcome(predictions, history, report, _tuned_model(net, target, used, params, job.layout))
+        return _point(target, plain, job, job.groups)
+    mode, everything = text_mode(target, job.params), target.columns.modalities
+    setting = setting_of(target, plain, read_source(job.layout), job, mode)
+    choice = choose(setting)
+    model, inner = fit_candidate(choice.taken, setting, setting.whole), choice.inner[choice.taken]
+    scale, offset = _output_scale(inner, setting)
+    for fitted in (model, *inner):
+        fitted.net.rescale(scale, offset)  # now, so that the tables say what the saved net says
+    tables = []
+    for subset in subsets_of(everything):
+        tables.append(_predicted(setting, model, inner, subset, Variant("finetuned", subset_name(subset))))
+    if mode != "none":
+        words = model if choice.taken == "text_tuned" else fit_candidate("text_tuned", setting, setting.whole)
+        variant = Variant("text_tuned", subset_name(everything))
+        tables.append(_predicted(setting, words, choice.inner["text_tuned"], everything, variant))
+    report = {**choice.report, **model.report, "modalities": "+".join(model.used)}
+    report |= {"scale": scale, "offset": offset, "text": mode}
+    tuned = _tuned_model(model, job.params, job.layout) if job.fold == FINAL else None
+    return FinetuneOutcome(pd.concat(tables), _history(choice), report, tuned)
 
 
-def _tuned_model(net: TransferNet, target: Target, used: Subset, params: Params, layout: Layout) -> TunedModel:
-    words = None
+def _point(target: Target, plain: Target, job: FinetuneJob, groups: int) -> FinetuneOutcome:
+    """A point of the learning curve, on vectors as they are: its test rows."""
+    target, plain = (limit_groups(item, job.fold, groups, job.params) for item in (target, plain))
+    setting = setting_of(target, plain, read_source(job.layout), job, "none")
+    taken = standing(setting)[-1]
+    model, everything = fit_candidate(taken, setting, setting.whole), target.columns.modalities
+    variant = Variant("finetuned", subset_name(everything), job.with_source, groups)
+    predictions = target.predicted(job.fold, variant, model.scores(everything))
+    tests = predictions[predictions["split"] == "test"]
+    return FinetuneOutcome(tests, model.history, {**model.report, "taken": taken})
+
+
+def _history(choice: Choice) -> pd.DataFrame:
+    """The epochs of the first inner fold, whose held rows nothing stopped on: those of the most intricate candidate."""
+    return list(choice.inner.values())[-1][0].history
+
+
+def _predicted(
+    setting: Setting, model: Fitted, inner: Sequence[Fitted], subset: Subset, variant: Variant
+) -> pd.DataFrame:
+    """The fold's rows by the model; validation rows, which it was fitted on, by those of the inner folds."""
+    scores, val = model.scores(subset), setting.target.rows(setting.job.fold, "val")
+    scores[val] = held_scores(inner, setting.parts, subset)[val]
+    return setting.target.predicted(setting.job.fold, variant, scores)
+
+
+def _tuned_model(model: Fitted, params: Params, layout: Layout) -> TunedModel:
+    words, target = None, model.target
     if target.words:
-        weights = "target" if net.encoder is not None else "source" if target.by_source_text else "frozen"
+        weights = "target" if model.net.encoder is not None else "source" if target.by_source_text else "frozen"
         words = WordsDescription(encoder=text.load(params.embed.text).identity, weights=weights)
     adapters = read_description(layout.model("train_adapters"), AdaptersDescription).net
     source = read_description(layout.model("train_source"), SourceDescription).net
-    return TunedModel(dict(net.cpu().state_dict()), describe_net(net, target, adapters, source), used, words)
+    net = describe_net(model.net, target, adapters, source)
+    return TunedModel(dict(model.net.cpu().state_dict()), net, model.used, words)
 
 
-def text_mode(target: Target, fold: str, params: Params) -> str:
-    """``none``, ``lora`` or ``full``: how the text encoder learns from the target."""
+def text_mode(target: Target, params: Params) -> str:
+    """``none``, ``lora`` or ``full``: how the text encoder learns from the target, in all folds alike."""
     block = params.finetune_e2e
     if block.text == "auto":
-        enough = len(target.rows(fold, "train")) >= block.auto_rows
-        return "full" if enough and target.words and params.target.level == "row" else "none"
+        fewest = min(len(target.rows(fold, "train")) for fold in fold_names(target.folds))
+        return "full" if fewest >= block.auto_rows and target.words and params.target.level == "row" else "none"
     if block.text != "none" and (not target.words or params.target.level == "group"):
         why = "the target's rows are means of several texts" if target.words else "the target's text is no words"
         raise InputError(f"params.yaml: finetune_e2e.text: {block.text!r} cannot be: {why}; give none or auto")
     return block.text
 
 
-def _phases(net: TransferNet, target: Target, job: FinetuneJob, mode: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Tunes ``net``: head or model first, then everything, each phase kept only if it betters the validation rows."""
-    block, histories, kept = job.params.finetune_e2e, [], {}
-    first, everything = _learners(net, block)
-    phases = [("head", first, block.first_epochs, block.first_learning_rate, "none")]
-    phases.append(("all", everything, block.epochs, block.learning_rate, "none"))
-    if mode != "none":
-        phases[-1] = ("all", everything, block.tuned.epochs, block.tuned.head_learning_rate, mode)
-    for name, learners, epochs, rate, text_mode in phases:
-        if not epochs:
-            continue
-        if text_mode == "none":
-            with one_thread():
-                fit_result, better = _phase(net, learners, target, job, Schedule(name, epochs, rate))
-        else:
-            fit_result, better = _phase_with_text(net, learners, target, job, text_mode)
-        done = sum(map(len, histories))
-        lines = pd.DataFrame(fit_result.history)
-        histories.append(lines.assign(epoch=lines["epoch"] + done, phase=name))
-        kept[f"{name}_kept"] = better
-    return pd.concat([pd.DataFrame(columns=[*HISTORY, "phase"]), *histories]), kept
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A phase's name, its passes and its peak learning rate."""
-
-    name: str
-    epochs: int
-    learning_rate: float
-
-
-def _learners(net: TransferNet, block: FinetuneParams) -> tuple[list[nn.Module], list[nn.Module]]:
-    """What learns in the first phase, and in the second: everything."""
-    own: list[nn.Module] = [net.mix, net.probes, *([net.text_head] if net.text_head is not None else [])]
-    if net.source is None:
-        return own, own
-    head = net.source.fusion.classify if block.first == "head" else net.source
-    return [*own, head], [*own, net.source, net.adapters]
-
-
-def _objective(block: FinetuneParams) -> Objective:
-    return ccc_loss if block.loss == "ccc" else mixed(block.mse, block.mae, block.correlation)
-
-
-def _only(net: TransferNet, learners: list[nn.Module]) -> None:
-    """Lets these learn and no others."""
-    net.requires_grad_(False)
-    for module in learners:
-        module.requires_grad_(True)
-
-
-def _phase(
-    net: TransferNet, learners: list[nn.Module], target: Target, job: FinetuneJob, schedule: Schedule
-) -> tuple[FitResult, bool]:
-    """Tunes on given vectors; returns how the fit went, and whether it was kept."""
-    block, params = job.params.finetune_e2e, job.params
-    _only(net, learners)
-    train, val = (_rows(target, job.fold, role, block.batch) for role in ("train", "val"))
-    objective, device = _objective(block), pick(params.device)
-    before = _state(net), concordance(predict(net, val, device), val.labels.numpy())
-    fit_result = fit(
-        net,
-        train,
-        val,
-        objective=objective,
-        score=concordance,
-        optimizer=adamw([(module, schedule.learning_rate) for module in learners], block.weight_decay),
-        plan=TrainingPlan(schedule.epochs, block.patience, params.seed),
-        device=device,
-        what=f"finetune_e2e {job.fold} {schedule.name}",
-        penalty=L2SP(net, block.l2_sp) if block.l2_sp else None,
-    )
-    return fit_result, _keep_the_better(net, before, fit_result)
-
-
-def _rows(target: Target, fold: str, role: str, batch: int) -> TensorRows:
-    at = target.rows(fold, role)
-    return TensorRows(target.columns.at(at), target.scores[torch.from_numpy(at)], batch)
-
-
-def _state(net: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in net.state_dict().items()}
-
-
-def _keep_the_better(net: TransferNet, before: tuple[dict[str, Tensor], float], fit_result: FitResult) -> bool:
-    state, score_before = before
-    if fit_result.best_score > score_before:
-        return True
-    net.load_state_dict(state)
-    return False
-
-
-def _phase_with_text(
-    net: TransferNet, learners: list[nn.Module], target: Target, job: FinetuneJob, mode: str
-) -> tuple[FitResult, bool]:
-    """Tunes everything, the text encoder too; it starts as the source's, where the source has words."""
-    block, params = job.params.finetune_e2e, job.params
-    tuned, device = block.tuned, pick(job.params.device)
-    encoder = text_encoder(target, params, job.layout)
-    net.encoder = learner(encoder.net, encoder.lora_targets, mode, tuned.lora_rank)
-    _only(net, learners)
-    for name, parameter in net.encoder.named_parameters():
-        parameter.requires_grad_(mode == "full" or "lora_" in name)
-
-    def rows(role: str) -> Joined:
-        features = _rows(target, job.fold, role, tuned.batch)
-        words = target.table["text"].iloc[target.rows(job.fold, role)].fillna("").tolist()
-        return Joined(features, TokenRows(encoder, words, features.labels, tuned.batch))
-
-    train, val = rows("train"), rows("val")
-    before = _state(net), concordance(predict(net, val, device), val.labels.numpy())
-    identity = _identity(before[0], encoder.identity, target, job, str(device))
-    fit_result = fit_tuned(
-        net,
-        learners,
-        train,
-        val,
-        objective=_objective(block),
-        score=concordance,
-        tuned=tuned,
-        seed=params.seed,
-        device=device,
-        what=f"finetune_e2e {job.fold} with text",
-        penalty=L2SP(net, block.l2_sp) if block.l2_sp else None,
-        resume=resume_state(job.layout.cache, identity),
-    )
-    better = _keep_the_better(net, before, fit_result)
-    if mode == "lora":
-        net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
-    return fit_result, better
-
-
-def _identity(
-    start: Mapping[str, Tensor], encoder: Mapping[str, Any], target: Target, job: FinetuneJob, device: str
-) -> dict[str, Any]:
-    """What a run that was cut off must have in common with this one to be its beginning."""
-    return {
-        "stage": f"finetune_e2e {job.fold}",
-        "params": job.params.finetune_e2e.model_dump(exclude={"curve"}),
-        "encoder": encoder,
-        "seed": job.params.seed,
-        "device": device,
-        "start": artifacts.digest([str(value.double().sum().item()) for value in start.values()]),
-        "rows": artifacts.digest(target.table["sample_id"] + " " + target.table["score"].map(repr)),
-        "fold": artifacts.digest(target.folds["fold"] + target.folds["role"] + target.folds["sample_id"]),
-    }
-
-
-def _encoded(net: TransferNet, target: Target, params: Params) -> FeatureColumns:
-    """The target's columns, with text vectors by the tuned encoder where there is one."""
-    if net.encoder is None:
-        return target.columns
-    encoder = replace(text.load(params.embed.text), net=net.encoder)
-    vectors = encoder.encode(target.table["text"].fillna("").tolist(), pick(params.device))
-    return FeatureColumns({**target.columns.vectors, "text": torch.from_numpy(vectors)}, target.columns.present)
-
-
-def _output_scale(
-    net: TransferNet, columns: FeatureColumns, target: Target, fold: str, params: Params
-) -> tuple[float, float]:
-    """The least-squares scale and offset of the fold's own rows (its validation rows, if these are enough), or (1, 0).
+def _output_scale(inner: Sequence[Fitted], setting: Setting) -> tuple[float, float]:
+    """The least-squares scale and offset of the rows that the inner folds held out, or (1, 0).
 
     They are against predictions that rank well and cluster, so they only ever stretch: a smaller scale would be the
     usual shrinking of least squares, which a net trained on the absolute error does not need, and a scale below zero
     would turn the order of all rows round on a whim of a few.
     """
-    at = target.rows(fold, "val")
-    if len(at) < FEW:
-        at = np.concatenate([at, target.rows(fold, "train")])
-    if not params.finetune_e2e.scale or len(at) < 3:
+    at = np.concatenate([part.held for part in setting.parts])
+    if not setting.job.params.finetune_e2e.scale or len(at) < 3:
         return 1.0, 0.0
-    predicted = score_rows(net, columns, columns.modalities)[at]
-    actual = target.scores[torch.from_numpy(at)].numpy().astype(np.float64)
+    predicted = held_scores(inner, setting.parts, setting.target.columns.modalities)[at]
+    actual = setting.target.scores.numpy().astype(np.float64)[at]
     centred, spread = predicted - predicted.mean(), predicted.var()
     scale = float(np.mean(centred * (actual - actual.mean())) / spread) if spread > 1e-12 else 0.0
     return (scale, float(actual.mean() - scale * predicted.mean())) if scale > 1 else (1.0, 0.0)

@@ -1,24 +1,23 @@
-"""Where fine-tuning starts: the best net that can be had without a gradient."""
+"""Nets that are fitted without a gradient: what the source says, weighed, and a ridge regression of what is left."""
 
-from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.optimize import nnls
 from sklearn.linear_model import Ridge
+from torch import nn
 
 from pipeline.core.schemas import Feature, Subset, subsets_of
 from pipeline.corpora.splits import grouped_folds
 from pipeline.nets.adapter import Adapter
-from pipeline.nets.transfer import TransferNet
+from pipeline.nets.transfer import ScoreNet, TransferNet
 from pipeline.scoring.baselines import penalty, worthwhile
 from pipeline.sentiment.adapters import carried_columns, read_adapters, train_adapter
 from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, shared
 from pipeline.sentiment.source_model import SourceSpace, score
-from pipeline.sentiment.text_model import source_text_head
 
 FLAT = 0.01
 """A component with a smaller share of the largest one's spread is noise, and whitening would make it loud."""
@@ -27,55 +26,69 @@ COMPONENTS = (0, 8, 32)
 """Principal components that a ridge regression may have, of each modality; 0: all columns."""
 
 
-def initial_net(target: Target, source: SourceSpace, job: FinetuneJob) -> tuple[TransferNet, Subset, dict[str, Any]]:
-    """The net as it stands before it is tuned, the modalities it uses, and the weights it gives to its parts.
+@dataclass(frozen=True)
+class Part:
+    """Rows to learn from and rows to be judged on, int64 positions, and adapters that knew no score of the latter."""
 
-    Inner folds of the training rows choose: which modalities to leave out (one that says nothing costs accuracy), how
-    much to believe the source, and how to read what it leaves unexplained.
+    learn: np.ndarray
+    held: np.ndarray
+    adapters: Mapping[str, Adapter]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a linear net hears beside the target's own features; by default nothing.
+
+    Attributes:
+        source: the source model, which listens through the adapters of a part.
+        carried: subset → float64 [N], what that says of rows through adapters that did not know their scores.
+        text_head: the head of the source's text model.
+        probes: whether it hears the target's own features at all.
     """
-    params, fold = job.params, job.fold
-    torch.manual_seed(params.seed)
-    train = target.rows(fold, "train")
-    adapters = _adapters(target, source, job) if job.with_source else {}
-    head = source_text_head(job.layout) if target.by_source_text and job.with_source else None
-    net = TransferNet(
-        adapters, source.net if adapters else None, target.columns.widths, text_head=head, columns=target.inputs
-    )
-    net.standardise_like(*target.columns.at(train))
-    labels = target.scores[torch.from_numpy(train)].numpy().astype(np.float64)
-    carried = _out_of_fold(target, source, job) if adapters else {}
+
+    source: ScoreNet | None = None
+    carried: Mapping[Subset, np.ndarray] = field(default_factory=dict)
+    text_head: nn.Linear | None = None
+    probes: bool = True
+
+
+def linear_net(target: Target, part: Part, heard: Heard, seed: int) -> tuple[TransferNet, Subset, dict[str, float]]:
+    """The best net without a gradient, the modalities it uses, and the weights it gives to its parts.
+
+    Grouped folds of the rows it learns from choose which modalities to leave out (one that says nothing costs
+    accuracy) and how to read what the source leaves unexplained.
+    """
+    torch.manual_seed(seed)
+    adapters = part.adapters if heard.source is not None else {}
+    net = TransferNet(adapters, heard.source, target.columns.widths, text_head=heard.text_head, columns=target.inputs)
+    net.standardise_like(*target.columns.at(part.learn))
+    labels = target.scores[torch.from_numpy(part.learn)].numpy().astype(np.float64)
     with torch.inference_mode():
-        by_text = net.eval().parts(*target.columns.at(train))[1][:, 0].numpy().astype(np.float64)
-    groups = target.table["group_id"].to_numpy()[train]
-    tried = []
+        by_text = net.eval().parts(*target.columns.at(part.learn))[1][:, 0].numpy().astype(np.float64)
+    tried, nothing = [], np.zeros(len(target.table))
     for subset in subsets_of(target.columns.modalities):
-        source_scores = np.column_stack([carried.get(subset, np.zeros(len(train))), by_text * ("text" in subset)])
-        weights, offset = stack_nonnegative(source_scores, labels)
-        left = labels - offset - source_scores @ weights
-        for count in COMPONENTS:
-            bases, design = _design(net, target, subset, train, count)
-            errors, alpha = penalty(design, left, groups)
-            tried.append(LinearStart(errors, subset, weights, offset, bases, count, alpha, design, left))
-    by_subset = groupby(tried, key=lambda start: start.subset)
-    tried = [min(starts, key=lambda start: start.errors.sum()) for _, starts in by_subset]
+        carried = heard.carried.get(subset, nothing)[part.learn]
+        source_scores = np.column_stack([carried, by_text * ("text" in subset)])
+        tried.append(_best_of_components(net, target, part, heard, subset, source_scores, labels))
+    groups = target.table["group_id"].to_numpy()[part.learn]
     best = tried[worthwhile([start.errors for start in tried], groups)]
     _set(net, best)
     report = {"carried": float(best.weights[0]), "by_text": float(best.weights[1])}
-    report |= {"modalities": "+".join(best.subset), "ridge_penalty": best.alpha, "ridge_components": best.components}
+    report |= {"ridge_penalty": best.alpha, "ridge_components": float(best.components)}
     return net, best.subset, report
 
 
 @dataclass(frozen=True)
 class LinearStart:
-    """A way to start, and the squared errors [n] that grouped folds of the training rows found for it."""
+    """A way to start, and the squared errors [n] that grouped folds of its rows found for it."""
 
     errors: np.ndarray
+    alpha: float
     subset: Subset
     weights: np.ndarray
     offset: float
     bases: dict[str, np.ndarray]
     components: int
-    alpha: float
     design: np.ndarray
     left: np.ndarray
 
@@ -86,38 +99,62 @@ def stack_nonnegative(source_scores: np.ndarray, labels: np.ndarray) -> tuple[np
     return weights, float(labels.mean() - weights @ source_scores.mean(axis=0))
 
 
-def _design(
-    net: TransferNet, target: Target, subset: Subset, train: np.ndarray, components: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What a start regresses on: a basis a modality, and the training rows in all of them, float64 [n, kept].
+def _best_of_components(
+    net: TransferNet,
+    target: Target,
+    part: Part,
+    heard: Heard,
+    subset: Subset,
+    source_scores: np.ndarray,
+    labels: np.ndarray,
+) -> LinearStart:
+    """The start with these modalities, with as many components as grouped folds like best; without probes, none."""
+    weights, offset = stack_nonnegative(source_scores, labels)
+    left = labels - offset - source_scores @ weights
+    if not heard.probes:
+        return LinearStart(left**2, 0.0, subset, weights, offset, {}, 0, np.zeros((len(left), 0)), left)
+    groups, starts = target.table["group_id"].to_numpy()[part.learn], []
+    for count in COMPONENTS:
+        bases, design = _design(net, target, subset, part.learn, count)
+        starts.append(LinearStart(*penalty(design, left, groups), subset, weights, offset, bases, count, design, left))
+    return min(starts, key=lambda start: start.errors.sum())
 
-    The basis holds so many whitened principal components of the training rows and the rows without a score; 0
-    components: all columns as they are.
+
+def _design(
+    net: TransferNet, target: Target, subset: Subset, rows: np.ndarray, components: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What a start regresses on: a basis a modality, and the rows in all of them, float64 [n, kept].
+
+    The basis holds so many whitened principal components of these rows and the rows without a score; 0 components:
+    all columns as they are.
     """
-    known = np.concatenate([train, target.unlabelled])
+    known = np.concatenate([rows, target.unlabelled])
     columns = {name: _standard(net, target.columns, name, known) for name in subset}
-    bases = {name: _basis(rows, components) for name, rows in columns.items()}
-    return bases, np.concatenate([columns[name][: len(train)] @ basis for name, basis in bases.items()], axis=1)
+    bases = {name: _basis(values, components) for name, values in columns.items()}
+    return bases, np.concatenate([columns[name][: len(rows)] @ basis for name, basis in bases.items()], axis=1)
 
 
 def _set(net: TransferNet, start: LinearStart) -> None:
     """Gives the net the weights of a start."""
-    ridge = Ridge(start.alpha).fit(start.design, start.left)
-    at = 0
     with torch.no_grad():
         net.mix.weight.copy_(torch.from_numpy(start.weights)[None])
-        net.mix.bias.fill_(start.offset + float(ridge.intercept_))
+        net.mix.bias.fill_(start.offset)
+        if not start.bases:
+            return
+        ridge, at = Ridge(start.alpha).fit(start.design, start.left), 0
+        net.mix.bias.add_(float(ridge.intercept_))
         for name, basis in start.bases.items():
             weights = basis @ ridge.coef_[at : at + basis.shape[1]]
             net.probe(name).linear.weight.copy_(torch.from_numpy(weights)[None])
             at += basis.shape[1]
 
 
-def _adapters(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[str, Adapter]:
+# --- inner folds -----------------------------------------------------------------------------------------------------
+
+
+def own_adapters(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[str, Adapter]:
     """Those of `train_adapters`; a point of the learning curve, which knows fewer labels, trains its own."""
-    if job.groups is None:
-        return read_adapters(job.layout, job.fold)
-    return _trained(target, source, job)
+    return read_adapters(job.layout, job.fold) if job.groups is None else _trained(target, source, job)
 
 
 def _trained(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[str, Adapter]:
@@ -126,25 +163,34 @@ def _trained(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[str,
     }
 
 
-def _out_of_fold(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[Subset, np.ndarray]:
-    """Subset → float64 [training rows]: what the source says of each through adapters that did not know its score.
-
-    The fold's own adapters were trained on these scores: by them the source would seem to know more than it does.
-    """
-    train = target.rows(job.fold, "train")
-    groups = target.table["group_id"].iloc[train].tolist()
-    bins = pd.qcut(target.scores[torch.from_numpy(train)].numpy(), 3, labels=False, duplicates="drop")
+def inner_parts(target: Target, source: SourceSpace, job: FinetuneJob) -> list[Part]:
+    """Grouped folds of the rows that a fold learns from, training and validation rows; with the source, adapters."""
+    rows = target.rows(job.fold, "train", "val")
+    groups = target.table["group_id"].iloc[rows].tolist()
+    bins = pd.qcut(target.scores[torch.from_numpy(rows)].numpy(), 3, labels=False, duplicates="drop")
     rng = np.random.default_rng(job.params.seed)
     inner = grouped_folds(groups, bins.astype(str).tolist(), job.params.finetune_e2e.inner_folds, rng)
-    scores_of = {subset: np.zeros(len(train)) for subset in subsets_of(target.columns.modalities)}
     ids = target.table["sample_id"].to_numpy()
+    parts = []
     for number in range(int(inner.max()) + 1):
-        held = set(ids[train[inner == number]])
-        part = replace(target, folds=target.folds[~target.folds["sample_id"].isin(held)])
-        columns = carried_columns(_trained(part, source, job), target.columns)
+        held = rows[inner == number]
+        left = replace(target, folds=target.folds[~target.folds["sample_id"].isin(set(ids[held]))])
+        parts.append(Part(rows[inner != number], held, _trained(left, source, job) if job.with_source else {}))
+    return parts
+
+
+def carried_scores(target: Target, source: SourceSpace, parts: Sequence[Part]) -> dict[Subset, np.ndarray]:
+    """Subset → float64 [N]: what the source says of each held row through adapters that did not know its score.
+
+    A fold's own adapters were trained on these scores: by them the source would seem to know more than it does. Zeros
+    for rows that no part holds.
+    """
+    scores_of = {subset: np.zeros(len(target.table)) for subset in subsets_of(target.columns.modalities)}
+    for part in parts:
+        columns = carried_columns(part.adapters, target.columns)
         for subset, scores in scores_of.items():
             if known := shared(subset, source.modalities):
-                scores[inner == number] = score(source.net, columns, known)[train[inner == number]]
+                scores[part.held] = score(source.net, columns, known)[part.held]
     return scores_of
 
 

@@ -13,15 +13,18 @@ from pipeline.scoring import baselines, intervals, sentiment
 from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, SOURCE_TEXT, Track
 from pipeline.sentiment.variants import Variant, by_variant
 
-STAGE_OF = {"text_transfer": ADAPTERS, "zero_shot": ADAPTERS, "adapted": ADAPTERS, "finetuned": FINETUNED}
+STAGE_OF = {"zero_shot": ADAPTERS, "adapted": ADAPTERS, "finetuned": FINETUNED}
+IN_ONE_SUBSET = ("text_transfer", "text_tuned")
+"""Steps that are there where there are words, and have nothing to mask."""
 IN_SUBSETS = ("ridge", "zero_shot", "adapted", "finetuned")
 STEP_NAMES = {
     "mean": "mean of the training scores",
     "ridge": "ridge on the target alone",
     "text_transfer": "source's text model as it is",
+    "text_tuned": "text encoder tuned on the target's words",
     "zero_shot": "adapters without target labels",
     "adapted": "adapters with target labels",
-    "finetuned": "fine-tuned end to end",
+    "finetuned": "fine-tuned as inner folds choose",
 }
 
 
@@ -141,7 +144,7 @@ def _wanted(track: Track, predicted: set[Variant]) -> set[Variant]:
     if missing := sorted(wanted - predicted):
         step, subset, *_ = missing[0]
         raise InputError(f"models/{STAGE_OF[step]}/predictions.parquet: has no {subset} of {step}; run `dvc repro`")
-    return wanted | {variant for variant in predicted if variant.step == "text_transfer" or variant.groups}
+    return wanted | {variant for variant in predicted if variant.step in IN_ONE_SUBSET or variant.groups}
 
 
 def _pooled(predictions: pd.DataFrame, track: Track, ids: pd.Series, variant: Variant) -> np.ndarray:

@@ -92,7 +92,7 @@ def card(model: ScoreModel, layout: Layout) -> str:
     ]
     lines += [f"It learned from scores of {description.scores[0]:g} to {description.scores[1]:g}.", ""]
     lines += ["| system | Pearson's r | interval | MAE |", "| --- | --- | --- | --- |"]
-    for name in ("ridge", "text_transfer", "adapted", "finetuned"):
+    for name in ("ridge", "text_transfer", "text_tuned", "adapted", "finetuned"):
         of = scored.get(name, {})
         if "pearson" in of:
             known = "pearson_ci_low" in of

@@ -1,14 +1,16 @@
 """Carries the source model to the target: adapters, model and text encoder are tuned together on the target's labels.
 
-A fold's net starts as the best it can be without a gradient: what the source says through the adapters and by its text
-model, weighed on inner folds, and a ridge regression of what is left. Then the source model's head learns while the
-adapters stand still, then everything at a small rate (LP-FT; Kumar et al. 2022). A phase that does not better the
-validation rows is undone.
+A fold's model is the simplest of several that inner folds find no better one for: the mean, ridge regression, the
+source's text model, a text model of the target's own words, what the source says through the adapters weighed against
+ridge, and all of this tuned: the source model's head first, while the adapters stand still, then everything at a small
+rate (LP-FT; Kumar et al. 2022). It is fitted on training and validation rows; no epoch is chosen by rows.
 
 Reads:  data/split/{source,target,target_folds}.parquet, data/embeddings/{source,target}/*.parquet,
         models/train_source/, models/train_adapters/.
 Writes: models/finetune_e2e/, metrics/finetune_e2e.json, metrics/details/finetune_e2e.json, plots/finetune_e2e/.
 """
+
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -19,7 +21,7 @@ from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL, subset_name
 from pipeline.params import Params
 from pipeline.scoring import sentiment
-from pipeline.sentiment.data import FinetuneJob, Target, fold_names, read_target
+from pipeline.sentiment.data import FinetuneJob, Target, fold_names, of_fold, read_target
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, tune
 from pipeline.sentiment.variants import Variant
@@ -33,7 +35,9 @@ def run(params: Params, layout: Layout) -> None:
         return
     target = read_target(layout)
     folds = fold_names(target.folds)
-    jobs = [FinetuneJob(params, layout, fold) for fold in folds] + curve_jobs(target, folds, params, layout)
+    jobs = [FinetuneJob(of_fold(params, fold), layout, fold) for fold in folds] + curve_jobs(
+        target, folds, params, layout
+    )
     processes = params.target.processes if pick(params.device).type == "cpu" else 1
     outcomes = list(in_processes(tune, jobs, processes, "finetune_e2e"))
     final = outcomes[folds.index(FINAL)]
@@ -50,24 +54,26 @@ def run(params: Params, layout: Layout) -> None:
             net=final.model.net,
             words=final.model.words,
             scores=(known.min().item(), known.max().item()),
-            start=final.report,
+            choices={fold: outcome.report for fold, outcome in zip(folds, outcomes, strict=False)},
             seed=params.seed,
             fitted=write_fitted(folder, pd.concat([target.fitted(fold) for fold in folds])),
             parents=("train_adapters",),
         )
         write_model(folder, final.model.weights, description)
-    _report(target, final, layout)
+    _report(target, dict(zip(folds, outcomes, strict=False)), layout)
 
 
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
-def _report(target: Target, final: FinetuneOutcome, layout: Layout) -> None:
+def _report(target: Target, outcomes: Mapping[str, FinetuneOutcome], layout: Layout) -> None:
     """Scores the validation rows of the fold ``final``; rows to be scored are left to `evaluate`."""
+    final = outcomes[FINAL]
     whole = Variant("finetuned", subset_name(target.columns.modalities)).of(final.predictions)
     val = whole[whole["split"] == "val"]
     actual = target.table.set_index("sample_id").loc[val["sample_id"], "score"].to_numpy()
     metrics = {**final.report, "val": sentiment.report(actual, val["score"].to_numpy())}
+    metrics["folds"] = {fold: outcome.report for fold, outcome in outcomes.items() if fold != FINAL}
     write_metrics(layout, "finetune_e2e", {"sentiment": metrics})
     with artifacts.replacing_folder(layout.plots("finetune_e2e")) as plots:
         artifacts.write_csv(plots / "history.csv", final.history)

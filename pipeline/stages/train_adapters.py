@@ -19,7 +19,7 @@ from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL
 from pipeline.params import Params
 from pipeline.sentiment.adapters import HISTORY_COLUMNS, AdapterJob, AdapterOutcome, adapt, describe_adapter
-from pipeline.sentiment.data import fold_names, read_target
+from pipeline.sentiment.data import fold_names, of_fold, read_target
 from pipeline.sentiment.descriptions import AdapterReport, AdaptersDescription
 from pipeline.sentiment.source_model import read_source
 from pipeline.training.checkpoint import write_model
@@ -33,7 +33,7 @@ def run(params: Params, layout: Layout) -> None:
     target = read_target(layout)
     folds = fold_names(target.folds)
     processes = params.target.processes if pick(params.device).type == "cpu" else 1
-    jobs = [AdapterJob(params, layout, fold) for fold in folds]
+    jobs = [AdapterJob(of_fold(params, fold), layout, fold) for fold in folds]
     outcomes = dict(zip(folds, in_processes(adapt, jobs, processes, "train_adapters"), strict=True))
     final = outcomes[FINAL]
     source = read_source(layout)

@@ -36,9 +36,10 @@ class TrainingPlan:
 
     Attributes:
         epochs: at most so many passes over the training rows.
-        patience: stop after so many epochs without a better validation score.
+        patience: stop after so many epochs without a better validation score, and keep the best epoch's weights; None:
+            train all epochs, whatever the validation rows say of them (there may be none), and keep the last weights.
         seed: orders the batches, augments, and seeds dropout.
-        accumulate: parts that each batch is split into.
+        accumulate: parts that each batch is split into; the gradient stays that of the whole batch.
         warmup_share: share of all steps over which the learning rate rises.
         decay: whether it then falls linearly to zero.
         clip: largest norm of a step's gradient.
@@ -48,7 +49,7 @@ class TrainingPlan:
     """
 
     epochs: int
-    patience: int
+    patience: int | None
     seed: int
     accumulate: int = 1
     warmup_share: float = 0.0
@@ -63,7 +64,7 @@ class FitResult:
     """Outcome of a training; the net itself holds the weights of the best epoch.
 
     Attributes:
-        best_epoch: 1-based.
+        best_epoch: 1-based; the last one where the plan has no patience.
         best_score: validation score of that epoch.
         history: one dict an epoch, with the keys ``HISTORY``.
     """
@@ -87,7 +88,7 @@ def fit(
     penalty: Callable[[], Tensor] | None = None,
     resume: ResumeState | None = None,
 ) -> FitResult:
-    """Trains until the validation score stops rising; leaves the best epoch's weights in ``net``.
+    """Trains until the validation score stops rising, or as long as the plan says; leaves those weights in ``net``.
 
     Args:
         val: None for a training that runs for all its epochs and keeps the last.
@@ -136,15 +137,19 @@ class _Training:
             advance(done)
             while state.epoch < plan.epochs:
                 self._epoch(state, best, advance)
-                if _close_epoch(state, self.model, self.val, self.objective, self.score, self.device):
+                better = _close_epoch(state, self.model, self.val, self.objective, self.score, self.device)
+                if better or plan.patience is None:
                     best = _weights(self.net)
                 if self.plateau:
                     self.plateau.step(state.history[-1]["val_loss"])
-                if state.epoch - state.best_epoch >= plan.patience:
+                if plan.patience is not None and state.epoch - state.best_epoch >= plan.patience:
                     break
         self.net.load_state_dict(best)
         if resume:
             resume.clear()
+        if plan.patience is None:
+            last = state.history[-1]["val_score"] if state.history else math.nan
+            return FitResult(state.epoch, last, state.history)
         return FitResult(state.best_epoch, state.best_score, state.history)
 
     def _schedule(self, steps: int, done: int) -> None:
@@ -208,24 +213,46 @@ def _step(
     where: str,
     penalty: Callable[[], Tensor] | None,
 ) -> float:
-    """One update; returns the mean loss over the batch's rows."""
-    rows = sum(len(labels) for _, labels in parts)
-    total = 0.0
+    """One update; returns the loss of the batch."""
     optimizer.zero_grad(set_to_none=True)
-    for inputs, labels in parts:
-        inputs, labels = send_to_device((inputs, labels), accelerator.device)
-        with accelerator.autocast():
-            logits = model(*inputs)
-        loss = objective(logits.float(), labels)
-        if not torch.isfinite(loss):
-            raise InputError(f"{where}: the loss is {loss.item()}; lower the learning rate, or look for absurd inputs")
-        accelerator.backward(loss * (len(labels) / rows))
-        total += loss.item() * len(labels)
+    here: list[BatchPart] = [(tuple(send_to_device(inputs, accelerator.device)), labels) for inputs, labels in parts]
+    logits = _forward(model, here[0][0], accelerator) if len(here) == 1 else _whole(model, here, accelerator)
+    loss = objective(logits, torch.cat([labels for _, labels in here]).to(accelerator.device))
+    if not torch.isfinite(loss):
+        raise InputError(f"{where}: the loss is {loss.item()}; lower the learning rate, or look for absurd inputs")
+    accelerator.backward(loss)
+    if len(here) > 1:
+        assert logits.grad is not None
+        _backward_in_parts(model, here, logits.grad, accelerator)
     if penalty is not None:
         accelerator.backward(penalty())
     accelerator.clip_grad_norm_(model.parameters(), plan.clip)
     optimizer.step()
-    return total / rows
+    return loss.item()
+
+
+def _forward(model: nn.Module, inputs: tuple[Any, ...], accelerator: Accelerator) -> Tensor:
+    with accelerator.autocast():
+        return model(*inputs).float()
+
+
+def _whole(model: nn.Module, parts: list[BatchPart], accelerator: Accelerator) -> Tensor:
+    """The logits of a batch, computed part by part without a graph, as a leaf that is to receive their gradient.
+
+    Random states are put back, so that dropout hides the same in ``_backward_in_parts``.
+    """
+    with torch.random.fork_rng(), torch.no_grad():
+        return torch.cat([_forward(model, inputs, accelerator) for inputs, _ in parts]).requires_grad_()
+
+
+def _backward_in_parts(model: nn.Module, parts: list[BatchPart], gradient: Tensor, accelerator: Accelerator) -> None:
+    """Hands the gradient of the logits of a batch on to the weights, part by part.
+
+    So a loss that is no mean over rows, as one with a correlation, sees the whole batch. Gradient caching: Gao et al.
+    2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup".
+    """
+    for (inputs, _), piece in zip(parts, gradient.split([len(labels) for _, labels in parts]), strict=True):
+        torch.autograd.backward(_forward(model, inputs, accelerator), piece)
 
 
 def _close_epoch(
@@ -238,7 +265,7 @@ def _close_epoch(
 ) -> bool:
     """Scores the validation rows, writes the history and moves on to the next epoch; says whether this was the best."""
     val_loss = val_score = math.nan
-    if val is not None:
+    if val is not None and len(val.labels):
         logits = predict(model, val, device)
         val_loss = objective(torch.from_numpy(logits), val.labels).item()
         val_score = score(logits, val.labels.numpy())

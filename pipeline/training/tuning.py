@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.core.errors import InputError
 from pipeline.nets.losses import Objective
-from pipeline.params import TunedEncoderParams
+from pipeline.params import EncoderTuningParams, TunedEncoderParams
 from pipeline.training.checkpoint import ResumeState
 from pipeline.training.loop import FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
@@ -29,7 +29,7 @@ def fit_tuned(
     *,
     objective: Objective,
     score: Callable[[np.ndarray, np.ndarray], float],
-    tuned: TunedEncoderParams,
+    tuned: EncoderTuningParams,
     seed: int,
     device: torch.device,
     what: str,
@@ -38,13 +38,16 @@ def fit_tuned(
 ) -> FitResult:
     """Tunes ``net.encoder`` gently and ``heads``, which start from little, at a rate of their own; see ``loop.fit``.
 
-    The learning rates rise over the first steps and then fall linearly to zero.
+    The learning rates rise over the first steps and then fall linearly to zero. The validation rows stop it where the
+    block has a patience.
     """
-    rates = [(net.get_submodule("encoder"), tuned.encoder_learning_rate)]
+    encoder = net.get_submodule("encoder")
+    freeze_below(encoder, tuned.frozen_layers, embeddings=tuned.freeze_embeddings)
+    rates = [(encoder, tuned.encoder_learning_rate)]
     rates += [(head, tuned.head_learning_rate) for head in heads]
     plan = TrainingPlan(
         tuned.epochs,
-        tuned.patience,
+        tuned.patience if isinstance(tuned, TunedEncoderParams) else None,
         seed,
         accumulate=tuned.accumulate,
         warmup_share=tuned.warmup_share,
@@ -64,6 +67,28 @@ def fit_tuned(
         penalty=penalty,
         resume=resume,
     )
+
+
+def freeze_below(encoder: nn.Module, layers: int, *, embeddings: bool) -> None:
+    """Keeps the lowest ``layers`` of an encoder (of its longest list of modules) and its embeddings as they are.
+
+    Embeddings, with the norm that belongs to them, are below all layers, so that they stay, too, where a layer does.
+
+    Raises InputError when the encoder has no layer to learn above these.
+    """
+    stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList)]
+    stack = max(stacks, key=len, default=nn.ModuleList())
+    if layers and layers >= len(stack):
+        raise InputError(f"tuned.frozen_layers: {layers} leaves nothing of the encoder's {len(stack)} layers to learn")
+    for layer in stack[:layers]:
+        layer.requires_grad_(False)
+    if not (embeddings or layers):
+        return
+    for module in encoder.modules():
+        tables = [child for child in module.children() if isinstance(child, nn.Embedding)]
+        whole = tables and not any(isinstance(inside, nn.ModuleList) for inside in module.modules())
+        for part in [module] if whole else tables:
+            part.requires_grad_(False)
 
 
 def lora(encoder: nn.Module, targets: list[str], rank: int) -> nn.Module:

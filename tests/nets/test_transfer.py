@@ -68,7 +68,7 @@ def test_the_score_is_the_mix_of_both_tellers_and_the_readings() -> None:
     assert net.source is not None and net.text_head is not None
     adapted = {name: net.adapters[name](vectors[name]) for name in SOURCE}
     by_features = net.source(adapted, {name: present[name] for name in SOURCE})[:, 0]
-    by_text = (vectors["text"] @ net.text_head.weight[0] + net.text_head.bias) * present["text"]
+    by_text = vectors["text"] @ net.text_head.weight[0] * present["text"] + net.text_head.bias  # absent: as the mean
     expected = net.mix.weight[0, 0] * by_features + net.mix.weight[0, 1] * by_text + net.mix.bias
     for name in TARGET:
         probe = net.probe(name)
@@ -86,6 +86,14 @@ def test_what_an_absent_modality_holds_does_not_matter_to_the_whole() -> None:
         there = rows[1][name]
         torch.testing.assert_close(net(*changed(rows, name, where=~there)), before)
         assert ((net(*changed(rows, name, where=there)) - before)[:, 0].abs() > 1e-3).equal(there)
+
+
+def test_an_absent_text_counts_as_the_bias_of_the_text_head() -> None:
+    net, (vectors, present) = transfer_net(), inputs(TARGET)
+    assert net.text_head is not None
+    nowhere = {**present, "text": torch.zeros(8, dtype=torch.bool)}
+    by_text = net.parts(vectors, nowhere)[1]
+    torch.testing.assert_close(by_text, net.text_head.bias.expand(8, 1))
 
 
 def test_a_modality_that_the_source_lacks_has_a_reading_only() -> None:

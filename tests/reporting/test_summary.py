@@ -45,7 +45,7 @@ def test_scores_stand_beside_their_baselines_with_intervals(tmp_path: Path) -> N
     assert line(text, "baseline: majority class") == ["0.095", "[0.070,", "0.130]"]
     assert line(text, "fusion less majority class") == ["+0.696", "[+0.500,", "+0.800]", "above", "0"]
     assert line(text, "baseline: ridge on the target alone")[:3] == ["0.534", "[0.424,", "0.624]"]
-    assert line(text, "fine-tuned end to end")[3:] == ["0.626", "[0.412,", "0.832]"]
+    assert line(text, "fine-tuned as inner folds choose")[3:] == ["0.626", "[0.412,", "0.832]"]
     assert line(text, "baseline: mean of the training scores")[:2] == ["-", "0.763"]
     assert line(text, "fine-tuned less ridge") == ["+0.051", "[-0.030,", "+0.132]", "-0.025", "[-0.076,", "+0.025]"]
     assert "image alone" not in text

@@ -66,6 +66,7 @@ def pairs(track: Planted, stage: str, step: str, role: str, corpus: str = "targe
         ("train_adapters", "text_transfer"),
         ("train_adapters", "zero_shot"),
         ("train_adapters", "adapted"),
+        ("finetune_e2e", "text_tuned"),
         ("finetune_e2e", "finetuned"),
     ],
 )
@@ -98,7 +99,7 @@ def test_the_source_is_scored_on_its_own_test_rows(track: Planted, found: dict[s
 
 
 def test_every_metric_is_there_and_the_mean_has_no_correlation(found: dict[str, Any]):
-    for step in ("ridge", "text_transfer", "zero_shot", "adapted", "finetuned"):
+    for step in ("ridge", "text_transfer", "zero_shot", "adapted", "text_tuned", "finetuned"):
         assert set(sentiment.METRICS) <= set(found["target"][step])
     mean = found["target"]["mean"]
     assert not {"pearson", "spearman", "ccc", "permutation_p", "resubstitution_pearson"} & set(mean)
@@ -178,7 +179,7 @@ def test_repeats_pool_the_rows_that_each_fold_left_out(folded: Planted):
     assert len(within) > 2 and target["finetuned"]["pearson_within_folds"] == pytest.approx(np.mean(within), abs=1e-6)
     assert "pearson_within_folds" not in target["mean"]
     assert "modality_gap" not in target and "no modality gap" in found["warnings"]
-    assert "source_text" not in found and "text_transfer" not in target
+    assert "source_text" not in found and not {"text_transfer", "text_tuned"} & set(target)
     assert target["ridge"]["resubstitution_pearson"] > target["ridge"]["pearson"] > 0.2
 
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from pipeline.core.schemas import FEATURES
 from pipeline.serving.score_predictor import Sample
 from tests import tracks
+from tests.stages.test_finetune_e2e import take
 from tests.tracks import Track
 
 STAGES = ("train_source", "train_adapters", "finetune_e2e")
@@ -17,7 +19,9 @@ STAGES = ("train_source", "train_adapters", "finetune_e2e")
 def worded(root: Path) -> Track:
     """A trained track that reads words, with an encoder that was tuned on source and target and travels in the net."""
     text = {"text": "full", "tuned": {"epochs": 1, "batch": 8}}
-    return tracks.run(tracks.make(root, words=True), *STAGES, finetune_e2e=text, train_source=text)
+    with pytest.MonkeyPatch.context() as patch:
+        take(patch, "all")
+        return tracks.run(tracks.make(root, words=True), *STAGES, finetune_e2e=text, train_source=text)
 
 
 def rows(track: Track) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""Fine-tuning on small corpora: what it predicts and from what, that phases and encoders learn, and that it resumes."""
+"""Fine-tuning on small corpora: what it chooses, predicts and from what; that phases and encoders learn, and resume."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from pipeline.core.schemas import subset_name, subsets_of
 from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import EmbedTextParams
-from pipeline.sentiment import finetuning
+from pipeline.scoring import baselines
+from pipeline.sentiment import candidates, phases
 from pipeline.sentiment.adapters import read_adapters
-from pipeline.sentiment.data import limit_groups, read_target
+from pipeline.sentiment.candidates import CANDIDATES, Setting, choose, fit_candidate, held_scores, setting_of
+from pipeline.sentiment.data import FinetuneJob, Target, limit_groups, of_fold, read_target
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuned import load_finetuned
-from pipeline.sentiment.finetuning import text_mode
-from pipeline.sentiment.initialisation import initial_net
+from pipeline.sentiment.finetuning import _output_scale, text_mode
+from pipeline.sentiment.initialisation import Part, linear_net
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.variants import Variant
 from pipeline.training import loop
@@ -40,7 +43,8 @@ VARIANTS = [Variant("finetuned", subset_name(subset)) for subset in subsets_of(E
 KEY = ["fold", *Variant._fields, "sample_id"]
 FOLD, OTHER = "repeat-0.fold-0", "repeat-0.fold-1"
 CURVE = {"curve": (12, 99)}
-TUNED = {"epochs": 4, "encoder_learning_rate": 1e-3, "head_learning_rate": 0.003, "batch": 8, "weight_decay": 0.0}
+LEARNS = {"epochs": 4, "encoder_learning_rate": 1e-3, "head_learning_rate": 0.003, "batch": 8, "weight_decay": 0.0}
+TUNED = {**LEARNS, "patience": 4}
 
 
 @pytest.fixture(scope="module")
@@ -75,21 +79,30 @@ def weights(track: Track) -> dict[str, torch.Tensor]:
 
 
 def believe_the_source(monkeypatch: pytest.MonkeyPatch, weight: float) -> None:
-    """Starts with all modalities, this weight on what the source says and, where there is one, none on the probes.
+    """Takes the candidate ``all``, which starts with this weight on what the source says and, with it, no probes.
 
     So it does not hang on a start well chosen whether tuning has something to better, and the source something to say.
     """
-    original = initial_net
 
-    def start(*given: Any) -> Any:
-        net, _, chosen = original(*given)
+    def start(target: Any, part: Any, heard: Any, seed: int) -> Any:
+        net, used, chosen = linear_net(target, part, heard, seed)
+        if heard.source is None and heard.carried == {}:
+            return net, used, chosen
         with torch.no_grad():
             net.mix.weight.fill_(weight)
             for name in net.probes if net.source is not None else ():
                 net.probe(name).linear.weight.zero_()
         return net, EVERY, chosen
 
-    monkeypatch.setattr(finetuning, "initial_net", start)
+    monkeypatch.setattr(candidates, "linear_net", start)
+    take(monkeypatch, "all")
+
+
+def take(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Whatever inner folds say, this candidate is taken."""
+    there = candidates.standing
+    monkeypatch.setattr(candidates, "standing", lambda of: sorted(there(of), key=lambda other: other != name))
+    monkeypatch.setattr(candidates.baselines, "simplest", lambda *_: 0)
 
 
 def tuned(track: Track, root: Path, **settings: Any) -> Track:
@@ -125,23 +138,27 @@ def test_the_net_rebuilt_gives_the_predictions(holdout: Track, tmp_path: Path, m
     believe_the_source(monkeypatch, 0.2)
     track = tuned(holdout, tmp_path)
     assert report(track)["scale"] > 1.1  # the weights hold it
-    net = rebuilt(track)
+    net, val = rebuilt(track), track.rows("final", "val")  # which are predicted by the models of inner folds
     vectors = {name: torch.from_numpy(rows) for name, rows in track.vectors["target"].items()}
     for variant, subset in ((WHOLE, EVERY), (Variant("finetuned", "audio_visual"), ("audio", "visual"))):
         there = {key: torch.from_numpy(mask & (key in subset)) for key, mask in track.present["target"].items()}
         with torch.inference_mode():
             known = pd.Series(net(vectors, there)[:, 0].numpy(), index=track.target["sample_id"])
-        series = scores(track, variant)
+        series = scores(track, variant).drop(val)
         np.testing.assert_allclose(series, known[series.index], atol=1e-4)
 
 
-def test_modalities_that_are_not_used_say_nothing(holdout: Track) -> None:
-    used = set(report(holdout)["modalities"].split("+"))
-    left = {Variant("finetuned", subset_name(subset)): frozenset(used & {*subset}) for subset in subsets_of(EVERY)}
-    assert len(set(left.values())) < len(left)
-    for name, some in left.items():
-        for other, others in left.items():
-            assert scores(holdout, name).equals(scores(holdout, other)) == (some == others)
+def test_modalities_that_are_not_used_say_nothing(
+    words: dict[bool, Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(monkeypatch, "text_transfer")
+    track = tuned(words[True], tmp_path)
+    assert report(track)["modalities"] == "text"
+    for subset in subsets_of(EVERY):
+        found = scores(track, Variant("finetuned", subset_name(subset)))
+        assert (
+            found.equals(scores(track)) if "text" in subset else found.drop(track.rows("final", "val")).nunique() == 1
+        )
 
 
 def test_it_learns_and_says_so_of_validation_rows(holdout: Track) -> None:
@@ -229,15 +246,12 @@ def test_a_size_of_the_curve_is_kept_where_one_role_has_too_few_groups(folded: T
 # --- the phases ------------------------------------------------------------------------------------------------------
 
 
-def test_a_phase_that_does_not_better_is_undone(holdout: Track, tmp_path: Path) -> None:
-    start = tuned(holdout, tmp_path / "start", first_epochs=0, epochs=0)
-    wild = tuned(holdout, tmp_path / "wild", first_learning_rate=1.0, learning_rate=1.0)
-    assert {key: value for key, value in report(wild).items() if key.endswith("_kept")} == {
-        "head_kept": False,
-        "all_kept": False,
-    }
-    pd.testing.assert_series_equal(scores(wild), scores(start))
-    assert all(torch.equal(value, weights(start)[name]) for name, value in weights(wild).items())
+def test_a_tuning_that_ruins_what_it_starts_from_is_not_taken(holdout: Track, tmp_path: Path) -> None:
+    wild = tuned(holdout, tmp_path, first_learning_rate=1.0, learning_rate=1.0)
+    found = report(wild)["candidates"]
+    assert found["all"]["mse"] > 4 * found["adapters"]["mse"]
+    assert report(wild)["taken"] != "all"
+    np.testing.assert_allclose(scores(wild), scores(holdout))  # of which the same simple candidate was taken
 
 
 @pytest.mark.parametrize(("first", "whole"), [("head", False), ("model", True)])
@@ -246,7 +260,6 @@ def test_the_first_phase_leaves_the_adapters_alone(
 ) -> None:
     believe_the_source(monkeypatch, 0.3)
     track = tuned(holdout, tmp_path, first=first, first_epochs=6, epochs=0, scale=False)
-    assert report(track)["head_kept"]
     found = weights(track)
     for name, adapter in read_adapters(track.layout, "final").items():
         for key, value in adapter.state_dict().items():
@@ -260,7 +273,6 @@ def test_the_first_phase_leaves_the_adapters_alone(
 def test_everything_learns_in_the_second_phase(holdout: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     believe_the_source(monkeypatch, 0.3)
     track = tuned(holdout, tmp_path, first_epochs=0, epochs=6, scale=False)
-    assert report(track)["all_kept"]
     found = weights(track)
     for name, adapter in read_adapters(track.layout, "final").items():
         key = "layers.0.weight"
@@ -273,7 +285,7 @@ def test_a_strong_pull_holds_the_weights_where_they_were(
     believe_the_source(monkeypatch, 0.3)
     distance = {}
     for pull in (0.0, 1000.0):
-        track = tuned(holdout, tmp_path / str(pull), first_epochs=0, epochs=12, patience=12, l2_sp=pull, scale=False)
+        track = tuned(holdout, tmp_path / str(pull), first_epochs=0, epochs=12, l2_sp=pull, scale=False)
         found = weights(track)
         start = {f"source.{name}": value for name, value in read_source(track.layout).net.state_dict().items()}
         distance[pull] = sum((found[name] - value).square().sum().item() for name, value in start.items())
@@ -281,19 +293,81 @@ def test_a_strong_pull_holds_the_weights_where_they_were(
 
 
 @pytest.mark.parametrize(("weight", "stretches"), [(0.1, True), (9.0, False)])
-def test_the_scale_is_the_least_squares_line_where_that_stretches(
-    holdout: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: float, stretches: bool
+def test_the_scale_is_the_least_squares_line_of_held_rows_where_that_stretches(
+    holdout: Track, monkeypatch: pytest.MonkeyPatch, weight: float, stretches: bool
 ) -> None:
-    """Of the fold's own rows: with so few of validation, of the training rows too."""
     believe_the_source(monkeypatch, weight)
-    plain, scaled = (
-        tuned(holdout, tmp_path / str(scale), first_epochs=0, epochs=0, scale=scale) for scale in (False, True)
-    )
-    own = pd.Index(plain.rows("final", "train") + plain.rows("final", "val"))
-    slope, offset = np.polyfit(scores(plain)[own], actual(plain, own), 1)
+    of = setting(holdout, first_epochs=0, epochs=1)
+    inner = choose(of).inner["all"]
+    at = np.concatenate([part.held for part in of.parts])
+    actual = of.target.scores.numpy()[at]
+    slope, offset = np.polyfit(held_scores(inner, of.parts, EVERY)[at], actual, 1)
     assert slope > 0 and (slope > 1) == stretches
-    expected = slope * scores(plain) + offset if stretches else scores(plain)
-    np.testing.assert_allclose(scores(scaled), expected, atol=1e-5)
+    assert _output_scale(inner, of) == pytest.approx((slope, offset) if stretches else (1.0, 0.0), abs=1e-5)
+
+
+# --- the choice ------------------------------------------------------------------------------------------------------
+
+
+def setting(track: Track, fold: str = "final", mode: str = "none", **settings: Any) -> Setting:
+    params = tracks.params(track, finetune_e2e=settings)
+    target, plain = read_target(track.layout), read_target(track.layout, by_source_text=False)
+    job = FinetuneJob(of_fold(params, fold), track.layout, fold)
+    return setting_of(target, plain, read_source(track.layout), job, mode)
+
+
+def test_inner_folds_hold_each_row_once_and_groups_whole(folded: Track) -> None:
+    of = setting(folded, FOLD, inner_folds=3)
+    learned = of.target.rows(FOLD, "train", "val")
+    assert sorted(np.concatenate([part.held for part in of.parts])) == sorted(learned) == sorted(of.whole.learn)
+    groups = of.target.table["group_id"].to_numpy()
+    for part in of.parts:
+        assert sorted([*part.learn, *part.held]) == sorted(learned)
+        assert not {*groups[part.learn]} & {*groups[part.held]}
+
+
+def test_the_mean_and_the_text_transfer_by_hand(words: dict[bool, Track]) -> None:
+    of = setting(words[True])
+    learn, actual = of.parts[0].learn, of.target.scores.numpy()
+    mean = fit_candidate("mean", of, of.parts[0])
+    np.testing.assert_allclose(mean.scores(EVERY), actual[learn].mean(), atol=1e-6)
+    said = candidates.source_text_head(words[True].layout)
+    vectors, there = of.target.columns.vectors["text"], of.target.columns.present["text"].numpy()
+    by_text = np.where(there, said(vectors)[:, 0].detach().numpy(), said.bias.item())
+    slope, offset = np.polyfit(by_text[learn], actual[learn], 1)
+    assert slope > 0
+    found = fit_candidate("text_transfer", of, of.parts[0])
+    np.testing.assert_allclose(found.scores(EVERY), slope * by_text + offset, atol=1e-4)
+    assert found.used == ("text",)
+
+
+def test_what_is_chosen_is_the_simplest_that_held_rows_find_no_better_one_for(folded: Track) -> None:
+    of = setting(folded, FOLD)
+    choice = choose(of)
+    held = np.concatenate([part.held for part in of.parts])
+    actual, groups = of.target.scores.numpy()[held], of.target.table["group_id"].to_numpy(dtype=str)[held]
+    errors = {}
+    for name in ("mean", "ridge", "adapters", "all"):
+        by_hand = [fit_candidate(name, of, part).scores(EVERY)[part.held] for part in of.parts]
+        errors[name] = (np.concatenate(by_hand) - actual) ** 2
+        assert choice.report["candidates"][name]["mse"] == pytest.approx(errors[name].mean())
+    assert list(choice.report["candidates"]) == list(errors)
+    assert choice.taken == list(errors)[baselines.simplest(list(errors.values()), groups)]
+
+
+def test_every_fold_says_what_it_chose(folded: Track) -> None:
+    folder = folded.layout.model("finetune_e2e")
+    choices = read_description(folder, FinetunedDescription).choices
+    assert set(choices) == set(folded.folds["fold"])
+    for fold, known in choices.items():
+        assert known["taken"] in known["candidates"] and set(known["candidates"]) < set(CANDIDATES)
+        assert (report(folded) if fold == "final" else report(folded)["folds"][fold])["taken"] == known["taken"]
+
+
+def test_another_repeat_has_another_seed() -> None:
+    params = tracks.Params()
+    seeds = [of_fold(params, fold).seed for fold in ("repeat-0.fold-1", "repeat-2.fold-0", "final")]
+    assert seeds == [params.seed, params.seed + 2, params.seed]
 
 
 # --- the words -------------------------------------------------------------------------------------------------------
@@ -310,25 +384,27 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Track]:
 
 
 def spoken(track: Track, root: Path, mode: str) -> Track:
-    return tuned(track, root, text=mode, tuned=TUNED, first_epochs=0)
+    return tuned(track, root, text=mode, tuned=LEARNS, first_epochs=0)
 
 
+@pytest.mark.parametrize("taken", ["text_tuned", "all"])
 @pytest.mark.parametrize(("mode", "told"), [("full", True), ("full", False), ("lora", True), ("lora", False)])
 def test_the_text_encoder_learns(
-    words: dict[bool, Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, told: bool
+    words: dict[bool, Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, told: bool, taken: str
 ) -> None:
     believe_the_source(monkeypatch, 0.3)
+    take(monkeypatch, taken)
     track = spoken(words[told], tmp_path, mode)
-    assert (report(track)["text"], report(track)["all_kept"]) == (mode, True)
+    assert (report(track)["text"], report(track)["taken"]) == (mode, taken)
     encoder = text.load(EmbedTextParams(encoder=str(track.encoder)))
     start = {f"encoder.{name}": value.clone() for name, value in encoder.net.state_dict().items()}
-    if told:
+    if told and taken == "all":
         start = load_file(track.layout.model("train_source") / "text" / "model.safetensors")
     net = rebuilt(track, encoder=encoder.net)
     found = {name: value for name, value in weights(track).items() if name.startswith("encoder.")}
     moved = {name for name, value in found.items() if not torch.equal(value, start[name])}
     if mode == "full":
-        assert len(moved) > 20
+        assert len(moved) > 20 and not any("embeddings" in name for name in moved)
     else:
         assert moved == {name for name in found if name.endswith(("q_lin.weight", "v_lin.weight"))}
     # The words themselves through the net, as they were while it learned, give what was predicted.
@@ -336,7 +412,19 @@ def test_the_text_encoder_learns(
     tokens = encoder.collate(encoder.tokenize(track.target["text"].fillna("").tolist()))
     with torch.inference_mode():
         known = pd.Series(net(vectors, present, tokens)[:, 0].numpy(), index=track.target["sample_id"])
-    np.testing.assert_allclose(scores(track), known[scores(track).index], atol=1e-4)
+    series = scores(track).drop(track.rows("final", "val"))
+    np.testing.assert_allclose(series, known[series.index], atol=1e-4)
+
+
+def test_words_tuned_plainly_are_a_step_of_their_own(words: dict[bool, Track], tmp_path: Path) -> None:
+    track = spoken(words[False], tmp_path, "full")
+    step = Variant("text_tuned", subset_name(EVERY))
+    assert tracks.covered(predictions(track)) == track.expected([*VARIANTS, step])
+    if report(track)["taken"] == "text_tuned":
+        assert scores(track, step).equals(scores(track))
+    test = track.rows("final", "test")
+    known = np.array([-1.0 if "sad" in said else 1.0 for said in track.target.set_index("sample_id")["text"][test]])
+    assert np.corrcoef(scores(track, step)[test], known)[0, 1] > 0.9
 
 
 class Killed(Exception):
@@ -371,9 +459,29 @@ def test_a_killed_tuning_of_the_words_goes_on_to_the_same_weights(
     assert everything(killed.layout.model("finetune_e2e")) == everything(straight.layout.model("finetune_e2e"))
 
 
+def test_a_training_with_other_words_labels_or_held_rows_is_another(words: dict[bool, Track]) -> None:
+    of = setting(words[False], mode="full")
+    encoder, part = text.load(EmbedTextParams(encoder=str(words[False].encoder))), of.parts[0]
+
+    def identity(target: Target, part: Part) -> str:
+        known = phases._identity(nn.Linear(1, 1, bias=False), encoder, target, part, of.job, "cpu")
+        return json.dumps({**known, "start": ""}, sort_keys=True)
+
+    def changed(column: str, row: int, value: Any) -> Target:
+        table = of.target.table.copy()
+        table.loc[row, column] = value
+        return replace(of.target, table=table)
+
+    seen = {identity(of.target, part), identity(of.target, replace(part, held=part.held[1:]))}
+    seen |= {identity(changed("score", at, 2.75), part) for at in (part.learn[0], part.held[0])}
+    seen |= {identity(changed("text", at, "so what"), part) for at in (part.learn[0], part.held[0])}
+    assert len(seen) == 6
+    assert identity(of.target, part) in seen
+
+
 def test_the_words_of_a_target_with_rows_without_a_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     believe_the_source(monkeypatch, 0.3)
-    block = {"text": "full", "tuned": TUNED, "first_epochs": 0}
+    block = {"text": "full", "tuned": LEARNS, "first_epochs": 0}
     track = tracks.run(tracks.make(tmp_path, words=True), *STAGES, finetune_e2e=block)
     assert report(track)["text"] == "full"
 
@@ -403,7 +511,7 @@ def test_auto_tunes_single_texts_from_enough_rows_on(
     track = tracks.make(tmp_path, words=words).write()
     assert len(track.rows("final", "train")) == 29
     blocks = {"finetune_e2e": {"text": "auto", "auto_rows": enough}, "target": {"level": level}}
-    assert text_mode(read_target(track.layout), "final", tracks.params(track, **blocks)) == mode
+    assert text_mode(read_target(track.layout), tracks.params(track, **blocks)) == mode
 
 
 # --- the same again --------------------------------------------------------------------------------------------------

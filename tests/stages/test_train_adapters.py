@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,9 @@ from pipeline.core.descriptions import read_description
 from pipeline.core.fitted import read_fitted
 from pipeline.core.schemas import subset_name, subsets_of
 from pipeline.nets.adapter import Adapter
-from pipeline.sentiment.adapters import read_adapters
+from pipeline.params import Params
+from pipeline.sentiment.adapters import describe_adapter, read_adapters
+from pipeline.sentiment.data import read_target
 from pipeline.sentiment.descriptions import AdaptersDescription
 from pipeline.sentiment.source_model import load_source_model, read_source
 from pipeline.sentiment.variants import Variant, by_variant
@@ -154,6 +157,25 @@ def test_labels_of_no_weight_leave_both_steps_the_same(
     for subset in (subset_name(EVERY), "text", "audio"):
         blind, told = (scores(track, step, "final", subset=subset) for step in ("zero_shot", "adapted"))
         assert blind.equals(told) == same
+
+
+@pytest.mark.parametrize(
+    ("block", "layers", "components"),
+    [
+        ({}, (), 8),
+        ({"hidden": (256, 512, 1024)}, (256, 512, 1024), 0),  # the mission's 65 → 256 → 512 → 1024 → 713
+        ({"hidden": (256,), "components": 5}, (256,), 5),
+        ({"audio": {"hidden": (7,)}}, (7,), 0),
+        ({"hidden": (256,), "audio": {"hidden": ()}}, (), 8),
+        ({"components": 0, "audio": {"components": 4}}, (), 4),
+    ],
+)
+def test_hidden_layers_see_the_columns_unless_components_are_asked_for(
+    source: Track, block: dict[str, Any], layers: tuple[int, ...], components: int
+) -> None:
+    params = Params.model_validate({"adapter": block})
+    found = describe_adapter(read_target(source.layout), read_source(source.layout), "audio", params)
+    assert (found.width, found.hidden, found.out, found.components) == (5, layers, 8, components)
 
 
 @pytest.mark.parametrize("match", ["random", "kmeans", "nearest", "ot", "coral"])

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.core.errors import InputError
+from pipeline.nets.losses import Objective, ccc_loss, mixed
 from pipeline.training import loop
 from pipeline.training.checkpoint import resume_state
 from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
@@ -148,6 +149,49 @@ def test_accumulation_gives_the_same_weights(accumulate: int) -> None:
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, atol=1e-5, rtol=1e-4)
     assert [line["train_loss"] for line in one.history] == pytest.approx([line["train_loss"] for line in two.history])
+
+
+@pytest.mark.parametrize("accumulate", [2, 5])
+@pytest.mark.parametrize("objective", [mixed(0.3, 1.0, 0.3), ccc_loss], ids=["mixed", "ccc"])
+def test_a_correlation_is_that_of_the_whole_batch_however_it_is_split(objective: Objective, accumulate: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    inputs, labels = torch.randn(24, 4, generator=generator), torch.randn(24, generator=generator)
+    whole, parts = nn.Linear(4, 1), nn.Linear(4, 1)
+    parts.load_state_dict(whole.state_dict())
+    for model, pieces in ((whole, 1), (parts, accumulate)):
+        fit(
+            model,
+            TensorRows((inputs,), labels, 24),
+            TensorRows((inputs,), labels, 24),
+            objective=objective,
+            score=lambda scores, wanted: 0.0,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            plan=TrainingPlan(epochs=3, patience=None, seed=0, accumulate=pieces, clip=1e9),
+            device=CPU,
+            what="test",
+        )
+    torch.testing.assert_close(parts.weight, whole.weight, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(parts.bias, whole.bias, atol=1e-6, rtol=1e-5)
+
+
+def test_both_passes_over_a_split_batch_drop_the_same() -> None:
+    """What is not linear in the outputs would otherwise be the gradient of other outputs than the loss was of."""
+    hidden: list[torch.Tensor] = []
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+    model[1].register_forward_hook(lambda module, given, made: hidden.append(made.eq(0)) if module.training else None)
+    run(model, TrainingPlan(epochs=1, patience=1, seed=0, accumulate=2), train=rows(16, 1))
+    assert len(hidden) == 4 and torch.equal(hidden[0], hidden[2]) and torch.equal(hidden[1], hidden[3])
+    assert not torch.equal(hidden[0], hidden[1])
+
+
+def test_without_patience_all_epochs_count_and_the_last_weights_stay() -> None:
+    scores = iter([0.9, 0.5, 0.1])
+    kept, again = net(), net()
+    fit_result = run(kept, TrainingPlan(epochs=3, patience=None, seed=0), score=lambda logits, labels: next(scores))
+    assert (fit_result.best_epoch, fit_result.best_score, len(fit_result.history)) == (3, 0.1, 3)
+    unseen = run(again, TrainingPlan(epochs=3, patience=None, seed=0), val=rows(0, 2))  # nor does it need others
+    assert len(unseen.history) == 3 and math.isnan(unseen.best_score)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in kept.state_dict().items())
 
 
 class Killed(Exception):

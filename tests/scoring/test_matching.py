@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.sentiment import matching
-from pipeline.sentiment.matching import FeatureSet, Match, common_space, match_to_source
+from pipeline.scoring import matching
+from pipeline.scoring.matching import Distance, FeatureSet, Match, common_space, match_to_source
 
 EVERY: tuple[Match, ...] = ("random", "kmeans", "nearest", "ot")
 
@@ -44,6 +44,18 @@ def test_the_nearest_by_hand() -> None:
     here, there = (rows * np.sign(((rows - rows.mean()) ** 3).mean()) for rows in (here, there))
     expected = source[np.abs(here - there.T).argmin(axis=1)]
     np.testing.assert_allclose(places(FeatureSet(target), FeatureSet(source), "nearest"), expected, rtol=1e-6)
+
+
+def test_by_cosine_a_row_meets_the_one_of_its_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near to the first in place, and to the second in direction."""
+    here, there = np.array([[1.0, 0.2]]), np.array([[0.9, 0.9], [30.0, 6.0]])
+    monkeypatch.setattr(matching, "common_space", lambda target, source: (here, there))
+    source = np.array([[1.0], [2.0]])
+    expected: dict[Distance, float] = {"l2": 1.0, "cosine": 2.0}
+    for distance, place in expected.items():
+        rng = np.random.default_rng(0)
+        found = match_to_source(FeatureSet(here), FeatureSet(source), "nearest", distance, clusters=2, rng=rng)
+        assert found.item() == place
 
 
 def test_clusters_meet_one_to_one_at_their_means() -> None:

@@ -1,4 +1,4 @@
-"""Which place in the source's space each row of the target is to meet, when no pairs are known.
+"""Which place in a source's space each row of a target is to meet, when no pairs are known.
 
 Two corpora whose columns do not line up are brought into one small space first: the leading principal components of
 each, whitened, every component turned so that it is skewed to the right. That is all that can be done without labels,
@@ -20,6 +20,7 @@ from sklearn.linear_model import RidgeCV
 from pipeline.scoring.standardisation import CLIP, standardisation
 
 Match = Literal["random", "kmeans", "nearest", "ot"]
+Distance = Literal["l2", "cosine"]
 
 COMPONENTS = 8
 """Axes of the common space: those that carry most of the spread; the rest is taken for the extractors' own noise."""
@@ -42,7 +43,13 @@ class FeatureSet:
 
 
 def match_to_source(
-    target: FeatureSet, source: FeatureSet, how: Match, *, clusters: int, rng: np.random.Generator
+    target: FeatureSet,
+    source: FeatureSet,
+    how: Match,
+    distance: Distance = "l2",
+    *,
+    clusters: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """float32 [n, source width]: a source row, or a mean of source rows, for every target row.
 
@@ -50,6 +57,9 @@ def match_to_source(
     both corpora, assigns clusters one to one at the least total distance, and takes the mean of the assigned cluster's
     rows; ``ot`` moves all target rows onto all source rows at the least total squared distance, and takes the mean of
     where a row goes (barycentric projection; Courty et al. 2017, "Optimal transport for domain adaptation").
+
+    With the distance ``cosine`` all rows of the common space are brought to length 1, where the squared distance is
+    twice 1 - the cosine.
 
     Scores are used if both clouds have them.
     """
@@ -59,6 +69,8 @@ def match_to_source(
     if how == "random":
         return source.rows[rng.integers(len(source.rows), size=len(target.rows))].astype(np.float32)
     here, there = common_space(target, source)
+    if distance == "cosine":
+        here, there = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (here, there))
     if how == "nearest":
         return source.rows[KDTree(there).query(here)[1]].astype(np.float32)
     if how == "kmeans":

@@ -1,0 +1,176 @@
+"""The models that fine-tuning chooses from, from the mean to everything tuned, and the choice.
+
+Each is fitted on inner folds and judged on the rows these hold out; the simplest is taken that no other betters by more
+than a standard error. So a fold's model never falls below what is obvious because of a tuning that few rows flattered.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.core.schemas import Subset
+from pipeline.encoders import text
+from pipeline.nets.transfer import TransferNet
+from pipeline.params import Params
+from pipeline.scoring import baselines, sentiment
+from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, shared
+from pipeline.sentiment.finetuned import score_rows
+from pipeline.sentiment.initialisation import Heard, Part, carried_scores, inner_parts, linear_net, own_adapters
+from pipeline.sentiment.phases import tune_all, tune_words
+from pipeline.sentiment.source_model import SourceSpace
+from pipeline.sentiment.text_model import source_text_head
+from pipeline.training.device import pick
+from pipeline.training.loop import HISTORY, one_thread
+
+CANDIDATES = ("mean", "ridge", "text_transfer", "text_tuned", "adapters", "all")
+"""The simplest first. The steps of that name, but that the text transfer has a scale and an offset of the target's, and
+``adapters`` are weighed against ridge regression; ``all`` are these tuned end to end."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the candidates of a fold are fitted with.
+
+    Attributes:
+        target: with text vectors of the source's text model, where there is one.
+        plain: the same with text vectors of the encoder as it is.
+        carried: as ``initialisation.Heard`` has it.
+        parts: the inner folds that judge.
+        whole: all rows that the fold may learn from, and none held.
+        mode: how the text encoder learns: ``none | lora | full``.
+    """
+
+    target: Target
+    plain: Target
+    source: SourceSpace
+    job: FinetuneJob
+    carried: Mapping[Subset, np.ndarray]
+    parts: list[Part]
+    whole: Part
+    mode: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A candidate fitted: ``target`` has the columns that the net reads, text vectors by its own encoder among them."""
+
+    net: TransferNet
+    target: Target
+    used: Subset
+    report: dict[str, Any]
+    history: pd.DataFrame
+
+    def scores(self, subset: Subset) -> np.ndarray:
+        """float64 [N]: of all rows, with the modalities of ``subset`` that it uses."""
+        return score_rows(self.net, self.target.columns, shared(subset, self.used))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which candidate was taken, every candidate's models of the inner folds, and what was known of them."""
+
+    taken: str
+    inner: dict[str, list[Fitted]]
+    report: dict[str, Any]
+
+
+def setting_of(target: Target, plain: Target, source: SourceSpace, job: FinetuneJob, mode: str) -> Setting:
+    """Inner folds judge; where the text encoder learns, which is dear, the validation rows alone do."""
+    parts = inner_parts(target, source, job)
+    carried = carried_scores(target, source, parts) if job.with_source else {}
+    own = own_adapters(target, source, job) if job.with_source else {}
+    train, val = target.rows(job.fold, "train"), target.rows(job.fold, "val")
+    whole = Part(np.sort(np.concatenate([train, val])), np.zeros(0, dtype=np.int64), own)
+    return Setting(
+        target, plain, source, job, carried, parts if mode == "none" else [Part(train, val, own)], whole, mode
+    )
+
+
+def standing(setting: Setting) -> list[str]:
+    """The candidates that there are: text models only where there are words, adapters only with the source."""
+    block = setting.job.params.finetune_e2e
+    with_source = setting.job.with_source
+    there = {
+        "text_transfer": with_source and setting.target.by_source_text,
+        "text_tuned": setting.mode != "none",
+        "adapters": with_source,
+        "all": bool(block.first_epochs or block.epochs or setting.mode != "none"),
+    }
+    return [name for name in CANDIDATES if there.get(name, True)]
+
+
+def fit_candidate(name: str, setting: Setting, part: Part) -> Fitted:
+    """Fits one of ``CANDIDATES`` on the rows that a part learns from."""
+    job, target, seed = setting.job, setting.target, setting.job.params.seed
+    nothing = pd.DataFrame(columns=[*HISTORY, "phase"])
+    if name == "text_tuned":
+        net, history = tune_words(setting.plain, part, job, setting.mode)
+        return Fitted(net, _read_by(net, setting.plain, job.params), ("text",), {}, history)
+    if name in ("mean", "ridge"):
+        with one_thread():
+            net, used, report = linear_net(setting.plain, part, Heard(probes=name == "ridge"), seed)
+        return Fitted(net, setting.plain, used, report, nothing)
+    head = source_text_head(job.layout) if target.by_source_text and job.with_source else None
+    if name == "text_transfer":
+        with one_thread():
+            net, _, report = linear_net(target, part, Heard(text_head=head, probes=False), seed)
+        return Fitted(net, target, ("text",), report, nothing)
+    heard = Heard(setting.source.net if job.with_source else None, setting.carried, head)
+    with one_thread():
+        net, used, report = linear_net(target, part, heard, seed)
+    if name == "adapters":
+        return Fitted(net, target, used, report, nothing)
+    if setting.mode != "none" and "text" not in used:
+        used = shared(target.columns.modalities, (*used, "text"))
+    net = copy.deepcopy(net)  # the source model and its adapters are those of other candidates, too
+    history = tune_all(net, target.using(used), part, job, setting.mode)
+    return Fitted(net, _read_by(net, target, job.params), used, report, history)
+
+
+def _read_by(net: TransferNet, target: Target, params: Params) -> Target:
+    """The target with text vectors by the tuned encoder, where there is one."""
+    if net.encoder is None:
+        return target
+    encoder = replace(text.load(params.embed.text), net=net.encoder)
+    vectors = torch.from_numpy(encoder.encode(target.table["text"].fillna("").tolist(), pick(params.device)))
+    columns = FeatureColumns({**target.columns.vectors, "text": vectors}, target.columns.present)
+    return replace(target, columns=columns)
+
+
+def held_scores(fitted: Sequence[Fitted], parts: Sequence[Part], subset: Subset) -> np.ndarray:
+    """float64 [N]: each held row by the model that did not know it; NaN for rows that no part holds."""
+    scores = np.full(len(fitted[0].target.table), np.nan)
+    for model, part in zip(fitted, parts, strict=True):
+        scores[part.held] = model.scores(subset)[part.held]
+    return scores
+
+
+def choose(setting: Setting) -> Choice:
+    """Fits every candidate on every inner fold, and takes the simplest that is not bettered."""
+    names = standing(setting)
+    inner = {name: [fit_candidate(name, setting, part) for part in setting.parts] for name in names}
+    held = np.concatenate([part.held for part in setting.parts])
+    actual = setting.target.scores.numpy().astype(np.float64)[held]
+    groups = setting.target.table["group_id"].to_numpy(dtype=str)[held]
+    everything = setting.target.columns.modalities
+    predicted = {name: held_scores(inner[name], setting.parts, everything)[held] for name in names}
+    errors = [(predicted[name] - actual) ** 2 for name in names]
+    taken = names[baselines.simplest(errors, groups)]
+    least = names[int(np.argmin([part.sum() for part in errors]))]
+    why = "the least error" if taken == least else f"the simplest within a standard error of {least}, the least error"
+    known = {name: _inner_figures(actual, predicted[name], groups) for name in names}
+    return Choice(taken, inner, {"taken": taken, "why": why, "judged_rows": len(held), "candidates": known})
+
+
+def _inner_figures(actual: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+    """Mean squared error with its standard error, groups varying as wholes; Pearson's r where it is defined."""
+    errors = (predicted - actual) ** 2
+    sums = np.bincount(np.unique(groups, return_inverse=True)[1], errors - errors.mean())
+    figures = {"mse": float(errors.mean()), "mse_se": float(np.sqrt((sums**2).sum()) / len(errors))}
+    r = sentiment.pearson(actual, predicted)
+    return figures if r is None else {**figures, "pearson": r}

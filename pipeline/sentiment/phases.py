@@ -1,0 +1,186 @@
+"""Gradients on the target: all parts of a net tuned together, phase after phase, or a text encoder on words alone.
+
+Nothing here stops or chooses by rows: a training goes on for its epochs, and other rows judge what comes of it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from pipeline.core import artifacts
+from pipeline.encoders import text
+from pipeline.encoders.text import TextEncoder
+from pipeline.encoders.text_rows import TokenRows
+from pipeline.nets.losses import L2SP, Objective, ccc_loss, mixed
+from pipeline.nets.transfer import TransferNet
+from pipeline.params import FinetuneParams
+from pipeline.scoring.sentiment import concordance
+from pipeline.sentiment.data import FinetuneJob, Target
+from pipeline.sentiment.initialisation import Part
+from pipeline.sentiment.text_model import text_encoder
+from pipeline.training.checkpoint import resume_state
+from pipeline.training.device import pick
+from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit, one_thread
+from pipeline.training.optim import adamw
+from pipeline.training.rows import Joined, TensorRows
+from pipeline.training.tuning import fit_tuned, learner, merged
+
+
+def tune_all(net: TransferNet, target: Target, part: Part, job: FinetuneJob, mode: str) -> pd.DataFrame:
+    """Tunes ``net``: head or model first, then everything (LP-FT), with the text encoder where ``mode`` is not none.
+
+    Returns the lines of ``HISTORY`` of each ``phase``; validation figures are those of the part's held rows.
+    """
+    block = job.params.finetune_e2e
+    first, everything = _learners(net, block)
+    histories = [pd.DataFrame(columns=[*HISTORY, "phase"])]
+    phases = [("head", first, block.first_epochs, block.first_learning_rate)]
+    phases += [("all", everything, block.epochs, block.learning_rate)] if mode == "none" else []
+    for name, learners, epochs, rate in phases:
+        if epochs:
+            with one_thread():
+                result = _phase(net, learners, target, part, job, name, epochs, rate)
+            histories.append(_lines(result, histories, name))
+    if mode != "none":
+        result = _tune_encoder(net, text_encoder(target, job.params, job.layout), everything, target, part, job, mode)
+        histories.append(_lines(result, histories, "all"))
+    return pd.concat(histories)
+
+
+def _lines(result: FitResult, before: list[pd.DataFrame], phase: str) -> pd.DataFrame:
+    lines = pd.DataFrame(result.history)
+    return lines.assign(epoch=lines["epoch"] + sum(map(len, before)), phase=phase)
+
+
+def tune_words(target: Target, part: Part, job: FinetuneJob, mode: str) -> tuple[TransferNet, pd.DataFrame]:
+    """A text model of the target's own words, plainly: the encoder as it was loaded, and a head from nothing."""
+    encoder = text.load(job.params.embed.text)
+    head = nn.Linear(encoder.width, 1)
+    net = TransferNet({}, None, target.columns.widths, text_head=head, columns=target.inputs)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.fill_(target.scores[torch.from_numpy(part.learn)].mean().item())
+        net.mix.weight.copy_(torch.tensor([[0.0, 1.0]]))
+        net.mix.bias.zero_()
+    result = _tune_encoder(net, encoder, [head], target, part, job, mode)
+    return net, _lines(result, [], "words")
+
+
+def _learners(net: TransferNet, block: FinetuneParams) -> tuple[list[nn.Module], list[nn.Module]]:
+    """What learns in the first phase, and in the second: everything."""
+    own: list[nn.Module] = [net.mix, net.probes, *([net.text_head] if net.text_head is not None else [])]
+    if net.source is None:
+        return own, own
+    head = net.source.fusion.classify if block.first == "head" else net.source
+    return [*own, head], [*own, net.source, net.adapters]
+
+
+def _objective(block: FinetuneParams, *, plain: bool = False) -> Objective:
+    """The loss of params; ``plain``: without the correlation, for a head that starts from nothing."""
+    if plain:
+        return mixed(block.mse, block.mae, 0.0)
+    return ccc_loss if block.loss == "ccc" else mixed(block.mse, block.mae, block.correlation)
+
+
+def _only(net: TransferNet, learners: list[nn.Module]) -> None:
+    """Lets these learn and no others."""
+    net.requires_grad_(False)
+    for module in learners:
+        module.requires_grad_(True)
+
+
+def _phase(
+    net: TransferNet,
+    learners: list[nn.Module],
+    target: Target,
+    part: Part,
+    job: FinetuneJob,
+    name: str,
+    epochs: int,
+    rate: float,
+) -> FitResult:
+    """Tunes on given vectors."""
+    block = job.params.finetune_e2e
+    _only(net, learners)
+    train, held = _rows(target, part, block.batch)
+    return fit(
+        net,
+        train,
+        held,
+        objective=_objective(block),
+        score=concordance,
+        optimizer=adamw([(module, rate) for module in learners], block.weight_decay),
+        plan=TrainingPlan(epochs, None, job.params.seed, decay=True),
+        device=pick(job.params.device),
+        what=f"finetune_e2e {job.fold} {name}",
+        penalty=L2SP(net, block.l2_sp) if block.l2_sp else None,
+    )
+
+
+def _rows(target: Target, part: Part, batch: int) -> Iterator[TensorRows]:
+    """The rows to learn from, and the held ones."""
+    for at in (part.learn, part.held):
+        yield TensorRows(target.columns.at(at), target.scores[torch.from_numpy(at)], batch)
+
+
+def _tune_encoder(
+    net: TransferNet,
+    encoder: TextEncoder,
+    learners: list[nn.Module],
+    target: Target,
+    part: Part,
+    job: FinetuneJob,
+    mode: str,
+) -> FitResult:
+    """Tunes ``learners`` and this encoder, which becomes part of the net."""
+    block, device = job.params.finetune_e2e, pick(job.params.device)
+    tuned, plain = block.tuned, net.source is None
+    net.encoder = learner(encoder.net, encoder.lora_targets, mode, tuned.lora_rank)
+    _only(net, learners)
+    for name, parameter in net.encoder.named_parameters():
+        parameter.requires_grad_(mode == "full" or "lora_" in name)
+    train, held = (
+        Joined(rows, TokenRows(encoder, target.table["text"].iloc[at].fillna("").tolist(), rows.labels, tuned.batch))
+        for rows, at in zip(_rows(target, part, tuned.batch), (part.learn, part.held), strict=True)
+    )
+    result = fit_tuned(
+        net,
+        learners,
+        train,
+        held,
+        objective=_objective(block, plain=plain),
+        score=concordance,
+        tuned=tuned,
+        seed=job.params.seed,
+        device=device,
+        what=f"finetune_e2e {job.fold} with text",
+        penalty=L2SP(net, block.l2_sp) if block.l2_sp and not plain else None,
+        resume=resume_state(job.layout.cache, _identity(net, encoder, target, part, job, str(device))),
+    )
+    if mode == "lora":
+        net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
+    return result
+
+
+def _identity(
+    net: nn.Module, encoder: TextEncoder, target: Target, part: Part, job: FinetuneJob, device: str
+) -> dict[str, Any]:
+    """What a run that was cut off must have in common with this one to be its beginning."""
+    table = target.table
+    rows = table["sample_id"] + " " + table["score"].map(repr) + " " + table["text"].fillna("")
+    return {
+        "stage": f"finetune_e2e {job.fold}",
+        "params": job.params.finetune_e2e.model_dump(exclude={"curve"}),
+        "encoder": encoder.identity,
+        "seed": job.params.seed,
+        "device": device,
+        "start": artifacts.digest([str(value.double().sum().item()) for value in net.state_dict().values()]),
+        "learn": artifacts.digest(rows.iloc[part.learn]),
+        "held": artifacts.digest(rows.iloc[part.held]),
+        "features": artifacts.digest(
+            [str(vectors.double().sum().item()) for vectors in target.columns.vectors.values()]
+        ),
+    }
