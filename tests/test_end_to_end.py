@@ -52,6 +52,8 @@ class Reader:
         value = getattr(self._block, name)
         if isinstance(value, BaseModel):
             return Reader(value, f"{self._prefix}{name}.", self._seen)
+        if name == "model_copy":  # which reads nothing yet
+            return lambda update: Reader(value(update=update), self._prefix, self._seen)
         if callable(value):  # model_dump reads the whole block
             self._seen.add(self._prefix.rstrip("."))
             return value
