@@ -79,6 +79,7 @@ def write(params: Params, layout: Layout, out: Path) -> None:
         groups={} if posts is None else posts.groupby("split")["group_id"].nunique().to_dict(),
         refused=_refused(layout),
         absent=_absent(layout),
+        choices=_choices(layout),
         errors=_errors(params, layout),
         picture=lambda name: page.png(layout.root / "plots" / name),
         modalities=MODALITIES,
@@ -118,6 +119,17 @@ def _absent(layout: Layout) -> dict[str, str]:
     """Stage → why it had nothing to train on."""
     trained = {name: (_optional(layout.details(name)) or {}).get("posts", {}) for name in POSTS_STAGES}
     return {name: of["warnings"] for name, of in trained.items() if of.get("train_rows") == 0}
+
+
+def _choices(layout: Layout) -> dict[str, dict[str, Any]]:
+    """Stage → what was ``taken``, ``why``, and what was ``tried``: by name, its scores on the inner folds."""
+    choices = {}
+    for name in POSTS_STAGES:
+        of = (_optional(layout.details(name)) or {}).get("posts", {}).get("choice", {})
+        choices[name] = of if len(of.get("tried", {})) > 1 else None
+    of = (_optional(layout.details("finetune_e2e")) or {}).get("sentiment", {})
+    choices["finetune_e2e"] = {**of, "tried": of["candidates"]} if "candidates" in of else None
+    return {name: of for name, of in choices.items() if of is not None}
 
 
 def _errors(params: Params, layout: Layout) -> Errors:

@@ -173,6 +173,19 @@ def test_a_run_whose_test_rows_are_of_few_groups_has_no_intervals(run: Layout, t
     assert f"[{evaluated['posts']['fusion']['macro_f1_ci_low']:.3f}" not in text
 
 
+def test_candidates_are_shown_with_their_scores_and_why_one_was_taken(run: Layout, tmp_path: Path) -> None:
+    layout = copied(run, tmp_path)
+    scores = {"macro_f1": 0.4321, "macro_f1_behind": 0.0, "macro_f1_error": 0.0, "balanced_log_loss": 0.9876}
+    choice = {"taken": "stacked_logreg", "why": "the simplest", "tried": {"stacked_logreg": scores, "trained": scores}}
+    artifacts.write_json(layout.details("fuse"), {"posts": {"choice": choice}})
+    (layout.plots("evaluate") / "fuse_history.png").unlink(missing_ok=True)
+    page = written(layout, tmp_path / "report.html")
+    assert "Taken: stacked_logreg, the simplest." in page.text
+    assert "0.432" in page.text
+    assert "0.988" in page.text
+    assert "Nothing was trained by epochs: stacked_logreg is solved to its optimum." in page.text
+
+
 def test_nothing_evaluated_is_one_line(run: Layout, tmp_path: Path) -> None:
     shutil.copy(run.params, tmp_path / "params.yaml")
     result = runner.invoke(app, ["report", "--project", str(tmp_path), "--out", str(tmp_path / "report.html")])
