@@ -218,7 +218,7 @@ class ClassifierParams(BalanceParams):
     """What is tried, the simplest first; inner folds take the first that is not clearly behind the best."""
     tuned_rows: Annotated[int, Field(ge=1)] = 2000
     """`lora` and `full` are tried from so many rows on (media: only with an accelerator), or where they stand alone."""
-    inner_rows: Annotated[int, Field(ge=2)] = 10_000
+    inner_rows: Annotated[int, Field(ge=2)] = 5000
     """Up to so many rows candidates are compared on inner folds; more are compared on the validation rows alone."""
     hidden: Annotated[int, Field(ge=0, le=65_536)] = 0
     """Width of a hidden layer in the classifier; 0: a linear classifier."""

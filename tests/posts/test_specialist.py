@@ -16,7 +16,7 @@ from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.posts.specialist import train
-from pipeline.stages import embed, train_image, train_text, train_video
+from pipeline.stages import embed, fuse, train_image, train_text, train_video
 from tests import tiny
 from tests.test_end_to_end import texts
 
@@ -200,3 +200,68 @@ def test_seeded_nets_do_not_depend_on_what_ran_before(tmp_path: Path) -> None:
         train_text.run(Params.model_validate({"train_text": {"candidates": ["head"], "folds": 2}}), layout)
         weights.append(tensors(layout, "train_text")["layers.1.weight"])
     np.testing.assert_array_equal(*weights)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("candidate", ["logreg", "head"])
+def test_of_many_rows_the_validation_rows_are_the_one_inner_fold(tmp_path: Path, alone: bool, candidate: str) -> None:
+    layout = Layout(tmp_path)
+    posts_table(layout, [{**row, "image_path": None if alone else "x"} for row in texts(80)])
+    table = artifacts.read_posts(layout.table("posts")).set_index("sample_id")
+    signal = (table["label"] == "good").to_numpy()[:, None]
+    vectors = (np.random.default_rng(0).normal(size=(80, 6)) + 2 * signal).astype(np.float32)
+    embeddings(layout, "text", vectors, np.ones(80, dtype=bool), table.index.tolist())
+    block = {"candidates": ["majority", candidate], "inner_rows": 20, "folds": 2, "head": {"epochs": 5}}
+    train("text", Params.model_validate({"train_text": block}), layout)
+    rows = artifacts.read_predictions(layout.predictions("train_text"), classes=2).rows
+    made_by = rows.groupby("split")["fold"].agg(set).to_dict()
+    assert made_by.pop("val") == made_by.pop("test") == {"final"}
+    # Only where there is something to fuse are training rows predicted by models that had not seen them.
+    assert made_by == ({} if alone else {"train": {"fold-0", "fold-1"}})
+    fitted = artifacts.read_parquet(layout.fitted("train_text")).to_pandas()
+    final = fitted[fitted["fold"] == "final"].groupby("role")["sample_id"].agg(set)
+    assert final["train"] == set(table.index[table["split"] == "train"])
+    assert final["val"] == set(table.index[table["split"] == "val"])
+    metrics = json.loads(layout.details("train_text").read_text())["posts"]
+    assert metrics["choice"]["taken"] == candidate
+    assert metrics["out_of_fold"]["n"] == (table["split"] == "val").sum()
+    assert metrics["out_of_fold"]["macro_f1"] > 0.8
+
+
+def test_up_to_so_many_rows_the_final_model_learns_from_validation_rows_too(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    posts_table(layout, [{**row, "image_path": "x"} for row in texts(60)])
+    table = artifacts.read_posts(layout.table("posts"))
+    embeddings(layout, "text", np.eye(60, dtype=np.float32), np.ones(60, dtype=bool), table["sample_id"].tolist())
+    train("text", Params.model_validate({"train_text": {"candidates": ["logreg"], "folds": 3}}), layout)
+    fitted = artifacts.read_parquet(layout.fitted("train_text")).to_pandas()
+    seen = set(fitted.loc[fitted["fold"] == "final", "sample_id"])
+    assert seen == set(table.loc[table["split"] != "test", "sample_id"])
+    rows = artifacts.read_predictions(layout.predictions("train_text"), classes=2).rows
+    assert set(rows.loc[rows["split"] == "val", "fold"]) <= {"fold-0", "fold-1", "fold-2"}
+
+
+@pytest.mark.parametrize(("most", "folds"), [(10, {"final"}), (10_000, {"fold-0", "fold-1"})])
+def test_the_fusion_is_chosen_on_rows_that_its_candidates_had_not_seen(
+    tmp_path: Path, most: int, folds: set[str]
+) -> None:
+    layout = Layout(tmp_path)
+    posts_table(layout, [{**row, "image_path": "x"} for row in texts(80)])
+    table = artifacts.read_posts(layout.table("posts"))
+    signal = (table["label"] == "good").to_numpy()[:, None]
+    for at, name in enumerate(("text", "image")):
+        vectors = np.random.default_rng(at).normal(size=(80, 6)) + 1.5 * signal
+        embeddings(layout, name, vectors.astype(np.float32), np.ones(80, dtype=bool), table["sample_id"].tolist())
+    embeddings(layout, "video", np.zeros((80, 4), np.float32), np.zeros(80, dtype=bool), table["sample_id"].tolist())
+    block = {"candidates": ["logreg"], "folds": 2, "inner_rows": most}
+    small = {"inner_rows": most, "folds": 2, "epochs": 3, "width": 16, "hidden": 16}
+    params = Params.model_validate({"train_text": block, "train_image": block, "fuse": small})
+    for stage in (train_text, train_image, train_video, fuse):
+        stage.run(params, layout)
+    rows = artifacts.read_predictions(layout.predictions("fuse"), classes=2).rows
+    known = rows[(rows["kind"] == "fusion") & (rows["split"] != "test")]
+    assert set(known["fold"]) == folds
+    assert set(known["split"]) == ({"val"} if most == 10 else {"train", "val"})
+    metrics = json.loads(layout.details("fuse").read_text())["posts"]
+    assert list(metrics["choice"]["tried"]) == list(params.fuse.candidates)
+    assert metrics["out_of_fold"]["macro_f1"] > 0.8
