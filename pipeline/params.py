@@ -482,6 +482,10 @@ def load(path: Path) -> Params:
         raise InputError("\n".join(f"{path}: {line}" for line in _lines(error.errors()))) from None
     if not params.tracks:
         raise InputError(f"{path}: tracks: is empty; give {' or '.join(TRACKS)}, or both")
+    for name in ("specialist", *(f"train_{modality}" for modality in DIFFERENCES), "fuse"):
+        candidates = getattr(params, name).candidates
+        if twice := [candidate for at, candidate in enumerate(candidates) if candidate in candidates[:at]]:
+            raise InputError(f"{path}: {name}.candidates: {twice[0]} stands there twice; name each once")
     if params.fuse.width % params.fuse.heads:
         raise InputError(f"{path}: fuse.heads: {params.fuse.heads} does not divide fuse.width, {params.fuse.width}")
     if params.train_source.width % params.train_source.heads:

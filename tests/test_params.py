@@ -75,6 +75,12 @@ def test_yaml_12_floats_are_numbers(tmp_path: Path) -> None:
             "fuse.modality_dropout: 1.5 is not allowed; give a number, at least 0.0, below 1.0",
         ),
         ("fuse: {strategy: sum}", "fuse.strategy: 'sum' is not allowed; give attention | gated | concat"),
+        ("fuse: {candidates: []}", "fuse.candidates: [] is not allowed; give a list of texts"),
+        (
+            "train_image: {candidates: [head, head]}",
+            "train_image.candidates: head stands there twice; name each once",
+        ),
+        ("fuse: {candidates: [trained, trained]}", "fuse.candidates: trained stands there twice; name each once"),
         ("seed: abc", "seed: 'abc' is not allowed; give a whole number, at least 0"),
         ("seed: 1.5", "seed: 1.5 is not allowed"),
         (
