@@ -10,9 +10,9 @@ import pandas as pd
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import Feature
 from pipeline.corpora import pickles
-from pipeline.corpora.manifest import trimmed_texts
 from pipeline.corpora.raw_features import RawFeatures, RawVectors, feature_name, gathered, strung
 from pipeline.corpora.sequences import pooled
+from pipeline.corpora.tabular import texts as as_texts
 
 MMSA_PARTS = {"train": "train", "valid": "val", "test": "test"}
 MMSA_USED = ("id", "raw_text", "text", "audio", "vision", "regression_labels", "audio_lengths", "vision_lengths")
@@ -41,7 +41,7 @@ def _mmsa_rows(path: Path, name: str, part: dict[str, Any]) -> pd.DataFrame:
             raise InputError(f"{path}: {name} lacks {key}; an MMSA pickle is needed")
 
     def texts(key: str) -> pd.Series:
-        return trimmed_texts(pd.Series(_listed(path, name, key, part), dtype=object), f"{path}: {name}: {key}")
+        return pd.Series(as_texts(_listed(path, name, key, part), f"{path}: {name}: {key}"), dtype=object)
 
     ids = texts("id")
     columns = {
