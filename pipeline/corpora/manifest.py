@@ -70,20 +70,21 @@ def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = ()) -> Mani
 
 
 def _relative_to(media: Path, base: Path) -> Callable[[str], str]:
-    """Maps a path of the manifest to one relative to the media folder; a path that leads out becomes ``OUTSIDE``."""
+    """Maps a path of the manifest to one relative to the media folder, or to one of ``BAD_PATHS``."""
     root = media.resolve()
 
     def relative(value: str) -> str:
         try:
             return inside(root, value, base=base).relative_to(root).as_posix()
-        except MediaError:
-            return OUTSIDE
+        except MediaError as error:
+            return NO_FILE if str(error) == "file not found" else OUTSIDE
 
     return relative
 
 
-OUTSIDE = "\0outside"
-"""Marks a path that was refused; no file system allows the character in a name."""
+OUTSIDE, NO_FILE = "\0outside", "\0no file"
+BAD_PATHS = {OUTSIDE: "path leads out of posts.media", NO_FILE: "path is a circle of links, or no path at all"}
+"""What stands for a path that was refused; no file system allows the character in a name."""
 
 
 def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
@@ -102,8 +103,9 @@ def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
             return "label not in posts.labels"
         if row["text"] is None and row["image"] is None and row["video"] is None:
             return "no text, image or video"
-        if OUTSIDE in (row["image"], row["video"]):
-            return "path leads out of posts.media"
+        bad = [row[name] for name in MEDIA if row[name] in BAD_PATHS]
+        if bad:
+            return BAD_PATHS[bad[0]]
         if has_splits and row["split"] not in SPLITS:
             return "split is none of train, val, test"
         return None

@@ -60,10 +60,11 @@ def _mmsa_rows(path: Path, name: str, part: dict[str, Any]) -> pd.DataFrame:
 def _listed(path: Path, name: str, key: str, part: dict[str, Any]) -> list[Any]:
     """The values of a list or array, one a row; bytes are the text of Python 2."""
     values = part[key]
-    try:
-        flat = np.asarray(values, dtype=object).reshape(len(values), -1)[:, 0] if len(values) else []
-    except (TypeError, ValueError, IndexError):
-        raise InputError(f"{path}: {name}: {key} is no list with one value a row") from None
+    if isinstance(values, np.ndarray) and values.ndim and values.size:
+        values = values.reshape(len(values), -1)[:, 0].tolist()
+    if not isinstance(values, list | tuple):
+        raise InputError(f"{path}: {name}: {key} is no list with one value a row")
+    flat = [value[0] if isinstance(value, list | tuple) and len(value) == 1 else value for value in values]
     return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in flat]
 
 
