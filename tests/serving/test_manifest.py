@@ -174,7 +174,7 @@ def test_a_table_of_no_posts_gives_a_table_of_none(predictor: Predictor, tmp_pat
         ("posts.csv", "", "is empty"),
         ("posts.csv", "id,label\n1,Joy\n", "has none of the columns text, image, video"),
         ("posts.csv", 'id,text\n1,"open', "not readable as csv"),
-        ("posts.jsonl", '{"text": "a"}\n{"text": ["a"]}\n', "line 2 is no object with texts"),
+        ("posts.jsonl", '{"text": "a"}\n{"text": ["a"]}\n', "text: row 2 holds a list"),
         ("posts.jsonl", '{"text": "a"}\n{"text": \n', "not readable as jsonl"),
         ("posts.parquet", "no", "not readable as parquet"),
     ],
