@@ -447,6 +447,11 @@ class Params(ParamsBlock):
         """The whole block of ``train_<modality>``: what ``specialist`` says, but for what differs."""
         return getattr(self, f"train_{modality}")
 
+    def corpora(self, root: Path) -> tuple[Path, ...]:
+        """The tables and corpora that a project in ``root`` reads, which no output may be written over."""
+        named = (self.posts.manifest, self.source.corpus, self.source.texts, self.target.corpus)
+        return tuple(root / name for name in named)
+
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = {**below, **above}

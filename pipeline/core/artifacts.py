@@ -4,6 +4,8 @@ Writes go to a hidden neighbour first and take the final name with ``os.replace`
 file, and a file that DVC hard-linked into its cache is never written through.
 """
 
+import csv
+import errno
 import hashlib
 import json
 import math
@@ -23,6 +25,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core import schemas
 from pipeline.core.errors import InputError
+from pipeline.core.sheets import defused_frame, restored
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Vectors of more bytes than this are read into a memory-mapped scratch file instead of memory."""
@@ -30,32 +33,57 @@ IN_MEMORY_BYTES = 512 * 2**20
 DECIMALS = 6
 """Metrics are rounded to this: enough to compare runs, few enough to read."""
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system says when nothing more can be written: the disk or the quota is full, the file is too large."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file that there was no room for, in place of the hidden one that was written to, or of none.
+
+    Raises OSError of ``NO_ROOM`` again, with ``path``; lets all others through.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path to write to; on success it takes the name ``path``, on an exception it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yields a path to write to; on success it takes the name ``path``, on an exception it is removed.
+
+    Raises OSError, which names ``path``, where there is no room for it.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield aside
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill; on success it takes the place of ``path``, whatever stood there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    aside.chmod(0o755)  # mkdtemp makes it private, and so would be what DVC and the user see
-    try:
-        yield aside
-        if path.exists():
-            shutil.rmtree(path)
-        aside.replace(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    """Yields an empty folder to fill; on success it takes the place of ``path``, whatever stood there before.
+
+    Raises OSError, which names ``path``, where there is no room for it.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        try:
+            aside.chmod(0o755)  # mkdtemp makes it private, and so would be what DVC and the user see
+            yield aside
+            if path.exists():
+                shutil.rmtree(path)
+            aside.replace(path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -94,8 +122,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: pd.DataFrame) -> None:
+    """Writes a table, its texts such that no spreadsheet runs them; see ``sheets``."""
+    harmless = defused_frame(rows)
+    # Python's writer does not quote a lone carriage return, at which every reader would end the row.
+    returns = any(isinstance(cell, str) and "\r" in cell for name in harmless for cell in (name, *harmless[name]))
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     with replacing(path) as aside:
-        rows.to_csv(aside, index=False, lineterminator="\n")
+        harmless.to_csv(aside, index=False, lineterminator="\n", quoting=quoting)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """The table that ``write_csv`` wrote, all cells as the texts that they were: an id such as 007, a label NA."""
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return rows.map(restored).rename(columns=restored)  # pyright: ignore[reportArgumentType]
 
 
 def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:

@@ -1,6 +1,8 @@
 """Weights as safetensors with readable JSON beside them; and the state that resumes a killed training."""
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,14 +17,28 @@ from pipeline.core import artifacts
 from pipeline.core.descriptions import ModelDescription, write_description
 from pipeline.core.errors import InputError
 
+OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How safetensors, written in Rust, says what the system refused."""
+
 
 def write_model(folder: Path, net: nn.Module | Mapping[str, Tensor] | None, description: ModelDescription) -> None:
     """Writes ``model.safetensors`` (a net's weights, or tensors by name, or none) and ``model.json`` into a folder."""
     if net is not None:
         named = net.state_dict() if isinstance(net, nn.Module) else net
-        tensors = {name: value.detach().cpu().contiguous() for name, value in named.items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        write_tensors(folder / "model.safetensors", named, {"format": "pt"})
     write_description(folder, description)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file. Raises OSError, as every other writer does, where the system refuses it."""
+    # Cloned, since safetensors takes no two tensors of one memory.
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    try:
+        save_file(whole, path, metadata=metadata)
+    except SafetensorError as error:
+        if number := OS_ERROR.search(str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+        raise
 
 
 def load_weights(folder: Path, net: nn.Module, part: str = "") -> None:
@@ -78,9 +94,8 @@ class ResumeState:
         tensors["rng.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         with artifacts.replacing(self.path) as aside:
-            save_file(tensors, aside, metadata={"progress": json.dumps(asdict(progress))})
+            write_tensors(aside, tensors, {"progress": json.dumps(asdict(progress))})
 
     def load(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor]] | None:
         """Restores net, optimizer and random state; None when there is nothing to resume."""
