@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core import schemas
+from pipeline.core import json_text, schemas
 from pipeline.core.errors import InputError
 from pipeline.core.sheets import defused_frame, restored
 
@@ -111,10 +111,10 @@ def rounded(value: Any) -> Any:
 def read_json(path: Path) -> dict[str, Any]:
     """Raises InputError when the file is missing or is not a JSON object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_text.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run the stage that makes it, or `dvc repro`") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}); delete it and run `dvc repro`") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object; delete it and run `dvc repro`")
@@ -152,7 +152,8 @@ def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         raise InputError(f"{path}: has columns {table.schema.names}, expected {schema.names}; run `dvc repro`")
     if schema is not None and table.schema.types != schema.types:
         raise InputError(f"{path}: has column types {table.schema.types}, expected {schema.types}; run `dvc repro`")
-    return table
+    # What pandas noted beside the columns may contradict them, if not by our hand.
+    return table.replace_schema_metadata(None)
 
 
 def count_rows(path: Path) -> int:

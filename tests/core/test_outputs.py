@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import params
 from pipeline.core.errors import InputError
 from pipeline.core.outputs import check_distinct, check_output
+from pipeline.corpora.features import read_corpus
+from pipeline.corpora.manifest import read_manifest
 
 
 @pytest.fixture
@@ -132,6 +135,19 @@ def test_a_name_that_no_file_can_have_is_one_line(given: Path, name: str) -> Non
     with pytest.raises(InputError) as error:
         check_output(Path(name), [given])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes with a name")
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".pkl", ".jsonl", ".yaml"])
+def test_a_pipe_is_waited_for_by_no_reader(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"pipe{suffix}"
+    os.mkfifo(path)
+    read: Callable[[], object] = {
+        ".jsonl": lambda: read_manifest(path, tmp_path),
+        ".yaml": lambda: params.load(path),
+    }.get(suffix, lambda: read_corpus(path, "target.corpus"))
+    with pytest.raises(InputError, match=r"is a pipe|not a file"):
+        read()
 
 
 def test_two_outputs_of_one_name_are_refused(given: Path) -> None:

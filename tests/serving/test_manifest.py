@@ -70,7 +70,7 @@ def test_one_row_out_for_one_row_in(
             np.testing.assert_allclose(found, list(prediction.probabilities.values()), atol=1e-5)
             assert list(row["set"]) == prediction.labels_in_set
         else:
-            assert row["label"] is None and row["set"] is None and np.isnan(found).all()
+            assert pd.isna(row["label"]) and row["set"] is None and np.isnan(found).all()
         assert (None if pd.isna(row["reason"]) else row["reason"]) == prediction.reasons
         for name, part in prediction.parts.items():
             assert row[f"{name}_state"] == part.state
@@ -180,7 +180,7 @@ def test_a_table_of_no_posts_gives_a_table_of_none(predictor: Predictor, tmp_pat
         ("posts.csv", "", "is empty"),
         ("posts.csv", "id,label\n1,Joy\n", "has none of the columns text, image, video"),
         ("posts.csv", 'id,text\n1,"open', "not readable as csv"),
-        ("posts.jsonl", '{"text": "a"}\n{"text": ["a"]}\n', "line 2 is no object with texts"),
+        ("posts.jsonl", '{"text": "a"}\n{"text": ["a"]}\n', "text: row 2 holds a list"),
         ("posts.jsonl", '{"text": "a"}\n{"text": \n', "not readable as jsonl"),
         ("posts.parquet", "no", "not readable as parquet"),
     ],
