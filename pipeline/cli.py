@@ -5,6 +5,7 @@ Run from the project's folder. A stage is imported only when it is called, so ``
 
 import importlib
 import math
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,12 +44,18 @@ STAGES = {
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns an InputError, and what the system refuses, into one line on standard error and exit status 1."""
+    """Turns an InputError, and what the system refuses, into one line on standard error and exit status 1.
+
+    Ctrl-C is a line, too, with the exit status 130 that shells give it.
+    """
     try:
         yield
     except InputError as error:
         _say(str(error))
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("stopped; run it again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
     except BrokenPipeError:
         raise  # whoever read our output has gone: Typer ends quietly
     except OSError as error:
@@ -74,6 +81,8 @@ def _add_stage(name: str, summary: str) -> None:
         from pipeline.core.layout import Layout
 
         layout = Layout(project)
+        # Asked to end, a stage ends as by Ctrl-C, and takes its processes and its half-written files with it.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with one_line_errors():
             loaded = params.load(layout.params)
             importlib.import_module(f"pipeline.stages.{name}").run(loaded, layout)

@@ -1,11 +1,13 @@
 """Typed read and write of every file that stages hand to each other.
 
-Writes go to a hidden neighbour first and take the final name with ``os.replace``: a killed stage leaves no half-written
-file, and a file that DVC hard-linked into its cache is never written through.
+Writes go to a hidden neighbour first, ``.<name>.<process>.tmp``, and take the final name with ``os.replace``: a
+killed stage leaves no half-written file, and a file that DVC hard-linked into its cache is never written through. What
+a killed process leaves is removed by whoever writes the same file or folder next.
 """
 
 import csv
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -25,6 +27,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core import json_text, schemas
 from pipeline.core.errors import InputError
+from pipeline.core.processes import is_alive
 from pipeline.core.sheets import defused_frame, restored
 
 IN_MEMORY_BYTES = 512 * 2**20
@@ -38,52 +41,58 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Names the file that there was no room for, in place of the hidden one that was written to, or of none.
-
-    Raises OSError of ``NO_ROOM`` again, with ``path``; lets all others through.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
-
-
-@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path to write to; on success it takes the name ``path``, on an exception it is removed.
-
-    Raises OSError, which names ``path``, where there is no room for it.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+    """Yields a path to write to; on success it takes the name ``path``, on an exception it is removed."""
+    aside = _aside(path)
+    try:
+        with naming(path):
             yield aside
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill; on success it takes the place of ``path``, whatever stood there before.
-
-    Raises OSError, which names ``path``, where there is no room for it.
-    """
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        try:
-            aside.chmod(0o755)  # mkdtemp makes it private, and so would be what DVC and the user see
+    """Yields an empty folder to fill; on success it takes the place of ``path``, whatever stood there before."""
+    aside = _aside(path)
+    aside.mkdir()
+    try:
+        with naming(path):
             yield aside
-            if path.exists():
-                shutil.rmtree(path)
-            aside.replace(path)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(path)
+        aside.replace(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    """Where this process writes ``path``; nothing is there, nor what processes left there that are no more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        owner = left.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
+        if owner.isdecimal() and (int(owner) == os.getpid() or not is_alive(int(owner))):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Says of what a library cannot write which file it is: they raise their own errors, or name none.
+
+    Raises InputError in their place; an OSError that names a file passes, unless there was no room: then it names
+    ``path`` in place of the hidden file that was written to.
+    """
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: cannot be written: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        if error.filename is not None and error.errno not in NO_ROOM:
+            raise
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, why, str(path)) from None
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -253,7 +262,9 @@ def _fixed_lists(matrix: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def read_embeddings(path: Path) -> Embeddings:
-    """Raises InputError when the file is missing or has another shape than ``schemas.embeddings_table``."""
+    """Raises InputError when the file is missing, holds a value that is not finite, or has another shape than
+    ``schemas.embeddings_table``.
+    """
     try:
         file = pq.ParquetFile(path)
     except FileNotFoundError:
@@ -269,6 +280,8 @@ def read_embeddings(path: Path) -> Embeddings:
         at = 0
         for batch in file.iter_batches(columns=["vector"]):
             vectors[at : at + len(batch)] = batch.column(0).flatten().to_numpy().reshape(len(batch), shape[1])
+            if not np.isfinite(vectors[at : at + len(batch)]).all():
+                raise InputError(f"{path}: holds values that are not finite; run `dvc repro embed`")
             at += len(batch)
         rest = file.read(columns=["sample_id", "present", "content"])
     return Embeddings(
@@ -318,9 +331,11 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def read_predictions(path: Path, classes: int) -> Predictions:
-    """Raises InputError when the file is missing or was made for another number of classes."""
+    """Raises InputError when the file is missing, was made for another number of classes, or is not finite."""
     table = read_parquet(path, schemas.predictions_table(classes))
     logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(len(table), classes)
+    if not np.isfinite(logits).all():
+        raise InputError(f"{path}: holds logits that are not finite; run the stage that makes it, or `dvc repro`")
     return Predictions(table.drop(["logits"]).to_pandas(), logits)
 
 

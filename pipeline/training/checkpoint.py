@@ -1,8 +1,6 @@
 """Weights as safetensors with readable JSON beside them; and the state that resumes a killed training."""
 
 import json
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,35 +8,29 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.core import artifacts
 from pipeline.core.descriptions import ModelDescription, write_description
 from pipeline.core.errors import InputError
 
-OS_ERROR = re.compile(r"\(os error (\d+)\)")
-"""How safetensors, written in Rust, says what the system refused."""
-
 
 def write_model(folder: Path, net: nn.Module | Mapping[str, Tensor] | None, description: ModelDescription) -> None:
     """Writes ``model.safetensors`` (a net's weights, or tensors by name, or none) and ``model.json`` into a folder."""
     if net is not None:
         named = net.state_dict() if isinstance(net, nn.Module) else net
-        write_tensors(folder / "model.safetensors", named, {"format": "pt"})
+        tensors = {name: value.detach().cpu().contiguous() for name, value in named.items()}
+        write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
     write_description(folder, description)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes a safetensors file. Raises OSError, as every other writer does, where the system refuses it."""
-    # Cloned, since safetensors takes no two tensors of one memory.
-    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    try:
-        save_file(whole, path, metadata=metadata)
-    except SafetensorError as error:
-        if number := OS_ERROR.search(str(error)):
-            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
-        raise
+    """Writes tensors by name. The library's own way to a file leaves its hidden neighbour where it is killed, and names
+    no file where the disk is full.
+    """
+    with artifacts.replacing(path) as aside:
+        aside.write_bytes(save(dict(tensors), metadata))
 
 
 def load_weights(folder: Path, net: nn.Module, part: str = "") -> None:
@@ -94,8 +86,8 @@ class ResumeState:
         tensors["rng.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
-        with artifacts.replacing(self.path) as aside:
-            write_tensors(aside, tensors, {"progress": json.dumps(asdict(progress))})
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        write_tensors(self.path, tensors, {"progress": json.dumps(asdict(progress))})
 
     def load(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor]] | None:
         """Restores net, optimizer and random state; None when there is nothing to resume."""
