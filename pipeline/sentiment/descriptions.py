@@ -25,6 +25,7 @@ class AdapterArguments(Described):
     out: int
     components: int
     dropout: float
+    identity: bool = False
 
 
 class AdapterReport(Described):
