@@ -26,9 +26,12 @@ def main() -> None:
     python = _project_python()
     if python is not None:
         sys.exit(subprocess.run([python, "-m", "pipeline", *sys.argv[1:]], check=False).returncode)
-    from pipeline.cli import app
+    try:
+        from pipeline.cli import app
 
-    app()
+        app()
+    except KeyboardInterrupt:  # while modules are imported; later the commands say it
+        sys.exit(130)
 
 
 if __name__ == "__main__":

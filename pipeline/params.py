@@ -6,6 +6,7 @@ Nothing else reads ``params.yaml``. Defaults stand here and are written out ther
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import check_readable
 from pipeline.core.schemas import Candidate, Feature, FusionCandidate, Modality
 from pipeline.core.tracks import TRACKS, Track
 
@@ -22,6 +24,9 @@ Rate = Annotated[float, Field(gt=0.0, le=1.0)]
 Patience = Annotated[int, Field(ge=1, le=1000)]
 Decay = Annotated[float, Field(ge=0.0, le=100.0)]
 Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+SmallShare = Annotated[float, Field(ge=0.001, lt=0.5)]
+"""Of a part that is to hold rows."""
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
 Imbalance = Literal["none", "class_weight", "logit_adjust", "focal"]
 
 
@@ -60,7 +65,7 @@ class TargetParams(ParamsBlock):
     """Outer folds of the cross-validation."""
     repeats: Annotated[int, Field(ge=1, le=50)] = 2
     """Times the cross-validation is repeated with another partition and other seeds."""
-    val_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.2
+    val_share: SmallShare = 0.2
     """Share of a fold's training groups on which it stops and chooses."""
     processes: Annotated[int, Field(ge=1, le=1024)] = 2
     """Folds that are trained side by side on a processor, each on one thread."""
@@ -78,9 +83,9 @@ class SampleParams(ParamsBlock):
 
 
 class SplitParams(ParamsBlock):
-    val_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    val_share: SmallShare = 0.1
     """Share of the rows for validation (choices and calibration), where the manifest gives no split."""
-    test_share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.25
+    test_share: SmallShare = 0.25
     """Share of the rows that only `evaluate` scores, where the manifest gives no split."""
     phash_distance: Annotated[int, Field(ge=0, le=8)] = 4
     """Pictures are one group if their 64-bit perceptual hashes differ in at most so many bits and thumbnails agree."""
@@ -314,7 +319,7 @@ class TrainSourceParams(ParamsBlock):
 
 
 class OneAdapterParams(ParamsBlock):
-    hidden: Annotated[tuple[int, ...], Field(strict=False)] | None = None
+    hidden: Widths | None = None
     """Widths of hidden layers for this modality; null: `adapter.hidden`."""
     components: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """Principal components for this modality; null: `adapter.components`."""
@@ -329,7 +334,7 @@ class AdapterParams(ParamsBlock):
     """What a target row is to meet: a source row at random, of its cluster, the nearest, by transport; or moments."""
     distance: Literal["l2", "cosine"] = "l2"
     """How far a row is from another: in the matching (but for moments), and in the loss of an adapted row."""
-    hidden: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    hidden: Widths = ()
     """Widths of the adapter's hidden layers, such as [256, 512, 1024] for thousands of rows; empty: a linear map."""
     components: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """Principal components of the columns that an adapter sees; 0: the columns; null: 8, with hidden layers 0."""
@@ -452,6 +457,11 @@ class Params(ParamsBlock):
         """The whole block of ``train_<modality>``: what ``specialist`` says, but for what differs."""
         return getattr(self, f"train_{modality}")
 
+    def corpora(self, root: Path) -> tuple[Path, ...]:
+        """The tables and corpora that a project in ``root`` reads, which no output may be written over."""
+        named = (self.posts.manifest, self.source.corpus, self.source.texts, self.target.corpus)
+        return tuple(root / name for name in named)
+
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = {**below, **above}
@@ -474,12 +484,15 @@ def load(path: Path) -> Params:
 
     Raises InputError with one line for each thing that is wrong: the full key, the value, what is allowed.
     """
+    check_readable(path)
     try:
         # ruamel reads YAML 1.2 as DVC does; PyYAML would take 1e-3 for a string.
         raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run from the project's folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{path}: not valid YAML: nested too deep") from None
+    except (YAMLError, ValueError) as error:  # no UTF-8; a number or date that cannot be
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     try:
         params = Params.model_validate(raw if raw is not None else {})
@@ -487,10 +500,10 @@ def load(path: Path) -> Params:
         raise InputError("\n".join(f"{path}: {line}" for line in _lines(error.errors()))) from None
     if not params.tracks:
         raise InputError(f"{path}: tracks: is empty; give {' or '.join(TRACKS)}, or both")
-    for name in ("specialist", *(f"train_{modality}" for modality in DIFFERENCES), "fuse"):
-        candidates = getattr(params, name).candidates
-        if twice := [candidate for at, candidate in enumerate(candidates) if candidate in candidates[:at]]:
-            raise InputError(f"{path}: {name}.candidates: {twice[0]} stands there twice; name each once")
+    for key, _, value in _walk(params, ""):
+        twice = [item for at, item in enumerate(value) if item in value[:at]] if isinstance(value, tuple) else []
+        if twice and not key.endswith("hidden"):
+            raise InputError(f"{path}: {key}: {twice[0]} stands there twice; name each once")
     if params.fuse.width % params.fuse.heads:
         raise InputError(f"{path}: fuse.heads: {params.fuse.heads} does not divide fuse.width, {params.fuse.width}")
     if params.train_source.width % params.train_source.heads:
@@ -521,9 +534,20 @@ def _line(error: Any) -> str:
     known = fields.get(key)
     wanted = allowed(known) if known is not None else error["msg"].replace("Input should be", "what is")
     if error["type"] == "model_type":
-        inside = {name.removeprefix(f"{key}.").partition(".")[0]: None for name in fields if name.startswith(f"{key}.")}
+        start = f"{key}." if key else ""
+        inside = {name.removeprefix(start).partition(".")[0]: None for name in fields if name.startswith(start)}
         wanted = f"a block of keys: {', '.join(inside)}"
-    return f"{key or 'the file'}: {error['input']!r} is not allowed; give {wanted}"
+    return f"{key or 'the file'}: {_shown(error['input'])} is not allowed; give {wanted}"
+
+
+def _shown(value: Any) -> str:
+    """A value as a message shows it: aliases of YAML can make a small file a value without end."""
+    brief = Repr()
+    brief.maxstring = brief.maxother = 80
+    try:
+        return brief.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def allowed(field: FieldInfo) -> str:

@@ -1,9 +1,13 @@
 """Typed read and write of every file that stages hand to each other.
 
-Writes go to a hidden neighbour first and take the final name with ``os.replace``: a killed stage leaves no half-written
-file, and a file that DVC hard-linked into its cache is never written through.
+Writes go to a hidden neighbour first, ``.<name>.<process>.tmp``, and take the final name with ``os.replace``: a
+killed stage leaves no half-written file, and a file that DVC hard-linked into its cache is never written through. What
+a killed process leaves is removed by whoever writes the same file or folder next.
 """
 
+import csv
+import errno
+import glob
 import hashlib
 import json
 import math
@@ -21,8 +25,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core import schemas
+from pipeline.core import json_text, schemas
 from pipeline.core.errors import InputError
+from pipeline.core.processes import is_alive
+from pipeline.core.sheets import defused_frame, restored
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Vectors of more bytes than this are read into a memory-mapped scratch file instead of memory."""
@@ -30,14 +36,17 @@ IN_MEMORY_BYTES = 512 * 2**20
 DECIMALS = 6
 """Metrics are rounded to this: enough to compare runs, few enough to read."""
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system says when nothing more can be written: the disk or the quota is full, the file is too large."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to; on success it takes the name ``path``, on an exception it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = _aside(path)
     try:
-        yield aside
+        with naming(path):
+            yield aside
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -46,16 +55,44 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder to fill; on success it takes the place of ``path``, whatever stood there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    aside.chmod(0o755)  # mkdtemp makes it private, and so would be what DVC and the user see
+    aside = _aside(path)
+    aside.mkdir()
     try:
-        yield aside
+        with naming(path):
+            yield aside
         if path.exists():
             shutil.rmtree(path)
         aside.replace(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    """Where this process writes ``path``; nothing is there, nor what processes left there that are no more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        owner = left.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
+        if owner.isdecimal() and (int(owner) == os.getpid() or not is_alive(int(owner))):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Says of what a library cannot write which file it is: they raise their own errors, or name none.
+
+    Raises InputError in their place; an OSError that names a file passes, unless there was no room: then it names
+    ``path`` in place of the hidden file that was written to.
+    """
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise InputError(f"{path}: cannot be written: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        if error.filename is not None and error.errno not in NO_ROOM:
+            raise
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, why, str(path)) from None
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -83,10 +120,10 @@ def rounded(value: Any) -> Any:
 def read_json(path: Path) -> dict[str, Any]:
     """Raises InputError when the file is missing or is not a JSON object."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_text.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run the stage that makes it, or `dvc repro`") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}); delete it and run `dvc repro`") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object; delete it and run `dvc repro`")
@@ -94,8 +131,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: pd.DataFrame) -> None:
+    """Writes a table, its texts such that no spreadsheet runs them; see ``sheets``."""
+    harmless = defused_frame(rows)
+    # Python's writer does not quote a lone carriage return, at which every reader would end the row.
+    returns = any(isinstance(cell, str) and "\r" in cell for name in harmless for cell in (name, *harmless[name]))
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     with replacing(path) as aside:
-        rows.to_csv(aside, index=False, lineterminator="\n")
+        harmless.to_csv(aside, index=False, lineterminator="\n", quoting=quoting)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """The table that ``write_csv`` wrote, all cells as the texts that they were: an id such as 007, a label NA."""
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return rows.map(restored).rename(columns=restored)  # pyright: ignore[reportArgumentType]
 
 
 def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
@@ -113,7 +161,8 @@ def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         raise InputError(f"{path}: has columns {table.schema.names}, expected {schema.names}; run `dvc repro`")
     if schema is not None and table.schema.types != schema.types:
         raise InputError(f"{path}: has column types {table.schema.types}, expected {schema.types}; run `dvc repro`")
-    return table
+    # What pandas noted beside the columns may contradict them, if not by our hand.
+    return table.replace_schema_metadata(None)
 
 
 def count_rows(path: Path) -> int:
@@ -213,7 +262,9 @@ def _fixed_lists(matrix: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def read_embeddings(path: Path) -> Embeddings:
-    """Raises InputError when the file is missing or has another shape than ``schemas.embeddings_table``."""
+    """Raises InputError when the file is missing, holds a value that is not finite, or has another shape than
+    ``schemas.embeddings_table``.
+    """
     try:
         file = pq.ParquetFile(path)
     except FileNotFoundError:
@@ -229,6 +280,8 @@ def read_embeddings(path: Path) -> Embeddings:
         at = 0
         for batch in file.iter_batches(columns=["vector"]):
             vectors[at : at + len(batch)] = batch.column(0).flatten().to_numpy().reshape(len(batch), shape[1])
+            if not np.isfinite(vectors[at : at + len(batch)]).all():
+                raise InputError(f"{path}: holds values that are not finite; run `dvc repro embed`")
             at += len(batch)
         rest = file.read(columns=["sample_id", "present", "content"])
     return Embeddings(
@@ -278,9 +331,11 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def read_predictions(path: Path, classes: int) -> Predictions:
-    """Raises InputError when the file is missing or was made for another number of classes."""
+    """Raises InputError when the file is missing, was made for another number of classes, or is not finite."""
     table = read_parquet(path, schemas.predictions_table(classes))
     logits = table["logits"].combine_chunks().flatten().to_numpy().reshape(len(table), classes)
+    if not np.isfinite(logits).all():
+        raise InputError(f"{path}: holds logits that are not finite; run the stage that makes it, or `dvc repro`")
     return Predictions(table.drop(["logits"]).to_pandas(), logits)
 
 

@@ -7,13 +7,13 @@ import pandas as pd
 from pipeline.core.schemas import Feature
 from pipeline.corpora import sequences
 from pipeline.corpora.raw_features import RawFeatures, RawVectors, gathered, strung
+from pipeline.corpora.tabular import texts
 
 
 def read_csd_folder(path: Path, where: str) -> RawFeatures:
     segments = sequences.read_folder(path, where)
-    rows = pd.DataFrame(
-        {"id": segments.ids, "group": segments.groups, "split": None, "text": segments.words, "score": segments.scores}
-    )
+    ids, groups = (texts(names, f"{path}: key") for names in (segments.ids, segments.groups))
+    rows = pd.DataFrame({"id": ids, "group": groups, "split": None, "text": segments.words, "score": segments.scores})
     vectors: dict[Feature, RawVectors] = {
         name: gathered(len(rows), [strung(cells)]) for name, cells in segments.cells.items()
     }

@@ -16,13 +16,15 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import check_readable
 from pipeline.core.schemas import FEATURES, SPLITS, Feature
 from pipeline.corpora.csd import read_csd_folder
-from pipeline.corpora.manifest import SPLIT_ALIASES, trimmed_texts
+from pipeline.corpora.manifest import SPLIT_ALIASES
 from pipeline.corpora.mmsa import read_mmsa
 from pipeline.corpora.raw_features import SCALARS, RawFeatures, RawVectors, gathered, strung
 from pipeline.corpora.splits import PROTECTION
 from pipeline.corpora.tables import csv_parts, parquet_parts, read_csv_table, read_parquet_table, vector_of
+from pipeline.corpora.tabular import texts
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def _reader(path: Path, where: str) -> Callable[[Path, str], RawFeatures]:
         raise InputError(f"{path}: {where} takes a .parquet, .csv or .pkl file, or a folder of .csd files")
     if not path.exists():
         raise InputError(f"{path}: not found; set {where} in params.yaml")
+    check_readable(path)
     return reader
 
 
@@ -197,7 +200,8 @@ def _readable(text: str) -> str:
 
 def _scores(column: pd.Series, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """float64 [N], NaN for blank cells; and bool [N], where a cell is no finite number."""
-    column = column if pd.api.types.is_numeric_dtype(column) else trimmed_texts(column, f"{path}: score")
+    if not pd.api.types.is_numeric_dtype(column):
+        column = pd.Series(texts(column.tolist(), f"{path}: score"), dtype=object)
     blank = column.isna()
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return numbers, ~np.isfinite(numbers) & ~blank.to_numpy()

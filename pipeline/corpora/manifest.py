@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.schemas import SPLITS
+from pipeline.corpora.tabular import read_texts
 from pipeline.media import inside
 
 REQUIRED = ("id", "label")
@@ -45,18 +43,19 @@ def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = ()) -> Mani
 
     Raises InputError when the file cannot be read, lacks ``id`` or ``label``, or holds no posts.
     """
-    table = _read(path)
+    (table,) = read_texts(path, REQUIRED + OPTIONAL, None, "; set posts.manifest in params.yaml")
     missing = [name for name in REQUIRED if name not in table.columns]
     if missing:
-        columns = ", ".join(map(str, table.columns)) or "none"
-        raise InputError(f"{path}: lacks the column {' and '.join(missing)} (has: {columns})")
-    if not len(table):
+        raise InputError(
+            f"{path}: lacks the column {' and '.join(missing)} (has: {', '.join(table.columns) or 'none'})"
+        )
+    if not len(table.cells):
         raise InputError(f"{path}: holds no posts")
 
-    ignored = tuple(str(name) for name in table.columns if name not in REQUIRED + OPTIONAL)
-    rows = pd.DataFrame({"row": range(1, len(table) + 1)})
+    ignored = tuple(name for name in table.columns if name not in REQUIRED + OPTIONAL)
+    rows = pd.DataFrame({"row": range(1, len(table.cells) + 1)})
     for name in REQUIRED + OPTIONAL:
-        rows[name] = trimmed_texts(table[name], f"{path}: {name}") if name in table.columns else None
+        rows[name] = table.cells.get(name, None)
     rows["split"] = rows["split"].map(lambda value: SPLIT_ALIASES.get(value.lower(), value.lower()), na_action="ignore")
     for name in MEDIA:
         rows[name] = rows[name].map(_relative_to(media, path.parent), na_action="ignore")
@@ -70,60 +69,22 @@ def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = ()) -> Mani
     )
 
 
-def _read(path: Path) -> pd.DataFrame:
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": lambda file: pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig"),
-        ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False, encoding="utf-8"),
-        ".ndjson": lambda file: pd.read_json(file, lines=True, dtype=False, encoding="utf-8"),
-        ".parquet": lambda file: pq.read_table(file).to_pandas(),
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{path}: a manifest ends in .csv, .jsonl or .parquet")
-    try:
-        return reader(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; set posts.manifest in params.yaml") from None
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path}: is empty") from None
-    except (ValueError, pa.ArrowInvalid, OSError) as error:  # parser errors and UnicodeDecodeError are ValueErrors
-        raise InputError(f"{path}: not readable as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
-
-
-def trimmed_texts(column: pd.Series, where: str) -> pd.Series:
-    """Cells as trimmed strings; blank and missing cells as None. An id read as the number 7.0 stays ``7``.
-
-    Raises InputError, which names ``where`` and the cell, when one holds a list or the like.
-    """
-
-    def text(row: int, value: Any) -> str | None:
-        if isinstance(value, list | tuple | dict | set | np.ndarray):
-            kind = "list" if isinstance(value, list | tuple | np.ndarray) else type(value).__name__
-            raise InputError(f"{where}: row {row} holds a {kind}, where one text or number is needed")
-        if value is None or pd.isna(value):
-            return None
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        return str(value).strip() or None
-
-    return pd.Series([text(row, value) for row, value in enumerate(column, start=1)], dtype=object)
-
-
 def _relative_to(media: Path, base: Path) -> Callable[[str], str]:
-    """Maps a path of the manifest to one relative to the media folder; a path that leads out becomes ``OUTSIDE``."""
+    """Maps a path of the manifest to one relative to the media folder, or to one of ``BAD_PATHS``."""
     root = media.resolve()
 
     def relative(value: str) -> str:
         try:
             return inside(root, value, base=base).relative_to(root).as_posix()
-        except MediaError:
-            return OUTSIDE
+        except MediaError as error:
+            return NO_FILE if str(error) == "file not found" else OUTSIDE
 
     return relative
 
 
-OUTSIDE = "\0outside"
-"""Marks a path that was refused; no file system allows the character in a name."""
+OUTSIDE, NO_FILE = "\0outside", "\0no file"
+BAD_PATHS = {OUTSIDE: "path leads out of posts.media", NO_FILE: "path is a circle of links, or no path at all"}
+"""What stands for a path that was refused; no file system allows the character in a name."""
 
 
 def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
@@ -142,8 +103,9 @@ def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
             return "label not in posts.labels"
         if row["text"] is None and row["image"] is None and row["video"] is None:
             return "no text, image or video"
-        if OUTSIDE in (row["image"], row["video"]):
-            return "path leads out of posts.media"
+        bad = [row[name] for name in MEDIA if row[name] in BAD_PATHS]
+        if bad:
+            return BAD_PATHS[bad[0]]
         if has_splits and row["split"] not in SPLITS:
             return "split is none of train, val, test"
         return None

@@ -10,9 +10,9 @@ import pandas as pd
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import Feature
 from pipeline.corpora import pickles
-from pipeline.corpora.manifest import trimmed_texts
 from pipeline.corpora.raw_features import RawFeatures, RawVectors, feature_name, gathered, strung
 from pipeline.corpora.sequences import pooled
+from pipeline.corpora.tabular import texts as as_texts
 
 MMSA_PARTS = {"train": "train", "valid": "val", "test": "test"}
 MMSA_USED = ("id", "raw_text", "text", "audio", "vision", "regression_labels", "audio_lengths", "vision_lengths")
@@ -41,7 +41,7 @@ def _mmsa_rows(path: Path, name: str, part: dict[str, Any]) -> pd.DataFrame:
             raise InputError(f"{path}: {name} lacks {key}; an MMSA pickle is needed")
 
     def texts(key: str) -> pd.Series:
-        return trimmed_texts(pd.Series(_listed(path, name, key, part), dtype=object), f"{path}: {name}: {key}")
+        return pd.Series(as_texts(_listed(path, name, key, part), f"{path}: {name}: {key}"), dtype=object)
 
     ids = texts("id")
     columns = {
@@ -60,10 +60,11 @@ def _mmsa_rows(path: Path, name: str, part: dict[str, Any]) -> pd.DataFrame:
 def _listed(path: Path, name: str, key: str, part: dict[str, Any]) -> list[Any]:
     """The values of a list or array, one a row; bytes are the text of Python 2."""
     values = part[key]
-    try:
-        flat = np.asarray(values, dtype=object).reshape(len(values), -1)[:, 0] if len(values) else []
-    except (TypeError, ValueError, IndexError):
-        raise InputError(f"{path}: {name}: {key} is no list with one value a row") from None
+    if isinstance(values, np.ndarray) and values.ndim and values.size:
+        values = values.reshape(len(values), -1)[:, 0].tolist()
+    if not isinstance(values, list | tuple):
+        raise InputError(f"{path}: {name}: {key} is no list with one value a row")
+    flat = [value[0] if isinstance(value, list | tuple) and len(value) == 1 else value for value in values]
     return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in flat]
 
 

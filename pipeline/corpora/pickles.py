@@ -9,13 +9,15 @@ import math
 import pickle
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Never
 
 import numpy as np
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import MediaError, reading
 
 _PLAIN = re.compile(r"[|<>=]?[biufcSU]\d+")
 """Types whose values are bytes that mean nothing but a number or a text."""
@@ -135,6 +137,55 @@ class _ForbiddenError(Exception):
     """The pickle names something that no array needs."""
 
 
+DEPTH = 64
+"""Lists within lists; numpy has no more dimensions."""
+
+SHARED = 16
+"""How many values a byte of the file may stand for: a list that stands in several places is stored once."""
+
+ALWAYS_ALLOWED = 2**20
+"""Values that a file of any size may stand for."""
+
+
+def _check_extent(value: Any, size: int) -> None:
+    """Raises UnpicklingError where a small file stands for much more once every list is written out.
+
+    A list of ten references to a list of ten references, and so on, has a byte or two for each reference; whoever
+    flattens it needs memory for all that it stands for.
+    """
+    most = max(ALWAYS_ALLOWED, SHARED * size)
+    extents: dict[int, int] = {}
+    path: dict[int, Iterator[Any]] = {}
+    stack: list[Any] = [value]
+    while stack:
+        item, key = stack[-1], id(stack[-1])
+        if key not in path:
+            path[key] = iter(_inside(item))
+        pending = list(islice((child for child in path[key] if id(child) not in extents), 1))
+        if not pending:
+            extents[key] = _own(item) + sum(extents[id(child)] for child in _inside(item))
+            del path[key]
+            stack.pop()
+        else:
+            if id(pending[0]) in path:
+                raise pickle.UnpicklingError("a list that holds itself")
+            stack.append(pending[0])
+        if len(stack) > DEPTH or extents.get(key, 0) > most:
+            raise pickle.UnpicklingError(f"lists within lists that stand for more than {most} values, or {DEPTH} deep")
+
+
+def _inside(item: Any) -> Collection[Any]:
+    if isinstance(item, dict):
+        return [*item.keys(), *item.values()]
+    if isinstance(item, list | tuple | set | frozenset):
+        return item
+    return item.reshape(-1).tolist() if isinstance(item, np.ndarray) and item.dtype.hasobject else ()
+
+
+def _own(item: Any) -> int:
+    return max(1, item.size) if isinstance(item, np.ndarray) else len(item) if isinstance(item, str | bytes) else 1
+
+
 _BROKEN = (
     pickle.UnpicklingError,
     EOFError,
@@ -156,10 +207,13 @@ def read_plain(path: Path, where: str) -> Any:
     Raises InputError, with the key ``where`` of params, when the file is missing, damaged, or names more than arrays.
     """
     try:
-        with path.open("rb") as file:
-            return _PlainUnpickler(file, encoding="latin1").load()
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; set {where} in params.yaml") from None
+        with reading(path) as file:
+            value = _PlainUnpickler(file, encoding="latin1").load()
+        _check_extent(value, path.stat().st_size)
+        return value
+    except MediaError as error:
+        what = f"not found; set {where} in params.yaml" if str(error) == "file not found" else str(error)
+        raise InputError(f"{path}: {what}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except _ForbiddenError as error:

@@ -29,11 +29,13 @@ class Divided:
 
 
 def stop_if_too_many(refused: pd.DataFrame, total: int, share: float, path: Path) -> None:
-    if len(refused) > share * total:
+    """Raises InputError where the refused rows are more than the share, or all."""
+    if len(refused) > share * total or 0 < len(refused) == total:
         first = refused.iloc[0]
         reasons = ", ".join(f"{count} x {reason}" for reason, count in count_reasons(refused).items())
+        limit = f", more than split.max_refused_share {share}" if len(refused) > share * total else ""
         raise InputError(
-            f"{path}: {len(refused)} of {total} rows refused ({reasons}), more than split.max_refused_share {share}; "
+            f"{path}: {len(refused)} of {total} rows refused ({reasons}){limit}; "
             f"the first is row {first['row']}, id {first['id']}"
         )
 

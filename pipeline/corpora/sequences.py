@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import FEATURES, Feature
+from pipeline.corpora import hdf5
 
 LABELS = ("label", "opinion")
 NAMES: dict[Feature, tuple[str, ...]] = {
@@ -68,13 +69,15 @@ class _Sequence:
 
     def steps(self, key: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Features [T, width] and intervals [T, 2] of a key in the order of time, or None without the key."""
-        if key not in self.data:
-            return None
-        member = self.data[key]
         try:
-            features, intervals = np.asarray(member["features"]), np.asarray(member["intervals"], dtype=np.float64)
-        except (KeyError, TypeError, ValueError, OSError):
-            raise InputError(f"{self.path}: data/{key} has no readable features and intervals") from None
+            steps = hdf5.member(self.data, key)
+            if steps is None:
+                return None
+            parts = {name: hdf5.member(steps, name) for name in ("features", "intervals")}
+            features = hdf5.array(parts["features"])
+            intervals = hdf5.array(parts["intervals"]).astype(np.float64)
+        except (hdf5.HDF5Error, AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{self.path}: data/{key} has no readable features and intervals: {error}") from None
         if features.ndim == 0 or (features.ndim > 1 and not np.prod(features.shape[1:])):
             raise InputError(
                 f"{self.path}: data/{key}: features of shape {list(features.shape)}; [steps, width] is needed"
@@ -108,24 +111,16 @@ def read_folder(path: Path, where: str) -> Segments:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[str, _Sequence]]:
     """The name of a file's top group, and the sequence."""
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise InputError(f"{path}: .csd files need the package h5py; `pip install emocare-pipeline[csd]`") from None
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path}: not a readable HDF5 file: {' '.join(str(error).split())}") from None
-    with file:
+    with hdf5.opened(path) as file:
         try:
-            members: dict[str, Any] = {str(name): file[name] for name in file}
-        except (KeyError, OSError) as error:
+            inside = {str(name): hdf5.group(hdf5.member(file, name), "data") for name in file}
+        except (hdf5.HDF5Error, *hdf5.UNREADABLE) as error:
             raise InputError(f"{path}: not a readable HDF5 file: {' '.join(str(error).split())}") from None
-        groups = {name: member for name, member in members.items() if isinstance(member, h5py.Group)}
-        roots = [name for name, member in groups.items() if isinstance(member.get("data"), h5py.Group)]
+        roots = {name: data for name, data in inside.items() if data is not None}
         if len(roots) != 1:
             raise InputError(f"{path}: not a computational sequence; one top group with `data` is needed")
-        yield roots[0], _Sequence(path, members[roots[0]]["data"])
+        ((root, data),) = roots.items()
+        yield root, _Sequence(path, data)
 
 
 def _by_role(

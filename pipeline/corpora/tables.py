@@ -1,8 +1,6 @@
 """A table of ready-made features, Parquet or CSV → its raw rows and vectors."""
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.core import json_text
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import FEATURES, Feature
-from pipeline.corpora.manifest import trimmed_texts
 from pipeline.corpora.raw_features import NO_NUMBERS, SCALARS, RawFeatures, RawVectors, feature_name, gathered, strung
 from pipeline.corpora.sequences import pooled
+from pipeline.corpora.tabular import TextRows, arrow_texts, csv_texts, opened
 
 OTHER_NAMES = {"vision": "visual"}
 BATCH_ROWS = 4096
@@ -24,13 +23,13 @@ BATCH_ROWS = 4096
 
 
 def read_parquet_table(path: Path, where: str) -> RawFeatures:
-    with _opened(path) as file:
+    with opened(path) as handle, pq.ParquetFile(handle) as file:
         return _read_parquet(path, file, ("id", "score"))
 
 
 def parquet_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
     """A table that need not have scores, so many rows at a time."""
-    with _opened(path) as file:
+    with opened(path) as handle, pq.ParquetFile(handle) as file:
         if not file.metadata.num_rows:
             raise InputError(f"{path}: holds no rows")
         for batch in file.iter_batches(rows):
@@ -40,15 +39,6 @@ def parquet_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
             yield _read_parquet(path, pq.ParquetFile(pa.BufferReader(buffer.getvalue())), ("id",))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not readable as parquet: {' '.join(str(error).split())}") from None
-
-
 def _read_parquet(path: Path, file: pq.ParquetFile, required: Sequence[str]) -> RawFeatures:
     schema = file.schema_arrow
     lists, ignored = _modalities(path, schema.names, required)
@@ -56,7 +46,7 @@ def _read_parquet(path: Path, file: pq.ParquetFile, required: Sequence[str]) -> 
     if words:
         lists.pop("text")
     scalars = [name for name in SCALARS if name in schema.names] + ["text"] * words
-    rows = _scalars(path, file.read(columns=scalars).to_pandas())
+    rows = _scalars(path, _cells(path, file.read(columns=scalars)))
     vectors: dict[Feature, RawVectors] = {
         name: gathered(len(rows), _column(path, file, column))
         for name, column in lists.items()
@@ -84,14 +74,25 @@ def _modalities(
     return column_of, tuple(name for name in columns if name not in (*SCALARS, *column_of.values()))
 
 
+def _cells(path: Path, table: pa.Table) -> pd.DataFrame:
+    """Texts, but for scores that are numbers."""
+    cells: dict[str, Any] = {}
+    for name in table.column_names:
+        column = table[name]
+        number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
+        cells[name] = (
+            column.cast(pa.float64(), safe=False).to_numpy()
+            if name == "score" and number
+            else pd.Series(arrow_texts(column, f"{path}: {name}"), dtype=object)
+        )
+    return pd.DataFrame(cells, index=range(len(table)))
+
+
 def _scalars(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
     if not len(frame):
         raise InputError(f"{path}: holds no rows")
-    rows = {
-        name: trimmed_texts(frame[name], f"{path}: {name}") if name in frame else None
-        for name in ("id", "group", "split", "text")
-    }
-    return pd.DataFrame(rows | {"score": frame.get("score")}, index=range(len(frame)))
+    names = ("id", "group", "split", "text", "score")
+    return pd.DataFrame({name: frame.get(name) for name in names}, index=range(len(frame)))
 
 
 def _column(path: Path, file: pq.ParquetFile, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -130,42 +131,25 @@ def _pooled_cell(steps: Any) -> np.ndarray | Sequence[str] | None:
 
 
 def read_csv_table(path: Path, where: str) -> RawFeatures:
-    (frame,) = _csv_frames(path, None)
-    return _read_csv(path, frame, ("id", "score"))
+    (table,) = csv_texts(path, CSV_COLUMNS, None)
+    return _read_csv(path, table, ("id", "score"))
 
 
 def csv_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
     """A table that need not have scores, so many rows at a time."""
-    for frame in _csv_frames(path, rows):
-        yield _read_csv(path, frame.reset_index(drop=True), ("id",))
+    for table in csv_texts(path, CSV_COLUMNS, rows):
+        yield _read_csv(path, table, ("id",))
 
 
-def _csv_frames(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
-    """So many rows of the file at a time, or all at once."""
-    kinds: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-    try:
-        if rows is None:
-            yield pd.read_csv(path, **kinds)
-        else:
-            with pd.read_csv(path, chunksize=rows, **kinds) as reader:
-                yield from reader
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path}: is empty") from None
-    except (ValueError, OSError) as error:  # parser errors and UnicodeDecodeError are ValueErrors
-        raise InputError(f"{path}: not readable as csv: {' '.join(str(error).split())}") from None
-
-
-def _read_csv(path: Path, frame: pd.DataFrame, required: Sequence[str]) -> RawFeatures:
-    lists, ignored = _modalities(path, [str(name) for name in frame.columns], required)
-    rows = _scalars(path, frame)
+def _read_csv(path: Path, table: TextRows, required: Sequence[str]) -> RawFeatures:
+    lists, ignored = _modalities(path, table.columns, required)
+    rows = _scalars(path, table.cells)
     said = rows["text"].dropna().astype(str)
     if len(said) and said.str.fullmatch(LIKE_NUMBERS).mean() > 0.5:
         rows["text"] = None
     else:
         lists.pop("text", None)
-    cells: dict[Feature, pd.Series] = {
-        name: trimmed_texts(frame[column], f"{path}: {column}") for name, column in lists.items()
-    }
+    cells: Mapping[Feature, pd.Series] = {name: table.cells[column] for name, column in lists.items()}
     vectors: dict[Feature, RawVectors] = {
         name: gathered(len(rows), [strung(_cell(value) for value in column)])
         for name, column in cells.items()
@@ -174,6 +158,7 @@ def _read_csv(path: Path, frame: pd.DataFrame, required: Sequence[str]) -> RawFe
     return RawFeatures(rows, vectors, ignored)
 
 
+CSV_COLUMNS = (*SCALARS, *FEATURES, *OTHER_NAMES)
 LIKE_NUMBERS = r"\[[\[\]\d\s.,eE+-]*(?:(?:nan|null|[Ii]nf(?:inity)?)[\[\]\d\s.,eE+-]*)*\]"
 """A cell of numbers in brackets, readable or not; words are no such thing."""
 
@@ -183,8 +168,8 @@ def _cell(value: str | None) -> np.ndarray | Sequence[str] | None:
     if value is None:
         return None
     try:
-        return vector_of(json.loads(value))
-    except (ValueError, RecursionError):
+        return vector_of(json_text.parse(value))
+    except ValueError:
         return NO_NUMBERS
 
 

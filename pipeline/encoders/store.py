@@ -1,11 +1,14 @@
 """Vectors kept between runs: one SQLite file for each encoder identity, keyed by the digest of what was encoded.
 
 It lies outside the outputs of DVC, which deletes those before a stage runs. Every batch is committed as it comes, so a
-killed run goes on where it was, and new posts cost only themselves. Two processes may use one file at once.
+killed run goes on where it was, and new posts cost only themselves. Two processes may use one file at once. Each vector
+has a checksum: one that was damaged is not there, and so is made again.
 """
 
 import json
 import sqlite3
+import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +28,8 @@ KEYS_AT_ONCE = 500
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS identity (json TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS checked (key TEXT PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL);
+DROP TABLE IF EXISTS vectors;
 """
 
 
@@ -91,23 +95,40 @@ class Store:
         self.connection.close()
 
     def get(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
-        """The vectors of those keys that are there; they are read-only."""
+        """The vectors of those keys that are there, undamaged; they are read-only."""
         vectors: dict[str, np.ndarray] = {}
+        damaged: list[str] = []
         for at in range(0, len(keys), KEYS_AT_ONCE):
             some = list(keys[at : at + KEYS_AT_ONCE])
             marks = ",".join("?" * len(some))
             with self._explained():
-                rows = self.connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some)
-                vectors.update({key: self._vector(blob) for key, blob in rows})
+                rows = self.connection.execute(f"SELECT key, vector, crc FROM checked WHERE key IN ({marks})", some)
+                for key, blob, crc in rows:
+                    if len(blob) == 4 * self.width and crc == checksum(key, blob):
+                        vectors[key] = np.frombuffer(blob, dtype="<f4")
+                    else:
+                        damaged.append(key)
+        if damaged:
+            print(f"{self.path}: {len(damaged)} vectors were damaged, and are made again", file=sys.stderr)
+            with self._explained(), self.connection:
+                self.connection.executemany("DELETE FROM checked WHERE key = ?", [(key,) for key in damaged])
         return vectors
 
-    def _vector(self, blob: bytes) -> np.ndarray:
-        if len(blob) != 4 * self.width:
-            raise InputError(f"{self.path}: holds a vector of {len(blob)} bytes instead of {4 * self.width}; delete it")
-        return np.frombuffer(blob, dtype="<f4")
-
     def put(self, vectors: Mapping[str, np.ndarray]) -> None:
-        """Keeps the vectors, all or none; a key that another process put meanwhile stays as it is."""
-        rows = [(key, np.ascontiguousarray(vector, dtype="<f4").tobytes()) for key, vector in vectors.items()]
+        """Keeps the vectors, all or none; a key that another process put meanwhile stays as it is.
+
+        Raises InputError also where one is not finite.
+        """
+        if not all(np.isfinite(vector).all() for vector in vectors.values()):
+            raise InputError(
+                "the encoder made a vector with a value that is not finite; choose another in params embed"
+            )
+        blobs = {key: np.ascontiguousarray(vector, dtype="<f4").tobytes() for key, vector in vectors.items()}
+        rows = [(key, blob, checksum(key, blob)) for key, blob in blobs.items()]
         with self._explained(), self.connection:
-            self.connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+            self.connection.executemany("INSERT OR IGNORE INTO checked VALUES (?, ?, ?)", rows)
+
+
+def checksum(key: str, blob: bytes) -> int:
+    """CRC-32 of key and vector: one that stands under another's key is damaged, too."""
+    return zlib.crc32(blob, zlib.crc32(key.encode()))

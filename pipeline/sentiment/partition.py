@@ -26,12 +26,14 @@ def divide_scored(params: Params, layout: Layout) -> tuple[Divided, Divided, Div
     source = only_scored(read_corpus(source_path, "source.corpus"))
     texts = only_scored(read_corpus(texts_path, "source.texts", only_words=True))
     target = read_corpus(target_path, "target.corpus")
+    limit = params.split.max_refused_share
+    # Rows first: where all of them are faulty there is no modality either, and that would be no help.
+    for path, corpus in ((source_path, source), (texts_path, texts), (target_path, target)):
+        _check_rows(corpus, path, limit)
     used = _chosen(params.target.modalities, target, target_path)
     _check_common(source, source_path, used, target_path)
     target = _with_any_of(target, used)
-    limit = params.split.max_refused_share
-    for path, corpus in ((source_path, source), (texts_path, texts), (target_path, target)):
-        stop_if_too_many(corpus.refused, len(corpus.rows) + len(corpus.refused), limit, path)
+    _check_rows(target, target_path, limit)
 
     protocol = params.target.protocol
     if protocol == "auto":
@@ -44,6 +46,14 @@ def divide_scored(params: Params, layout: Layout) -> tuple[Divided, Divided, Div
     divided = _divide(target, target_path, params, level=params.target.level, stream=3, protocol=protocol)
     divided.report["protocol"] = protocol
     return from_source, words, divided
+
+
+def _check_rows(corpus: FeatureCorpus, path: Path, max_refused_share: float) -> None:
+    """Raises InputError where too many rows are refused, or none is left."""
+    stop_if_too_many(corpus.refused, len(corpus.rows) + len(corpus.refused), max_refused_share, path)
+    if corpus.rows.empty:
+        aside = ", ".join(f"{count} x {name[:40]!r}" for name, count in corpus.set_aside.items())
+        raise InputError(f"{path}: no row is left: the split column says {aside}, where train, val or test is needed")
 
 
 def _chosen(wanted: Sequence[Feature], target: FeatureCorpus, path: Path) -> tuple[Feature, ...]:

@@ -8,16 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.progress import progress
 from pipeline.core.schemas import MODALITIES
-from pipeline.corpora.manifest import trimmed_texts
+from pipeline.corpora.tabular import read_texts
 from pipeline.media import inside
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
@@ -73,9 +71,13 @@ def _predict_all(
 
 
 def predictions_schema(predictor: Predictor, explain: bool) -> pa.Schema:
-    """Columns of the output; ``set`` is null without a coverage, ``reason`` where all that was given could be used."""
-    columns = [pa.field("id", pa.string(), nullable=False), pa.field("label", pa.string(), nullable=False)]
-    columns += [pa.field(f"prob_{label}", pa.float64(), nullable=False) for label in predictor.labels]
+    """Columns of the output.
+
+    ``set`` is null without a coverage, ``reason`` where all that was given could be used; where nothing could be,
+    ``label``, probabilities and ``set`` are.
+    """
+    columns = [pa.field("id", pa.string(), nullable=False), pa.field("label", pa.string())]
+    columns += [pa.field(f"prob_{label}", pa.float64()) for label in predictor.labels]
     columns += [pa.field("set", pa.list_(pa.string()))]
     for name in MODALITIES:
         columns += [pa.field(f"{name}_state", pa.string(), nullable=False), pa.field(f"{name}_share", pa.float64())]
@@ -92,7 +94,9 @@ def _predict(
     table = []
     for name, post, prediction in zip(ids, posts, predictor.predict(posts, coverage), strict=True):
         row = {"id": name, **_row(prediction)}
-        table.append(row | {"explanation": json.dumps(predictor.explain(post).as_json())} if explain else row)
+        if explain and prediction.refusal is None:
+            row["explanation"] = json.dumps(predictor.explain(post).as_json())
+        table.append(row)
     return table
 
 
@@ -107,8 +111,10 @@ def _post(row: Row, folder: Path) -> Post:
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
-    row: dict[str, Any] = {"label": prediction.label, "set": prediction.labels_in_set, "reason": prediction.reasons}
-    row |= {f"prob_{label}": value for label, value in prediction.probabilities.items()}
+    row: dict[str, Any] = {"reason": prediction.reasons}
+    if prediction.refusal is None:
+        row |= {"label": prediction.label, "set": prediction.labels_in_set}
+        row |= {f"prob_{label}": value for label, value in prediction.probabilities.items()}
     for name, part in prediction.parts.items():
         row |= {f"{name}_state": part.state, f"{name}_share": part.share}
     return row
@@ -119,66 +125,12 @@ def _row(prediction: Prediction) -> dict[str, Any]:
 
 def _chunks(path: Path) -> Iterator[list[Row]]:
     """``CHUNK`` rows at a time, but for the last: ``id text image video`` as trimmed strings, absent cells None."""
-    readers = {".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{path}: a manifest ends in .csv, .jsonl or .parquet")
-    try:
-        for rows in reader(path):
-            found = set(rows.columns) & set(MODALITIES)
-            if not found:
-                raise InputError(f"{path}: has none of the columns {', '.join(MODALITIES)}")
-            columns = {name: trimmed_texts(rows[name], f"{path}: {name}") for name in COLUMNS if name in rows}
-            absent = [None] * len(rows)
-            if len(rows):
-                yield [
-                    dict(zip(COLUMNS, row, strict=True))
-                    for row in zip(*(columns.get(name, absent) for name in COLUMNS), strict=True)
-                ]
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found") from None
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path}: is empty") from None
-    except (ValueError, pa.ArrowInvalid, OSError) as error:  # parser errors and UnicodeDecodeError are ValueErrors
-        raise InputError(f"{path}: not readable as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
-
-
-def _csv(path: Path) -> Iterator[pd.DataFrame]:
-    with pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", chunksize=CHUNK) as reader:
-        yield from reader
-
-
-def _jsonl(path: Path) -> Iterator[pd.DataFrame]:
-    rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            row = json.loads(line)
-            if not isinstance(row, dict) or any(isinstance(row.get(name), dict | list) for name in COLUMNS):
-                raise ValueError(f"line {number} is no object with texts in {', '.join(COLUMNS)}")
-            rows.append({name: row.get(name) for name in COLUMNS})
-            if len(rows) == CHUNK:
-                yield pd.DataFrame(rows)
-                rows = []
-    if rows:
-        yield pd.DataFrame(rows)
-
-
-def _parquet(path: Path) -> Iterator[pd.DataFrame]:
-    with pq.ParquetFile(path) as file:
-        names = [name for name in COLUMNS if name in file.schema_arrow.names]
-        if any(pa.types.is_nested(file.schema_arrow.field(name).type) for name in names):
-            raise ValueError(f"of {', '.join(names)} one is no column of texts")
-        rest: list[pa.RecordBatch] = []
-        for batch in file.iter_batches(batch_size=CHUNK, columns=names):
-            rest.append(batch)  # row groups end where they like, so batches are joined to whole chunks
-            table = pa.Table.from_batches(rest)
-            if len(table) >= CHUNK:
-                yield table.slice(0, CHUNK).to_pandas()
-                rest = table.slice(CHUNK).to_batches()
-        if sum(map(len, rest)):
-            yield pa.Table.from_batches(rest).to_pandas()
+    for part in read_texts(path, COLUMNS, CHUNK):
+        if not set(part.columns) & set(MODALITIES) and len(part.cells):
+            raise InputError(f"{path}: has none of the columns {', '.join(MODALITIES)}")
+        absent = [None] * len(part.cells)
+        columns = [part.cells.get(name, absent) for name in COLUMNS]
+        yield [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _identity(predictor: Predictor, manifest: Path, coverage: float | None, explain: bool) -> str:

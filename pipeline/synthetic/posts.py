@@ -3,7 +3,8 @@
 The corpus is made so that no part of a post is enough. Each post has a *tone* (how the text speaks) and a *mood* (what
 the face does): open text names the feeling, vague text leaves it to the picture, and ironic text turns the picture's
 mood around (`FLIPPED`). That turn is an interaction: a model which adds up evidence from text and picture cannot learn
-it, one which looks at both together can. A few labels are wrong and a few posts are reposts, as in any corpus.
+it, one which looks at both together can. Whoever speaks in a clip means it most of the time, whatever words and face
+say; some put a feeling on, some say nothing. A few labels are wrong and a few posts are reposts, as in any corpus.
 
 What is drawn and written in a post comes from `default_rng([seed, post, part])`, so it does not depend on the order in
 which posts are rendered.
@@ -22,7 +23,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from pipeline.synthetic.drawing import CLIP_FPS, CLIP_SIZE, Mood, render_clip, render_picture
+from pipeline.synthetic.drawing import CLIP_FPS, CLIP_FRAMES, CLIP_SIZE, Mood, render_clip, render_picture
+from pipeline.synthetic.voice import RATE, Speaker, speak
 
 Tone = Literal["open", "vague", "ironic"]
 
@@ -31,11 +33,15 @@ MODALITY_SHARES = {"image": 0.755, "video": 0.198, "text": 0.047}
 TONE_SHARES: dict[Tone, float] = {"open": 0.38, "vague": 0.34, "ironic": 0.28}
 # Measured: macroblock trees or weighted prediction, and x264 turns equal frames into unequal bytes, even on one thread.
 X264 = {"preset": "veryfast", "crf": "25", "threads": "1", "x264-params": "mbtree=0:weightp=0:weightb=0"}
+# The encoder that FFmpeg brings itself: of the same samples it makes the same bytes.
+AAC_BIT_RATE = 24_000
 COLUMNS = ("id", "text", "image", "video", "label", "group")
 MIN_POSTS = 20
 LABEL_NOISE = 0.035
 REPOSTS = 0.015
 POSTS_PER_AUTHOR = 4
+# Of all clips: without a track of sound, with one that was muted, and spoken in a feeling that is put on.
+NO_SOUND, MUTED, PUT_ON = 0.08, 0.04, 0.08
 
 MOODS: dict[str, Mood] = {
     "Neutral/Other": "calm",
@@ -413,12 +419,7 @@ def render_posts(folder: Path, *, posts: int, seed: int, progress: Callable[[int
         if post.modality == "image":
             media["image"] = _save_picture(folder, post, plan, seed)
         elif post.modality == "video":
-            media["video"] = f"videos/post_{post.index:05d}.mp4"
-            assert post.mood is not None
-            write_clip(
-                folder / media["video"],
-                render_clip(post.mood, post.caption, np.random.default_rng([seed, post.index, 1])),
-            )
+            media["video"] = _save_clip(folder, post, seed)
         rows.append(
             (f"post_{post.index:05d}", post.text, media["image"], media["video"], post.label, handle(post.author))
         )
@@ -446,12 +447,50 @@ def _save_picture(folder: Path, post: SyntheticPost, plan: list[SyntheticPost], 
     return path
 
 
-def write_clip(path: Path, frames: Iterator[Image.Image]) -> None:
-    """Writes RGB frames of `CLIP_SIZE` as H.264 at `CLIP_FPS`: equal frames, equal bytes."""
+def _save_clip(folder: Path, post: SyntheticPost, seed: int) -> str:
+    """Draws, speaks and saves a post's clip; returns its path."""
+    assert post.mood is not None
+    path = f"videos/post_{post.index:05d}.mp4"
+    frames = render_clip(post.mood, post.caption, np.random.default_rng([seed, post.index, 1]))
+    write_clip(folder / path, frames, _sound(post, seed))
+    return path
+
+
+Voice = Mood | Literal["no sound", "muted"]
+
+
+def voice_of(post: SyntheticPost, rng: np.random.Generator) -> Voice:
+    """The feeling in which a clip is spoken: what is meant, or now and then any other."""
+    meant = MOODS[post.meaning]
+    others: list[Mood] = [mood for mood in MOODS.values() if mood != meant]
+    choices: list[Voice] = ["no sound", "muted", others[int(rng.integers(len(others)))], meant]
+    return choices[int(rng.choice(4, p=[NO_SOUND, MUTED, PUT_ON, 1 - NO_SOUND - MUTED - PUT_ON]))]
+
+
+def _sound(post: SyntheticPost, seed: int) -> np.ndarray | None:
+    """float32 [samples] in the voice of the post's author, as long as the clip; None for a clip without a track."""
+    rng = np.random.default_rng([seed, post.index, 2])
+    voice, seconds = voice_of(post, rng), CLIP_FRAMES / CLIP_FPS
+    if voice == "no sound":
+        return None
+    if voice == "muted":
+        return np.zeros(round(seconds * RATE), dtype=np.float32)
+    return speak(Speaker.draw(np.random.default_rng([seed, post.author, 3])), voice, seconds, rng)
+
+
+def write_clip(path: Path, frames: Iterator[Image.Image], sound: np.ndarray | None) -> None:
+    """Writes RGB frames of `CLIP_SIZE` as H.264 at `CLIP_FPS`, and sound at `RATE` as AAC: equal input, equal bytes."""
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=CLIP_FPS, options=X264)
         stream.width = stream.height = CLIP_SIZE
         stream.pix_fmt = "yuv420p"
+        if sound is not None:
+            track = container.add_stream("aac", rate=RATE, layout="mono", options={"flags": "+bitexact"})
+            track.bit_rate = AAC_BIT_RATE
+            spoken = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+            spoken.sample_rate = RATE
+            container.mux(track.encode(spoken))
+            container.mux(track.encode(None))
         for picture in frames:
             container.mux(stream.encode(av.VideoFrame.from_image(picture)))
         container.mux(stream.encode(None))

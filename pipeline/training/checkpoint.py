@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.core import artifacts
@@ -21,8 +21,16 @@ def write_model(folder: Path, net: nn.Module | Mapping[str, Tensor] | None, desc
     if net is not None:
         named = net.state_dict() if isinstance(net, nn.Module) else net
         tensors = {name: value.detach().cpu().contiguous() for name, value in named.items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
     write_description(folder, description)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes tensors by name. The library's own way to a file leaves its hidden neighbour where it is killed, and names
+    no file where the disk is full.
+    """
+    with artifacts.replacing(path) as aside:
+        aside.write_bytes(save(dict(tensors), metadata))
 
 
 def load_weights(folder: Path, net: nn.Module, part: str = "") -> None:
@@ -79,8 +87,7 @@ class ResumeState:
         if torch.cuda.is_available():
             tensors["rng.cuda"] = torch.cuda.get_rng_state()
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        with artifacts.replacing(self.path) as aside:
-            save_file(tensors, aside, metadata={"progress": json.dumps(asdict(progress))})
+        write_tensors(self.path, tensors, {"progress": json.dumps(asdict(progress))})
 
     def load(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor]] | None:
         """Restores net, optimizer and random state; None when there is nothing to resume."""

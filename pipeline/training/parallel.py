@@ -1,13 +1,19 @@
 """Independent trainings in processes of their own, with results that do not depend on how many there are."""
 
 import multiprocessing
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
 
+from pipeline.core.errors import InputError
+from pipeline.core.processes import work_for_parent
 from pipeline.core.progress import mute, progress
 
 Task = TypeVar("Task")
@@ -17,7 +23,8 @@ Result = TypeVar("Result")
 def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes: int, what: str) -> Iterator[Result]:
     """The results in the order of the jobs, each in a process with one thread; with one process or job, in this one.
 
-    Results do not depend on how many processes there are, nor on how many cores.
+    Results do not depend on how many processes there are, nor on how many cores. However this process ends, the others
+    end with it. Raises InputError when one of them was ended from outside.
     """
     with progress(what, len(jobs)) as advance:
         if processes == 1 or len(jobs) == 1:
@@ -29,13 +36,41 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
             return
         # A forked copy of a process in which torch has started threads can hang; and Windows cannot fork.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_begin) as pool:
-            for result in pool.map(work, jobs):
+        pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_begin)
+        try:
+            with _left_to_us():
+                results = pool.map(work, jobs)
+            for result in results:
                 yield result
                 advance(1)
+        except BrokenProcessPool:
+            raise InputError(
+                f"{what}: a process was ended from outside, perhaps for want of memory; run it again, with fewer "
+                "target.processes: what was finished is kept"
+            ) from None
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _left_to_us() -> Iterator[None]:
+    """Processes that are started here take no notice of Ctrl-C, not even while they import what they need."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say so
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _begin() -> None:
+    work_for_parent()
     torch.set_num_threads(1)
     threadpool_limits(1, user_api="blas")  # numpy's own threads: two processes with two each wait for one another
     mute()

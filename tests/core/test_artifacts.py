@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +131,72 @@ def test_digest_ignores_order_but_not_boundaries() -> None:
 
 def test_schema_of_predictions_holds_the_class_count() -> None:
     assert schemas.predictions_table(5).field("logits").type.list_size == 5
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.core import artifacts
+with artifacts.{how}(Path(sys.argv[1])) as aside:
+    (aside / "half" if aside.is_dir() else aside).write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("how", ["replacing", "replacing_folder"])
+def test_what_a_killed_process_leaves_goes_with_the_next_write_and_not_before(tmp_path: Path, how: str) -> None:
+    out = tmp_path / "a*[b]"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", KILLED.format(how=how), str(out)], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".a*[b].") and left.name.endswith(".tmp")
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    alive, other = tmp_path / f".a*[b].{sleeper.pid}.tmp", tmp_path / ".notes.tmp"
+    alive.write_text("being written"), other.write_text("somebody's")
+    try:
+        with getattr(artifacts, how)(out) as aside:
+            (aside / "whole" if how == "replacing_folder" else aside).write_text("whole")
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert sorted(tmp_path.iterdir()) == sorted([alive, other, out])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of file sizes there")
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.parquet", "embeddings.parquet"])
+def test_a_file_that_cannot_be_written_whole_is_named(tmp_path: Path, name: str) -> None:
+    script = """
+import resource, sys
+from pathlib import Path
+import numpy as np, pandas as pd, pyarrow as pa
+from pipeline.core import artifacts
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+path, numbers = Path(sys.argv[1]), np.random.default_rng(0).normal(size=(9000, 1)).astype("f4")
+try:
+    if path.suffix == ".json":
+        artifacts.write_json(path, {"a": numbers[:, 0].tolist()})
+    elif path.suffix == ".csv":
+        artifacts.write_csv(path, pd.DataFrame(numbers))
+    elif path.stem == "a":
+        artifacts.write_parquet(path, pa.table({"a": numbers[:, 0]}))
+    else:
+        with artifacts.embeddings_writer(path, 1, {}) as writer:
+            writer.write([str(at) for at in range(9000)], numbers, [None] * 9000, [None] * 9000)
+except OSError as error:
+    print(error.filename, error.strerror)
+"""
+    ran = subprocess.run([sys.executable, "-c", script, str(tmp_path / name)], capture_output=True, text=True)
+    assert (ran.stderr, ran.stdout) == ("", f"{tmp_path / name} {os.strerror(27)}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_and_logits_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.parquet"
+    with artifacts.embeddings_writer(path, 2, {}) as writer:
+        writer.write(["a"], np.array([[1.0, np.nan]], dtype=np.float32), [None], [None])
+    with pytest.raises(InputError, match=r"text\.parquet: holds values that are not finite"):
+        artifacts.read_embeddings(path)
+    keys = pd.DataFrame({name: ["x"] for name in ("sample_id", "split", "fold", "kind", "subset")})
+    artifacts.write_predictions(path, artifacts.Predictions(keys, np.array([[np.inf, 0.0]], dtype=np.float32)))
+    with pytest.raises(InputError, match="logits that are not finite"):
+        artifacts.read_predictions(path, 2)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import InputError
+from pipeline.corpora.mmsa import read_mmsa
 from pipeline.corpora.pickles import read_plain
 
 
@@ -201,3 +202,52 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_file_says_which_param(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not found; set target\.corpus"):
         read_plain(tmp_path / "corpus.pkl", "target.corpus")
+
+
+def nested(width: int, depth: int) -> list:
+    value = ["a"] * width
+    for _ in range(depth):
+        value = [value] * width
+    return value
+
+
+def in_an_array(value: list) -> np.ndarray:
+    array = np.empty(2, dtype=object)
+    array[0] = value
+    return array
+
+
+def looped() -> list:
+    value: list = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (nested(10, 9), "lists within lists that stand for more than"),
+        (nested(1, 200), "or 64 deep"),
+        (looped(), "a list that holds itself"),
+        ([np.zeros(10**6)] * 1000, "lists within lists that stand for more than"),
+        (["a" * 10**6] * 1000, "lists within lists that stand for more than"),
+        ({"a": in_an_array(nested(10, 9))}, "lists within lists that stand for more than"),
+    ],
+)
+def test_a_small_file_that_stands_for_much(tmp_path: Path, value: Any, message: str) -> None:
+    (tmp_path / "corpus.pkl").write_bytes(pickle.dumps(value))
+    with pytest.raises(InputError, match=f"not a readable pickle: .*{message}"):
+        read_plain(tmp_path / "corpus.pkl", "target.corpus")
+
+
+def test_what_stands_in_several_places_within_reason_is_read(tmp_path: Path) -> None:
+    value = [[0.5] * 100] * 1000
+    (tmp_path / "corpus.pkl").write_bytes(pickle.dumps(value))
+    assert read_plain(tmp_path / "corpus.pkl", "target.corpus") == value
+
+
+def test_half_a_character_in_an_id_names_the_row(tmp_path: Path) -> None:
+    part = {"id": ["a", "b\ud83d"], "regression_labels": [0.0, 1.0], "audio": np.ones((2, 3))}
+    (tmp_path / "corpus.pkl").write_bytes(pickle.dumps({"train": part}))
+    with pytest.raises(InputError, match=r"train: id: row 2 is not UTF-8, or holds half a character"):
+        read_mmsa(tmp_path / "corpus.pkl", "target.corpus")

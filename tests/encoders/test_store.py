@@ -71,7 +71,7 @@ def put_and_die(folder: Path) -> None:
     store = Store(folder, IDENTITY)
     store.put({"kept": vector(1, 2, 3)})
     store.connection.execute("BEGIN IMMEDIATE")
-    store.connection.execute("INSERT INTO vectors VALUES ('lost', x'00')")
+    store.connection.execute("INSERT INTO checked VALUES ('lost', x'00', 0)")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -107,12 +107,43 @@ def test_a_file_of_another_encoder_is_refused(tmp_path: Path) -> None:
         Store(tmp_path, IDENTITY)
 
 
-def test_a_vector_of_another_length_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE checked SET vector = x'0000' WHERE key = 'a'",
+        "UPDATE checked SET vector = x'000000000000000000000000' WHERE key = 'a'",
+        "UPDATE checked SET vector = x'0000C07F0000C07F0000C07F' WHERE key = 'a'",
+        "UPDATE checked SET vector = (SELECT vector FROM checked WHERE key = 'b'), "
+        "crc = (SELECT crc FROM checked WHERE key = 'b') WHERE key = 'a'",
+    ],
+    ids=["length", "zeros", "nan", "of another content"],
+)
+def test_a_damaged_vector_is_made_again(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    good = {"a": vector(1, 2, 3), "b": vector(4, 5, 6)}
+    with Store(tmp_path, IDENTITY) as store:
+        store.put(good)
+        with store.connection:
+            store.connection.execute(damage)
+        assert set(store.get(["a", "b"])) == {"b"}
+        assert "1 vectors were damaged, and are made again" in capsys.readouterr().err
+        store.put(good)
+        np.testing.assert_array_equal(store.get(["a"])["a"], good["a"])
+
+
+def test_a_vector_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
+    with Store(tmp_path, IDENTITY) as store:
+        with pytest.raises(InputError, match="not finite"):
+            store.put({"a": vector(1, 2, 3), "b": vector(1, float("nan"), 3)})
+        assert store.get(["a", "b"]) == {}
+
+
+def test_vectors_of_a_store_without_checksums_are_made_again(tmp_path: Path) -> None:
     with sqlite3.connect(only_file(tmp_path)) as connection:
-        connection.execute("INSERT INTO vectors VALUES ('a', x'0000')")
+        connection.execute("CREATE TABLE vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL)")
+        connection.execute("INSERT INTO vectors VALUES ('a', x'000000000000000000000000')")
     connection.close()
-    with Store(tmp_path, IDENTITY) as store, pytest.raises(InputError, match="2 bytes instead of 12"):
-        store.get(["a"])
+    with Store(tmp_path, IDENTITY) as store:
+        assert store.get(["a"]) == {}
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""Processes: whether one lives, and how a worker ends when whoever started it has."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has the number; of another user's, too."""
+    if sys.platform == "win32":
+        import ctypes
+
+        query, still_active, code = 0x1000, 259, ctypes.c_ulong()
+        handle = ctypes.windll.kernel32.OpenProcess(query, False, pid)  # os.kill would end it there
+        if not handle:
+            return False
+        ctypes.windll.kernel32.GetExitCodeProcess(handle, ctypes.byref(code))
+        ctypes.windll.kernel32.CloseHandle(handle)
+        return code.value == still_active
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def work_for_parent() -> None:
+    """Makes this process, which multiprocessing started, end with the one that started it, however that ends.
+
+    Ctrl-C reaches all processes of a terminal; here it is left to the parent, which says one line for all.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)  # whatever it is doing: nobody waits for the result
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
