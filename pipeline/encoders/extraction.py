@@ -5,7 +5,7 @@ was. Memory holds ``clips.ROWS`` rows of numbers, and a few decoded clips.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
@@ -25,11 +26,13 @@ from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora import named_columns
 from pipeline.corpora.clips import NO_CLIP, ClipRows, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
-from pipeline.encoders import video, weights
-from pipeline.encoders.embedding import EXAMPLES, ContentSource, clip_files, encode_missing
+from pipeline.encoders import image, video, weights
+from pipeline.encoders.embedding import EXAMPLES, ContentSource, MediaFiles, encode_missing
+from pipeline.encoders.sound import SoundEncoder
 from pipeline.encoders.store import Store
 from pipeline.encoders.video import VideoEncoder
-from pipeline.params import EmbedParams, Params
+from pipeline.media import NO_SOUND
+from pipeline.params import EmbedParams, EmbedSoundParams, Params
 from pipeline.training.device import pick
 
 
@@ -38,7 +41,7 @@ class FeatureStream:
     """One way to make numbers of a clip.
 
     Attributes:
-        identity: what tells its numbers from those of any other: ``name``, ``revision``, ``width`` and more.
+        identity: what tells its numbers from those of any other: ``name``, ``revision`` or ``version``, ``width``.
         columns: names of the numbers, without the modality.
         lacking: reasons that are no fault of the clip: a clip without sound is whole.
     """
@@ -67,6 +70,8 @@ class Extracted:
     examples: list[str] = field(default_factory=list)
 
 
+Encode = Callable[[list[np.ndarray], torch.device], np.ndarray]
+
 Made = list[np.ndarray | MediaError]
 """What a stream made of each row."""
 
@@ -82,9 +87,30 @@ def run(params: Params, layout: Layout, clips: Path, out: Path, folder: Path) ->
 
 
 def streams_of(embed: EmbedParams, folder: Path, device: torch.device) -> list[FeatureStream]:
-    """The streams that params ask for, those of a modality one after another. Raises InputError as ``video.load``."""
-    frames = video.load(embed.video)
-    return [FeatureStream("visual", frames.identity, frame_columns(frames), clip_files(frames, folder, device, embed))]
+    """What is made of a clip, those of a modality one after another. Raises InputError as ``image.load``."""
+    frames, heard = (
+        video.on_frames(image.load(embed.video, "embed.video"), embed.video),
+        SoundEncoder(EmbedSoundParams()),
+    )
+
+    def look(path: Path) -> np.ndarray:
+        limits = {"max_pixels": embed.max_pixels, "at_least": frames.at_least}
+        return np.stack([frames.preprocess(frame) for frame in media.read_frames(path, frames=frames.frames, **limits)])
+
+    def listen(path: Path) -> np.ndarray:
+        clip = media.read_clip(path, max_pixels=embed.max_pixels, sound_seconds=heard.sound_seconds)
+        return heard.prepare(clip)
+
+    def files(read: Callable[[Path], np.ndarray], encode: Encode, batch: int) -> MediaFiles:
+        return MediaFiles(folder, read, lambda items: encode(items, device), batch, embed.workers)
+
+    # Memory holds clips as their frames, so a batch is counted in frames.
+    watching = files(look, frames.encode, max(embed.video.batch // frames.frames, 1))
+    hearing = files(listen, heard.encode, heard.batch)
+    return [
+        FeatureStream("audio", heard.identity, heard.features, hearing, frozenset({NO_SOUND})),
+        FeatureStream("visual", frames.identity, frame_columns(frames), watching),
+    ]
 
 
 def frame_columns(encoder: VideoEncoder) -> tuple[str, ...]:
@@ -144,10 +170,10 @@ def _digests(part: ClipRows, stream: FeatureStream, folder: Path) -> list[str | 
 
 def _reason(streams: Sequence[FeatureStream], results: Sequence[np.ndarray | MediaError]) -> str | None:
     """Why a row lacks something of its clip; said once where all streams say the same."""
-    said = {f"{of.modality}: {error}": str(error) for of, error in zip(streams, results, strict=True) if _no(error)}
-    if len(said) == len(streams) and len(set(said.values())) == 1:
-        return next(iter(said.values()))
-    return "; ".join(said) or None
+    said = [(of.modality, str(error)) for of, error in zip(streams, results, strict=True) if _no(error)]
+    if len(said) == len(streams) and len({why for _, why in said}) == 1:
+        return said[0][1]
+    return "; ".join(dict.fromkeys(f"{modality}: {why}" for modality, why in said)) or None
 
 
 def _no(result: np.ndarray | MediaError) -> bool:
@@ -211,7 +237,7 @@ def corpus_schema(streams: Sequence[FeatureStream]) -> pa.Schema:
         identities = [streams[at].identity for at in places]
         made_by[name] = Extractor(
             name="+".join(str(of["name"]) for of in identities),
-            version="+".join(str(of["revision"]) for of in identities),
+            version="+".join(str(of.get("revision", of.get("version"))) for of in identities),
             digest=weights.digest({"streams": identities}),
             columns=columns,
         )
