@@ -203,7 +203,9 @@ async def slow(address: str) -> int:
     """A request whose body stops halfway."""
     host, port = address.removeprefix("http://").rstrip("/").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = "POST /api/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    head = (
+        "POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    )
     writer.write(head.encode())
     answer = await asyncio.wait_for(reader.read(), 10 * SECONDS)
     writer.close()

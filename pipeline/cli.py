@@ -4,17 +4,19 @@ Run from the project's folder. A stage is imported only when it is called, so ``
 """
 
 import importlib
-import os
+import math
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.core.errors import InputError
+from pipeline.core.outputs import check_distinct, check_output, make_room
+from pipeline.core.terminal import printable
 from pipeline.core.tracks import Track
 
 app = typer.Typer(
@@ -49,7 +51,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(str(error))
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         print("stopped; run it again to go on", file=sys.stderr)
@@ -59,20 +61,13 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         places = " → ".join(str(place) for place in (error.filename, error.filename2) if place is not None)
         why = error.strerror or " ".join(str(error).split()) or type(error).__name__
-        print(f"error: {places + ': ' if places else ''}{why}", file=sys.stderr)
+        _say((places + ": " if places else "") + why)
         raise typer.Exit(1) from None
 
 
-def _make_room(out: Path) -> None:
-    """Makes the folder of an output. Raises InputError where that cannot be, or cannot be written to."""
-    folder = out.parent
-    why = f"{folder} is no folder" if folder.exists() and not folder.is_dir() else None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: its folder cannot be made: {why or error.strerror}") from None
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{out}: its folder must not be written to; give another")
+def _say(error: str) -> None:
+    """Prints what is wrong; it may name what others wrote."""
+    print("error:", "\n".join(printable(line) for line in error.splitlines()), file=sys.stderr)
 
 
 Project = Annotated[
@@ -126,13 +121,11 @@ def compare_command(
     project: Project = Path(),
 ) -> None:
     """Show experiments of DVC side by side: the params that differ, and the scores with their intervals."""
-    if picture is not None and picture.suffix != ".png":
-        raise typer.BadParameter(f"--picture: {picture} does not end in .png")
+    _check_suffix("--picture", picture, ".png")
     with one_line_errors():
-        for out in (csv, md, picture):
-            if out is not None:
-                _make_room(out)
         from pipeline.core.layout import Layout
+
+        _check_files([out for out in (csv, md, picture) if out is not None], project)
         from pipeline.reporting import compare
 
         compare.run(Layout(project), names or [], csv, md, picture)
@@ -184,7 +177,7 @@ def export_command(
     if onnx and track == "sentiment":
         raise typer.BadParameter("--onnx is of the posts track")
     with one_line_errors():
-        _make_room(folder)
+        make_room(folder)
         from pipeline import params
         from pipeline.core.layout import Layout
         from pipeline.serving import bundle
@@ -232,11 +225,11 @@ def predict_command(
     if coverage is not None and not 0 < coverage < 1:
         raise typer.BadParameter(f"--coverage: {coverage} is not above 0 and below 1")
     with one_line_errors():
+        if out is not None:
+            _check_table(out, manifest, corpus, bundle, project)
         from pipeline.serving import command
         from pipeline.serving.posts import Post
 
-        if out is not None:
-            _make_room(out)
         if corpus is not None and out is not None:
             command.scores(command.score_predictor(bundle, project), corpus, out, coverage)
             return
@@ -252,6 +245,39 @@ def predict_command(
             command.one(using, Post(text, image, video), coverage, explain=explain, as_json=as_json)
         elif not command.pipe(using, coverage, explain=explain):
             raise typer.Exit(1)
+
+
+def _check_suffix(option: str, out: Path | None, suffix: str) -> None:
+    if out is not None and out.suffix != suffix:
+        raise typer.BadParameter(f"{option}: {out} does not end in {suffix}")
+
+
+def _check_files(outs: list[Path], project: Path) -> None:
+    """Raises InputError where outputs would be written over the project's own files, its corpora, or each other."""
+    from pipeline.core.layout import Layout
+
+    layout = Layout(project)
+    check_distinct(outs)
+    inputs = list(layout.own)
+    if outs:
+        from pipeline import params
+
+        # Params that cannot be read name no corpus; `compare` needs none, and all others say what is wrong with them.
+        with suppress(InputError):
+            inputs += params.load(layout.params).corpora(layout.root)
+    for out in outs:
+        check_output(out, inputs)
+
+
+def _check_table(out: Path, manifest: Path | None, corpus: Path | None, bundle: Path | None, project: Path) -> None:
+    """Raises InputError where a table is no file, or its predictions would be written over what is read."""
+    from pipeline.core.files import check_readable
+    from pipeline.core.layout import Layout
+
+    tables = [table for table in (manifest, corpus) if table is not None]
+    for table in tables:
+        check_readable(table)
+    check_output(out, [*tables, *(Layout(project).own if bundle is None else [bundle])])
 
 
 def _check_ways(ways: list[str], out: Path | None) -> None:
@@ -280,6 +306,17 @@ def _check_track(track: Track | None, one: list[str], corpus: bool, posts: bool,
         raise typer.BadParameter("--explain is for posts; a score always says what each modality did")
 
 
+def _limit(meaning: str, least: float, most: float = 86_400) -> typer.models.OptionInfo:
+    """The option of a limit, which is a number: click lets NaN through every range."""
+
+    def number(value: float) -> float:
+        if math.isnan(value):
+            raise typer.BadParameter("nan is no number")
+        return value
+
+    return typer.Option(help=meaning, min=least, max=most, callback=number)
+
+
 @app.command("serve")
 def serve_command(
     bundle: Annotated[
@@ -288,14 +325,21 @@ def serve_command(
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 is all of them.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 8000,
-    max_mb: Annotated[float, typer.Option(help="Most megabytes of a request.", min=0.01, max=1024)] = 16.0,
+    max_mb: Annotated[float, _limit("Most megabytes of a request.", 0.01, 1024)] = 16.0,
     max_pixels: Annotated[
         int, typer.Option(help="Most pixels of a picture or frame; params may allow fewer.", min=65_536)
     ] = 25_000_000,
-    clip_seconds: Annotated[float, typer.Option(help="Longest clip, in seconds.", min=0.1)] = 60.0,
-    seconds: Annotated[float, typer.Option(help="Most seconds for a request to come in or be answered.", min=1)] = 30.0,
+    clip_seconds: Annotated[float, _limit("Longest clip, in seconds.", 0.1)] = 60.0,
+    seconds: Annotated[float, _limit("Most seconds for a request to come in or be answered.", 1)] = 30.0,
     queue: Annotated[int, typer.Option(help="Requests under way at a time; more get status 503.", min=1)] = 128,
     batch: Annotated[int, typer.Option(help="Posts predicted together, at most.", min=1, max=1024)] = 32,
+    explanations: Annotated[int, typer.Option(help="Of them explanations, at most; more get 503.", min=1)] = 4,
+    header_seconds: Annotated[float, _limit("Most seconds for the header of a request to come in.", 0.1)] = 10.0,
+    idle_seconds: Annotated[float, _limit("Seconds that a connection may wait for a further request.", 1)] = 5.0,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name of this server; its pages may ask. Repeat it for several.", metavar="NAME"),
+    ] = None,
     project: Project = Path(),
 ) -> None:
     """Answer over HTTP: a page for people at /, posts at /api/predict, scores at /api/score, /health, /metrics."""
@@ -307,11 +351,12 @@ def serve_command(
         from pipeline.serving import command
         from pipeline.serving.intake import RequestLimits as Limits
 
-        limits = Limits(round(max_mb * 2**20), clip_seconds=clip_seconds, seconds=seconds, queue=queue, batch=batch)
+        limits = Limits(round(max_mb * 2**20), 20_000, clip_seconds, seconds, queue, batch, explanations)
+        door = server.Door(host, port, tuple(allow_host or ()), header_seconds, idle_seconds)
         tracks = command.tracks(bundle, project)
         posts = command.predictor(bundle, project, max_pixels) if "posts" in tracks else None
         scores = command.score_predictor(bundle, project) if "sentiment" in tracks else None
-        server.serve(posts, scores, limits, host, port)
+        server.serve(posts, scores, limits, door)
 
 
 @app.command("report")
@@ -320,8 +365,9 @@ def report_command(
     project: Project = Path(),
 ) -> None:
     """Write a finished run as one HTML file: data, curves, scores, mistakes, transfer, params. It needs no network."""
+    _check_suffix("--out", out, ".html")
     with one_line_errors():
-        _make_room(out)
+        _check_files([out], project)
         from pipeline import params
         from pipeline.core.layout import Layout
         from pipeline.reporting import report
@@ -344,8 +390,9 @@ def errors_command(
     project: Project = Path(),
 ) -> None:
     """List mistakes on test posts, or labels that look wrong, and draw them as a gallery."""
+    _check_suffix("--out", out, ".html")
     with one_line_errors():
-        _make_room(out)
+        _check_files([out], project)
         from rich.console import Console
 
         from pipeline import params

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import check_readable
 from pipeline.core.schemas import Candidate, Feature, FusionCandidate, Modality
 from pipeline.core.tracks import TRACKS, Track
 
@@ -119,6 +120,11 @@ class EmbedVideoParams(EmbedImageParams):
     """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""
     pool: Literal["mean", "mean_std"] = "mean_std"
     """How the frames' vectors become one: their mean (the mission's), or mean and standard deviation side by side."""
+
+
+class EmbedSoundParams(ParamsBlock):
+    seconds: Annotated[float, Field(ge=0.5, le=3600.0)] = 60.0
+    """At most so much of a clip's sound, from its beginning; memory follows this, and not the length of the clip."""
 
 
 class EmbedParams(ParamsBlock):
@@ -451,6 +457,11 @@ class Params(ParamsBlock):
         """The whole block of ``train_<modality>``: what ``specialist`` says, but for what differs."""
         return getattr(self, f"train_{modality}")
 
+    def corpora(self, root: Path) -> tuple[Path, ...]:
+        """The tables and corpora that a project in ``root`` reads, which no output may be written over."""
+        named = (self.posts.manifest, self.source.corpus, self.source.texts, self.target.corpus)
+        return tuple(root / name for name in named)
+
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = {**below, **above}
@@ -473,6 +484,7 @@ def load(path: Path) -> Params:
 
     Raises InputError with one line for each thing that is wrong: the full key, the value, what is allowed.
     """
+    check_readable(path)
     try:
         # ruamel reads YAML 1.2 as DVC does; PyYAML would take 1e-3 for a string.
         raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))

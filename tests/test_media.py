@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 from PIL import Image
@@ -584,3 +585,55 @@ def test_a_path_may_be_relative_to_another_folder(folder: Path) -> None:
     assert media.inside(folder, "../media/a.jpg", base=tables) == (folder / "a.jpg").resolve()
     with pytest.raises(MediaError, match="leads out"):
         media.inside(folder, "a.jpg", base=tables)
+
+
+# --- what browsers record ------------------------------------------------------------------------------------------
+
+
+class Pipe:
+    """A file that is written front to back, as a browser's recorder does it: nothing is gone back to."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self.parts.append(bytes(data))
+        return len(data)
+
+
+def recorded(kind: str, count: int, gop: int) -> bytes:
+    """Chrome and Firefox record WebM without duration or cues, Safari fragmented mp4; here with sound."""
+    options = {"webm": {"live": "1"}, "mp4": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}}[kind]
+    codecs = {"webm": ("libvpx", "libopus"), "mp4": ("libx264", "aac")}[kind]
+    pipe = Pipe()
+    with av.open(pipe, "w", format=kind, options=options) as container:
+        stream = container.add_stream(codecs[0], rate=RATE, options={"g": str(gop)})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 3_000_000
+        track = container.add_stream(codecs[1], rate=48_000, layout="mono")
+        assert isinstance(track, AudioStream)
+        tone = np.sin(np.arange(48_000 * count // RATE) * 2 * np.pi * 220 / 48_000).astype(np.float32)
+        sound = av.AudioFrame.from_ndarray(tone[None], format="fltp" if kind == "mp4" else "flt", layout="mono")
+        sound.sample_rate = 48_000
+        container.mux([*track.encode(sound), *track.encode(None)])
+        for at in range(count):
+            picture = np.full((48, 64, 3), 20 + STEP * at, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return b"".join(pipe.parts)
+
+
+@pytest.mark.parametrize("gop", [5, 1000])
+@pytest.mark.parametrize("kind", ["webm", "mp4"])
+def test_what_a_browser_records_is_read(tmp_path: Path, kind: str, gop: int) -> None:
+    content = recorded(kind, 40, gop)
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(content)
+    if kind == "webm":
+        with av.open(str(path)) as container:
+            assert container.duration is None
+    for source in (content, path):
+        frames = media.read_frames(source, frames=8, max_pixels=LIMIT, max_seconds=2)
+        assert which(frames) == [2, 7, 12, 17, 22, 27, 32, 37]
+        with pytest.raises(MediaError, match="too long"):
+            media.read_frames(source, frames=8, max_pixels=LIMIT, max_seconds=1)

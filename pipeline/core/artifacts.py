@@ -5,6 +5,8 @@ killed stage leaves no half-written file, and a file that DVC hard-linked into i
 a killed process leaves is removed by whoever writes the same file or folder next.
 """
 
+import csv
+import errno
 import glob
 import hashlib
 import json
@@ -26,12 +28,16 @@ import pyarrow.parquet as pq
 from pipeline.core import json_text, schemas
 from pipeline.core.errors import InputError
 from pipeline.core.processes import is_alive
+from pipeline.core.sheets import defused_frame, restored
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Vectors of more bytes than this are read into a memory-mapped scratch file instead of memory."""
 
 DECIMALS = 6
 """Metrics are rounded to this: enough to compare runs, few enough to read."""
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What the system says when nothing more can be written: the disk or the quota is full, the file is too large."""
 
 
 @contextmanager
@@ -75,14 +81,15 @@ def _aside(path: Path) -> Path:
 def naming(path: Path) -> Iterator[None]:
     """Says of what a library cannot write which file it is: they raise their own errors, or name none.
 
-    Raises InputError in their place; an OSError that names a file passes.
+    Raises InputError in their place; an OSError that names a file passes, unless there was no room: then it names
+    ``path`` in place of the hidden file that was written to.
     """
     try:
         yield
     except pa.ArrowException as error:
         raise InputError(f"{path}: cannot be written: {' '.join(str(error).split())}") from None
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None and error.errno not in NO_ROOM:
             raise
         why = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(error.errno, why, str(path)) from None
@@ -124,8 +131,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: pd.DataFrame) -> None:
+    """Writes a table, its texts such that no spreadsheet runs them; see ``sheets``."""
+    harmless = defused_frame(rows)
+    # Python's writer does not quote a lone carriage return, at which every reader would end the row.
+    returns = any(isinstance(cell, str) and "\r" in cell for name in harmless for cell in (name, *harmless[name]))
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     with replacing(path) as aside:
-        rows.to_csv(aside, index=False, lineterminator="\n")
+        harmless.to_csv(aside, index=False, lineterminator="\n", quoting=quoting)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """The table that ``write_csv`` wrote, all cells as the texts that they were: an id such as 007, a label NA."""
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return rows.map(restored).rename(columns=restored)  # pyright: ignore[reportArgumentType]
 
 
 def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:

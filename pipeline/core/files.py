@@ -1,11 +1,14 @@
 """Files opened and named by their content, and the one way in which a file is said to be of no use."""
 
 import hashlib
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader, BytesIO
 from pathlib import Path
+
+from pipeline.core.errors import InputError
 
 
 class MediaError(Exception):
@@ -39,3 +42,20 @@ def reading(source: Path | bytes) -> Iterator[BufferedReader]:
         raise MediaError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     with handle:
         yield handle
+
+
+def check_readable(path: Path) -> None:
+    """Raises InputError for what is neither a file nor a folder: a pipe would be waited for, a device never ends.
+
+    What is not there, or must not be read, is left to the reader, which knows what it was to be.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a pipe, a socket or a device; give a file")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: must not be read; change its permissions")

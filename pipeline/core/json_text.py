@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 DEPTH = 100
 """Brackets within brackets; what the pipeline reads has four. Python's own reader gives up at about a thousand."""
@@ -10,20 +10,36 @@ DEPTH = 100
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
-def parse(text: str, *, numbers_as_text: bool = False) -> Any:
+def read_object(text: str | bytes) -> dict[str, Any]:
+    """The object that a text holds, as strictly as RFC 8259 has it. Raises ValueError, in one line."""
+    try:
+        value = parse(text if isinstance(text, str) else text.decode("utf-8"), strict=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not JSON: not UTF-8 at byte {error.start}") from None
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def parse(text: str, *, numbers_as_text: bool = False, strict: bool = False) -> Any:
     """The value of a JSON text.
 
     Args:
         numbers_as_text: numbers stay the digits that they are, ``7.0`` as ``7``, so that an id of any length does;
             ``NaN``, which some programs write for nothing, is None.
+        strict: ``NaN`` and infinity, which Python's reader takes and no other program would read again, are no JSON.
 
     Raises ValueError, which says what is wrong and in which column of a text of one line.
     """
     if text.count("[") + text.count("{") > DEPTH:
         _check_depth(text)
     kinds: dict[str, Any] = {"parse_int": str, "parse_float": _digits, "parse_constant": lambda _: None}
+    if not numbers_as_text:
+        kinds = {"parse_constant": _no_number} if strict else {}
     try:
-        return json.loads(text, object_pairs_hook=_object, **(kinds if numbers_as_text else {}))
+        return json.loads(text, object_pairs_hook=_object, **kinds)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise ValueError(f"{error.msg} at {where}") from None
@@ -45,6 +61,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for at, name in enumerate(names) if name in names[:at])
         raise ValueError(f"the key {twice[:40]!r} stands twice in an object")
     return made
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _digits(number: str) -> str:

@@ -66,6 +66,13 @@ class Layout:
         return self.root / "plots" / stage
 
     @property
+    def own(self) -> tuple[Path, ...]:
+        """The files and folders of the project itself, which no report or table of a user's is written over."""
+        files = [self.root / name for name in ("params.yaml", "dvc.yaml", "dvc.lock")]
+        folders = [self.root / "data" / name for name in ("sample", "split", "embeddings")]
+        return *files, *folders, *(self.root / name for name in ("models", "metrics", "plots"))
+
+    @property
     def cache(self) -> Path:
         """Embeddings and training states that outlive a run.
 

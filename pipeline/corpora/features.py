@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import check_readable
 from pipeline.core.schemas import FEATURES, SPLITS, Feature
 from pipeline.corpora.csd import read_csd_folder
 from pipeline.corpora.manifest import SPLIT_ALIASES
@@ -147,6 +148,7 @@ def _reader(path: Path, where: str) -> Callable[[Path, str], RawFeatures]:
         raise InputError(f"{path}: {where} takes a .parquet, .csv or .pkl file, or a folder of .csd files")
     if not path.exists():
         raise InputError(f"{path}: not found; set {where} in params.yaml")
+    check_readable(path)
     return reader
 
 

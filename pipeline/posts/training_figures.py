@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.core import artifacts
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL
 from pipeline.figures.training import draw_confusion, draw_history
@@ -27,7 +28,7 @@ def draw_training(plots: Path, layout: Layout, labels: list[str]) -> None:
         history = pd.read_csv(folds) if folds.is_file() else pd.read_csv(folder / "history.csv").assign(fold=FINAL)
         if len(history):
             draw_history(plots / f"{stage}_history.png", history, name)
-        pairs = pd.read_csv(folder / "confusion.csv", dtype=str, keep_default_na=False)
+        pairs = artifacts.read_csv(folder / "confusion.csv")
         if len(pairs):
             actual, predicted = (
                 pd.Categorical(pairs[column], categories=labels).codes for column in ("actual", "predicted")

@@ -16,6 +16,7 @@ from rich.text import Text
 from pipeline.core import artifacts, off
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
+from pipeline.core.terminal import printable
 from pipeline.params import Params
 from pipeline.posts import suspects
 from pipeline.reporting import gallery, page
@@ -83,25 +84,20 @@ def _labelled(label: str | None) -> str:
 
 def show(console: Console, listing: Listing) -> None:
     """Prints a listing as a table."""
-    console.print(Text(f"{_printable(listing.title)}: {_count(listing)}"))
+    console.print(Text(f"{printable(listing.title)}: {_count(listing)}"))
     if not listing.cards:
         return
     table = Table("id", "label", listing.other, listing.strength, box=None, pad_edge=False)
     table.add_column(listing.reasons, no_wrap=True)
     table.add_column("text", min_width=TEXT_LETTERS // 2)
     for card in listing.cards:
-        text = Text(_printable(card.text)[:TEXT_LETTERS])
+        text = Text(printable(card.text)[:TEXT_LETTERS])
         for flag in card.flags:
-            text.append(f"\n{_printable(flag)}", "yellow")
+            text.append(f"\n{printable(flag)}", "yellow")
         words = (card.id, card.label, card.other)
         reasons = Text("\n".join(card.reasons))
-        table.add_row(*(Text(_printable(word)) for word in words), f"{card.strength:.2f}", reasons, text)
+        table.add_row(*(Text(printable(word)) for word in words), f"{card.strength:.2f}", reasons, text)
     console.print(table)
-
-
-def _printable(text: str) -> str:
-    """One line without control signs, which a terminal would obey."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def _count(listing: Listing) -> str:

@@ -67,8 +67,7 @@ def read_errors(layout: Layout) -> pd.DataFrame:
     path = layout.plots("evaluate") / "errors.csv"
     if not path.is_file():
         raise InputError(f"{path}: not found; run `dvc repro evaluate`")
-    # An id such as 007, or a label such as NA, is a text.
-    errors = pd.read_csv(path, dtype=str, keep_default_na=False)
+    errors = artifacts.read_csv(path)
     for name in errors.columns.drop(["id", "label", "prediction"]):
         errors[name] = pd.to_numeric(errors[name])
     return errors

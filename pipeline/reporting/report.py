@@ -111,7 +111,7 @@ def _refused(layout: Layout) -> list[dict[str, str]] | None:
     """The first refused rows, columns ``corpus, row, id, reason``; None where `split` has left no such table."""
     if not layout.refused.is_file():
         return None
-    rows = pd.read_csv(layout.refused, dtype=str, keep_default_na=False).head(REFUSED)
+    rows = artifacts.read_csv(layout.refused).head(REFUSED)
     return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
 
 

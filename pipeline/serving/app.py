@@ -6,10 +6,9 @@ here a request stays in memory, is held to its limits while it comes in, and lea
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from itertools import count
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import torch
@@ -24,9 +23,10 @@ from pipeline.core.errors import InputError
 from pipeline.serving import intake
 from pipeline.serving.batching import Batcher
 from pipeline.serving.examples import examples
-from pipeline.serving.intake import AskedScore, PreparedRequest, RequestLimits
+from pipeline.serving.intake import Asked, AskedScore, Bodies, PreparedRequest, RequestLimits
+from pipeline.serving.origins import LOOPBACK, Origins
 from pipeline.serving.pages import Guarded, add_page
-from pipeline.serving.posts import Post
+from pipeline.serving.posts import Explanation, Post
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.score_predictor import COVERAGE, Sample, ScorePredictor
 
@@ -35,6 +35,8 @@ DECODERS = 2
 
 GONE = 499
 """The status that is counted when a client left before it had its answer; nobody receives it."""
+
+RETRY = {"Retry-After": "1"}
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -106,8 +108,8 @@ class Service:
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         self._predicting: Batcher[PreparedRequest, Answer] = Batcher(self._predict, limits.batch, self.meters.observe)
         self._scoring: Batcher[AskedScore, Answer] = Batcher(self._score, limits.batch, self.meters.observe)
-        self._under_way: set[int] = set()
-        self._numbers = count()
+        self._under_way = self._explaining = 0
+        self._bodies = Bodies(limits.all_bytes)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -130,31 +132,60 @@ class Service:
         """One post. Raises HTTPException."""
         if self.posts is None:
             raise HTTPException(404, "there is no model of posts here")
-        asked = await intake.receive(request, self.limits)
-        async with asyncio.timeout(self.limits.seconds):
-            deadline = time.monotonic() + self.limits.seconds
-            ready = await asyncio.get_running_loop().run_in_executor(
-                self._decoders, intake.prepare, self.posts, asked, self.limits.clip_seconds, deadline
-            )
-            return await self._predicting.answer(ready)
+        self._refuse_when_busy()
+        with self._bodies.room() as room:
+            asked = await intake.receive(request, self.limits, room)
+            with self._turn(explain=asked.explain):
+                return await self._while_wanted(request, self._predicted(self.posts, asked))
 
     async def score(self, request: Request) -> Answer:
         """One sample of features or words. Raises HTTPException."""
         if self.scores is None:
             raise HTTPException(404, "there is no model of scores here")
-        asked = await intake.receive_sample(request, self.limits)
-        async with asyncio.timeout(self.limits.seconds):
-            return await self._scoring.answer(asked)
+        self._refuse_when_busy()
+        with self._bodies.room() as room:
+            asked = await intake.receive_sample(request, self.limits, room)
+            with self._turn(explain=False):
+                return await self._while_wanted(request, self._scoring.answer(asked))
+
+    async def _predicted(self, predictor: Predictor, asked: Asked) -> Answer:
+        deadline = time.monotonic() + self.limits.seconds
+        ready = await asyncio.get_running_loop().run_in_executor(
+            self._decoders, intake.prepare, predictor, asked, self.limits.clip_seconds, deadline
+        )
+        answer = await self._predicting.answer(ready)
+        if ready.pixels is None or "error" in answer:
+            return answer
+        # In steps, between which predictions go first: one explanation is hundreds of them.
+        explanation: Explanation = await self._predicting.in_steps(predictor.explain_in_steps(ready.pixels))
+        return answer | explanation.as_field()
+
+    async def _while_wanted(self, request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """What the work gives, which is cancelled when its time is over or whoever asked has left.
+
+        Raises TimeoutError and ClientDisconnect.
+        """
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ClientDisconnect
+            return working.result()
+        finally:
+            working.cancel()
+            leaving.cancel()
 
     async def answered(self, answer: Callable[[Request], Awaitable[Answer]], request: Request) -> JSONResponse:
         """The answer, as soon as there is one and within the limits; counted and timed."""
         start, status = time.perf_counter(), 500
         try:
-            content = await self._in_turn(answer, request)
+            content = await self._within_limits(answer, request)
             if "error" in content:
                 raise HTTPException(422, content["error"])
+            response = JSONResponse(content)
             status = 200
-            return JSONResponse(content)
+            return response
         except HTTPException as error:
             status = error.status_code
             raise
@@ -162,22 +193,36 @@ class Service:
             self.meters.requests.labels(status).inc()
             self.meters.seconds.observe(time.perf_counter() - start)
 
-    async def _in_turn(self, answer: Callable[[Request], Awaitable[Answer]], request: Request) -> Answer:
-        """Raises HTTPException where too many are under way, or it takes too long."""
-        if len(self._under_way) >= self.limits.queue:
-            raise HTTPException(503, "busy; try again in a second", {"Retry-After": "1"})
-        number = next(self._numbers)
-        self._under_way.add(number)
-        self.meters.under_way.set(len(self._under_way))
+    async def _within_limits(self, answer: Callable[[Request], Awaitable[Answer]], request: Request) -> Answer:
+        """Raises HTTPException where it takes too long, or whoever asked has left."""
         try:
             return await answer(request)
         except TimeoutError:
             raise HTTPException(504, f"no answer within {self.limits.seconds:g} seconds") from None
         except ClientDisconnect:
             raise HTTPException(GONE, "the client left") from None
+
+    def _refuse_when_busy(self) -> None:
+        """Raises HTTPException where too many requests are under way."""
+        if self._under_way >= self.limits.queue:
+            raise HTTPException(503, "busy; try again in a second", RETRY)
+
+    @contextmanager
+    def _turn(self, *, explain: bool) -> Iterator[None]:
+        """A place among the requests that are under way, which have come in whole. Raises HTTPException."""
+        self._refuse_when_busy()
+        if explain and self._explaining >= self.limits.explanations:
+            raise HTTPException(503, "busy explaining; try again in a few seconds, or without explain", RETRY)
+        self._count(1, explain)
+        try:
+            yield
         finally:
-            self._under_way.discard(number)
-            self.meters.under_way.set(len(self._under_way))
+            self._count(-1, explain)
+
+    def _count(self, change: int, explain: bool) -> None:
+        self._under_way += change
+        self._explaining += change * explain
+        self.meters.under_way.set(self._under_way)
 
     def health(self) -> dict[str, Any]:
         known = {
@@ -200,12 +245,25 @@ class Service:
         return known
 
 
+async def _left(request: Request) -> None:
+    """Returns when whoever sent a request, whose body has come in, has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def build(
-    posts: Predictor | None, scores: ScorePredictor | None, limits: RequestLimits, cores: int | None = None
+    posts: Predictor | None,
+    scores: ScorePredictor | None,
+    limits: RequestLimits,
+    cores: int | None = None,
+    *,
+    listening: str = LOOPBACK[0],
+    allowed: Sequence[str] = (),
 ) -> FastAPI:
-    """The application; its arguments are those of ``Service``."""
+    """The application; its arguments are those of ``Service`` and of ``Origins``."""
     service = Service(posts, scores, limits, cores)
     app = FastAPI(title="EmoCare", docs_url=None, redoc_url=None, lifespan=service.lifespan)
+    app.add_middleware(Origins, listening=listening, allowed=allowed)
     app.add_middleware(Guarded)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
@@ -240,15 +298,9 @@ def answers(predictor: Predictor, batch: Sequence[PreparedRequest]) -> list[Answ
     for coverage in {ready.coverage for ready in batch}:
         rows = [at for at, ready in enumerate(batch) if ready.coverage == coverage]
         for at, prediction in zip(rows, predictor.predict([batch[at].post for at in rows], coverage), strict=True):
-            made[at] = prediction.as_json()
-            if all(part.state != "present" for part in prediction.parts.values()):
-                made[at] = {"error": f"nothing to predict from: {prediction.reasons}"}
+            made[at] = {"error": prediction.refusal} if prediction.refusal else prediction.as_json()
     for at, ready in enumerate(batch):
-        if "error" in made[at]:
-            continue
-        if ready.pixels is not None:
-            made[at] |= predictor.explain(ready.pixels).as_field()
-        if ready.looked_at is not None:
+        if "error" not in made[at] and ready.looked_at is not None:
             made[at]["looked_at"] = ready.looked_at
     return made
 

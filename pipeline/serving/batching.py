@@ -1,17 +1,28 @@
 """Micro-batching: what is asked at the same time is answered together, by the one thread that uses the model.
 
 While a batch is worked on the next one gathers, so nobody waits for company, and the busier it gets the larger, and
-cheaper, batches become.
+cheaper, batches become. What takes long is done in steps, between which everything else goes first.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+Steps = Generator[None, None, Any]
+"""Work that is done up to the next ``yield`` at a time; what it returns is its result."""
+
+
+@dataclass(frozen=True)
+class _Long:
+    steps: Steps
+    future: asyncio.Future[Any]
 
 
 class Batcher(Generic[Item, Answer]):
@@ -30,10 +41,12 @@ class Batcher(Generic[Item, Answer]):
         self, work: Callable[[Sequence[Item]], Sequence[Answer]], most: int, observe: Callable[[int], object]
     ) -> None:
         self._work, self._most, self._observe = work, most, observe
-        self._waiting: asyncio.Queue[tuple[Item, asyncio.Future[Answer]]] = asyncio.Queue()
+        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._long: deque[_Long] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def __aenter__(self) -> Self:
+        self._something, self._ending = asyncio.Event(), False
         self._worker = asyncio.create_task(self._answer_all())
         return self
 
@@ -41,27 +54,44 @@ class Batcher(Generic[Item, Answer]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Answers what waits, then stops."""
-        await self._waiting.join()
-        self._worker.cancel()
+        self._ending = True
+        self._something.set()
+        await self._worker
         await asyncio.to_thread(self._thread.shutdown)
 
     async def answer(self, item: Item) -> Answer:
         """Raises what ``work`` raises. One who stops waiting (by a time limit, say) is left out of the next batch."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.put_nowait((item, future))
+        self._waiting.append((item, future))
+        self._something.set()
+        return await future
+
+    async def in_steps(self, steps: Steps) -> Any:
+        """The result of work that is done step by step, in the same thread, while no item waits.
+
+        Several such works take turns. Raises what it raises. When one stops waiting, no further step is begun.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._long.append(_Long(steps, future))
+        self._something.set()
         return await future
 
     async def _answer_all(self) -> None:
         while True:
-            batch = [await self._waiting.get()]
-            while len(batch) < self._most and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-            wanted = [(item, future) for item, future in batch if not future.done()]
-            if wanted:
-                self._observe(len(wanted))
-                await self._settle(wanted)
-            for _ in batch:
-                self._waiting.task_done()
+            if self._waiting:
+                size = min(self._most, len(self._waiting))
+                batch = [self._waiting.popleft() for _ in range(size)]
+                wanted = [(item, future) for item, future in batch if not future.done()]
+                if wanted:
+                    self._observe(len(wanted))
+                    await self._settle(wanted)
+            elif self._long:
+                await self._step(self._long.popleft())
+            elif self._ending:
+                return
+            else:
+                self._something.clear()
+                await self._something.wait()
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
@@ -77,3 +107,27 @@ class Batcher(Generic[Item, Answer]):
         for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
+
+    async def _step(self, long: _Long) -> None:
+        if long.future.done():
+            long.steps.close()
+            return
+        try:
+            ended = await asyncio.get_running_loop().run_in_executor(self._thread, _advance, long.steps)
+        except Exception as error:
+            if not long.future.done():
+                long.future.set_exception(error)
+            return
+        if ended is None:
+            self._long.append(long)
+        elif not long.future.done():
+            long.future.set_result(ended[0])
+
+
+def _advance(steps: Steps) -> tuple[Any] | None:
+    """Does one step; what the whole work returns, as a tuple, once it has ended."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        return (end.value,)
+    return None

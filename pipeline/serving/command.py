@@ -47,8 +47,8 @@ def score_predictor(bundle: Path | None, project: Path) -> ScorePredictor:
 def one(using: Predictor, post: Post, coverage: float | None, *, explain: bool, as_json: bool) -> None:
     """Prints one prediction. Raises InputError when nothing of the post can be used."""
     (prediction,) = using.predict([post], coverage)
-    if all(part.state != "present" for part in prediction.parts.values()):
-        raise InputError(f"nothing to predict from: {prediction.reasons}")
+    if prediction.refusal:
+        raise InputError(prediction.refusal)
     explanation = using.explain(post) if explain else None
     if as_json:
         print(json.dumps(prediction.as_json() | (explanation.as_field() if explanation else {}), indent=2))

@@ -4,8 +4,8 @@ import asyncio
 import base64
 import binascii
 import io
-import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from pipeline.core.json_text import read_object
 from pipeline.core.schemas import FEATURES, MODALITIES
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
@@ -28,6 +29,9 @@ YES, NO = ("true", "1", "on", "yes"), ("false", "0", "off", "no", "")
 
 THUMBNAIL = 256
 """Longest side of a picture that is sent back, in pixels."""
+
+SMALL = 2**16
+"""Bytes of a body for which there is always room."""
 
 FIELD_BYTES = 2**20
 """A form field that is no file: a text, at most."""
@@ -42,8 +46,9 @@ class RequestLimits:
         characters: of a text.
         clip_seconds: that a clip is shown for.
         seconds: for a request to come in, and again for its answer.
-        queue: requests that are under way at the same time; a further one is turned away.
+        queue: requests that have come in and are under way at the same time; a further one is turned away.
         batch: posts that are predicted together.
+        explanations: of those under way; a further one is turned away, since each is hundreds of predictions.
     """
 
     bytes: int = 16 * 2**20
@@ -52,6 +57,45 @@ class RequestLimits:
     seconds: float = 30.0
     queue: int = 128
     batch: int = 32
+    explanations: int = 4
+
+    @property
+    def all_bytes(self) -> int:
+        """Of the bodies of all requests together: a quarter of what they might be."""
+        return max(self.queue // 4, 1) * self.bytes
+
+
+class Bodies:
+    """How many bytes of bodies are in memory, those still coming in among them.
+
+    ``SMALL`` bodies do not count: who fills the memory with large ones that never end keeps no text from coming in.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.taken = most, 0
+
+    @contextmanager
+    def room(self) -> Iterator["Room"]:
+        """For one body, until it is done with."""
+        room = Room(self)
+        try:
+            yield room
+        finally:
+            self.taken -= room.taken
+
+
+@dataclass
+class Room:
+    bodies: Bodies
+    taken: int = 0
+
+    def take(self, size: int) -> None:
+        """The body is so large by now. Raises HTTPException 503 where there is no room for it."""
+        more = max(size - SMALL, 0) - self.taken
+        if self.bodies.taken + more > self.bodies.most:
+            raise HTTPException(503, "busy with large requests; try again in a second", {"Retry-After": "1"})
+        self.bodies.taken += more
+        self.taken += more
 
 
 @dataclass(frozen=True)
@@ -88,13 +132,13 @@ class PreparedRequest:
     looked_at: dict[str, Any] | None
 
 
-async def receive(request: Request, limits: RequestLimits) -> Asked:
+async def receive(request: Request, limits: RequestLimits, room: Room) -> Asked:
     """Reads and understands a request, a multipart form or JSON.
 
     Raises HTTPException: 400 it is not what it says it is, 408 it comes too slowly, 413 too large, 415 neither form nor
-    JSON, 422 a field is wrong.
+    JSON, 422 a field is wrong, 503 there is no memory for it.
     """
-    body, kind = await _body(request, limits), _kind(request)
+    body, kind = await _body(request, limits, room), _kind(request)
     if kind == "multipart/form-data":
         return _asked(await _form(request.headers, body), limits)
     if kind == "application/json":
@@ -102,9 +146,9 @@ async def receive(request: Request, limits: RequestLimits) -> Asked:
     raise HTTPException(415, "send multipart/form-data or application/json")
 
 
-async def receive_sample(request: Request, limits: RequestLimits) -> AskedScore:
+async def receive_sample(request: Request, limits: RequestLimits, room: Room) -> AskedScore:
     """Reads and understands a request for a score, JSON. Raises HTTPException as ``receive``."""
-    body = await _body(request, limits)
+    body = await _body(request, limits, room)
     if _kind(request) != "application/json":
         raise HTTPException(415, "send application/json")
     given = _known(_object(body), SAMPLE_FIELDS, FEATURES)
@@ -121,15 +165,15 @@ def _kind(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _body(request: Request, limits: RequestLimits) -> bytes:
+async def _body(request: Request, limits: RequestLimits, room: Room) -> bytes:
     try:
         async with asyncio.timeout(limits.seconds):
-            return await _received(request, limits.bytes)
+            return await _received(request, limits.bytes, room)
     except TimeoutError:
         raise HTTPException(408, f"the request did not come in within {limits.seconds:g} seconds") from None
 
 
-async def _received(request: Request, most: int) -> bytes:
+async def _received(request: Request, most: int, room: Room) -> bytes:
     too_large = HTTPException(413, f"larger than {most / 2**20:g} MB")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:20]) > most:
@@ -139,6 +183,7 @@ async def _received(request: Request, most: int) -> bytes:
         body += chunk
         if len(body) > most:
             raise too_large
+        room.take(len(body))
     return bytes(body)
 
 
@@ -170,12 +215,9 @@ async def _form(headers: Headers, body: bytes) -> dict[str, Any]:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        given = json.loads(body)
-    except (ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8
-        raise HTTPException(400, f"not JSON: {error}") from None
-    if not isinstance(given, dict):
-        raise HTTPException(400, "not a JSON object")
-    return given
+        return read_object(body)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
 
 
 def _with_files(given: dict[str, Any]) -> dict[str, Any]:

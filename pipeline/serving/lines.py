@@ -1,13 +1,16 @@
 """JSON Lines in, JSON Lines out: one answer a line, in order, as soon as it is known."""
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 from typing import Any, Protocol, TextIO
 
 from pipeline.core.files import MediaError
+from pipeline.core.json_text import read_object
 from pipeline.core.schemas import MODALITIES
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
@@ -30,44 +33,60 @@ def answer(predictor: Predictor, source: Source, sink: TextIO, coverage: float |
     """Answers each line that is not blank; returns how many were bad.
 
     A line is an object with any of ``text``, ``image``, ``video`` (paths), and an ``id`` that comes back with the
-    answer. A bad one is answered by ``{"line": 3, "error": "..."}``.
+    answer. A bad one, or one of which nothing can be used, is answered by ``{"line": 3, "error": "..."}``, with its
+    ``id`` where it has one.
     """
     bad = 0
     for batch in _batches(source):
-        found = [(number, _parse(line)) for number, line in batch if line.strip()]
-        good = [post for _, post in found if not isinstance(post, str)]
-        predictions = iter(predictor.predict([post for _, post in good], coverage))
-        for number, parsed in found:
-            if isinstance(parsed, str):
+        parsed = [(number, _parse(line)) for number, line in batch if line.strip()]
+        good = [line.post for _, line in parsed if line.post is not None]
+        predictions = iter(predictor.predict(good, coverage))
+        for number, line in parsed:
+            prediction = None if line.post is None else next(predictions)
+            error = line.error if prediction is None else prediction.refusal
+            named = {} if line.id is None else {"id": line.id}
+            if prediction is None or line.post is None or error is not None:
                 bad += 1
-                reply: dict[str, Any] = {"line": number, "error": parsed}
+                reply = {"line": number, **named, "error": error}
             else:
-                name, post = parsed
-                reply = ({} if name is None else {"id": name}) | next(predictions).as_json()
+                reply = named | prediction.as_json()
                 if explain:
-                    reply |= predictor.explain(post).as_field()
-            sink.write(json.dumps(reply) + "\n")
+                    reply |= predictor.explain(line.post).as_field()
+            sink.write(json.dumps(reply, allow_nan=False) + "\n")
         sink.flush()
     return bad
 
 
-def _parse(line: bytes) -> tuple[Any, Post] | str:
-    """The id and the post, or what is wrong with the line."""
+@dataclass(frozen=True)
+class ParsedLine:
+    """``post``, or what is wrong with the line; ``id`` is what came under this name, None where nothing did."""
+
+    post: Post | None = None
+    error: str | None = None
+    id: str | int | float | None = None
+
+
+def _parse(line: bytes) -> ParsedLine:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # ValueError: no JSON, no UTF-8
-        return f"not JSON: {error}"
-    if not isinstance(row, dict):
-        return "not an object"
+        row = read_object(line)
+    except ValueError as error:
+        return ParsedLine(error=str(error))
+    name = row.get("id")
+    if not isinstance(name, str | int | float | None) or (isinstance(name, float) and not math.isfinite(name)):
+        return ParsedLine(error="id is neither a text nor a number")
+    post = _post(row)
+    return ParsedLine(post, None, name) if isinstance(post, Post) else ParsedLine(None, post, name)
+
+
+def _post(row: dict[str, Any]) -> Post | str:
+    """The post, or what is wrong with it."""
     given = {name: row[name] for name in MODALITIES if row.get(name) is not None}
     if not given:
         return f"gives none of {', '.join(MODALITIES)}"
     wrong = [name for name, value in given.items() if not isinstance(value, str)]
     if wrong:
         return f"{wrong[0]} is not a text"
-    if isinstance(row.get("id"), dict | list):
-        return "id is neither a text nor a number"
-    return row.get("id"), Post(given.get("text"), _path(given.get("image")), _path(given.get("video")))
+    return Post(given.get("text"), _path(given.get("image")), _path(given.get("video")))
 
 
 def _path(value: str | None) -> Path | MediaError | None:

@@ -71,9 +71,13 @@ def _predict_all(
 
 
 def predictions_schema(predictor: Predictor, explain: bool) -> pa.Schema:
-    """Columns of the output; ``set`` is null without a coverage, ``reason`` where all that was given could be used."""
-    columns = [pa.field("id", pa.string(), nullable=False), pa.field("label", pa.string(), nullable=False)]
-    columns += [pa.field(f"prob_{label}", pa.float64(), nullable=False) for label in predictor.labels]
+    """Columns of the output.
+
+    ``set`` is null without a coverage, ``reason`` where all that was given could be used; where nothing could be,
+    ``label``, probabilities and ``set`` are.
+    """
+    columns = [pa.field("id", pa.string(), nullable=False), pa.field("label", pa.string())]
+    columns += [pa.field(f"prob_{label}", pa.float64()) for label in predictor.labels]
     columns += [pa.field("set", pa.list_(pa.string()))]
     for name in MODALITIES:
         columns += [pa.field(f"{name}_state", pa.string(), nullable=False), pa.field(f"{name}_share", pa.float64())]
@@ -90,7 +94,9 @@ def _predict(
     table = []
     for name, post, prediction in zip(ids, posts, predictor.predict(posts, coverage), strict=True):
         row = {"id": name, **_row(prediction)}
-        table.append(row | {"explanation": json.dumps(predictor.explain(post).as_json())} if explain else row)
+        if explain and prediction.refusal is None:
+            row["explanation"] = json.dumps(predictor.explain(post).as_json())
+        table.append(row)
     return table
 
 
@@ -105,8 +111,10 @@ def _post(row: Row, folder: Path) -> Post:
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
-    row: dict[str, Any] = {"label": prediction.label, "set": prediction.labels_in_set, "reason": prediction.reasons}
-    row |= {f"prob_{label}": value for label, value in prediction.probabilities.items()}
+    row: dict[str, Any] = {"reason": prediction.reasons}
+    if prediction.refusal is None:
+        row |= {"label": prediction.label, "set": prediction.labels_in_set}
+        row |= {f"prob_{label}": value for label, value in prediction.probabilities.items()}
     for name, part in prediction.parts.items():
         row |= {f"{name}_state": part.state, f"{name}_share": part.share}
     return row

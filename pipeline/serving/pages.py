@@ -14,6 +14,7 @@ PAGE = Path(__file__).parent / "page"
 FILES = {
     "/": (PAGE / "page.html", "text/html; charset=utf-8"),
     "/page.js": (PAGE / "page.js", "text/javascript; charset=utf-8"),
+    "/record.js": (PAGE / "record.js", "text/javascript; charset=utf-8"),
     "/page.css": (PAGE / "page.css", "text/css; charset=utf-8"),
     "/style.css": (TEMPLATES / "style.css", "text/css; charset=utf-8"),
 }

@@ -78,6 +78,13 @@ class Prediction:
             return "nothing given"
         return "; ".join(reasons) or None
 
+    @property
+    def refusal(self) -> str | None:
+        """Why this is no answer, but what the model says of a post of which it knows nothing; None where it is one."""
+        if any(part.state == "present" for part in self.parts.values()):
+            return None
+        return f"nothing to predict from: {self.reasons}"
+
     def as_json(self) -> dict[str, Any]:
         return artifacts.rounded(
             {

@@ -5,7 +5,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -35,6 +35,9 @@ EMPTY = "empty"
 
 GRID = 5
 """A picture is occluded in so many by so many patches."""
+
+STEP = 8
+"""Pieces that are occluded together: what waits for an explanation waits for so many encodings."""
 
 MOST_WORDS = 256
 """Later words of a text are not occluded: most encoders do not read so far, and each word costs an encoding."""
@@ -131,27 +134,39 @@ class Predictor:
 
     def explain(self, post: Post) -> Explanation:
         """Occludes one post piece by piece; costs an encoding for each word, each patch and each frame."""
+        steps = self.explain_in_steps(post)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+    def explain_in_steps(self, post: Post) -> Generator[None, None, Explanation]:
+        """As ``explain``, which may be left off, or wait for something else, after each ``STEP`` pieces."""
         post = self.read(post)
         given = self._given([post])
         logits = self._logits(given)[0]
         there = {name for name, seen in given.items() if seen.present[0]}
 
-        def changes(name: Modality, seen: Seen) -> np.ndarray:
-            return self._changes(given, logits, name, seen)
+        def changes(name: Modality, pieces: Iterable[Any]) -> Generator[None, None, list[float]]:
+            found, rest = [], iter(pieces)
+            while step := list(islice(rest, STEP)):
+                yield
+                found += self._changes(given, logits, name, self._look(name, step)).tolist()
+            return found
 
         words = patches = frames = None
         if "text" in there and post.text is not None:
             spans = list(islice(re.finditer(r"\S+", post.text), MOST_WORDS))
             without = [post.text[: span.start()] + post.text[span.end() :] for span in spans]
-            found = changes("text", self._look("text", without)).tolist()
+            found = yield from changes("text", without)
             words = [(span.group(), span.start(), change) for span, change in zip(spans, found, strict=True)]
         if "image" in there and isinstance(post.image, np.ndarray):
-            pixels = map(self._encoder("image").preprocess, occluded(post.image, GRID))
-            patches = changes("image", self._gather("image", pixels, GRID * GRID)).reshape(GRID, GRID)
+            found = yield from changes("image", occluded(post.image, GRID))
+            patches = np.array(found).reshape(GRID, GRID)
         if "video" in there and isinstance(post.video, Sequence):
             clip = post.video
-            fewer = [[*clip[:at], *clip[at + 1 :]] for at in range(len(clip))]
-            frames = changes("video", self._look("video", fewer)).tolist()
+            frames = yield from changes("video", ([*clip[:at], *clip[at + 1 :]] for at in range(len(clip))))
         return Explanation(self.labels[self._decide(logits)[0]], words, patches, frames)
 
     def read(self, post: Post, *, max_seconds: float = math.inf, deadline: float = math.inf) -> Post:
@@ -164,7 +179,8 @@ class Predictor:
         def frames(source: Path | bytes | Sequence[np.ndarray]) -> Sequence[np.ndarray]:
             return self._frames(source, max_seconds, deadline)
 
-        return Post(post.text, self._or_error(post.image, self._picture), self._or_error(post.video, frames))
+        text = None if post.text is None else well_formed(post.text)
+        return Post(text, self._or_error(post.image, self._picture), self._or_error(post.video, frames))
 
     def prepared(self, post: Post) -> Post:
         """A post that was read, in the form that its encoders take, which is small whatever its pictures are."""
@@ -360,10 +376,15 @@ def _value(post: Post, name: Modality) -> Any:
 
 
 def _text(value: str | None) -> str | MediaError:
-    """Trimmed as `split` does; a half of a surrogate pair, which no tokenizer takes, becomes a question mark."""
+    """Trimmed as `split` does."""
     if value is None:
         return MediaError("none")
-    return value.encode("utf-8", "replace").decode().strip() or MediaError(EMPTY)
+    return well_formed(value).strip() or MediaError(EMPTY)
+
+
+def well_formed(text: str) -> str:
+    """A text that has an encoding: each half of a surrogate pair, which no tokenizer takes, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _unknown(name: Modality) -> str:

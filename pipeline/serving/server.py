@@ -3,43 +3,79 @@
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 
 import torch
 import uvicorn
 
 from pipeline.core.errors import InputError
 from pipeline.serving.app import build, warm
+from pipeline.serving.connections import ConnectionLimits, protocol
 from pipeline.serving.intake import RequestLimits
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.score_predictor import ScorePredictor
 
 CONNECTIONS = 4
-"""Open connections for each request that may be under way; more are turned away at the door."""
+"""Open connections for each request that may be under way; beyond it, the one that waits longest makes room."""
+
+OTHER_FILES = 64
+"""Files that the process may have open beside its connections."""
 
 BACKLOG = 2048
 
 
-def serve(posts: Predictor | None, scores: ScorePredictor | None, limits: RequestLimits, host: str, port: int) -> None:
+@dataclass(frozen=True)
+class Door:
+    """Where the server listens, whom it lets in, and how long it waits.
+
+    Attributes:
+        allowed: host names that are the server's, beside its address and those of this machine.
+        header_seconds: for the header of a request to come in.
+        idle_seconds: that a connection is kept open for a further request.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    allowed: tuple[str, ...] = ()
+    header_seconds: float = 10.0
+    idle_seconds: float = 5.0
+
+
+def serve(posts: Predictor | None, scores: ScorePredictor | None, limits: RequestLimits, door: Door) -> None:
     """Answers until SIGINT or SIGTERM; requests under way are finished first, for ``limits.seconds`` at most.
 
     Raises InputError when the address cannot be had.
     """
-    listening = _listen(host, port)
+    listening = _listen(door.host, door.port)
     warm(posts, scores)
+    most = min(CONNECTIONS * limits.queue, _files() - OTHER_FILES)
     config = uvicorn.Config(
-        build(posts, scores, limits, cores=torch.get_num_threads()),
-        log_level="warning",
+        build(posts, scores, limits, cores=torch.get_num_threads(), listening=door.host, allowed=door.allowed),
+        http=protocol(ConnectionLimits(most, door.header_seconds, door.idle_seconds, limits.seconds)),
+        ws="none",
+        # A warning is what anybody can have written for each thing that they send which is no HTTP.
+        log_level="error",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=round(door.idle_seconds),
         timeout_graceful_shutdown=int(limits.seconds) + 1,
-        limit_concurrency=CONNECTIONS * limits.queue,
     )
     # uvicorn ends by raising the signal again that it was stopped by; being told to stop is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    shown = f"[{host}]" if ":" in host else host
+    shown = f"[{door.host}]" if ":" in door.host else door.host
     print(f"http://{shown}:{listening.getsockname()[1]}/  (Ctrl+C ends it)", file=sys.stderr, flush=True)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _files() -> int:
+    """How many files this process may have open, each connection being one."""
+    if sys.platform == "win32":
+        return 2**16
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
+from pipeline.core.sheets import defused
 
 Chunk = TypeVar("Chunk")
 
@@ -83,21 +84,27 @@ def _join(shards: list[Path], out: Path, schema: pa.Schema) -> int:
         if out.suffix == ".parquet":
             writer = pq.ParquetWriter(aside, schema, compression="zstd")
         else:
-            writer = pa_csv.CSVWriter(aside, _for_csv(schema.empty_table()).schema)
+            writer = pa_csv.CSVWriter(aside, for_csv(schema.empty_table()).schema)
         with writer:
             for shard in shards:
                 table = artifacts.read_parquet(shard, schema)
                 unusable += len(table) - table["reason"].null_count
-                writer.write_table(table if out.suffix == ".parquet" else _for_csv(table))
+                writer.write_table(table if out.suffix == ".parquet" else for_csv(table))
     return unusable
 
 
-def _for_csv(table: pa.Table) -> pa.Table:
-    """A cell of CSV holds no list: as JSON."""
-    for at, field in enumerate(table.schema):
+def for_csv(table: pa.Table) -> pa.Table:
+    """Lists as JSON, since a cell of CSV holds none; texts such that no spreadsheet runs them."""
+    columns = {}
+    for field in table.schema:
+        cells = table[field.name]
         if pa.types.is_list(field.type):
-            cells = [
-                None if value is None else json.dumps(value, ensure_ascii=False) for value in table[at].to_pylist()
-            ]
-            table = table.set_column(at, field.name, pa.array(cells, pa.string()))
-    return table
+            cells = pa.array([_as_json(value) for value in cells.to_pylist()], pa.string())
+        if pa.types.is_string(cells.type):
+            cells = pa.array([None if value is None else defused(value) for value in cells.to_pylist()], pa.string())
+        columns[defused(field.name)] = cells
+    return pa.table(columns)
+
+
+def _as_json(value: list[str] | None) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)

@@ -32,7 +32,7 @@ JSON = {"content-type": "application/json"}
 
 @pytest.fixture(scope="module")
 def client(predictor: Predictor) -> Iterator[TestClient]:
-    with TestClient(build(predictor, None, LIMITS)) as client:
+    with TestClient(build(predictor, None, LIMITS), base_url="http://localhost") as client:
         yield client
 
 
@@ -163,7 +163,7 @@ def test_when_full_it_refuses_and_then_goes_on(predictor: Predictor, monkeypatch
 
     monkeypatch.setattr(predictor, "predict", slow)
     statuses: list[int] = []
-    with TestClient(build(predictor, None, replace(LIMITS, queue=2, batch=1))) as client:
+    with TestClient(build(predictor, None, replace(LIMITS, queue=2, batch=1)), base_url="http://localhost") as client:
         waiting = [
             threading.Thread(target=lambda: statuses.append(ask(client, text="so sad").status_code)) for _ in range(2)
         ]
@@ -184,7 +184,7 @@ def test_when_full_it_refuses_and_then_goes_on(predictor: Predictor, monkeypatch
 def test_a_prediction_that_takes_too_long_is_given_up(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(predictor, "predict", lambda posts, coverage: go_on.wait(20) and [])
-    with TestClient(build(predictor, None, replace(LIMITS, seconds=0.2))) as client:
+    with TestClient(build(predictor, None, replace(LIMITS, seconds=0.2)), base_url="http://localhost") as client:
         answer = ask(client, text="so sad")
         go_on.set()
     assert (answer.status_code, answer.json()) == (504, {"error": "no answer within 0.2 seconds"})
@@ -192,14 +192,14 @@ def test_a_prediction_that_takes_too_long_is_given_up(predictor: Predictor, monk
 
 def test_a_failure_of_ours_is_told_without_its_inside(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictor, "predict", lambda posts, coverage: 1 / 0)
-    with TestClient(build(predictor, None, LIMITS), raise_server_exceptions=False) as client:
+    with TestClient(build(predictor, None, LIMITS), "http://localhost", raise_server_exceptions=False) as client:
         answer = ask(client, text="so sad")
         assert (answer.status_code, answer.json()) == (500, {"error": "failed; the server's log says more"})
         assert 'emocare_requests_total{status="500"} 1.0' in client.get("/metrics").text
 
 
 def test_health_and_metrics(predictor: Predictor) -> None:
-    with TestClient(build(predictor, None, LIMITS)) as client:
+    with TestClient(build(predictor, None, LIMITS), base_url="http://localhost") as client:
         assert client.get("/health").json() == {
             "status": "ok",
             "model": predictor.model.identity,
@@ -291,7 +291,7 @@ def test_a_large_upload_never_touches_the_disk(
         raise AssertionError("a temporary file")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with TestClient(build(predictor, None, replace(LIMITS, bytes=5_000_000))) as client:
+    with TestClient(build(predictor, None, replace(LIMITS, bytes=5_000_000)), base_url="http://localhost") as client:
         answer = ask(client, text="so sad", image=bytes(3_000_000))
     assert answer.json()["modalities"]["image"]["state"] == "unreadable"
 
@@ -299,7 +299,11 @@ def test_a_large_upload_never_touches_the_disk(
 def test_texts_of_all_kinds_are_answered(client: TestClient, trained: Trained) -> None:
     for text in ("🙃" * 100, "\x00", "\u202e backwards", "<script>alert(1)</script>", "../../etc/passwd", "a\r\nb"):
         assert client.post("/api/predict", json={"text": text}).status_code in (200, 422)
-    assert client.post("/api/predict", content=b'{"text": "\\ud800"}', headers=JSON).status_code == 200
+    for more in ("", ', "explain": true', ', "explain": true, "looked_at": true, "coverage": 0.9'):
+        content = f'{{"text": "\\ud83d so \\udc00happy"{more}}}'.encode()
+        answer = client.post("/api/predict", content=content, headers=JSON)
+        assert answer.status_code == 200, answer.text
+    assert [word["word"] for word in answer.json()["explanation"]["words"]] == ["?", "so", "?happy"]
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
@@ -314,7 +318,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> ScorePredictor:
 @pytest.fixture(scope="module")
 def scoring(scorer: ScorePredictor) -> Iterator[TestClient]:
     """A server that has no model of posts."""
-    with TestClient(build(None, scorer, LIMITS)) as client:
+    with TestClient(build(None, scorer, LIMITS), base_url="http://localhost") as client:
         yield client
 
 
@@ -327,7 +331,7 @@ def test_a_sample_gets_the_score_that_the_predictor_says(scoring: TestClient, sc
 
 
 def test_both_tracks_answer_beside_each_other(predictor: Predictor, scorer: ScorePredictor) -> None:
-    with TestClient(build(predictor, scorer, LIMITS)) as client:
+    with TestClient(build(predictor, scorer, LIMITS), base_url="http://localhost") as client:
         health = client.get("/health").json()
         assert health["labels"] == ["happy", "sad"]
         low, high = scorer.model.description.scores
@@ -356,7 +360,7 @@ def test_what_there_is_no_model_for_is_said(scoring: TestClient, client: TestCli
         ({"audio": "AAAA"}, 422, "audio is neither a list of numbers nor a list of such lists of one length"),
         ({"audio": [[1.0], [2.0, 3.0]]}, 422, "audio is neither a list"),
         ({"audio": [True, False]}, 422, "audio is neither a list"),
-        ({"audio": [1e400]}, 422, ""),
+        ({"audio": [1e400]}, 400, "not JSON: Infinity is no number of JSON"),
         ({"audio": {"a": 1}}, 422, "audio is neither a list"),
         ({"audio": []}, 422, "audio is neither a list"),
         ({"audio": [10**30]}, 422, "audio is neither a list"),
@@ -370,6 +374,12 @@ def test_a_wrong_sample_is_refused_in_one_line(scoring: TestClient, asked: Any, 
     answer = scoring.post("/api/score", content=json.dumps(asked), headers=JSON)
     assert answer.status_code == status
     assert answer.json()["error"].startswith(told) and "\n" not in answer.json()["error"]
+
+
+def test_a_number_beyond_all_is_no_feature(scoring: TestClient) -> None:
+    answer = scoring.post("/api/score", content=b'{"audio": [1e999, 0, 0, 0, 0]}', headers=JSON)
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("nothing to score")
 
 
 def test_a_sample_comes_as_json_only(scoring: TestClient) -> None:

@@ -26,7 +26,7 @@ def answers(predictor: Predictor, text: str | bytes, **more: Any) -> tuple[list[
 def test_good_lines_are_answered_in_order_with_their_ids(trained: Trained, predictor: Predictor) -> None:
     picture = str(trained.layout.root / "1.png")
     rows: list[dict[str, Any]] = [{"id": at, "text": "sad " * (at % 7 + 1), "image": picture} for at in range(150)]
-    rows += [{"text": "no id"}, {"id": "broken", "image": "none.png", "video": None, "other": 1}]
+    rows += [{"text": "no id"}, {"id": "broken", "text": "sad", "image": "none.png", "video": None, "other": 1}]
     found, bad = answers(predictor, "\n".join(map(json.dumps, rows)), coverage=0.8)
     assert bad == 0
     assert [row.get("id") for row in found] == [*range(150), None, "broken"]
@@ -42,7 +42,7 @@ def test_bad_lines_are_answered_by_an_error_with_their_number(predictor: Predict
     assert bad == 7
     assert [row.get("line") for row in found] == [None, 2, 4, 5, 6, 7, 8, 9, None]
     assert [row["error"] for row in found[2:6]] == [
-        "not an object",
+        "not a JSON object",
         "gives none of text, image, video",
         "text is not a text",
         "id is neither a text nor a number",
@@ -86,7 +86,38 @@ def test_nothing_in_nothing_out(predictor: Predictor) -> None:
     assert answers(predictor, "\n\n") == ([], 0)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"image": "missing.jpg"}, "nothing to predict from: image: file not found"),
+        ({"text": ""}, "nothing to predict from: text: empty"),
+        ({"text": "\n \t"}, "nothing to predict from: text: empty"),
+        ({"video": " "}, "nothing to predict from: video: file not found"),
+    ],
+)
+def test_what_nothing_can_be_predicted_from_is_an_error_as_everywhere(
+    predictor: Predictor, given: dict[str, str], told: str
+) -> None:
+    found, bad = answers(predictor, json.dumps({"id": 7, **given}) + '\n{"text": "sad"}', explain=True)
+    assert (bad, found[0]) == (1, {"line": 1, "id": 7, "error": told})
+    assert "label" in found[1]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "[1]", "{}"])
+def test_every_answer_is_json_whatever_the_id(predictor: Predictor, number: str) -> None:
+    sink = io.StringIO()
+    line = f'{{"id": {number}, "text": "sad"}}\n{{"id": "\\ud83d", "text": "sad"}}\n'
+    assert lines.answer(predictor, io.BytesIO(line.encode()), sink, None, explain=False) == 1
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    bad, good = (json.loads(answer, parse_constant=refuse) for answer in sink.getvalue().splitlines())
+    assert bad["line"] == 1 and "error" in bad and "id" not in bad
+    assert (good["id"], "label" in good) == ("\ud83d", True)
+
+
 def test_paths_with_odd_bytes_are_reasons(predictor: Predictor, tmp_path: Path) -> None:
-    found, bad = answers(predictor, json.dumps({"image": "a\0b", "video": str(tmp_path)}))
+    found, bad = answers(predictor, json.dumps({"text": "sad", "image": "a\0b", "video": str(tmp_path)}))
     assert bad == 0
     assert found[0]["modalities"]["video"]["reason"] == "not a file"

@@ -1,6 +1,7 @@
 """The page in a real browser: by keyboard, with files, in the dark, on a phone."""
 
 import io
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,15 @@ from pipeline.serving.predictor import Predictor
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+FAKE_DEVICES = ("--use-fake-device-for-media-stream", "--autoplay-policy=no-user-gesture-required")
+"""A camera that shows a moving picture, and a microphone that beeps once a second."""
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: none of {', '.join(NAMES)} is installed")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_DEVICES])
         yield browser
         browser.close()
 
@@ -73,7 +76,7 @@ def test_every_control_is_reached_by_keyboard_and_has_a_name(page: Page) -> None
     for _ in range(30):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.innerText"))
-    for wanted in ("text", "image", "video", "coverage", "explain", "go", "clear", "A text", "A clip"):
+    for wanted in ("text", "image", "video", "record", "coverage", "explain", "go", "clear", "A text", "A clip"):
         assert wanted in reached
     for control in page.locator("input, select, textarea, button").all():
         if control.is_visible():
@@ -139,6 +142,78 @@ def test_what_cannot_be_read_is_said(page: Page, tmp_path: Path) -> None:
     expect(page.locator(".unread")).to_contain_text("Picture not used: not a picture")
 
 
+RECORDING = pytest.mark.parametrize("page", [{"permissions": ["camera", "microphone"]}], indirect=True)
+
+
+@RECORDING
+def test_a_clip_is_recorded_by_keyboard_and_answered(page: Page) -> None:
+    button = page.get_by_role("button", name="Record", exact=True)
+    button.focus()
+    page.keyboard.press("Enter")
+    stop = page.get_by_role("button", name="Stop")
+    expect(stop).to_be_focused()
+    expect(page.locator("#watching video")).to_be_visible()
+    expect(page.get_by_role("status")).to_have_text("Recording, for 59 seconds at most.")
+    page.wait_for_timeout(2500)
+    assert tallest(page, "#watching .wave") > 0.1  # it has beeped
+    page.keyboard.press("Enter")
+    expect(page.locator("#watching")).to_be_hidden()
+    expect(button).to_be_focused()
+    shown = page.locator(".preview:not(#watching)").nth(1)
+    expect(shown.locator("video")).to_be_visible()
+    expect(shown.locator(".wave")).to_be_visible()
+    assert tallest(page, ".preview:not(#watching) .wave") > 0.1
+    page.wait_for_function("document.querySelector('.preview video').duration < 10")
+    page.locator("#go").click()
+    answer = page.locator("#answer")
+    expect(answer.locator(".each h3")).to_have_text("Clip alone")
+    expect(answer.locator(".unread")).to_have_count(0)
+    expect(answer.get_by_text("The frames that were looked at")).to_be_visible()
+
+
+def tallest(page: Page, place: str) -> float:
+    """The largest amplitude that a drawing of sound shows."""
+    drawn = page.locator(f"{place} path").get_attribute("d") or ""
+    return max(float(half) / 2 for half in re.findall(r"h\.7v([0-9.]+)", drawn))
+
+
+@RECORDING
+def test_a_recording_that_is_thrown_away_leaves_nothing(page: Page) -> None:
+    for discard in (lambda: page.keyboard.press("Escape"), lambda: page.get_by_role("button", name="Discard").click()):
+        page.locator("#record").click()
+        expect(page.locator("#watching video")).to_be_visible()
+        discard()
+        expect(page.locator("#watching")).to_be_hidden()
+        expect(page.get_by_role("status")).to_have_text("Discarded.")
+        assert page.evaluate("document.getElementById('video').files.length") == 0
+    page.locator("#record").click()
+    expect(page.locator("#watching video")).to_be_visible()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#watching")).to_be_hidden()
+    assert page.evaluate("document.getElementById('video').files.length") == 0
+
+
+@RECORDING
+def test_what_is_under_way_is_sent_with_the_post(page: Page) -> None:
+    page.get_by_label("Text").fill("so happy")
+    page.locator("#record").click()
+    expect(page.locator("#watching video")).to_be_visible()
+    page.wait_for_timeout(1000)
+    page.locator("#go").click()
+    expect(page.locator("#answer .each h3")).to_have_text(["Text alone", "Clip alone"])
+
+
+def test_a_camera_that_is_refused_is_said(page: Page) -> None:
+    page.locator("#record").click()
+    expect(page.get_by_role("alert")).to_have_text("The browser was not allowed to use camera and microphone.")
+    expect(page.locator("#watching")).to_be_hidden()
+
+
+def test_an_amplitude_is_the_largest_of_its_part(page: Page) -> None:
+    assert page.evaluate("peaks([0, 0.5, -0.75, 0.25, 0, 2], 3)") == [0.5, 0.75, 1]
+    assert page.evaluate("outline([0, 0.5])") == "M0.15 0.980h.7v0.040h-.7zM1.15 0.500h.7v1.000h-.7z"
+
+
 @pytest.mark.parametrize(
     ("page", "dark"),
     [({"color_scheme": "light"}, False), ({"color_scheme": "dark"}, True)],
@@ -158,6 +233,8 @@ def test_it_is_as_dark_as_the_reader_likes_and_legible(page: Page, dark: bool) -
         ("#answer h2", "body"),
         ("#answer .says", ".panel"),
         ("#answer .bars tr.top th", ".panel"),
+        (".computed", "#ask"),
+        ("#record", "#record"),
         ("#about", "body"),
     ):
         pair = sorted((luminance(colour(page, place, "color")), luminance(colour(page, ground, "backgroundColor"))))

@@ -46,6 +46,13 @@ def test_an_address_that_is_taken_is_one_line(exported: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--max-mb", "--clip-seconds", "--seconds", "--header-seconds", "--idle-seconds"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0"])
+def test_a_limit_is_a_number(exported: Path, option: str, value: str) -> None:
+    result = CliRunner().invoke(app, ["serve", str(exported), option, value])
+    assert (result.exit_code, option in result.stderr) == (2, True)
+
+
 def test_without_its_packages_it_says_what_to_install(exported: Path) -> None:
     code = (
         "import sys; sys.modules['uvicorn'] = None; sys.argv[1:] = ['serve', sys.argv[1]]; "
@@ -61,7 +68,10 @@ def test_without_its_packages_it_says_what_to_install(exported: Path) -> None:
 def test_who_sends_too_slowly_is_told_so_and_who_breaks_off_harms_nobody(exported: Path) -> None:
     with serving(exported, "--seconds", "1", "--queue", "16") as (_, address):
         host, port = address.removeprefix("http://").rstrip("/").split(":")
-        head = "POST /api/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+        head = (
+            "POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            "Content-Length: {}\r\n\r\n"
+        )
         with socket.create_connection((host, int(port)), timeout=20) as slow:
             slow.sendall(head.format(100).encode() + b'{"te')
             start = time.monotonic()

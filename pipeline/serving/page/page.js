@@ -10,7 +10,7 @@ let health = { labels: [], modalities: [], scores: null, limits: { bytes: Infini
 let asked = 0;
 
 function make(tag, attributes = {}, ...children) {
-  const known = ["svg", "rect", "line", "circle", "title"].includes(tag);
+  const known = ["svg", "rect", "line", "circle", "path", "title"].includes(tag);
   const node = known ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   node.append(...children.filter((child) => child !== null));
@@ -26,15 +26,17 @@ const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(1)
 // --- what is given ---------------------------------------------------------------------------------------------------
 
 function show(drop) {
-  const input = drop.querySelector("input"), preview = drop.querySelector(".preview"), file = input.files[0];
+  const input = drop.querySelector("input"), preview = drop.querySelector(".preview:not(#watching)"), file = input.files[0];
   for (const old of preview.querySelectorAll("[src]")) URL.revokeObjectURL(old.src);
   preview.replaceChildren();
+  if (input.id === "video") $("recorded").textContent = "";
   drop.classList.toggle("full", Boolean(file));
   preview.hidden = drop.querySelector(".remove").hidden = !file;
   if (!file) return;
   const source = URL.createObjectURL(file);
   if (file.type.startsWith("video/")) {
-    preview.append(make("video", { src: source, controls: "", muted: "", playsinline: "", "aria-label": file.name }));
+    preview.append(measured(make("video", { src: source, controls: "", playsinline: "", "aria-label": file.name })));
+    waveform(file).then((drawn) => { if (drawn && input.files[0] === file) preview.append(drawn); });
   } else {
     const picture = make("img", { src: source, alt: file.name });
     picture.addEventListener("error", () => preview.replaceChildren(file.name));
@@ -65,6 +67,41 @@ for (const drop of document.querySelectorAll(".drop")) {
     if (event.dataTransfer.files.length) give(name, event.dataTransfer.files[0]);
   });
 }
+// Records a clip in place of the one that is there; Escape throws it away. A recording that is under way ends before the clip is sent.
+let recorder = null, recorded = Promise.resolve();
+
+async function record() {
+  problem("");
+  try {
+    const file = await recorder.record();
+    if (file) give("video", file);
+    $("recorded").textContent = file ? "Recorded; not sent before you press Predict." : "Discarded.";
+  } catch (error) {
+    problem(error.message);
+  }
+  $("record").focus();
+}
+
+$("record").addEventListener("click", () => {
+  if (recorder.active) recorder.stop(true);
+  else if (!recorder.asking) recorded = record();
+});
+$("discard").addEventListener("click", () => recorder.stop(false));
+
+function mayRecord() {
+  recorder = new Recorder($("watching"), health.limits, () => {
+    const active = Boolean(recorder.active);
+    $("record").textContent = active ? "Stop" : "Record";
+    $("discard").hidden = !active;
+    if (active) $("recorded").textContent = `Recording, for ${Math.round(recorder.seconds)} seconds at most.`;
+  });
+  document.querySelector(".recording").hidden = document.querySelector(".computed").hidden = false;
+  if (!Recorder.possible) {
+    $("record").hidden = true;
+    $("recorded").textContent = isSecureContext ? "This browser cannot record." : "To record here, open this page over https.";
+  }
+}
+
 // A file that misses its field must not replace the page.
 for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 
@@ -81,6 +118,7 @@ async function post(path, what) {
 }
 
 async function ask() {
+  if (recorder?.active) { recorder.stop(true); await recorded; }
   const form = new FormData();
   if ($("text").value.trim()) form.set("text", $("text").value);
   let size = 0;
@@ -120,6 +158,7 @@ async function ask() {
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
 $("ask").addEventListener("reset", () => setTimeout(() => {
   asked++;
+  recorder?.stop(false);
   document.querySelectorAll(".drop").forEach(show);
   problem("");
   $("answer").replaceChildren();
@@ -128,6 +167,7 @@ $("ask").addEventListener("reset", () => setTimeout(() => {
   $("text").focus();
 }));
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") recorder?.stop(false);
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); ask(); }
 });
 
@@ -274,6 +314,7 @@ async function start() {
   for (const name of Object.keys(NAMES)) {
     if (name !== "text" && !health.modalities.includes(name)) document.querySelector(`.drop[data-for=${name}]`).hidden = true;
   }
+  if (health.modalities.includes("video")) mayRecord();
   for (const example of await (await fetch("api/examples")).json()) {
     const small = example.image || example.video;
     const button = make("button", { type: "button" }, small ? make("img", { src: small.slice(1), alt: "" }) : null, example.name);
