@@ -1,4 +1,4 @@
-"""What waiting threads cost where the machine is busy: training steps of a transformer, alone and beside another process.
+"""What waiting threads cost where the machine is busy: training steps of a transformer, alone and beside a process.
 
     python -m benchmarks.threads [--rounds 5]
 
