@@ -24,11 +24,12 @@ from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL
 from pipeline.params import Params
 from pipeline.sentiment.adapters import HISTORY_COLUMNS, AdapterJob, AdapterOutcome, adapt, describe_adapter
-from pipeline.sentiment.data import fold_names, of_fold, read_target
+from pipeline.sentiment.data import fold_names, inputs, of_fold, read_target
 from pipeline.sentiment.descriptions import AdapterReport, AdaptersDescription
 from pipeline.sentiment.source_model import read_source
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
+from pipeline.training.finished import Once, finished
 from pipeline.training.parallel import in_processes
 
 
@@ -39,15 +40,11 @@ def run(params: Params, layout: Layout) -> None:
     folds = fold_names(target.folds)
     processes = params.target.processes if pick(params.device).type == "cpu" else 1
     jobs = [AdapterJob(of_fold(params, fold), layout, fold) for fold in folds]
-    outcomes = dict(zip(folds, in_processes(adapt, jobs, processes, "train_adapters"), strict=True))
+    kept = finished("train_adapters", params, inputs(layout, "train_source"), layout.cache)
+    made = in_processes(Once(kept, AdapterJob.name, adapt), jobs, processes, "train_adapters")
+    outcomes = {fold: AdapterOutcome(**outcome) for fold, outcome in zip(folds, made, strict=True)}
     final = outcomes[FINAL]
     source = read_source(layout)
-    as_they_are = [name for name in source.modalities if name in target.as_source]
-    if as_they_are:
-        print(
-            f"train_adapters: {', '.join(as_they_are)}: extracted alike in source and target, so they need no adapter",
-            file=sys.stderr,
-        )
     with artifacts.replacing_folder(layout.model("train_adapters")) as folder:
         artifacts.write_scores(
             folder / "predictions.parquet", pd.concat([outcomes[fold].predictions for fold in folds])
@@ -65,7 +62,8 @@ def run(params: Params, layout: Layout) -> None:
             parents=("train_source",),
         )
         write_model(folder, weights, description)
-    _report(final, as_they_are, layout)
+    _report(final, [name for name in source.modalities if name in target.as_source], layout)
+    kept.clear()
 
 
 # --- report ----------------------------------------------------------------------------------------------------------
@@ -73,6 +71,11 @@ def run(params: Params, layout: Layout) -> None:
 
 def _report(final: AdapterOutcome, as_they_are: Sequence[str], layout: Layout) -> None:
     """Losses and distances of the fold ``final``; scores are left to `evaluate`."""
+    if as_they_are:
+        names = ", ".join(as_they_are)
+        print(
+            f"train_adapters: {names}: extracted alike in source and target, so no adapter is needed", file=sys.stderr
+        )
     alike = {"extracted_alike": ", ".join(as_they_are)} if as_they_are else {}
     write_metrics(layout, "train_adapters", {"sentiment": final.report | alike})
     with artifacts.replacing_folder(layout.plots("train_adapters")) as plots:
