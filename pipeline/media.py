@@ -1,4 +1,4 @@
-"""Pictures and clips on disk → arrays, safely: no file may crash, hang or exhaust the process that reads it.
+"""Pictures, clips and their sound on disk → arrays, safely: no file may crash, hang or exhaust who reads it.
 
 Each file is judged by its bytes, never by its name. Only formats of two short lists are opened, sizes are checked in
 the header before anything is unpacked, and a file that is cut short is refused rather than half read. Every refusal is
@@ -9,15 +9,18 @@ import math
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader, BytesIO
 from itertools import chain
 from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
@@ -32,6 +35,12 @@ from pipeline.core.files import MediaError, reading
 
 CLIP_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 """What FFmpeg may take a file for. Left to itself it also follows playlists, which name other files and addresses."""
+
+SOUND_RATE = 16_000
+"""Samples of sound a second, as encoders of speech have it: what carries a voice lies below half of that."""
+
+NO_SOUND = "no sound"
+"""The kind of a MediaError where nothing is to be heard, which is no fault of the file."""
 
 UNREADABLE = (OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 """What Pillow's readers raise on damaged files; each is a bug of the file, and none says so in one way."""
@@ -149,7 +158,8 @@ def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         return _gray(np.asarray(image).astype(np.uint16) >> 8)
     if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        largest = float(np.finfo(np.float32).max)  # stands for infinity: the difference of two stays a number
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=largest, neginf=-largest)
         low, high = values.min(), values.max()
         return _gray((values - low) * (255.0 / (high - low) if high > low else 0.0))
     if image.has_transparency_data:
@@ -164,12 +174,9 @@ def _gray(values: np.ndarray) -> np.ndarray:
     return np.repeat(values.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-# --- clips ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class MediaLimits:
-    """See ``read_frames``."""
+    """See ``read_clip``."""
 
     max_pixels: int
     max_seconds: float
@@ -184,6 +191,100 @@ class MediaLimits:
             raise MediaError(f"too long: at most {self.max_seconds:g} seconds are allowed")
 
 
+# --- sound ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Hearing:
+    """The beginning of a clip's sound as its packets pass by: at most so many ``seconds``, whatever the clip's length.
+
+    Channels are averaged here and not by FFmpeg, which for floats adds them, so that stereo would be louder than mono.
+
+    Attributes:
+        stream: the one that players take; None where nothing is to be heard.
+        silence: why there is nothing.
+    """
+
+    stream: AudioStream | None
+    seconds: float
+    silence: str
+    parts: list[np.ndarray] = field(default_factory=list)
+    samples: int = 0
+    resampler: AudioResampler | None = None
+
+    @property
+    def streams(self) -> list[AudioStream]:
+        return [] if self.stream is None else [self.stream]
+
+    def take(self, packet: Packet) -> None:
+        """A packet that is damaged is left out, as players do: MP3's first one often refers to sound cut away."""
+        if self.samples >= self.seconds * SOUND_RATE:
+            return
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            return
+        for frame in frames:
+            assert isinstance(frame, AudioFrame)
+            self._add(frame)
+        if packet.size == 0:
+            self._add(None)
+
+    def _add(self, frame: AudioFrame | None) -> None:
+        """``None`` ends the sound; a stream that changes its rate or its channels on the way gets a new resampler."""
+        if self.resampler is None:
+            if frame is None:
+                return None
+            self.resampler = AudioResampler("fltp", frame.layout, SOUND_RATE)
+        try:
+            resampled = self.resampler.resample(frame)
+        except ValueError:
+            resampled, self.resampler = self.resampler.resample(None), None
+            self._keep(resampled)
+            return self._add(frame)
+        return self._keep(resampled)
+
+    def _keep(self, frames: Sequence[AudioFrame]) -> None:
+        for frame in frames:
+            part = frame.to_ndarray().mean(axis=0, dtype=np.float32)
+            self.parts.append(part)
+            self.samples += len(part)
+
+    def heard(self) -> np.ndarray | MediaError:
+        """float32 [samples], or why there is no sound."""
+        if not self.samples:
+            return MediaError(f"{NO_SOUND}: {self.silence}")
+        return np.nan_to_num(np.concatenate(self.parts)[: int(self.seconds * SOUND_RATE)])
+
+
+def _hearing(container: InputContainer, seconds: float) -> Hearing:
+    stream = container.streams.best("audio") if seconds > 0 else None
+    if not isinstance(stream, AudioStream):
+        return Hearing(None, seconds, "no audio track")
+    if stream.codec_context is None:
+        return Hearing(None, seconds, "unknown codec")
+    stream.codec_context.thread_count = 1
+    return Hearing(stream, seconds, "its audio track cannot be decoded")
+
+
+def _listen(container: InputContainer, hearing: Hearing, limits: MediaLimits) -> None:
+    """Takes in the sound of a clip without pictures."""
+    if hearing.stream is None:
+        return
+    read = 0
+    for packet in container.demux(hearing.stream):
+        limits.check_time()
+        read += packet.size > 0
+        if packet.pts is not None:
+            limits.check_duration(float(packet.pts * (hearing.stream.time_base or 0)))
+        hearing.take(packet)
+    if read < len(hearing.stream.index_entries):
+        raise MediaError("truncated")
+
+
+# --- clips ---------------------------------------------------------------------------------------------------------
+
+
 def read_frames(
     source: Path | bytes,
     *,
@@ -193,31 +294,81 @@ def read_frames(
     max_seconds: float = math.inf,
     deadline: float = math.inf,
 ) -> list[np.ndarray]:
-    """Uniformly spaced frames of a clip or an animated picture, each uint8 [H, W, 3], RGB, in order of time.
+    """Uniformly spaced frames of a clip or an animated picture, as of ``Clip.frames``.
 
-    The clip's duration is cut into ``frames`` equal intervals; taken is what is on screen at the middle of each, by
-    presentation time, so a variable frame rate is done justice. A frame that is on screen at several of these moments
-    is taken once. A clip with no more frames than asked gives all it has. Only the frames that are returned are held.
+    Arguments and errors as of ``read_clip``.
+    """
+    wanted = (frames, at_least)
+    clip = read_clip(source, frames=[wanted], max_pixels=max_pixels, max_seconds=max_seconds, deadline=deadline)
+    return clip.frames(*wanted)
+
+
+Frames = tuple[int, int | None]
+"""Frames as they are asked for: how many, and the shortest side that is needed."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What was asked for of a clip: the frames that are ``shown``, and the sound that is ``heard``.
+
+    A MediaError in place of either says why there is none of it.
+    """
+
+    shown: Mapping[Frames, Sequence[np.ndarray]] | MediaError
+    heard: np.ndarray | MediaError
+
+    def frames(self, count: int, at_least: int | None = None) -> list[np.ndarray]:
+        """Uniformly spaced frames that were asked for, each uint8 [H, W, 3], RGB, in order of time.
+
+        The clip's duration is cut into ``count`` equal intervals; taken is what is on screen at the middle of each, by
+        presentation time, so a variable frame rate is done justice. A frame that is on screen at several of these
+        moments is taken once. A clip with no more frames than asked gives all it has. A video's frames are shrunk by a
+        whole factor to a shortest side of no less than ``at_least``.
+
+        Raises MediaError when there are none.
+        """
+        if isinstance(self.shown, MediaError):
+            raise self.shown
+        return list(self.shown[count, at_least])
+
+    def sound(self) -> np.ndarray:
+        """The clip's own sound, float32 [samples], mono, ``SOUND_RATE`` a second. Raises MediaError without any."""
+        if isinstance(self.heard, MediaError):
+            raise self.heard
+        return self.heard
+
+
+def read_clip(
+    source: Path | bytes,
+    *,
+    frames: Sequence[Frames] = (),
+    sound_seconds: float = 0.0,
+    max_pixels: int,
+    max_seconds: float = math.inf,
+    deadline: float = math.inf,
+) -> Clip:
+    """Frames and sound of a clip, or the frames of an animated picture, from one opening of the file.
 
     Args:
         source: a file, or the bytes of one.
+        frames: which are wanted; none is decoded twice, and held are only those that are returned.
+        sound_seconds: how much of the sound's beginning is wanted, whether or not there are pictures to it.
         max_pixels: a clip whose frames are larger is refused before any is decoded.
-        at_least: the shortest side that is needed; a clip's larger frames are shrunk by a whole factor, no smaller.
         max_seconds: a clip that is shown for longer is refused before any frame of a video is decoded.
         deadline: a moment of ``time.monotonic``; looked at between packets and frames.
 
     Raises:
-        MediaError: no readable mp4, mov, mkv, WebM or AVI, GIF, PNG or WebP; no video stream; cut short; too large or
-            too long; not read by the deadline.
+        MediaError: no readable mp4, mov, mkv, WebM or AVI, GIF, PNG or WebP; cut short; too large or too long; not read
+            by the deadline. A clip without pictures, or without sound, is none of these: see ``Clip``.
     """
     limits = MediaLimits(max_pixels, max_seconds, deadline)
     with reading(source) as handle:
         reader = _picture_reader(_head(handle))
         if reader in (GifImagePlugin.GifImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile):
-            return _animation_frames(handle, frames, limits)
+            return Clip(_animation_frames(handle, frames, limits), MediaError(f"{NO_SOUND}: an animated picture"))
     if reader is not None:
         raise MediaError("not a clip")
-    return _video_frames(source, frames, at_least, limits)
+    return _video_clip(source, frames, sound_seconds, limits)
 
 
 def _uniform(starts: np.ndarray, end: float, frames: int) -> np.ndarray:
@@ -228,7 +379,9 @@ def _uniform(starts: np.ndarray, end: float, frames: int) -> np.ndarray:
     return np.unique(np.searchsorted(starts, middles, side="right") - 1)
 
 
-def _animation_frames(handle: BufferedReader, frames: int, limits: MediaLimits) -> list[np.ndarray]:
+def _animation_frames(
+    handle: BufferedReader, asked: Sequence[Frames], limits: MediaLimits
+) -> dict[Frames, list[np.ndarray]]:
     """These formats build each frame on the one before, so they are unpacked from the start, twice: times, pixels."""
     with _opened(handle, limits.max_pixels) as image:
         starts, end = [], 0.0
@@ -236,8 +389,10 @@ def _animation_frames(handle: BufferedReader, frames: int, limits: MediaLimits) 
             starts.append(end)
             end += max(float(image.info.get("duration", 0)), 1.0)
             limits.check_duration(end / 1000)
-        chosen = set(_uniform(np.array(starts), end, frames).tolist())
-        return [_rgb(image) for at in _each_frame(image, limits) if at in chosen]
+        chosen = {of: _uniform(np.array(starts), end, of[0]).tolist() for of in asked}
+        wanted = {at for those in chosen.values() for at in those}
+        pixels = {at: _rgb(image) for at in _each_frame(image, limits) if at in wanted}
+        return {of: [pixels[at] for at in those] for of, those in chosen.items()}
 
 
 def _each_frame(image: Image.Image, limits: MediaLimits) -> Iterator[int]:
@@ -257,22 +412,41 @@ class Timeline:
     end: int
 
 
-def _video_frames(source: Path | bytes, frames: int, at_least: int | None, limits: MediaLimits) -> list[np.ndarray]:
+def _video_clip(source: Path | bytes, asked: Sequence[Frames], sound_seconds: float, limits: MediaLimits) -> Clip:
     try:
-        with _video(source) as (container, stream):
-            timeline = _timeline(container, stream, limits)
-            wanted = timeline.starts[_uniform(timeline.starts, timeline.end, frames)]
-            shown = _shown_at(wanted, container, stream, timeline, limits)
-            pictures = [_frame_rgb(frame, at_least) for frame in shown]
+        with _container(source) as container:
+            hearing = _hearing(container, sound_seconds)
+            try:
+                stream = _video_stream(container)
+            except MediaError as error:
+                _listen(container, hearing, limits)
+                return Clip(error, hearing.heard())
+            timeline = _timeline(container, stream, hearing, limits)
+            return Clip(_shown(container, stream, timeline, asked, limits), hearing.heard())
     except FFmpegError:
         raise MediaError("corrupt") from None
-    if not pictures:
+
+
+def _shown(
+    container: InputContainer, stream: VideoStream, timeline: Timeline, asked: Sequence[Frames], limits: MediaLimits
+) -> dict[Frames, list[np.ndarray]]:
+    """A frame that cannot be decoded is stood in for by the next one, which is taken once if it is wanted as well."""
+    chosen = {of: timeline.starts[_uniform(timeline.starts, timeline.end, of[0])] for of in asked}
+    shown: dict[Frames, list[np.ndarray]] = {of: [] for of in asked}
+    wanted = np.unique(np.concatenate([np.array([], dtype=timeline.starts.dtype), *chosen.values()]))
+    before = -math.inf
+    for frame in _shown_at(wanted, container, stream, timeline, limits):
+        for of, starts in chosen.items():
+            if ((starts > before) & (starts <= frame.pts)).any():
+                shown[of].append(_frame_rgb(frame, of[1]))
+        before = frame.pts or 0
+    if not all(shown.values()):
         raise MediaError("corrupt")
-    return pictures
+    return shown
 
 
 @contextmanager
-def _video(source: Path | bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _container(source: Path | bytes) -> Iterator[InputContainer]:
     in_memory = isinstance(source, bytes)
     # What is read from memory has no business with any file or address, so no protocol is allowed there.
     options = {"format_whitelist": CLIP_FORMATS, "protocol_whitelist": "none" if in_memory else "file"}
@@ -284,14 +458,18 @@ def _video(source: Path | bytes) -> Iterator[tuple[InputContainer, VideoStream]]
     with container:
         if not container.streams:
             raise MediaError(_unopened(source))
-        stream = container.streams.best("video")
-        if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
-            raise MediaError("no video stream")
-        if stream.codec_context is None:
-            raise MediaError("no video stream: unknown codec")
-        # One thread a clip: clips are decoded side by side, and frame threads would multiply the frames in memory.
-        stream.codec_context.thread_count = 1
-        yield container, stream
+        yield container
+
+
+def _video_stream(container: InputContainer) -> VideoStream:
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+        raise MediaError("no video stream")
+    if stream.codec_context is None:
+        raise MediaError("no video stream: unknown codec")
+    # One thread a clip: clips are decoded side by side, and frame threads would multiply the frames in memory.
+    stream.codec_context.thread_count = 1
+    return stream
 
 
 def _unopened(source: Path | bytes) -> str:
@@ -303,12 +481,18 @@ def _unopened(source: Path | bytes) -> str:
     return "corrupt" if head.startswith(b"\x1aE\xdf\xa3") else "not a clip: no mp4, mov, mkv, WebM or AVI"
 
 
-def _timeline(container: InputContainer, stream: VideoStream, limits: MediaLimits) -> Timeline:
-    """Reads all packets without decoding them, which finds every frame's time, and the keyframes, in any container."""
+def _timeline(container: InputContainer, stream: VideoStream, hearing: Hearing, limits: MediaLimits) -> Timeline:
+    """Reads all packets without decoding pictures, which finds every frame's time, and the keyframes, in any container.
+
+    What is heard on the way is decoded at once, so that the file is read and its sound decoded once.
+    """
     _check_size(stream.codec_context.width, stream.codec_context.height, limits.max_pixels)
     read, shown, cut = 0, [], False
-    for packet in container.demux(stream):
+    for packet in container.demux(stream, *hearing.streams):
         limits.check_time()
+        if packet.stream is not stream:
+            hearing.take(packet)
+            continue
         start = _start(packet)
         if start is None:
             continue  # the empty packet that ends the stream

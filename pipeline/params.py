@@ -122,6 +122,11 @@ class EmbedVideoParams(EmbedImageParams):
     """How the frames' vectors become one: their mean (the mission's), or mean and standard deviation side by side."""
 
 
+class EmbedSoundParams(ParamsBlock):
+    seconds: Annotated[float, Field(ge=0.5, le=3600.0)] = 60.0
+    """At most so much of a clip's sound, from its beginning; memory follows this, and not the length of the clip."""
+
+
 class EmbedParams(ParamsBlock):
     text: EmbedTextParams = EmbedTextParams()
     image: EmbedImageParams = EmbedImageParams()

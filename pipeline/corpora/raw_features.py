@@ -40,6 +40,9 @@ def feature_name(name: str) -> Feature:
     return next(feature for feature in FEATURES if feature == name)
 
 
+LARGEST = 1e15
+"""A larger number is no measurement, and counts as none: sums of squares would leave the range of float32."""
+
 NO_NUMBERS: tuple[str, ...] = ()
 """Stands for a cell that is no list of numbers, nor a list of such lists of one width."""
 
@@ -67,5 +70,5 @@ def gathered(rows: int, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Raw
         if fits.any():
             values[part][fits] = kept.reshape(-1, values.shape[1])
         at += len(some)
-    values[~np.isfinite(values)] = np.nan
+    values[~(np.abs(values) <= LARGEST)] = np.nan
     return RawVectors(values, lengths)

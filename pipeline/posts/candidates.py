@@ -25,6 +25,7 @@ from pipeline.posts.folds import Fold
 from pipeline.posts.specialist_rows import SpecialistRows
 from pipeline.scoring import emotion, logistic
 from pipeline.scoring.standardisation import standardisation
+from pipeline.training.finished import rows_digest
 
 STRENGTHS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 WORD_STRENGTHS = (0.3, 1.0, 3.0, 10.0)
@@ -142,9 +143,16 @@ def _fit(name: Candidate, corpus: SpecialistRows, fold: Fold, design: _Design, s
         weights = np.zeros((classes, len(design.mean)))
         bias = np.where(shares > 0, np.log(np.maximum(shares, 1e-9)), logistic.NEVER)
     else:
-        weights, bias = logistic.fit(design.train, codes, classes, strength)
+        key = f"{name} {fold.name} {strength} {rows_digest(fold.train)}"
+        kept = corpus.finished.once(key, lambda: _solved(design, codes, classes, strength))
+        weights, bias = kept["weights"], kept["bias"]
     logits = (design.unseen @ weights.T + bias).astype(np.float32)
     return Fitted(_net(weights, bias, design.mean, design.scale), logits, design.words)
+
+
+def _solved(design: _Design, codes: np.ndarray, classes: int, strength: float) -> dict[str, np.ndarray]:
+    weights, bias = logistic.fit(design.train, codes, classes, strength)
+    return {"weights": weights, "bias": bias}
 
 
 def _net(weights: np.ndarray, bias: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Specialist:

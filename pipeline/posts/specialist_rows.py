@@ -13,6 +13,7 @@ from pipeline.core.schemas import Modality
 from pipeline.params import Params
 from pipeline.posts.folds import Grouping
 from pipeline.posts.labels import codes_of, labels_of
+from pipeline.training.finished import Finished, finished
 
 MEDIA_COLUMN: dict[Modality, str] = {"text": "text", "image": "image_path", "video": "video_path"}
 
@@ -21,7 +22,7 @@ MEDIA_COLUMN: dict[Modality, str] = {"text": "text", "image": "image_path", "vid
 class SpecialistRows:
     """The posts that have the modality: N rows, their vectors [N, width] and their classes [N].
 
-    ``alone`` says that no post of the corpus has another modality.
+    ``alone`` says that no post of the corpus has another modality; ``finished`` keeps what was trained on them.
     """
 
     modality: Modality
@@ -32,6 +33,7 @@ class SpecialistRows:
     labels: tuple[str, ...]
     grouping: Grouping
     alone: bool
+    finished: Finished
 
     def texts(self, at: np.ndarray) -> list[str]:
         return self.posts["text"].iloc[at].tolist()
@@ -53,6 +55,9 @@ def read_rows(modality: Modality, params: Params, layout: Layout) -> SpecialistR
         labels,
         Grouping.of(posts.loc[present], codes.numpy(), params.seed),
         alone=not posts[others].notna().to_numpy().any(),
+        finished=finished(
+            f"train_{modality}", params, [layout.table("posts"), layout.embeddings("posts", modality)], layout.cache
+        ),
     )
 
 

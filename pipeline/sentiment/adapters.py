@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,9 @@ class AdapterJob:
     params: Params
     layout: Layout
     fold: str
+
+    def name(self) -> str:
+        return self.fold
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ def describe_adapter(target: Target, source: SourceSpace, name: Feature, params:
     )
 
 
-def adapt(job: AdapterJob) -> AdapterOutcome:
-    """Trains a fold's adapters, both times, and predicts the fold's rows with them."""
+def adapt(job: AdapterJob) -> dict[str, Any]:
+    """Trains a fold's adapters, both times, and predicts the fold's rows with them: the fields of its outcome."""
     target, source = read_target(job.layout), read_source(job.layout)
     own = target.columns.modalities
     report: dict[str, dict[str, dict[str, float]]] = {}
@@ -102,7 +106,7 @@ def adapt(job: AdapterJob) -> AdapterOutcome:
         predictions.append(target.predicted(job.fold, text_transfer, source_text_scores(job.layout, target)))
     weights = {f"{name}.{key}": value for name, net in adapters.items() for key, value in net.state_dict().items()}
     history = pd.concat([pd.DataFrame(columns=HISTORY_COLUMNS), *histories])
-    return AdapterOutcome(pd.concat(predictions), weights, report, history)
+    return vars(AdapterOutcome(pd.concat(predictions), weights, report, history))
 
 
 def carried_columns(adapters: Mapping[str, Adapter], columns: FeatureColumns) -> FeatureColumns:

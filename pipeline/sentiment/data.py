@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -153,6 +154,13 @@ def shared(one: Subset, other: Subset) -> Subset:
     return tuple(name for name in one if name in other)
 
 
+def inputs(layout: Layout, *stages: str) -> list[Path]:
+    """What a stage after ``stages`` reads: tables, features and their models."""
+    tables = [layout.table(name) for name in ("source", "source_texts", "target")]
+    features = [layout.embeddings(corpus, name) for corpus in ("source", "target") for name in FEATURES]
+    return [*tables, layout.folds, *features, *(layout.model(stage) for stage in stages)]
+
+
 def fold_names(folds: pd.DataFrame) -> list[str]:
     """The cross-validation's folds in order, and ``final`` last."""
     names = sorted(set(folds["fold"]) - {FINAL}, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
@@ -179,6 +187,9 @@ class FinetuneJob:
     fold: str
     groups: int | None = None
     with_source: bool = True
+
+    def name(self) -> str:
+        return f"{self.fold} {self.groups} {self.with_source}"
 
 
 def limit_groups(target: Target, fold: str, groups: int, params: Params) -> Target:

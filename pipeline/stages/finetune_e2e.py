@@ -21,12 +21,13 @@ from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL, subset_name
 from pipeline.params import Params
 from pipeline.scoring import sentiment
-from pipeline.sentiment.data import FinetuneJob, Target, fold_names, of_fold, read_target
+from pipeline.sentiment.data import FinetuneJob, Target, fold_names, inputs, of_fold, read_target
 from pipeline.sentiment.descriptions import FinetunedDescription
-from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, tune
+from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, outcome_of, tune
 from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
+from pipeline.training.finished import Once, finished
 from pipeline.training.parallel import in_processes
 
 
@@ -39,7 +40,9 @@ def run(params: Params, layout: Layout) -> None:
         target, folds, params, layout
     )
     processes = params.target.processes if pick(params.device).type == "cpu" else 1
-    outcomes = list(in_processes(tune, jobs, processes, "finetune_e2e"))
+    kept = finished("finetune_e2e", params, inputs(layout, "train_source", "train_adapters"), layout.cache)
+    made = in_processes(Once(kept, FinetuneJob.name, tune), jobs, processes, "finetune_e2e")
+    outcomes = [outcome_of(fields) for fields in made]
     final = outcomes[folds.index(FINAL)]
     with artifacts.replacing_folder(layout.model("finetune_e2e")) as folder:
         artifacts.write_scores(folder / "predictions.parquet", pd.concat([item.predictions for item in outcomes]))
@@ -61,6 +64,7 @@ def run(params: Params, layout: Layout) -> None:
         )
         write_model(folder, final.model.weights, description)
     _report(target, dict(zip(folds, outcomes, strict=False)), layout)
+    kept.clear()
 
 
 # --- report ----------------------------------------------------------------------------------------------------------

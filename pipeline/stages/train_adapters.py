@@ -19,11 +19,12 @@ from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL
 from pipeline.params import Params
 from pipeline.sentiment.adapters import HISTORY_COLUMNS, AdapterJob, AdapterOutcome, adapt, describe_adapter
-from pipeline.sentiment.data import fold_names, of_fold, read_target
+from pipeline.sentiment.data import fold_names, inputs, of_fold, read_target
 from pipeline.sentiment.descriptions import AdapterReport, AdaptersDescription
 from pipeline.sentiment.source_model import read_source
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
+from pipeline.training.finished import Once, finished
 from pipeline.training.parallel import in_processes
 
 
@@ -34,7 +35,9 @@ def run(params: Params, layout: Layout) -> None:
     folds = fold_names(target.folds)
     processes = params.target.processes if pick(params.device).type == "cpu" else 1
     jobs = [AdapterJob(of_fold(params, fold), layout, fold) for fold in folds]
-    outcomes = dict(zip(folds, in_processes(adapt, jobs, processes, "train_adapters"), strict=True))
+    kept = finished("train_adapters", params, inputs(layout, "train_source"), layout.cache)
+    made = in_processes(Once(kept, AdapterJob.name, adapt), jobs, processes, "train_adapters")
+    outcomes = {fold: AdapterOutcome(**outcome) for fold, outcome in zip(folds, made, strict=True)}
     final = outcomes[FINAL]
     source = read_source(layout)
     with artifacts.replacing_folder(layout.model("train_adapters")) as folder:
@@ -55,6 +58,7 @@ def run(params: Params, layout: Layout) -> None:
         )
         write_model(folder, weights, description)
     _report(final, layout)
+    kept.clear()
 
 
 # --- report ----------------------------------------------------------------------------------------------------------
