@@ -35,14 +35,14 @@ ABSENT = object()
 
 def edited(path: Path, keys: str, value: Any) -> None:
     """Sets what stands at dotted keys of a JSON file; NaN and infinity are written as Python does."""
-    content = json.loads(path.read_text())
+    content: Any = json.loads(path.read_text())
     *parents, last = keys.split(".")
-    block = reduce(lambda inner, key: inner[int(key) if isinstance(inner, list) else key], parents, content)
-    last = int(last) if isinstance(block, list) else last
+    block: Any = reduce(lambda inner, key: inner[int(key) if isinstance(inner, list) else key], parents, content)
+    place: Any = int(last) if isinstance(block, list) else last
     if value is ABSENT:
-        del block[last]
+        del block[place]
     else:
-        block[last] = value
+        block[place] = value
     path.write_text(json.dumps(content))
 
 
