@@ -38,6 +38,12 @@ class AdapterArguments(Described):
     dropout: Chance
     identity: bool = False
 
+    @model_validator(mode="after")
+    def _keeps_the_width(self) -> Self:
+        if self.identity and self.width != self.out:
+            raise ValueError(f"an adapter that changes nothing cannot make {self.out} columns of {self.width}")
+        return self
+
 
 class AdapterReport(Described):
     """How an adapter's training went: losses, epochs, and distances to the source in units of its spread."""
