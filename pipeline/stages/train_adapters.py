@@ -40,7 +40,8 @@ def run(params: Params, layout: Layout) -> None:
     folds = fold_names(target.folds)
     processes = params.target.processes if pick(params.device).type == "cpu" else 1
     jobs = [AdapterJob(of_fold(params, fold), layout, fold) for fold in folds]
-    kept = finished("train_adapters", params, inputs(layout, "train_source"), layout.cache)
+    settings = {"seed": params.seed, "device": params.device, "adapter": params.adapter.model_dump(mode="json")}
+    kept = finished("train_adapters", settings, inputs(layout, "train_source"), layout.cache)
     made = in_processes(Once(kept, AdapterJob.name, adapt), jobs, processes, "train_adapters")
     outcomes = {fold: AdapterOutcome(**outcome) for fold, outcome in zip(folds, made, strict=True)}
     final = outcomes[FINAL]
