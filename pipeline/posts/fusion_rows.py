@@ -17,6 +17,7 @@ from pipeline.params import Params
 from pipeline.posts.descriptions import SpecialistDescription
 from pipeline.posts.folds import Grouping
 from pipeline.posts.labels import codes_of, labels_of
+from pipeline.posts.specialist_rows import settings_of
 from pipeline.scoring import emotion
 from pipeline.training.finished import Finished, finished
 
@@ -84,7 +85,7 @@ def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:
     grouping = Grouping.of(posts, codes, params.seed)
     inputs = [layout.table("posts"), *(layout.embeddings("posts", name) for name in MODALITIES)]
     inputs += [layout.model(f"train_{name}") for name in MODALITIES]
-    kept = finished("fuse", params, inputs, layout.cache)
+    kept = finished("fuse", settings_of(params, params.fuse), inputs, layout.cache)
     known = torch.from_numpy(codes)
     return FusionRows(posts, labels, modalities, vectors, expert_log_probs, present, known, grouping, kept)
 

@@ -1,10 +1,12 @@
 """The posts that a specialist sees."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel
 
 from pipeline.core import artifacts
 from pipeline.core.artifacts import Embeddings
@@ -56,9 +58,22 @@ def read_rows(modality: Modality, params: Params, layout: Layout) -> SpecialistR
         Grouping.of(posts.loc[present], codes.numpy(), params.seed),
         alone=not posts[others].notna().to_numpy().any(),
         finished=finished(
-            f"train_{modality}", params, [layout.table("posts"), layout.embeddings("posts", modality)], layout.cache
+            f"train_{modality}",
+            settings_of(params, params.of_specialist(modality)),
+            [layout.table("posts"), layout.embeddings("posts", modality)],
+            layout.cache,
         ),
     )
+
+
+def settings_of(params: Params, block: BaseModel) -> dict[str, Any]:
+    """What trainings of the posts depend on beside their inputs, of the stage with this block."""
+    return {
+        "seed": params.seed,
+        "device": params.device,
+        "labels": list(params.posts.labels),
+        "block": block.model_dump(mode="json"),
+    }
 
 
 def too_few(corpus: SpecialistRows) -> str | None:

@@ -11,6 +11,7 @@ Writes: models/finetune_e2e/, metrics/finetune_e2e.json, metrics/details/finetun
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -40,7 +41,7 @@ def run(params: Params, layout: Layout) -> None:
         target, folds, params, layout
     )
     processes = params.target.processes if pick(params.device).type == "cpu" else 1
-    kept = finished("finetune_e2e", params, inputs(layout, "train_source", "train_adapters"), layout.cache)
+    kept = finished("finetune_e2e", _settings(params), inputs(layout, "train_source", "train_adapters"), layout.cache)
     made = in_processes(Once(kept, FinetuneJob.name, tune), jobs, processes, "finetune_e2e")
     outcomes = [outcome_of(fields) for fields in made]
     final = outcomes[folds.index(FINAL)]
@@ -65,6 +66,17 @@ def run(params: Params, layout: Layout) -> None:
         write_model(folder, final.model.weights, description)
     _report(target, dict(zip(folds, outcomes, strict=False)), layout)
     kept.clear()
+
+
+def _settings(params: Params) -> dict[str, Any]:
+    """What the jobs depend on beside the files that they read."""
+    blocks = {"adapter": params.adapter, "finetune_e2e": params.finetune_e2e, "text": params.embed.text}
+    plain = {"seed": params.seed, "device": params.device, "level": params.target.level}
+    return {
+        **plain,
+        "val_share": params.target.val_share,
+        **{name: of.model_dump(mode="json") for name, of in blocks.items()},
+    }
 
 
 # --- report ----------------------------------------------------------------------------------------------------------

@@ -25,16 +25,12 @@ from torch import Tensor
 import pipeline
 from pipeline.core import artifacts
 from pipeline.core.files import content_digest
-from pipeline.params import Params
 from pipeline.training.checkpoint import write_tensors
 
 Job = TypeVar("Job")
 
 COMPUTING = ("torch", "numpy", "pandas", "scikit-learn", "scipy", "transformers")
 """Packages whose version may change a result."""
-
-OF_NO_INFLUENCE = {"target": {"processes"}, "embed": {"workers"}, "evaluate": True}
-"""Params that change no training."""
 
 FORGOTTEN_S = 30 * 86400.0
 """What a run left behind that nobody took up for so long is removed by the next that ends well."""
@@ -82,16 +78,17 @@ class Once(Generic[Job]):
         return self.finished.once(self.name(job), partial(self.work, job))
 
 
-def finished(stage: str, params: Params, inputs: Sequence[Path], cache_folder: Path) -> Finished:
+def finished(stage: str, settings: Mapping[str, Any], inputs: Sequence[Path], cache_folder: Path) -> Finished:
     """Where the finished pieces of a stage lie.
 
     Args:
+        settings: the params that its results depend on, as JSON.
         inputs: files that the stage reads, and folders of such files; one that is not there is an input, too.
     """
     files = sorted(file for path in inputs for file in (path.rglob("*") if path.is_dir() else [path]))
     identity = {
         "stage": stage,
-        "params": params.model_dump(mode="json", exclude=OF_NO_INFLUENCE),  # pyright: ignore[reportArgumentType]
+        "settings": settings,
         "inputs": [[file.name, content_digest(file)] for file in files if file.is_file()],
         "code": code_digest(),
         "versions": {name: version(name) for name in COMPUTING},

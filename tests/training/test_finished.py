@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.params import Params
 from pipeline.training.finished import Finished, finished, rows_digest
 
 TABLE = pd.DataFrame(
@@ -76,15 +75,19 @@ def test_whatever_determines_a_training_tells_its_pieces_apart(tmp_path: Path) -
     table = tmp_path / "posts.parquet"
     table.write_bytes(b"one")
 
-    def folder(stage: str = "fuse", **blocks: Any) -> str:
-        return finished(stage, Params.model_validate(blocks), [table], tmp_path).folder.name
+    def folder(stage: str = "fuse", **settings: Any) -> str:
+        return finished(stage, settings, [table, tmp_path / "absent"], tmp_path).folder.name
 
-    same = folder()
-    assert folder(target={"processes": 7}) == same, "no result depends on it"
-    others = {folder("train_text"), folder(seed=1), folder(fuse={"dropout": 0.5})}
+    same = folder(seed=0)
+    assert folder(seed=0) == same
+    others = {folder("train_text", seed=0), folder(seed=1), folder(seed=0, dropout=0.5)}
     table.write_bytes(b"two")
-    others.add(folder())
-    assert len(others | {same}) == 5
+    others.add(folder(seed=0))
+    table.write_bytes(b"one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.training.finished.code_digest", lambda: "other code")
+        others.add(folder(seed=0))
+    assert len(others | {same}) == 6
 
 
 def test_folds_of_one_name_are_told_apart_by_their_rows() -> None:
