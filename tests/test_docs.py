@@ -71,6 +71,8 @@ RUN_BY = {
     "python -m tests.robustness.bad_inputs": "tests/robustness/test_bad_inputs.py::test_a_wrong_input_gets_its_line",
     "python -m tests.robustness.kills": "tests/robustness/test_kills.py",
     "python -m pipeline params": "tests/test_cli.py::test_params_prints_every_knob",
+    "python -m pipeline extract --out": "tests/encoders/test_extraction.py::project",
+    "dvc exp run -S source.corpus target.corpus tracks": "tests/encoders/test_extraction.py::project",
     "python -m pipeline predict --manifest --out": f"{COMMAND}::test_a_manifest",
     "python -m pipeline predict --text --track": COMMAND,
     "python -m pipeline serve": "docs/pictures.py::served",

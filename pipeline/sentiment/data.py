@@ -70,6 +70,7 @@ class Target:
         words: whether its text vectors come from words, so that the encoder could learn.
         by_source_text: whether they were made by the source's text model.
         inputs: modality → which of the corpus's columns its features are; without words.
+        as_source: the modalities whose columns are those of the source, since both corpora were extracted alike.
     """
 
     table: pd.DataFrame
@@ -79,6 +80,7 @@ class Target:
     words: bool
     by_source_text: bool
     inputs: Mapping[str, InputColumns]
+    as_source: frozenset[str] = frozenset()
 
     def rows(self, fold: str, *roles: str) -> np.ndarray:
         """int64: where the rows of these roles stand in the table."""
@@ -128,6 +130,7 @@ def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:
         words,
         by_source_text,
         {name: input_columns(item) for name, item in embeddings.items() if is_features(item)},
+        frozenset(name for name, item in embeddings.items() if item.encoder.get("as_source")),
     )
 
 

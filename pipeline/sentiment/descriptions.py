@@ -36,6 +36,13 @@ class AdapterArguments(Described):
     out: Width
     components: Annotated[int, Field(ge=0, le=1_000_000)]
     dropout: Chance
+    identity: bool = False
+
+    @model_validator(mode="after")
+    def _keeps_the_width(self) -> Self:
+        if self.identity and self.width != self.out:
+            raise ValueError(f"an adapter that changes nothing cannot make {self.out} columns of {self.width}")
+        return self
 
 
 class AdapterReport(Described):

@@ -5,10 +5,15 @@ settles the orientation of the space. Under cross-validation each fold has adapt
 labels nor the features of the rows that the fold is scored on. Only `embed` met these features before: under
 cross-validation the features of all labelled rows choose and fill the columns of every fold; it reads no label.
 
+Modalities that were extracted alike in both corpora are the source's as they are, and have no adapter that learns.
+
 Reads:  data/split/{source,target,target_folds}.parquet, data/embeddings/{source,target}/*.parquet,
         models/train_source/.
 Writes: models/train_adapters/, metrics/train_adapters.json, metrics/details/train_adapters.json, plots/train_adapters/.
 """
+
+import sys
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -58,15 +63,21 @@ def run(params: Params, layout: Layout) -> None:
             parents=("train_source",),
         )
         write_model(folder, weights, description)
-    _report(final, layout)
+    _report(final, [name for name in source.modalities if name in target.as_source], layout)
     kept.clear()
 
 
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
-def _report(final: AdapterOutcome, layout: Layout) -> None:
+def _report(final: AdapterOutcome, as_they_are: Sequence[str], layout: Layout) -> None:
     """Losses and distances of the fold ``final``; scores are left to `evaluate`."""
-    write_metrics(layout, "train_adapters", {"sentiment": final.report})
+    if as_they_are:
+        names = ", ".join(as_they_are)
+        print(
+            f"train_adapters: {names}: extracted alike in source and target, so no adapter is needed", file=sys.stderr
+        )
+    alike = {"extracted_alike": ", ".join(as_they_are)} if as_they_are else {}
+    write_metrics(layout, "train_adapters", {"sentiment": final.report | alike})
     with artifacts.replacing_folder(layout.plots("train_adapters")) as plots:
         artifacts.write_csv(plots / "history.csv", final.history[HISTORY_COLUMNS])
