@@ -123,7 +123,7 @@ class Planted:
     def description(self, stage: str, fitted: FittedRows) -> ModelDescription:
         """What the stage says of its model; the nets are of no consequence here."""
         known: dict[str, Any] = {"stage": stage, "fitted": fitted}
-        net = ScoreNetArguments(widths={}, width=8, heads=2, hidden=8, dropout=0, modality_dropout=0)
+        net = ScoreNetArguments(widths={"text": 1}, width=8, heads=2, hidden=8, dropout=0, modality_dropout=0)
         if stage == "train_source":
             return SourceDescription(modalities=self.used, net=net, **known)
         if stage == "train_source/text":
@@ -132,7 +132,9 @@ class Planted:
             losses = {name: AdapterReport(epochs=5.0, **of) for name, of in self.adapters.items()}
             of_folds = {"folds": (FINAL,), "net": {}, "adapters": losses, "zero_shot_adapters": losses}
             return AdaptersDescription(modalities=self.used, **of_folds, **known)
-        carried = TransferNetArguments(adapters={}, source=net, widths={}, text_head=False, columns={})
+        carried = TransferNetArguments(
+            adapters={}, source=None, widths=dict.fromkeys(self.used, 1), text_head=False, columns={}
+        )
         rest: dict[str, Any] = {"folds": (FINAL,), "level": "row", "words": None, "scores": (-3.0, 3.0), "choices": {}}
         return FinetunedDescription(modalities=self.used, used=self.used, net=carried, **rest, **known)
 

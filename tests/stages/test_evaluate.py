@@ -24,7 +24,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.params import EvaluateParams, Params, PostsParams
 from pipeline.posts import evaluation, held_out
-from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
+from pipeline.posts.descriptions import FirstPresentNet, FusionDescription, SpecialistDescription
 from pipeline.scoring.baselines import Baseline
 from pipeline.scoring.calibration import Calibration
 from pipeline.scoring.emotion import softmax
@@ -108,7 +108,9 @@ class Project:
         rows = self.posts.iloc[seen][["sample_id", "group_id"]].assign(fold=FINAL, role=self.posts["split"].iloc[seen])
         known: dict[str, Any] = {"stage": stage, "labels": LABELS, "modalities": modalities, "calibration": CALIBRATION}
         known["fitted"] = write_fitted(self.layout.model(stage), rows)
-        fusion = FusionDescription(net=None, **known, **more) if stage == "fuse" else None
+        widths = dict.fromkeys(modalities, 1)
+        net = FirstPresentNet(widths=widths, classes=len(LABELS), order=tuple(modalities)) if len(widths) > 1 else None
+        fusion = FusionDescription(net=net, **known, **more) if stage == "fuse" else None
         write_description(self.layout.model(stage), fusion or SpecialistDescription(**known, **more))
 
     def refit(self, stage: str, rows: pd.DataFrame, honest_digest: bool = True) -> None:
