@@ -132,9 +132,8 @@ class Planted:
             losses = {name: AdapterReport(epochs=5.0, **of) for name, of in self.adapters.items()}
             of_folds = {"folds": (FINAL,), "net": {}, "adapters": losses, "zero_shot_adapters": losses}
             return AdaptersDescription(modalities=self.used, **of_folds, **known)
-        carried = TransferNetArguments(
-            adapters={}, source=None, widths=dict.fromkeys(self.used, 1), text_head=False, columns={}
-        )
+        widths = dict.fromkeys(self.used, 1)
+        carried = TransferNetArguments(adapters={}, source=None, widths=widths, text_head=False, columns=widths)
         rest: dict[str, Any] = {"folds": (FINAL,), "level": "row", "words": None, "scores": (-3.0, 3.0), "choices": {}}
         return FinetunedDescription(modalities=self.used, used=self.used, net=carried, **rest, **known)
 
