@@ -14,6 +14,7 @@ from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, FINAL, Subset
 from pipeline.sentiment.descriptions import (
+    AdapterArguments,
     AdapterReport,
     AdaptersDescription,
     FinetunedDescription,
@@ -130,7 +131,9 @@ class Planted:
             return TextModelDescription(absent=self.tables["source_texts"].empty, **known)
         if stage == "train_adapters":
             losses = {name: AdapterReport(epochs=5.0, **of) for name, of in self.adapters.items()}
-            of_folds = {"folds": (FINAL,), "net": {}, "adapters": losses, "zero_shot_adapters": losses}
+            adapter = AdapterArguments(width=1, hidden=(), out=1, components=0, dropout=0)
+            nets = dict.fromkeys(losses, adapter)
+            of_folds = {"folds": (FINAL,), "net": nets, "adapters": losses, "zero_shot_adapters": losses}
             return AdaptersDescription(modalities=self.used, **of_folds, **known)
         widths = dict.fromkeys(self.used, 1)
         carried = TransferNetArguments(adapters={}, source=None, widths=widths, text_head=False, columns=widths)
