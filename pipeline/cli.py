@@ -317,6 +317,35 @@ def _limit(meaning: str, least: float, most: float = 86_400) -> typer.models.Opt
     return typer.Option(help=meaning, min=least, max=most, callback=number)
 
 
+@app.command("extract")
+def extract_command(
+    clips: Annotated[
+        Path,
+        typer.Argument(
+            help="A table of clips, CSV, JSON Lines or Parquet: id and video; any of text, group, score, split.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The corpus of features to write: .parquet.", dir_okay=False)],
+    media: Annotated[
+        Path | None,
+        typer.Option(help="What the table's paths are relative to; otherwise its own folder.", exists=True),
+    ] = None,
+    project: Project = Path(),
+) -> None:
+    """Turn raw clips into a corpus of features, for source.corpus, target.corpus and predict --corpus."""
+    _check_suffix("--out", out, ".parquet")
+    with one_line_errors():
+        from pipeline import params
+        from pipeline.core.layout import Layout
+        from pipeline.encoders import extraction
+
+        layout = Layout(project)
+        check_output(out, [clips, *layout.own])
+        print(extraction.run(params.load(layout.params), layout, clips, out, media or clips.parent))
+
+
 @app.command("serve")
 def serve_command(
     bundle: Annotated[

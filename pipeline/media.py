@@ -158,7 +158,8 @@ def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         return _gray(np.asarray(image).astype(np.uint16) >> 8)
     if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        largest = float(np.finfo(np.float32).max)  # stands for infinity: the difference of two stays a number
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=largest, neginf=-largest)
         low, high = values.min(), values.max()
         return _gray((values - low) * (255.0 / (high - low) if high > low else 0.0))
     if image.has_transparency_data:

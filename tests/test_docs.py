@@ -69,6 +69,8 @@ RUN_BY = {
     "python -m docs.outputs": "tests/test_docs.py::test_outputs_are_played_in_order_and_cut",
     "python -m docs.pictures": "docs/pictures.py::main",
     "python -m pipeline params": "tests/test_cli.py::test_params_prints_every_knob",
+    "python -m pipeline extract --out": "tests/encoders/test_extraction.py::project",
+    "dvc exp run -S source.corpus target.corpus tracks": "tests/encoders/test_extraction.py::project",
     "python -m pipeline predict --manifest --out": f"{COMMAND}::test_a_manifest",
     "python -m pipeline predict --text --track": COMMAND,
     "python -m pipeline serve": "docs/pictures.py::served",

@@ -5,12 +5,12 @@ torch, so that `evaluate` can ask for the rows that a model has seen.
 """
 
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.core import artifacts
-from pipeline.core.errors import InputError
+from pipeline.core import artifacts, json_text
+from pipeline.core.errors import DamagedError
 
 FORMAT = 3
 """Version of ``model.json``; a reader refuses any other."""
@@ -18,10 +18,21 @@ FORMAT = 3
 NAME = "model.json"
 
 
-class Described(BaseModel):
-    """A part of a description: unknown keys and wrong types are refused, values do not change."""
+Width = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of a vector or a layer, or a count of columns."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Hidden = Annotated[int, Field(ge=0, le=1_000_000)]
+"""Of a layer that may be left out: 0."""
+
+Heads = Annotated[int, Field(ge=1, le=1024)]
+Chance = Annotated[float, Field(ge=0.0, lt=1.0)]
+Name = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class Described(BaseModel):
+    """A part of a description: unknown keys, wrong types and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def arguments(self) -> dict[str, Any]:
         """The values by name, as the arguments of what they describe."""
@@ -31,7 +42,7 @@ class Described(BaseModel):
 class FittedRows(Described):
     """How many rows the final model was fitted on, and the digest of ``fitted.parquet``, which names those of all."""
 
-    rows: int
+    rows: Annotated[int, Field(ge=0)]
     digest: str
 
 
@@ -56,6 +67,7 @@ class ModelDescription(Described):
     parents: tuple[str, ...] = ()
 
 
+Model = TypeVar("Model", bound=BaseModel)
 Kind = TypeVar("Kind", bound=ModelDescription)
 
 
@@ -64,18 +76,39 @@ def write_description(folder: Path, description: ModelDescription) -> None:
 
 
 def read_description(folder: Path, kind: type[Kind]) -> Kind:
-    """``model.json`` of a folder. Raises InputError when it is missing, of another format or of another kind."""
+    """``model.json`` of a folder. Raises DamagedError when it is missing, of another format or of another kind."""
     path = folder / NAME
-    content = artifacts.read_json(path)
+    content = read_object(path, kind.refit)
     if content.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: format {content.get('format')}, this version reads {FORMAT}; "
-            f"make it again with `{kind.refit} {content.get('stage', '')}".rstrip()
-            + "`"
-        )
+        remedy = f"make it again with `{' '.join([kind.refit, str(content.get('stage', ''))]).rstrip()}`"
+        raise DamagedError(f"{path}: format {content.get('format')}, this version reads {FORMAT}", remedy)
+    return read_typed(path, kind, kind.refit)
+
+
+def read_object(path: Path, command: str) -> dict[str, Any]:
+    """A JSON object; ``command`` makes the file again. Raises DamagedError when there is none."""
+    remedy = f"make it again with `{command}`"
     try:
-        return kind.model_validate(content)
+        return json_text.read_object(path.read_bytes())
+    except FileNotFoundError:
+        raise DamagedError(f"{path}: not found", remedy) from None
+    except OSError as error:
+        raise DamagedError(f"{path}: cannot be read: {error.strerror}", remedy) from None
+    except ValueError as error:
+        raise DamagedError(f"{path}: {error}", remedy) from None
+
+
+def read_typed(path: Path, kind: type[Model], command: str) -> Model:
+    """A JSON file as what it has to be: strictly, without conversion. Raises DamagedError, which names what is wrong.
+
+    Args:
+        command: what makes the file again.
+    """
+    read_object(path, command)  # pydantic's own reader takes NaN, a key twice, and says of brackets only that they are
+    try:
+        return kind.model_validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {where}: {first['msg']}; make it again with `{kind.refit}`") from None
+        why = " ".join(first["msg"].split())
+        raise DamagedError(f"{path}: {f'{where}: ' if where else ''}{why}", f"make it again with `{command}`") from None

@@ -42,7 +42,7 @@ def parse(text: str, *, numbers_as_text: bool = False, strict: bool = False) -> 
         return json.loads(text, object_pairs_hook=_object, **kinds)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
-        raise ValueError(f"{error.msg} at {where}") from None
+        raise ValueError(f"{error.msg.removesuffix(' at')} at {where}") from None
 
 
 def _check_depth(text: str) -> None:

@@ -3,11 +3,12 @@
 Forms: a Parquet or CSV table, an MMSA pickle (.pkl), or a folder of CMU SDK files (.csd). A table has ``id`` and
 ``score``, may have ``group`` and ``split``, and has columns for any of ``text``, ``audio``, ``visual`` (or ``vision``):
 lists of numbers, or lists of such lists (a sequence, pooled to means, standard deviations and length); in CSV they are
-JSON. A column ``text`` of plain texts holds the words themselves, which `embed` encodes.
+JSON. In Parquet the numbers of a modality may also be columns of their own, ``audio.mfcc_03.mean``, as `extract` writes
+them. A column ``text`` of plain texts holds the words themselves, which `embed` encodes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pipeline.core.schemas import FEATURES, SPLITS, Feature
 from pipeline.corpora.csd import read_csd_folder
 from pipeline.corpora.manifest import SPLIT_ALIASES
 from pipeline.corpora.mmsa import read_mmsa
-from pipeline.corpora.raw_features import SCALARS, RawFeatures, RawVectors, gathered, strung
+from pipeline.corpora.raw_features import SCALARS, Extractor, RawFeatures, RawVectors, gathered, strung
 from pipeline.corpora.splits import PROTECTION
 from pipeline.corpora.tables import csv_parts, parquet_parts, read_csv_table, read_parquet_table, vector_of
 from pipeline.corpora.tabular import texts
@@ -40,6 +41,7 @@ class FeatureCorpus:
         refused: ``row, id, reason`` of the rows that are faulty.
         set_aside: what the split column says → how many rows were left out since it is no train, val or test.
         ignored_columns: columns of the file that the pipeline does not use.
+        extractors: modality → what made its features, of those of which the file says so.
     """
 
     rows: pd.DataFrame
@@ -49,6 +51,7 @@ class FeatureCorpus:
     refused: pd.DataFrame
     set_aside: dict[str, int]
     ignored_columns: tuple[str, ...]
+    extractors: Mapping[Feature, Extractor] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[Feature, ...]:
@@ -181,6 +184,7 @@ def _checked(raw: RawFeatures, path: Path, *, to_learn: bool = True) -> FeatureC
         refused=refused.reset_index(drop=True),
         set_aside={str(name): int(count) for name, count in aside.value_counts().sort_index().items()},
         ignored_columns=raw.ignored,
+        extractors=raw.extractors,
     )
     kept = (aside.isna() & reasons.isna()).to_numpy()
     return everything if kept.all() else everything.where(kept)

@@ -1,7 +1,7 @@
 """What every reader of a feature corpus hands over: rows and vectors as the file gives them."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -24,12 +24,30 @@ class RawVectors:
 
 
 @dataclass(frozen=True)
+class Extractor:
+    """What made a modality's columns, where a file says so.
+
+    Attributes:
+        name: the streams that were read.
+        version: of the code that computes the numbers, or of the net.
+        digest: of all that the numbers hang on: settings, weights, versions.
+        columns: their names, without the modality.
+    """
+
+    name: str
+    version: str
+    digest: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RawFeatures:
     """A file before its rows are checked; ``rows`` has the columns ``id, group, score, split, text`` as found."""
 
     rows: pd.DataFrame
     vectors: dict[Feature, RawVectors]
     ignored: tuple[str, ...]
+    extractors: Mapping[Feature, Extractor] = field(default_factory=dict)
 
     @property
     def words(self) -> bool:
@@ -39,6 +57,9 @@ class RawFeatures:
 def feature_name(name: str) -> Feature:
     return next(feature for feature in FEATURES if feature == name)
 
+
+LARGEST = 1e15
+"""A larger number is no measurement, and counts as none: sums of squares would leave the range of float32."""
 
 NO_NUMBERS: tuple[str, ...] = ()
 """Stands for a cell that is no list of numbers, nor a list of such lists of one width."""
@@ -67,5 +88,5 @@ def gathered(rows: int, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Raw
         if fits.any():
             values[part][fits] = kept.reshape(-1, values.shape[1])
         at += len(some)
-    values[~np.isfinite(values)] = np.nan
+    values[~(np.abs(values) <= LARGEST)] = np.nan
     return RawVectors(values, lengths)

@@ -36,10 +36,11 @@ def pooled(steps: np.ndarray) -> np.ndarray:
     steps = np.asarray(steps, dtype=np.float64)
     finite = np.isfinite(steps)
     count = finite.sum(axis=0)
-    with np.errstate(invalid="ignore"):  # 0 / 0 in a column without a finite value is the NaN that is wanted
+    # 0 / 0 in a column without a finite value is the NaN that is wanted; a square beyond all numbers is infinite.
+    with np.errstate(invalid="ignore", over="ignore"):
         mean = np.where(finite, steps, 0.0).sum(axis=0) / count
         spread = np.sqrt((np.where(finite, steps - mean, 0.0) ** 2).sum(axis=0) / count)
-    return np.concatenate([mean, spread, [len(steps)]]).astype(np.float32)
+        return np.concatenate([mean, spread, [len(steps)]]).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.core import json_text
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import FEATURES, Feature
+from pipeline.corpora import named_columns
 from pipeline.corpora.raw_features import NO_NUMBERS, SCALARS, RawFeatures, RawVectors, feature_name, gathered, strung
 from pipeline.corpora.sequences import pooled
 from pipeline.corpora.tabular import TextRows, arrow_texts, csv_texts, opened
@@ -42,6 +43,9 @@ def parquet_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
 def _read_parquet(path: Path, file: pq.ParquetFile, required: Sequence[str]) -> RawFeatures:
     schema = file.schema_arrow
     lists, ignored = _modalities(path, schema.names, required)
+    named: dict[Feature, list[str]] = {
+        name: columns for name, columns in named_columns.blocks(schema.names).items() if name not in lists
+    }
     words = "text" in schema.names and _is_text(schema.field("text").type)
     if words:
         lists.pop("text")
@@ -52,7 +56,16 @@ def _read_parquet(path: Path, file: pq.ParquetFile, required: Sequence[str]) -> 
         for name, column in lists.items()
         if not pa.types.is_null(schema.field(column).type)
     }
-    return RawFeatures(rows, vectors, ignored)
+    for name, columns in named.items():
+        vectors[name] = named_columns.read_block(path, file, columns, BATCH_ROWS)
+    used = {column for columns in named.values() for column in columns}
+    made_by = named_columns.extractors(path, schema)
+    return RawFeatures(
+        rows,
+        vectors,
+        tuple(name for name in ignored if name not in used),
+        {name: of for name, of in made_by.items() if name in named},
+    )
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -164,7 +164,7 @@ def _objects(handle: BufferedReader, seen: dict[str, None]) -> Iterator[dict[str
         if not line.strip():
             continue
         try:
-            row = json_text.parse(line.decode("utf-8"), numbers_as_text=True)
+            row = json_text.parse(line.decode("utf-8").rstrip("\r\n"), numbers_as_text=True)
         except UnicodeDecodeError:
             raise ValueError(f"line {number} is not UTF-8; save the file as UTF-8") from None
         except ValueError as error:

@@ -4,6 +4,7 @@
 imaging library is installed; for a CLIP it equals transformers' CLIPImageProcessorPil.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import AutoConfig, CLIPImageProcessorPil, CLIPModel
 from pipeline.core.errors import InputError
 from pipeline.encoders import weights
 from pipeline.params import EmbedImageParams
+from pipeline.training.checkpoint import not_finite
 
 PACKAGED = "efficientnet-lite0"
 
@@ -153,33 +155,36 @@ def load(params: EmbedImageParams, key: str = "embed.image") -> ImageEncoder:
     resolved = weights.resolve(key, params.encoder, params.revision, PACKAGED)
     if params.encoder == PACKAGED:
         return efficientnet(resolved)
-    with weights.quiet():
-        return _clip(key, resolved)
+    return clip(resolved, f"params.yaml: {key}.encoder: {params.encoder}")
 
 
 def efficientnet(resolved: weights.Weights) -> ImageEncoder:
-    """The packaged encoder from its released file, or from a safetensors file with the same tensors."""
+    """The packaged encoder from its released file, or from a safetensors file with the same tensors.
+
+    Raises InputError where the file holds others.
+    """
     model = EfficientNet.from_name(PACKAGED)
     safe = resolved.path.suffix == ".safetensors"
-    tensors = load_file(resolved.path) if safe else torch.load(resolved.path, map_location="cpu", weights_only=True)
-    model.load_state_dict(tensors)
+    with weights.loading(str(resolved.path)):
+        tensors = load_file(resolved.path) if safe else torch.load(resolved.path, map_location="cpu", weights_only=True)
+        model.load_state_dict(tensors)
+    if faulty := not_finite(tensors):
+        raise InputError(f"{resolved.path}: {faulty} holds numbers that are not finite")
     preprocess = Preprocessing(size=224, shortest=224, offset=(127.0,) * 3, scale=(128.0,) * 3)
     net = EfficientNetLite0(model)
     return ImageEncoder(_identity(resolved, net.width, preprocess), net.width, net.eval(), LITE0_POINTWISE, preprocess)
 
 
-def _clip(key: str, resolved: weights.Weights) -> ImageEncoder:
-    where = f"params.yaml: {key}.encoder: {resolved.path}"
-    try:
+def clip(resolved: weights.Weights, where: str) -> ImageEncoder:
+    """The picture tower of a CLIP. Raises InputError, which begins with ``where``, when it is none, or damaged."""
+    with weights.quiet(), weights.loading(where):
         config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
         if config.model_type != "clip":
             raise InputError(f"{where}: a {config.model_type} is not a CLIP")
         model = weights.load_model(CLIPModel, resolved)
         processor = CLIPImageProcessorPil.from_pretrained(resolved.path, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"{where}: cannot be loaded: {' '.join(str(error).split())}") from None
+        preprocess = _clip_preprocessing(where, processor, model.config.vision_config.image_size)
     net, width = ClipVision(model), model.config.projection_dim
-    preprocess = _clip_preprocessing(where, processor, model.config.vision_config.image_size)
     return ImageEncoder(_identity(resolved, width, preprocess), width, net.eval(), ["q_proj", "v_proj"], preprocess)
 
 
@@ -191,13 +196,15 @@ def _clip_preprocessing(where: str, processor: CLIPImageProcessorPil, size: int)
     if shortest is None or shortest < size or not usual:
         raise InputError(f"{where}: preprocessor_config.json does not end in square pictures of {size} px, as a CLIP's")
     per_level = processor.rescale_factor
-    return Preprocessing(
-        size=size,
-        shortest=shortest,
-        offset=tuple(mean / per_level for mean in processor.image_mean),
-        scale=tuple(std / per_level for std in processor.image_std),
-        resample=int(processor.resample),
-    )
+    offset = tuple(mean / per_level for mean in processor.image_mean)
+    scale = tuple(std / per_level for std in processor.image_std)
+    if not (len(offset) == len(scale) == 3 and all(map(math.isfinite, offset + scale)) and min(scale) > 0):
+        raise InputError(f"{where}: preprocessor_config.json: image_mean and image_std are not those of three channels")
+    if shortest > LONGEST * size:
+        raise InputError(
+            f"{where}: preprocessor_config.json: resizes pictures to {shortest} px for a model of {size} px"
+        )
+    return Preprocessing(size, shortest, offset, scale, int(Image.Resampling(processor.resample)))
 
 
 def _identity(resolved: weights.Weights, width: int, preprocess: Preprocessing) -> dict[str, Any]:

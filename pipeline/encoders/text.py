@@ -108,13 +108,19 @@ def load(params: EmbedTextParams) -> TextEncoder:
     Raises InputError when the model cannot be found, is damaged, or is not a text encoder.
     """
     resolved = weights.resolve("embed.text", params.encoder, params.revision, packaged="minilm")
-    with weights.quiet():
-        model, tokenizer = _load(resolved)
+    return build(resolved, params, f"params.yaml: embed.text.encoder: {params.encoder}")
+
+
+def build(resolved: weights.Weights, params: EmbedTextParams, where: str) -> TextEncoder:
+    """The encoder of these weights; of ``params`` the limits count. Raises InputError, which begins with ``where``."""
+    with weights.quiet(), weights.loading(where):
+        tokenizer = AutoTokenizer.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
+        model: PreTrainedModel = weights.load_model(AutoModel, resolved)
     if getattr(model, "pooler", None) is not None:
         setattr(model, "pooler", None)  # noqa: B010  # unused, and random where the checkpoint has none
     if model.config.is_encoder_decoder or not hasattr(model.config, "hidden_size"):
-        kind = model.config.model_type
-        raise InputError(f"params.yaml: embed.text.encoder: {params.encoder}: a {kind} is not a text encoder")
+        raise InputError(f"{where}: a {model.config.model_type} is not a text encoder")
+    _check_tokens(model, tokenizer, where)
     width = model.config.hidden_size
     limits = (params.max_tokens, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
     max_tokens = min(limit for limit in limits if limit)
@@ -131,13 +137,14 @@ def load(params: EmbedTextParams) -> TextEncoder:
     )
 
 
-def _load(resolved: weights.Weights) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
-        return weights.load_model(AutoModel, resolved), tokenizer
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"params.yaml: embed.text.encoder: {resolved.path}: cannot be loaded: {reason}") from None
+def _check_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Raises InputError where a word has a number that the model has no vector for."""
+    special = set(tokenizer.all_special_tokens)
+    largest = max((number for token, number in tokenizer.get_vocab().items() if token not in special), default=0)
+    embeddings: Any = model.get_input_embeddings()
+    known = embeddings.weight.shape[0]
+    if largest >= known:
+        raise InputError(f"{where}: its tokenizer has a token {largest}, and its model vectors for {known}")
 
 
 def _lora_targets(model: nn.Module) -> list[str]:

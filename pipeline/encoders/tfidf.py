@@ -7,14 +7,16 @@ vector or in its place.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from pipeline.core import artifacts
-from pipeline.core.errors import InputError
+from pipeline.core.descriptions import read_typed
+from pipeline.core.errors import DamagedError
 from pipeline.encoders.text import TextEncoder
 from pipeline.scoring.baselines import TOKEN
 
@@ -30,10 +32,16 @@ FILE = "vocabulary.json"
 class Vocabulary(BaseModel):
     """``vocabulary.json``: ``terms`` and their inverse document frequencies ``idf``, in the order of the columns."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    terms: list[str]
-    idf: list[float]
+    terms: Annotated[list[str], Field(min_length=1, max_length=VOCABULARY)]
+    idf: list[Annotated[float, Field(ge=0.0, le=1e6)]]
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        if len(self.idf) != len(self.terms):
+            raise ValueError(f"idf has {len(self.idf)} numbers for {len(self.terms)} terms")
+        return self
 
 
 @dataclass(frozen=True)
@@ -87,14 +95,14 @@ def write(encoder: TfidfEncoder, folder: Path) -> None:
 
 
 def read(folder: Path) -> TfidfEncoder:
-    """The encoder that ``write`` left in a folder. Raises InputError when it is missing or is none."""
+    """The encoder that ``write`` left in a folder. Raises DamagedError when it is missing or is none."""
     path = folder / FILE
+    known = read_typed(path, Vocabulary, "dvc repro")
     try:
-        known = Vocabulary.model_validate(artifacts.read_json(path))
         vectorizer = _vectorizer(known.terms)
         vectorizer.idf_ = np.array(known.idf)
-    except (ValidationError, ValueError) as error:
-        raise InputError(f"{path}: no vocabulary ({' '.join(str(error).split())}); run `dvc repro`") from None
+    except ValueError as error:
+        raise DamagedError(f"{path}: no vocabulary ({' '.join(str(error).split())})", "run `dvc repro`") from None
     return TfidfEncoder(vectorizer)
 
 

@@ -23,11 +23,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors.torch import save_file
 from transformers.utils import logging as transformers_logging
 
+from pipeline.core import json_text
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, content_digest
+from pipeline.training.checkpoint import WEIGHTS, not_finite, write_tensors
 
 SAFE_WEIGHTS = "model*.safetensors"
 TORCH_WEIGHTS = "pytorch_model*.bin"
@@ -35,6 +36,12 @@ TORCH_WEIGHTS = "pytorch_model*.bin"
 
 NetworkError: type[Exception] = HfHubHTTPError.__bases__[0]
 """The root of the errors of the HTTP library below huggingface_hub, which differs between its releases."""
+
+LARGEST = 2**24
+"""No size of an encoder that a processor can hold is larger, be it a vocabulary or a layer."""
+
+LAYERS, MOST_LAYERS = ("hidden_layers", "n_layers", "n_layer"), 1024
+"""How the numbers of layers are called, and more than any model has."""
 
 SETTINGS = ("*.json", "*.txt", "*.model")
 """Configuration, vocabulary, preprocessing."""
@@ -103,11 +110,16 @@ def resolve(key: str, encoder: str, revision: str | None, packaged: str) -> Weig
     if encoder == packaged:
         return _packaged(encoder)
     if folder.is_dir():
-        return _folder(key, folder, folder.resolve().name, "local")
+        return local(folder, f"params.yaml: {key}.encoder")
     if folder.is_absolute() or encoder.startswith((".", "~")) or encoder.count("/") > 1 or "\\" in encoder:
         raise InputError(f"params.yaml: {key}.encoder: {encoder}: not a folder")
     folder, commit = _from_hub(key, encoder, revision, packaged)
-    return _folder(key, folder, encoder, commit)
+    return _folder(f"params.yaml: {key}.encoder", folder, encoder, commit)
+
+
+def local(folder: Path, where: str) -> Weights:
+    """The weights in a folder. Raises InputError, which begins with ``where``, when it holds no model."""
+    return _folder(where, folder, folder.resolve().name, "local")
 
 
 def _packaged(encoder: str) -> Weights:
@@ -130,11 +142,11 @@ def _packaged(encoder: str) -> Weights:
     )
 
 
-def _folder(key: str, folder: Path, name: str, revision: str) -> Weights:
+def _folder(where: str, folder: Path, name: str, revision: str) -> Weights:
     files = sorted(folder.glob(SAFE_WEIGHTS)) or sorted(folder.glob(TORCH_WEIGHTS))
     if not files or not (folder / "config.json").is_file():
         raise InputError(
-            f"params.yaml: {key}.encoder: {folder}: holds no model; expected config.json and {SAFE_WEIGHTS}, as "
+            f"{where}: {folder}: holds no model; expected config.json and {SAFE_WEIGHTS}, as "
             "transformers' save_pretrained writes them"
         )
     settings = sorted({path for pattern in SETTINGS for path in folder.glob(pattern) if path.is_file()})
@@ -185,12 +197,29 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+@contextmanager
+def loading(where: str) -> Iterator[None]:
+    """Raises InputError, which begins with ``where``, for whatever a library raises over the files of an encoder.
+
+    Everything is caught, as in files of others nothing is sure: tokenizers and configurations that contradict
+    themselves end in errors of all kinds.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{where}: cannot be loaded: {why}") from None
+
+
 def load_model(family: Any, weights: Weights) -> Any:
     """``family.from_pretrained`` of a folder, in float32.
 
-    Raises InputError if parameters are not in the files, which transformers would leave at random values. A pooler may
-    be missing: nothing here uses it.
+    Raises InputError if parameters are not in the files, which transformers would leave at random values, or are not
+    finite. A pooler may be missing: nothing here uses it.
     """
+    _check_config(weights.path)
     model, report = family.from_pretrained(
         weights.path, local_files_only=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
     )
@@ -199,17 +228,48 @@ def load_model(family: Any, weights: Weights) -> Any:
         raise InputError(
             f"{weights.path}: the weights lack {len(missing)} parameters of the model, such as {missing[0]}"
         )
+    if faulty := not_finite(dict(model.named_parameters())):
+        raise InputError(f"{weights.path}: {faulty} holds numbers that are not finite")
     return model
 
 
+def _check_config(folder: Path) -> None:
+    """Raises InputError for sizes that no model here has: they are built, and looked at only then."""
+    path = folder / "config.json"
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                check(f"{name}.{key}" if name else str(key), item)
+        elif isinstance(value, int):
+            least, most = (1, MOST_LAYERS) if name.endswith(LAYERS) else (-LARGEST, LARGEST)
+            if not least <= value <= most:
+                raise InputError(f"{path}: {name}: {value} is absurd")
+
+    try:
+        check("", json_text.read_object(path.read_bytes()))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
 def write_encoder(weights: Weights, folder: Path) -> None:
-    """Copies what an encoder is loaded from into a new folder."""
+    """Copies what an encoder is loaded from into a new folder; weights always as safetensors, which run no code."""
     folder.mkdir(parents=True)
     if weights.path.is_file():  # the packaged picture encoder comes as a pickle of tensors
-        tensors = torch.load(weights.path, map_location="cpu", weights_only=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+        _write_safely([weights.path], folder)
         return
-    safe = any(weights.path.glob(SAFE_WEIGHTS))
-    patterns = [*SETTINGS, SAFE_WEIGHTS if safe else TORCH_WEIGHTS]
-    for path in sorted({path for pattern in patterns for path in weights.path.glob(pattern) if path.is_file()}):
+    safe = sorted(weights.path.glob(SAFE_WEIGHTS))
+    settings = {path for pattern in SETTINGS for path in weights.path.glob(pattern) if path.is_file()}
+    for path in sorted(path for path in {*settings, *safe} if not path.name.startswith("pytorch_model")):
         shutil.copyfile(path, folder / path.name)
+    if not safe:
+        _write_safely(sorted(weights.path.glob(TORCH_WEIGHTS)), folder)
+
+
+def _write_safely(pickled: list[Path], folder: Path) -> None:
+    """Pickles of tensors as one safetensors file."""
+    tensors: dict[str, torch.Tensor] = {}
+    for path in pickled:
+        tensors |= torch.load(path, map_location="cpu", weights_only=True)
+    whole = {name: tensor.clone().contiguous() for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
+    write_tensors(folder / WEIGHTS, whole, {"format": "pt"})

@@ -19,6 +19,7 @@ class Adapter(nn.Module):
         components: the MLP sees so many whitened principal components of the columns instead of the columns, which
             keeps it from learning a few labels by rote; 0: the columns.
         dropout: before each layer but the first.
+        identity: target columns are source columns: they are left as they are, and nothing is learnt.
     """
 
     basis: Tensor
@@ -29,9 +30,17 @@ class Adapter(nn.Module):
     out_scale: Tensor
 
     def __init__(
-        self, width: int, hidden: Sequence[int], out: int, *, components: int = 0, dropout: float = 0.1
+        self,
+        width: int,
+        hidden: Sequence[int],
+        out: int,
+        *,
+        components: int = 0,
+        dropout: float = 0.1,
+        identity: bool = False,
     ) -> None:
         super().__init__()
+        self.identity = identity
         self.components = min(components, width)
         if self.components:
             self.register_buffer("basis", torch.eye(width)[:, : self.components])
@@ -39,6 +48,8 @@ class Adapter(nn.Module):
             self.register_buffer(name, torch.zeros(size))
         for name, size in (("scale", width), ("out_scale", out)):
             self.register_buffer(name, torch.ones(size))
+        if identity:
+            return
         layers: list[nn.Module] = []
         width = self.components or width
         for size in hidden:
@@ -62,6 +73,8 @@ class Adapter(nn.Module):
         return ((vectors - self.mean) / self.scale).clamp(-CLIP, CLIP)
 
     def forward(self, vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch out"]:
+        if self.identity:
+            return vectors
         standard = self._standard(vectors)
         if self.components:
             standard = standard @ self.basis

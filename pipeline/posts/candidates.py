@@ -27,6 +27,7 @@ from pipeline.posts.folds import Fold
 from pipeline.posts.specialist_rows import SpecialistRows
 from pipeline.scoring import emotion, logistic
 from pipeline.scoring.standardisation import standardisation, standardised
+from pipeline.training.finished import rows_digest
 
 STRENGTHS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 WORD_STRENGTHS = (0.3, 1.0, 3.0, 10.0)
@@ -119,6 +120,7 @@ class _Design:
     scale: np.ndarray
     words: TfidfEncoder | None = None
     columns: np.ndarray | None = None
+    streams: str = ""
 
 
 def _design(name: Candidate, corpus: SpecialistRows, fold: Fold, streams: Sequence[Stream] | None) -> _Design | None:
@@ -133,7 +135,7 @@ def _design(name: Candidate, corpus: SpecialistRows, fold: Fold, streams: Sequen
         train, unseen = (standardised(vectors[at], mean, scale) for at in (fold.train, fold.unseen))
         if columns is not None:
             train, unseen = train[:, columns], unseen[:, columns]
-        return _Design(train, unseen, mean, scale, columns=columns)
+        return _Design(train, unseen, mean, scale, columns=columns, streams="+".join(streams or ()))
     words = tfidf.fit(corpus.texts(fold.train))
     if words is None:
         return None
@@ -161,15 +163,22 @@ def _fit(name: Candidate, corpus: SpecialistRows, fold: Fold, design: _Design, s
     codes, classes = corpus.codes.numpy()[fold.train], len(corpus.labels)
     if name == "majority":
         shares = np.bincount(codes, minlength=classes) / len(codes)
-        weights = np.zeros((classes, len(design.mean)))
+        weights = np.zeros((classes, design.train.shape[1]))
         bias = np.where(shares > 0, np.log(np.maximum(shares, 1e-9)), logistic.NEVER)
     else:
-        weights, bias = logistic.fit(design.train, codes, classes, strength)
-        if design.columns is not None:
-            own, weights = weights, np.zeros((classes, len(design.mean)))
-            weights[:, design.columns] = own
+        key = f"{name} {design.streams} {fold.name} {strength} {rows_digest(fold.train)}"
+        kept = corpus.finished.once(key, lambda: _solved(design, codes, classes, strength))
+        weights, bias = kept["weights"], kept["bias"]
     logits = (design.unseen @ weights.T + bias).astype(np.float32)
+    if design.columns is not None:
+        own, weights = weights, np.zeros((classes, len(design.mean)))
+        weights[:, design.columns] = own
     return Fitted(_net(weights, bias, design.mean, design.scale), logits, design.words)
+
+
+def _solved(design: _Design, codes: np.ndarray, classes: int, strength: float) -> dict[str, np.ndarray]:
+    weights, bias = logistic.fit(design.train, codes, classes, strength)
+    return {"weights": weights, "bias": bias}
 
 
 def _net(weights: np.ndarray, bias: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> Specialist:

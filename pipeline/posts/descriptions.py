@@ -1,10 +1,11 @@
 """What ``model.json`` says of the models of the posts track."""
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from pipeline.core.descriptions import Described, ModelDescription
+from pipeline.core.descriptions import Chance, Described, Heads, Hidden, ModelDescription, Name, Width
 from pipeline.core.schemas import Candidate, FusionCandidate, Modality
 from pipeline.scoring.calibration import Calibration
 
@@ -13,34 +14,47 @@ TUNED: tuple[Candidate, ...] = ("lora", "full")
 """Those that need texts, and those whose encoder learns."""
 
 
+Widths = Annotated[dict[str, Width], Field(min_length=1)]
+"""Modality → width of its vector."""
+
+LARGEST = 1e9
+"""No calibration that was fitted comes near; beyond it, a softmax is no more than its largest logit."""
+
+
 class SpecialistNet(Described):
     """The arguments of ``nets.specialist.Specialist`` beside the number of classes."""
 
-    width: int
-    hidden: int
-    dropout: float
+    width: Width
+    hidden: Hidden
+    dropout: Chance
 
 
 class FusionNet(Described):
     """The arguments of ``nets.fusion.Fusion``."""
 
     kind: Literal["trained"] = "trained"
-    widths: dict[str, int]
-    classes: int
-    strategy: str
-    width: int
-    heads: int
-    hidden: int
-    dropout: float
-    modality_dropout: float
+    widths: Widths
+    classes: Width
+    strategy: Literal["attention", "gated", "concat"]
+    width: Width
+    heads: Heads
+    hidden: Width
+    dropout: Chance
+    modality_dropout: Chance
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
+        return self
 
 
 class LinearFusionNet(Described):
     """The arguments of ``nets.fusion.LinearFusion``."""
 
     kind: Literal["linear"] = "linear"
-    widths: dict[str, int]
-    classes: int
+    widths: Widths
+    classes: Width
     vectors: bool
     experts: bool
 
@@ -49,9 +63,15 @@ class FirstPresentNet(Described):
     """The arguments of ``nets.fusion.FirstPresent``."""
 
     kind: Literal["first_present"] = "first_present"
-    widths: dict[str, int]
-    classes: int
+    widths: Widths
+    classes: Width
     order: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _orders_all(self) -> Self:
+        if sorted(self.order) != sorted(self.widths):
+            raise ValueError("order does not name each modality once")
+        return self
 
 
 class PostsDescription(ModelDescription):
@@ -63,9 +83,23 @@ class PostsDescription(ModelDescription):
         calibration: what makes its logits probabilities and decisions.
     """
 
-    labels: tuple[str, ...]
-    modalities: tuple[Modality, ...]
+    labels: Annotated[tuple[Name, ...], Field(min_length=1)]
+    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
     calibration: Calibration
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for name, values in (("labels", self.labels), ("modalities", self.modalities)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names one twice")
+        for name, numbers in vars(self.calibration).items():
+            if len(numbers) != len(self.labels):
+                raise ValueError(f"calibration.{name} has {len(numbers)} numbers for {len(self.labels)} labels")
+            if not all(math.isfinite(number) and abs(number) <= LARGEST for number in numbers):
+                raise ValueError(f"calibration.{name} holds a number that is not finite, or absurd")
+        if min(self.calibration.scale) <= 0:
+            raise ValueError("calibration.scale holds a number that is not above 0")
+        return self
 
 
 class SpecialistDescription(PostsDescription):
@@ -79,8 +113,20 @@ class SpecialistDescription(PostsDescription):
     absent: bool = False
     candidate: Candidate | None = None
     net: SpecialistNet | None = None
-    lora_rank: int | None = None
+    lora_rank: Annotated[int, Field(ge=1, le=1024)] | None = None
     encoder: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if len(self.modalities) != 1:
+            raise ValueError("a specialist has one modality")
+        if self.candidate in OF_WORDS and self.modalities != ("text",):
+            raise ValueError(f"{self.candidate} is for texts, and not for {self.modalities[0]}")
+        if (self.candidate == "lora") != (self.lora_rank is not None):
+            raise ValueError(f"lora_rank is {self.lora_rank} for the candidate {self.candidate}")
+        if (self.net is None) != (self.candidate is None):
+            raise ValueError("net and candidate are there both, or neither")
+        return self
 
 
 class FusionDescription(PostsDescription):
@@ -92,3 +138,12 @@ class FusionDescription(PostsDescription):
 
     candidate: FusionCandidate | None = None
     net: FusionNet | LinearFusionNet | FirstPresentNet | None = Field(discriminator="kind")
+
+    @model_validator(mode="after")
+    def _reads_its_modalities(self) -> Self:
+        if self.net is None:
+            if len(self.modalities) != 1:
+                raise ValueError("without a net there is one modality")
+        elif set(self.net.widths) != set(self.modalities) or self.net.classes != len(self.labels):
+            raise ValueError("net has other modalities or classes than the model")
+        return self

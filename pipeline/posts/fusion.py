@@ -6,6 +6,7 @@ every subset of the modalities.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from pipeline.posts.fusion_candidates import FittedFusion, TriedFusion, build, f
 from pipeline.posts.fusion_rows import FusionRows
 from pipeline.scoring import selection
 from pipeline.scoring.selection import Choice
-from pipeline.training.checkpoint import load_weights
+from pipeline.training.checkpoint import load_net
 from pipeline.training.loop import one_thread
 
 UNFUSED = "specialist"
@@ -117,6 +118,4 @@ def load_fusion(folder: Path) -> FusedNet | None:
     description = read_description(folder, FusionDescription)
     if description.net is None:
         return None
-    net = build(description.net)
-    load_weights(folder, net)
-    return net.eval()
+    return load_net(folder, partial(build, description.net))

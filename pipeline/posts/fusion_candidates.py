@@ -9,10 +9,11 @@
 
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field, TypeAdapter
 
 from pipeline.core.schemas import FINAL, FusionCandidate
 from pipeline.nets.fusion import FirstPresent, FusedNet, Fusion, LinearFusion
@@ -23,11 +24,13 @@ from pipeline.posts.folds import Fold
 from pipeline.posts.fusion_rows import FusionRows, Subset
 from pipeline.scoring import emotion, logistic
 from pipeline.training.device import pick
+from pipeline.training.finished import rows_digest
 from pipeline.training.loop import TrainingPlan, fit, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
 
 NetDescription = FusionNet | LinearFusionNet | FirstPresentNet
+DESCRIBED = TypeAdapter[NetDescription](Annotated[NetDescription, Field(discriminator="kind")])
 
 READS: dict[FusionCandidate, tuple[bool, bool]] = {
     "stacked_logreg": (False, True),
@@ -101,6 +104,23 @@ def fit_fusion(
     name: FusionCandidate, corpus: FusionRows, subset: Subset, fold: Fold, params: Params, settings: dict[str, Any]
 ) -> FittedFusion:
     """A candidate that knows the modalities ``subset``, fitted on a fold's rows and asked for the unseen ones."""
+
+    def made() -> dict[str, Any]:
+        fitted = _fit(name, corpus, subset, fold, params, settings)
+        described = fitted.described.model_dump(mode="json")
+        return vars(fitted) | {"net": fitted.net.state_dict(), "described": described}
+
+    rows = rows_digest(fold.train, fold.val, fold.unseen)
+    kept = corpus.finished.once(f"{name} {subset} {fold.name} {sorted(settings.items())} {rows}", made)
+    described = DESCRIBED.validate_python(kept["described"])
+    net = build(described)
+    net.load_state_dict(kept["net"])
+    return FittedFusion(net.eval(), described, kept["logits"], kept["best_epoch"], kept["history"])
+
+
+def _fit(
+    name: FusionCandidate, corpus: FusionRows, subset: Subset, fold: Fold, params: Params, settings: dict[str, Any]
+) -> FittedFusion:
     if name == "trained":
         return _fit_trained(corpus, subset, fold, params, settings["epochs"])
     if name == "best_specialist":

@@ -17,7 +17,9 @@ from pipeline.params import Params
 from pipeline.posts.descriptions import SpecialistDescription
 from pipeline.posts.folds import Grouping
 from pipeline.posts.labels import codes_of, labels_of
+from pipeline.posts.specialist_rows import settings_of
 from pipeline.scoring import emotion
+from pipeline.training.finished import Finished, finished
 
 Subset = tuple[Modality, ...]
 
@@ -32,6 +34,7 @@ class FusionRows:
         expert_log_probs: modality → float32 [N, classes], centred log-probabilities of the calibrated specialist.
         present: modality → bool [N].
         codes: int64 [N].
+        finished: keeps what was trained on them.
     """
 
     posts: pd.DataFrame
@@ -42,6 +45,7 @@ class FusionRows:
     present: dict[str, torch.Tensor]
     codes: torch.Tensor
     grouping: Grouping
+    finished: Finished
 
     def inputs(self, at: np.ndarray, subset: Subset) -> tuple[ByModality, ByModality, ByModality]:
         """What a net that knows ``subset`` takes of the rows ``at``: vectors, expert log-probabilities, presence."""
@@ -79,7 +83,11 @@ def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:
     modalities: Subset = tuple(name for name in MODALITIES if name in vectors)
     codes = codes_of(posts, labels)
     grouping = Grouping.of(posts, codes, params.seed)
-    return FusionRows(posts, labels, modalities, vectors, expert_log_probs, present, torch.from_numpy(codes), grouping)
+    inputs = [layout.table("posts"), *(layout.embeddings("posts", name) for name in MODALITIES)]
+    inputs += [layout.model(f"train_{name}") for name in MODALITIES]
+    kept = finished("fuse", settings_of(params, params.fuse), inputs, layout.cache)
+    known = torch.from_numpy(codes)
+    return FusionRows(posts, labels, modalities, vectors, expert_log_probs, present, known, grouping, kept)
 
 
 def _expert_log_probs(

@@ -6,14 +6,15 @@ Built from the files of `fuse` and the specialists, wherever they lie: in a proj
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from pipeline.core import artifacts
-from pipeline.core.descriptions import read_description
-from pipeline.core.errors import InputError
+from pipeline.core.descriptions import NAME, read_description
+from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
@@ -29,7 +30,7 @@ from pipeline.params import EmbedParams, Params
 from pipeline.posts.calibration import fusion_class_scores
 from pipeline.posts.descriptions import OF_WORDS, TUNED, FusionDescription, SpecialistDescription
 from pipeline.posts.fusion import load_fusion
-from pipeline.training.checkpoint import load_weights
+from pipeline.training.checkpoint import REMEDY, check_shapes, load_net, load_weights
 from pipeline.training.tuning import lora, merged
 
 Encoder = TextEncoder | ImageEncoder | ClipEncoder
@@ -131,9 +132,22 @@ def build(
         name: _branch(name, folder, encoders[name]) for name, folder in specialists.items()
     }
     for name, branch in branches.items():
-        if branch.description.labels != description.labels:
-            raise InputError(f"{specialists[name] / 'model.json'}: its labels differ from those of the fusion")
+        _check_fits(specialists[name] / NAME, name, branch, description)
     return Model(branches, fusion, description, nonconformity, embed, _identity([fuse, *specialists.values()]))
+
+
+def _check_fits(path: Path, name: Modality, branch: Branch, fusion: FusionDescription) -> None:
+    """Raises DamagedError where a specialist is of another modality, or of other classes or vectors than the fusion."""
+    described = branch.description
+    if described.modalities != (name,):
+        raise DamagedError(f"{path}: is a specialist of {described.modalities[0]}, and not of {name}", REMEDY)
+    if described.labels != fusion.labels:
+        raise DamagedError(f"{path}: its labels differ from those of the fusion", REMEDY)
+    if described.net is not None and described.net.width != branch.own.width:
+        raise DamagedError(f"{path}: reads {described.net.width} columns of an encoder of {branch.own.width}", REMEDY)
+    if fusion.net is not None and fusion.net.widths[name] != branch.frozen.width:
+        width = fusion.net.widths[name]
+        raise DamagedError(f"{path}: the fusion reads {width} columns of an encoder of {branch.frozen.width}", REMEDY)
 
 
 def load_encoders(embed: EmbedParams, modalities: list[Modality]) -> dict[Modality, Encoder]:
@@ -162,11 +176,13 @@ def _branch(modality: Modality, folder: Path, frozen: Encoder) -> Branch:
     description = read_description(folder, SpecialistDescription)
     if description.net is None:
         raise InputError(f"{folder}: holds no specialist; run `dvc repro train_{modality}`")
-    classifier = Specialist(classes=len(description.labels), **description.net.arguments())
+    make = partial(Specialist, classes=len(description.labels), **description.net.arguments())
     if description.candidate not in TUNED:
-        load_weights(folder, classifier)
-        return Branch(frozen, _with_words(folder, frozen, description), classifier.eval(), classifier, description)
+        classifier = load_net(folder, make)
+        return Branch(frozen, _with_words(folder, frozen, description), classifier, classifier, description)
 
+    check_shapes(folder, make, "classifier")
+    classifier = make()
     own = _that_learns(frozen)
     encoder = ClipNet(own) if isinstance(own, VideoEncoder) else own.net
     if description.candidate == "lora":

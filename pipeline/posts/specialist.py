@@ -60,6 +60,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
     outcome = _finish(tried[choice.taken], choice, compared, corpus, folds, params, layout)
     _write(stage, corpus, outcome, params, layout)
     _report(stage, corpus, outcome, layout)
+    corpus.finished.clear()
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """The posts that a specialist sees."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel
 
 from pipeline.core import artifacts
 from pipeline.core.artifacts import Embeddings
@@ -14,6 +16,7 @@ from pipeline.encoders import streams
 from pipeline.params import Params
 from pipeline.posts.folds import Grouping
 from pipeline.posts.labels import codes_of, labels_of
+from pipeline.training.finished import Finished, finished
 
 MEDIA_COLUMN: dict[Modality, str] = {"text": "text", "image": "image_path", "video": "video_path"}
 
@@ -24,7 +27,7 @@ class SpecialistRows:
 
     NaN stands in the columns of a stream that a clip lacks.
 
-    ``alone`` says that no post of the corpus has another modality.
+    ``alone`` says that no post of the corpus has another modality; ``finished`` keeps what was trained on them.
     """
 
     modality: Modality
@@ -35,6 +38,7 @@ class SpecialistRows:
     labels: tuple[str, ...]
     grouping: Grouping
     alone: bool
+    finished: Finished
 
     @property
     def streams(self) -> dict[Stream, slice]:
@@ -61,7 +65,23 @@ def read_rows(modality: Modality, params: Params, layout: Layout) -> SpecialistR
         labels,
         Grouping.of(posts.loc[present], codes.numpy(), params.seed),
         alone=not posts[others].notna().to_numpy().any(),
+        finished=finished(
+            f"train_{modality}",
+            settings_of(params, params.of_specialist(modality)),
+            [layout.table("posts"), layout.embeddings("posts", modality)],
+            layout.cache,
+        ),
     )
+
+
+def settings_of(params: Params, block: BaseModel) -> dict[str, Any]:
+    """What trainings of the posts depend on beside their inputs, of the stage with this block."""
+    return {
+        "seed": params.seed,
+        "device": params.device,
+        "labels": list(params.posts.labels),
+        "block": block.model_dump(mode="json"),
+    }
 
 
 def too_few(corpus: SpecialistRows) -> str | None:

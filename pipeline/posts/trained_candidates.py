@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from pipeline.posts.specialist_rows import MEDIA_COLUMN, SpecialistRows
 from pipeline.scoring import emotion
 from pipeline.training.checkpoint import resume_state
 from pipeline.training.device import pick
+from pipeline.training.finished import rows_digest
 from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows, TensorRows
@@ -46,7 +48,7 @@ def try_trained(name: Candidate, corpus: SpecialistRows, folds: list[Fold], para
         stopped = fold if plan.patience >= plan.epochs else corpus.grouping.with_stopping_rows(fold)
         made = fit_trained(name, corpus, stopped, params, layout, plan.epochs)
         logits[fold.unseen] = made.logits
-        fitted[fold.name] = made if fold.name == FINAL else replace(made, net=None)  # an encoder a fold is too many
+        fitted[fold.name] = made
     epochs = round(median(of.best_epoch or plan.epochs for of in fitted.values()))
     return Tried(name, logits, {"epochs": epochs}, fitted)
 
@@ -54,10 +56,39 @@ def try_trained(name: Candidate, corpus: SpecialistRows, folds: list[Fold], para
 def fit_trained(
     name: Candidate, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout, epochs: int
 ) -> Fitted:
-    """Trains the candidate for at most so many epochs: for all of them, where the fold has no rows to stop on."""
-    if name in TUNED:
-        return _fit_tuned(name, corpus, fold, params, layout, epochs)
-    return _fit_head(corpus, fold, params, epochs)
+    """Trains the candidate for at most so many epochs: for all of them, where the fold has no rows to stop on.
+
+    Only the final fold's net is kept: an encoder a fold is too many.
+    """
+
+    def train() -> dict[str, Any]:
+        made = (
+            _fit_tuned(name, corpus, fold, params, layout, epochs)
+            if name in TUNED
+            else _fit_head(corpus, fold, params, epochs)
+        )
+        assert made.net is not None
+        weights = made.net.state_dict() if fold.name == FINAL else None
+        return {"weights": weights, "logits": made.logits, "history": made.history, "best_epoch": made.best_epoch}
+
+    rows = rows_digest(fold.train, fold.val, fold.unseen)
+    kept = corpus.finished.once(f"{name} {fold.name} {epochs} epochs {rows}", train)
+    net, weights = None, kept.pop("weights")
+    if weights is not None:
+        net = _net(name, corpus, params, layout)
+        net.load_state_dict(weights)
+    return Fitted(net, **kept)
+
+
+def _net(name: Candidate, corpus: SpecialistRows, params: Params, layout: Layout) -> nn.Module:
+    """The candidate's net as it is initialised."""
+    block = params.of_specialist(corpus.modality)
+    vectors = _own_vectors(corpus, np.array([0])) if name in TUNED else corpus.vectors
+    classifier = Specialist(vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
+    if name not in TUNED:
+        return classifier
+    encoder, targets, _ = _raw(corpus, params, layout)
+    return TunedSpecialist(learner(encoder, targets, name, block.tuned.lora_rank), classifier)
 
 
 def _fit_head(corpus: SpecialistRows, fold: Fold, params: Params, epochs: int) -> Fitted:

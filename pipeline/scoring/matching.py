@@ -6,6 +6,7 @@ and it leaves the orientation of the space open. With the scores of both corpora
 further axis, the score (or, for a row without one, what ridge regression says of it), and that settles it.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,7 +95,9 @@ def _whitened(rows: np.ndarray, axes: int) -> np.ndarray:
     standard = np.clip((rows - mean) / spread, -CLIP, CLIP)
     # The full decomposition of a wide table would take most of an adapter's training time.
     whitened = PCA(axes, whiten=True, svd_solver="randomized", random_state=0).fit_transform(standard)
-    return whitened * np.where(skew(whitened, axis=0) < 0, -1.0, 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # an axis without spread has no direction to turn
+        return whitened * np.where(skew(whitened, axis=0) < 0, -1.0, 1.0)
 
 
 def _known_or_read(cloud: FeatureSet) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,9 @@ class AdapterJob:
     layout: Layout
     fold: str
 
+    def name(self) -> str:
+        return self.fold
+
 
 @dataclass(frozen=True)
 class AdapterOutcome:
@@ -65,21 +69,25 @@ def describe_adapter(target: Target, source: SourceSpace, name: Feature, params:
     """The adapter of a modality, as ``model.json`` describes it.
 
     Hidden layers are asked for by who wants the columns themselves: with them components are asked for, too, or none.
+    Where both corpora were extracted alike it is the identity.
     """
+    width, out = target.columns.widths[name], source.rows[name].shape[1]
+    if name in target.as_source:
+        return AdapterArguments(width=width, hidden=(), out=out, components=0, dropout=0.0, identity=True)
     own = getattr(params.adapter, name)
     hidden = params.adapter.hidden if own.hidden is None else own.hidden
     components = params.adapter.components if own.components is None else own.components
     return AdapterArguments(
-        width=target.columns.widths[name],
+        width=width,
         hidden=hidden,
-        out=source.rows[name].shape[1],
+        out=out,
         components=(0 if hidden else COMPONENTS) if components is None else components,
         dropout=params.adapter.dropout,
     )
 
 
-def adapt(job: AdapterJob) -> AdapterOutcome:
-    """Trains a fold's adapters, both times, and predicts the fold's rows with them."""
+def adapt(job: AdapterJob) -> dict[str, Any]:
+    """Trains a fold's adapters, both times, and predicts the fold's rows with them: the fields of its outcome."""
     target, source = read_target(job.layout), read_source(job.layout)
     own = target.columns.modalities
     report: dict[str, dict[str, dict[str, float]]] = {}
@@ -102,7 +110,7 @@ def adapt(job: AdapterJob) -> AdapterOutcome:
         predictions.append(target.predicted(job.fold, text_transfer, source_text_scores(job.layout, target)))
     weights = {f"{name}.{key}": value for name, net in adapters.items() for key, value in net.state_dict().items()}
     history = pd.concat([pd.DataFrame(columns=HISTORY_COLUMNS), *histories])
-    return AdapterOutcome(pd.concat(predictions), weights, report, history)
+    return vars(AdapterOutcome(pd.concat(predictions), weights, report, history))
 
 
 def carried_columns(adapters: Mapping[str, Adapter], columns: FeatureColumns) -> FeatureColumns:
@@ -146,7 +154,7 @@ def train_adapter(
 
     It meets the features of the fold's training and validation rows and of the rows without a score. Their scores it
     knows only where ``labelled``; ``label_weight`` 0 makes both the same. It stays as it is initialised where the fold
-    has no training or no validation row with the modality, or the source fewer than two.
+    has no training or no validation row with the modality, or the source fewer than two; and where it is the identity.
     """
     block = params.adapter
     labelled = labelled and block.label_weight > 0
@@ -162,7 +170,7 @@ def train_adapter(
     adapter.standardise_like(vectors[: len(train)], source_rows)
     before = _apart(adapter, vectors, source_rows)
     fit_result = FitResult(0, 0.0, [])
-    if len(train) and len(val) and len(source_rows) > 1:
+    if len(train) and len(val) and len(source_rows) > 1 and not adapter.identity:
         fit_result = _fit_adapter(adapter, name, vectors, scores, len(train), source, params, labelled=labelled)
     after = _apart(adapter, vectors, source_rows)
     losses = [line["train_loss"] for line in fit_result.history] or [0.0]

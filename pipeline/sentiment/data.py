@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -69,6 +70,7 @@ class Target:
         words: whether its text vectors come from words, so that the encoder could learn.
         by_source_text: whether they were made by the source's text model.
         inputs: modality → which of the corpus's columns its features are; without words.
+        as_source: the modalities whose columns are those of the source, since both corpora were extracted alike.
     """
 
     table: pd.DataFrame
@@ -78,6 +80,7 @@ class Target:
     words: bool
     by_source_text: bool
     inputs: Mapping[str, InputColumns]
+    as_source: frozenset[str] = frozenset()
 
     def rows(self, fold: str, *roles: str) -> np.ndarray:
         """int64: where the rows of these roles stand in the table."""
@@ -127,6 +130,7 @@ def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:
         words,
         by_source_text,
         {name: input_columns(item) for name, item in embeddings.items() if is_features(item)},
+        frozenset(name for name, item in embeddings.items() if item.encoder.get("as_source")),
     )
 
 
@@ -151,6 +155,13 @@ def lines_of(table: pd.DataFrame, level: str) -> list[list[str]]:
 def shared(one: Subset, other: Subset) -> Subset:
     """The modalities that stand in both."""
     return tuple(name for name in one if name in other)
+
+
+def inputs(layout: Layout, *stages: str) -> list[Path]:
+    """What a stage after ``stages`` reads: tables, features and their models."""
+    tables = [layout.table(name) for name in ("source", "source_texts", "target")]
+    features = [layout.embeddings(corpus, name) for corpus in ("source", "target") for name in FEATURES]
+    return [*tables, layout.folds, *features, *(layout.model(stage) for stage in stages)]
 
 
 def fold_names(folds: pd.DataFrame) -> list[str]:
@@ -179,6 +190,9 @@ class FinetuneJob:
     fold: str
     groups: int | None = None
     with_source: bool = True
+
+    def name(self) -> str:
+        return f"{self.fold} {self.groups} {self.with_source}"
 
 
 def limit_groups(target: Target, fold: str, groups: int, params: Params) -> Target:

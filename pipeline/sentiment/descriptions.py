@@ -1,30 +1,48 @@
 """What ``model.json`` says of the models of the sentiment track."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pipeline.core.descriptions import Described, ModelDescription
+from pydantic import Field, model_validator
+
+from pipeline.core.descriptions import Chance, Described, Heads, ModelDescription, Width
 from pipeline.core.schemas import Feature
+
+Widths = Annotated[dict[str, Width], Field(min_length=1)]
+"""Modality → columns."""
 
 
 class ScoreNetArguments(Described):
     """The arguments of ``nets.transfer.ScoreNet``; ``widths``: modality → columns."""
 
-    widths: dict[str, int]
-    width: int
-    heads: int
-    hidden: int
-    dropout: float
-    modality_dropout: float
+    widths: Widths
+    width: Width
+    heads: Heads
+    hidden: Width
+    dropout: Chance
+    modality_dropout: Chance
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
+        return self
 
 
 class AdapterArguments(Described):
     """The arguments of ``nets.adapter.Adapter``."""
 
-    width: int
-    hidden: tuple[int, ...]
-    out: int
-    components: int
-    dropout: float
+    width: Width
+    hidden: Annotated[tuple[Width, ...], Field(max_length=64)]
+    out: Width
+    components: Annotated[int, Field(ge=0, le=1_000_000)]
+    dropout: Chance
+    identity: bool = False
+
+    @model_validator(mode="after")
+    def _keeps_the_width(self) -> Self:
+        if self.identity and self.width != self.out:
+            raise ValueError(f"an adapter that changes nothing cannot make {self.out} columns of {self.width}")
+        return self
 
 
 class AdapterReport(Described):
@@ -42,8 +60,8 @@ class AdapterReport(Described):
 class TextModelNet(Described):
     """The head of a text model: vectors of ``width`` columns → a score."""
 
-    width: int
-    dropout: float
+    width: Width
+    dropout: Chance
 
 
 class SourceDescription(ModelDescription):
@@ -89,9 +107,22 @@ class TransferNetArguments(Described):
 
     adapters: dict[str, AdapterArguments]
     source: ScoreNetArguments | None
-    widths: dict[str, int]
+    widths: Widths
     text_head: bool
-    columns: dict[str, int]
+    columns: dict[str, Width]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        source = {} if self.source is None else self.source.widths
+        if {name: of.out for name, of in self.adapters.items()} != source:
+            raise ValueError("adapters do not lead to the columns of the source")
+        if any(self.widths.get(name) != of.width for name, of in self.adapters.items()):
+            raise ValueError("adapters read other columns than the net")
+        if self.text_head and "text" not in self.widths:
+            raise ValueError("text_head has no text to read")
+        if not set(self.columns) <= set(self.widths):
+            raise ValueError("columns names a modality that the net does not read")
+        return self
 
 
 class WordsDescription(Described):
@@ -126,3 +157,18 @@ class FinetunedDescription(ModelDescription):
     words: WordsDescription | None
     scores: tuple[float, float]
     choices: dict[str, dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if not self.modalities or sorted(set(self.modalities)) != sorted(self.modalities):
+            raise ValueError("modalities names none, or one twice")
+        if not self.used or len(set(self.used)) < len(self.used) or not set(self.used) <= set(self.modalities):
+            raise ValueError("used does not name some of modalities")
+        if set(self.net.widths) != set(self.modalities):
+            raise ValueError("net reads other modalities than the model")
+        words = {"text"} if self.words is not None else set[str]()
+        if set(self.net.columns) != set(self.modalities) - words or not words <= set(self.modalities):
+            raise ValueError("net has not the columns of each modality without words")
+        if self.scores[0] > self.scores[1]:
+            raise ValueError("the lowest score is above the highest")
+        return self

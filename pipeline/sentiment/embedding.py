@@ -22,20 +22,43 @@ from pipeline.params import EmbedParams
 from pipeline.sentiment.samples import Rows
 
 
+def extracted_alike(one: Rows, other: Rows) -> frozenset[Feature]:
+    """The modalities whose columns mean the same in both corpora: made by one extractor, or words of both."""
+    made, made_too = one.corpus.extractors, other.corpus.extractors
+    words = one.corpus.words and other.corpus.words
+
+    def alike(name: Feature) -> bool:
+        if name not in one.corpus.modalities or name not in other.corpus.modalities:
+            return False
+        return (name == "text" and words) or (name in made and made[name] == made_too.get(name))
+
+    return frozenset(name for name in FEATURES if alike(name))
+
+
 def embed_corpus(
-    rows: Rows, wanted: Sequence[Feature], words: TextContents, params: EmbedParams, layout: Layout
+    rows: Rows, wanted: Sequence[Feature], words: TextContents, params: EmbedParams, layout: Layout, other: Rows
 ) -> dict[str, Any]:
-    """Writes the tables of all three modalities, those that are not wanted as absent; returns what became of each."""
+    """Writes the tables of all three modalities, those that are not wanted as absent; returns what became of each.
+
+    Of a modality that was extracted alike in the ``other`` corpus, both keep the same columns.
+    """
     report: dict[str, Any] = {}
+    alike = extracted_alike(rows, other)
     for modality in FEATURES:
         path = layout.embeddings(rows.name, modality)
         if modality not in wanted or modality not in rows.corpus.modalities:
             report[modality] = _write_absent(path, rows)
         elif modality == "text" and rows.corpus.words:
-            report[modality] = _embed_words(path, rows, words, layout)
+            report[modality] = _embed_words(path, rows, words, layout, _shared(rows, modality in alike))
         else:
-            report[modality] = _clean_features(path, rows, modality, params.max_nonfinite_share)
+            judged_by = [rows, other] if modality in alike else [rows]
+            report[modality] = _clean_features(path, rows, modality, params.max_nonfinite_share, judged_by)
     return report
+
+
+def _shared(rows: Rows, alike: bool) -> dict[str, Any]:
+    """What the target's table says where its columns are those of the source."""
+    return {"as_source": True} if alike and rows.name == "target" else {}
 
 
 def _summary(rows: int, present: int, encoder: dict[str, Any], columns: str = "", filled_in: int = 0) -> dict[str, Any]:
@@ -57,13 +80,32 @@ def _write_absent(path: Path, rows: Rows) -> dict[str, Any]:
     return _summary(count, 0, encoder)
 
 
-def _clean_features(path: Path, rows: Rows, modality: Feature, max_nonfinite_share: float) -> dict[str, Any]:
-    """Drops columns that must not be learned from, by the rows of the corpus; fills the gaps of the others."""
+def _faulty(rows: Rows, modality: Feature, max_nonfinite_share: float) -> dict[int, str]:
     values, present = rows.corpus.features[modality], rows.corpus.present[modality]
     groups = rows.corpus.rows["group"].to_numpy()
-    faulty = faulty_columns(values[present], groups[present], rows.fit[rows.at][present], max_nonfinite_share)
-    names = "; ".join(f"{modality}[{at}]: {reason}" for at, reason in faulty.items())
-    columns = np.array([at for at in range(values.shape[1]) if at not in faulty], dtype=int)
+    return faulty_columns(values[present], groups[present], rows.fit[rows.at][present], max_nonfinite_share)
+
+
+def _named(rows: Rows, modality: Feature, at: int) -> str:
+    made_by = rows.corpus.extractors.get(modality)
+    return f"{modality}[{at}]" if made_by is None else f"{modality}.{made_by.columns[at]}"
+
+
+def _clean_features(
+    path: Path, rows: Rows, modality: Feature, max_nonfinite_share: float, judged_by: Sequence[Rows]
+) -> dict[str, Any]:
+    """Drops columns that must not be learned from, by the rows of any of these corpora; fills the gaps of the others.
+
+    Args:
+        judged_by: this corpus, and the other one where both were extracted alike.
+    """
+    faulty: dict[int, str] = {}
+    for judge in reversed(judged_by):
+        faulty |= _faulty(judge, modality, max_nonfinite_share)
+    faulty = dict(sorted(faulty.items()))
+    names = "; ".join(f"{_named(rows, modality, at)}: {reason}" for at, reason in faulty.items())
+    width = rows.corpus.features[modality].shape[1]
+    columns = np.array([at for at in range(width) if at not in faulty], dtype=int)
     if not len(columns):
         raise InputError(
             f"{rows.name}.corpus: no column of {modality} is of use ({names}); leave {modality} out of the corpus"
@@ -79,8 +121,9 @@ def _clean_features(path: Path, rows: Rows, modality: Feature, max_nonfinite_sha
         "width": len(columns),
         "dropped": dict(sorted(Counter(faulty.values()).items())),
         "columns": columns.tolist(),
-        "of": values.shape[1],
+        "of": width,
         "fill": fill.tolist(),
+        **_shared(rows, len(judged_by) > 1),
     }
     _write_vectors(path, rows.sample_ids, vectors, present, content, encoder)
     return _summary(len(vectors), int(present.sum()), encoder, names, gaps)
@@ -102,9 +145,9 @@ def _write_vectors(
             writer.write(sample_ids[part].tolist(), some, reasons, content[part])
 
 
-def _embed_words(path: Path, rows: Rows, words: TextContents, layout: Layout) -> dict[str, Any]:
+def _embed_words(path: Path, rows: Rows, words: TextContents, layout: Layout, shared: dict[str, Any]) -> dict[str, Any]:
     """Encodes texts one by one; a sample of several texts has the mean of their vectors."""
-    identity = words.encoder.identity | ({"level": "group"} if rows.grouped else {})
+    identity = words.encoder.identity | ({"level": "group"} if rows.grouped else {}) | shared
     texts, present = rows.texts(), 0
     with (
         Store(layout.cache / "embeddings", words.encoder.identity) as store,

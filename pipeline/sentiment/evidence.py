@@ -87,7 +87,10 @@ def gather_evidence(
     params: Params,
     leaked: Sequence[str],
 ) -> Evidence:
-    adapters: dict[str, AdapterReport] = track.stages[ADAPTERS].description.adapters
+    described = track.stages[ADAPTERS].description
+    adapters: dict[str, AdapterReport] = {
+        name: of for name, of in described.adapters.items() if not described.net[name].identity
+    }
     losses = {name: of.model_dump(include={*AdapterLosses.__dataclass_fields__}) for name, of in adapters.items()}
     return Evidence(
         groups=len(set(target.groups)),

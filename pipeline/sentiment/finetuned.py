@@ -1,6 +1,7 @@
 """The fine-tuned net as a model of its own: described, rebuilt from its description, and asked for scores."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.descriptions import read_description
+from pipeline.core.errors import DamagedError
 from pipeline.core.schemas import Subset
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.columns import InputColumns
@@ -19,7 +21,7 @@ from pipeline.sentiment.descriptions import (
     ScoreNetArguments,
     TransferNetArguments,
 )
-from pipeline.training.checkpoint import load_weights
+from pipeline.training.checkpoint import REMEDY, WEIGHTS, check_shapes, load_weights
 from pipeline.training.loop import one_thread
 
 ROWS = 256
@@ -55,20 +57,29 @@ def load_finetuned(folder: Path, encoder: nn.Module | None = None) -> TransferNe
             description says that none was tuned.
     """
     arguments = read_description(folder, FinetunedDescription).net
-    adapters = {name: Adapter(**of.arguments()) for name, of in arguments.adapters.items()}
+    check_shapes(folder, partial(_built, arguments, None), but="encoder")
+    net = _built(arguments, encoder)
+    load_weights(folder, net)
+    for name, of in net.columns.items():
+        assert isinstance(of, InputColumns)
+        if len(of.index) and not 0 <= int(of.index.min()) <= int(of.index.max()) < of.columns:
+            raise DamagedError(f"{folder / WEIGHTS}: reads columns of {name} that it does not have", REMEDY)
+    return net.requires_grad_(False).eval()
+
+
+def _built(arguments: TransferNetArguments, encoder: nn.Module | None) -> TransferNet:
+    """The net with weights as they are initialised."""
     columns = {
         name: InputColumns(count, torch.zeros(arguments.widths[name])) for name, count in arguments.columns.items()
     }
-    net = TransferNet(
-        adapters,
+    return TransferNet(
+        {name: Adapter(**of.arguments()) for name, of in arguments.adapters.items()},
         None if arguments.source is None else ScoreNet(**arguments.source.arguments()),
         arguments.widths,
         text_head=nn.Linear(arguments.widths["text"], 1) if arguments.text_head else None,
         encoder=encoder,
         columns=columns,
     )
-    load_weights(folder, net)
-    return net.requires_grad_(False).eval()
 
 
 def score_rows(net: TransferNet, columns: FeatureColumns, subset: Subset) -> np.ndarray:

@@ -81,15 +81,17 @@ def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout)
     ]
 
 
-def tune(job: FinetuneJob) -> FinetuneOutcome:
-    """Chooses a model on inner folds, fits it on all that its fold may learn from, and predicts the fold's rows.
+def tune(job: FinetuneJob) -> dict[str, Any]:
+    """The outcome of a job, as ``outcome_of`` takes it.
+
+    Chooses a model on inner folds, fits it on all that its fold may learn from, and predicts the fold's rows.
 
     A point of the learning curve is not chosen: the most intricate candidate shows at each size what the source brings.
     """
     plain = read_target(job.layout, by_source_text=False)
     target = read_target(job.layout) if job.with_source else plain
     if job.groups is not None:
-        return _point(target, plain, job, job.groups)
+        return vars(_point(target, plain, job, job.groups))
     mode, everything = text_mode(target, job.params), target.columns.modalities
     setting = setting_of(target, plain, read_source(job.layout), job, mode)
     choice = choose(setting)
@@ -106,8 +108,22 @@ def tune(job: FinetuneJob) -> FinetuneOutcome:
         tables.append(_predicted(setting, words, choice.inner["text_tuned"], everything, variant))
     report = {**choice.report, **model.report, "modalities": "+".join(model.used)}
     report |= {"scale": scale, "offset": offset, "text": mode}
-    tuned = _tuned_model(model, job.params, job.layout) if job.fold == FINAL else None
-    return FinetuneOutcome(pd.concat(tables), _history(choice), report, tuned)
+    outcome = vars(FinetuneOutcome(pd.concat(tables), _history(choice), report))
+    if job.fold != FINAL:
+        return outcome
+    tuned = _tuned_model(model, job.params, job.layout)
+    words = None if tuned.words is None else tuned.words.model_dump(mode="json")
+    return outcome | {"model": vars(tuned) | {"net": tuned.net.model_dump(mode="json"), "words": words}}
+
+
+def outcome_of(fields: dict[str, Any]) -> FinetuneOutcome:
+    """The outcome of a job from what ``tune`` gives, which may have lain in a file meanwhile."""
+    model = fields["model"]
+    if model is not None:
+        words = None if model["words"] is None else WordsDescription.model_validate(model["words"])
+        net = TransferNetArguments.model_validate(model["net"])
+        model = TunedModel(model["weights"], net, tuple(model["used"]), words)
+    return FinetuneOutcome(**{**fields, "model": model})
 
 
 def _point(target: Target, plain: Target, job: FinetuneJob, groups: int) -> FinetuneOutcome:

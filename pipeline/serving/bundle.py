@@ -11,17 +11,17 @@ safetensors, the rest is JSON, and ``README.md`` is the model card.
     onnx/                            on request: classifiers and fusion for other runtimes
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.core import artifacts
-from pipeline.core.descriptions import NAME
-from pipeline.core.errors import InputError
+from pipeline.core import artifacts, json_text
+from pipeline.core.descriptions import NAME, read_object, read_typed
+from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
@@ -30,17 +30,38 @@ from pipeline.encoders import image, streams, text, tfidf, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
 from pipeline.media import inside
-from pipeline.params import EmbedImageParams, EmbedParams, Params
+from pipeline.params import EmbedParams, Params
 from pipeline.posts import model
 from pipeline.posts.model import Encoder, Model
 from pipeline.serving import card, score_bundle, score_model
+from pipeline.serving.score_bundle import encoder_folder
 from pipeline.serving.score_model import ScoreModel
 from pipeline.training.checkpoint import write_model
 
 FORMAT = 3
 """Version of the folder's layout; a reader refuses one it does not know."""
 
-INDEX = "bundle.json"
+INDEX, SETTINGS = "bundle.json", "predictor.json"
+EXPORT = "python -m pipeline export"
+
+
+SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".md", ".onnx")
+"""What the files of a bundle may be: none of these can run a program. Pickles can, and so are refused unopened."""
+
+
+class Index(BaseModel):
+    """``bundle.json``.
+
+    Attributes:
+        tracks: what the bundle answers.
+        files: name → sha256 of every other file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int
+    tracks: Annotated[tuple[Track, ...], Field(min_length=1, max_length=len(TRACKS))]
+    files: Annotated[dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]], Field(min_length=1)]
 
 
 class Settings(BaseModel):
@@ -51,10 +72,17 @@ class Settings(BaseModel):
         nonconformity: label → that of the calibration rows, ascending.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     embed: EmbedParams
     nonconformity: dict[str, list[Annotated[float, Field(ge=0.0, le=1.0)]]]
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        for label, row in self.nonconformity.items():
+            if row != sorted(row):
+                raise ValueError(f"nonconformity of {label} does not ascend")
+        return self
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -102,15 +130,25 @@ def trained_tracks(layout: Layout) -> list[Track]:
 
 
 def _refuse_other(folder: Path) -> None:
-    """What is written over must be an older bundle, or nothing."""
+    """What is written over must be an older bundle with nothing beside its own files, or an empty folder."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     try:
-        known = {"format", "files"} <= set(json.loads((folder / INDEX).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        known = False
-    if not known:
+        index = json_text.read_object((folder / INDEX).read_bytes())
+        own = {INDEX, *index["files"]} if "format" in index else set[str]()
+    except (OSError, ValueError, KeyError, TypeError):
+        own = set[str]()
+    if not own:
         raise InputError(f"{folder}: exists and is no bundle; give a new folder")
+    if others := sorted(_names(folder) - own):
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise InputError(f"{folder / others[0]}{more}: no file of the bundle, and would be lost; move it elsewhere")
+
+
+def _names(folder: Path) -> set[str]:
+    """Everything in a folder that is no folder itself, links and hidden files among it, and folders that are empty."""
+    found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() or not any(path.iterdir())]
+    return {path.relative_to(folder).as_posix() for path in found}
 
 
 def _write_nets(parts: Model, folder: Path) -> None:
@@ -142,7 +180,7 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
             write_encoder(found, folder / written[key])
         embed[name] |= {"encoder": written[key], "revision": None}
     nonconformity = {label: row.tolist() for label, row in zip(parts.labels, parts.nonconformity, strict=True)}
-    artifacts.write_json(folder / "predictor.json", {"embed": embed, "nonconformity": nonconformity})
+    artifacts.write_json(folder / SETTINGS, {"embed": embed, "nonconformity": nonconformity})
     return {name: embed[name]["encoder"] for name in parts.branches if embed[name]["encoder"] in written.values()}
 
 
@@ -157,60 +195,67 @@ def read(folder: Path) -> Model:
     """Checks a bundle and loads it.
 
     Raises InputError, in one line, when it is of another format, when a file is missing, changed, not listed or outside
-    the folder.
+    the folder, or does not say what it has to.
     """
     check(folder)
-    if not (folder / "predictor.json").is_file():
+    if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder}: holds no model of posts, but one of scores; ask it with `--track sentiment`")
-    try:
-        settings = Settings.model_validate_json((folder / "predictor.json").read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{folder / 'predictor.json'}: {' '.join(str(error).split())}") from None
-    modalities = model.modalities_of(folder / "fuse")
-    nonconformity = [np.array(settings.nonconformity.get(label, [])) for label in model.labels_of(folder / "fuse")]
-    specialists: dict[Modality, Path] = {name: folder / name for name in modalities}
-    encoders = _encoders(folder, settings.embed, modalities)
-    return model.build(folder / "fuse", specialists, encoders, nonconformity, settings.embed)
+    with blaming_the_bundle():
+        settings = read_typed(folder / SETTINGS, Settings, EXPORT)
+        modalities, labels = model.modalities_of(folder / "fuse"), model.labels_of(folder / "fuse")
+        if set(settings.nonconformity) != set(labels):
+            raise DamagedError(f"{folder / SETTINGS}: nonconformity is of other labels than the fusion", EXPORT)
+        nonconformity = [np.array(settings.nonconformity[label]) for label in labels]
+        specialists: dict[Modality, Path] = {name: folder / name for name in modalities}
+        encoders = _encoders(folder, settings.embed, modalities)
+        return model.build(folder / "fuse", specialists, encoders, nonconformity, settings.embed)
 
 
 def read_scores(folder: Path) -> ScoreModel:
     """Checks a bundle and loads its score model. Raises InputError as ``read``, or when it holds none."""
     check(folder)
-    return score_bundle.read(folder)
+    with blaming_the_bundle():
+        return score_bundle.read(folder)
+
+
+@contextmanager
+def blaming_the_bundle() -> Iterator[None]:
+    """What is damaged can only be had again from where it was exported. Raises InputError."""
+    try:
+        yield
+    except DamagedError as error:
+        raise InputError(f"{error.problem}; copy or export the bundle again") from None
 
 
 def tracks_of(folder: Path) -> list[Track]:
     """What a bundle answers. Raises InputError when the folder holds no bundle of this format."""
-    return _index(folder)["tracks"]
+    return list(_index(folder).tracks)
 
 
-def _index(folder: Path) -> dict[str, Any]:
-    """``bundle.json``: ``tracks``, and ``files`` with their sha256. Raises InputError when it is no such index."""
-    index = folder / INDEX
-    if not index.is_file():
-        raise InputError(f"{folder}: no bundle: it has no {INDEX}; make one with `python -m pipeline export`")
-    content = artifacts.read_json(index)
-    if content.get("format") != FORMAT:
-        raise InputError(f"{index}: format {content.get('format')!r}, this version reads {FORMAT}; export it again")
-    tracks, files = content.get("tracks"), content.get("files")
-    if not isinstance(tracks, list) or not tracks or not all(track in TRACKS for track in tracks):
-        raise InputError(f"{index}: does not say what the bundle answers; export it again")
-    if not isinstance(files, dict) or not files or not all(isinstance(value, str) for value in files.values()):
-        raise InputError(f"{index}: does not list the bundle's files; export it again")
-    return content
+def _index(folder: Path) -> Index:
+    """Raises InputError when there is no such index."""
+    path = folder / INDEX
+    if not path.is_file():
+        raise InputError(f"{folder}: no bundle: it has no {INDEX}; make one with `{EXPORT}`")
+    with blaming_the_bundle():
+        found = read_object(path, EXPORT).get("format")
+        if found != FORMAT:
+            raise InputError(f"{path}: format {found!r}, this version reads {FORMAT}; export it again")
+        return read_typed(path, Index, EXPORT)
 
 
 def check(folder: Path) -> None:
     """Raises InputError unless the folder holds a bundle of this format with its own files and no others."""
-    index, files = folder / INDEX, _index(folder)["files"]
+    index, files = folder / INDEX, _index(folder).files
     root = folder.resolve()
     for name, expected in files.items():
         if not _names_own_file(root, name):
             raise InputError(f"{index}: names {name!r}, which leads out of the bundle; do not use it")
+        if Path(name).suffix not in SUFFIXES:
+            raise InputError(f"{index}: names {name!r}, which is none of {', '.join(SUFFIXES)}; do not use it")
         _check_file(root / name, expected)
     # transformers takes up whatever lies beside a model, so a file too many can change what it computes.
-    found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-    extra = sorted(name for name in found - set(files) - {INDEX} if not Path(name).name.startswith("."))
+    extra = sorted(name for name in _names(root) - set(files) - {INDEX} if not Path(name).name.startswith("."))
     if extra:
         raise InputError(f"{root / extra[0]}: not a file of this bundle; remove it, or export the bundle again")
 
@@ -235,10 +280,10 @@ def _check_file(path: Path, expected: str) -> None:
 
 def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> dict[Modality, Encoder]:
     """As ``model.load_encoders``, from the bundle's own folders."""
-    here = {name: str(folder / getattr(embed, name).encoder) for name in modalities}
+    here = {name: encoder_folder(folder, SETTINGS, getattr(embed, name)) for name in modalities}
     encoders: dict[Modality, Encoder] = {}
     if "text" in modalities:
-        encoders["text"] = text.load(embed.text.model_copy(update={"encoder": here["text"]}))
+        encoders["text"] = text.build(weights.local(here["text"], "the bundle"), embed.text, str(here["text"]))
     pictures = load_pictures(here["image"]) if "image" in modalities else None
     if pictures is not None:
         encoders["image"] = pictures
@@ -251,8 +296,8 @@ def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> d
     return encoders
 
 
-def load_pictures(folder: str) -> ImageEncoder:
+def load_pictures(folder: Path) -> ImageEncoder:
     """A CLIP brings its configuration; the packaged encoder is its tensors alone."""
-    if (Path(folder) / "config.json").is_file():
-        return image.load(EmbedImageParams(encoder=folder))
-    return image.efficientnet(Weights(Path(folder) / "model.safetensors", {"name": image.PACKAGED}))
+    if (folder / "config.json").is_file():
+        return image.clip(weights.local(folder, "the bundle"), str(folder))
+    return image.efficientnet(Weights(folder / "model.safetensors", {"name": image.PACKAGED}))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline import media
+from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.prefetch import ahead
@@ -123,6 +124,8 @@ class Predictor:
             return []
         given = self._given(posts)
         logits, changes = self._with_changes(given)
+        if not np.isfinite(logits).all():
+            raise InputError("the model gives numbers that are not finite; its weights are no good, so train it again")
         streams = self._streams_of(given, logits)
         probabilities, label = emotion.softmax(logits), self._decide(logits)
         sets = None

@@ -8,23 +8,27 @@ score.json          how words are encoded, and the residuals that intervals come
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.core import artifacts
-from pipeline.core.descriptions import NAME
-from pipeline.core.errors import InputError
+from pipeline.core.descriptions import NAME, read_typed
+from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.layout import Layout
+from pipeline.core.schemas import MODALITIES
 from pipeline.encoders import text, weights
 from pipeline.encoders.weights import write_encoder
-from pipeline.params import EmbedTextParams, Params
+from pipeline.params import EmbedImageParams, EmbedTextParams, Params
 from pipeline.sentiment.text_model import text_model_folder
 from pipeline.serving import score_model
 from pipeline.serving.score_model import ScoreModel
 
 SETTINGS = "score.json"
+ENCODERS = tuple(f"encoders/{name}" for name in MODALITIES)
+"""The folders of encoders, each named by the first modality that it is for."""
+
 NET, WEIGHTS = "sentiment", "model.safetensors"
 
 
@@ -36,10 +40,16 @@ class ScoreSettings(BaseModel):
         calibration: ascending absolute residuals of the calibration rows.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     text: EmbedTextParams | None
     calibration: list[Annotated[float, Field(ge=0.0)]]
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if self.calibration != sorted(self.calibration):
+            raise ValueError("calibration does not ascend")
+        return self
 
 
 def write(model: ScoreModel, params: Params, layout: Layout, folder: Path, shared: str | None) -> None:
@@ -67,18 +77,24 @@ def write(model: ScoreModel, params: Params, layout: Layout, folder: Path, share
 
 
 def read(folder: Path) -> ScoreModel:
-    """The score model of a bundle whose files were checked. Raises InputError when it holds none."""
+    """Loads the score model of a bundle whose files were checked. Raises InputError when it holds none."""
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder}: holds no model of scores; export it again with `--track sentiment`")
-    try:
-        settings = ScoreSettings.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{folder / SETTINGS}: {' '.join(str(error).split())}") from None
+    settings = read_typed(folder / SETTINGS, ScoreSettings, "python -m pipeline export")
     encoder = None
     if settings.text is not None:
-        here = str(folder / settings.text.encoder)
-        encoder = text.load(settings.text.model_copy(update={"encoder": here}))
+        here = encoder_folder(folder, SETTINGS, settings.text)
+        encoder = text.build(weights.local(here, "the bundle"), settings.text, str(here))
     return score_model.build(folder / NET, encoder, folder / NET / "text", np.array(settings.calibration))
+
+
+def encoder_folder(folder: Path, settings: str, block: EmbedTextParams | EmbedImageParams) -> Path:
+    """The folder of a bundle that holds an encoder: one that ``export`` made. Raises DamagedError for any other name,
+    which would have an encoder loaded that the bundle's list does not name, from anywhere.
+    """
+    if block.encoder not in ENCODERS or block.revision is not None or not (folder / block.encoder).is_dir():
+        raise DamagedError(f"{folder / settings}: {block.encoder!r} is no encoder of the bundle", "export it again")
+    return folder / block.encoder
 
 
 def card(model: ScoreModel, layout: Layout) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core import artifacts
-from pipeline.core.descriptions import read_description
-from pipeline.core.errors import InputError
+from pipeline.core.descriptions import NAME, read_description
+from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import Feature, subset_name
@@ -23,7 +23,7 @@ from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuned import load_finetuned
 from pipeline.sentiment.text_model import text_model_folder
 from pipeline.sentiment.variants import Variant
-from pipeline.training.checkpoint import load_weights
+from pipeline.training.checkpoint import REMEDY, load_weights
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,11 @@ def build(folder: Path, encoder: TextEncoder | None, source_text: Path, residual
     """
     description = read_description(folder, FinetunedDescription)
     weights = None if description.words is None else description.words.weights
+    if (weights is None) != (encoder is None):
+        raise DamagedError(f"{folder / NAME}: reads words where there is no encoder, or none where there is", REMEDY)
+    if encoder is not None and description.net.widths["text"] != encoder.width:
+        width = description.net.widths["text"]
+        raise DamagedError(f"{folder / NAME}: reads {width} columns of an encoder of {encoder.width}", REMEDY)
     files = [folder / "model.json", folder / "model.safetensors"]
     if encoder is not None and weights == "source":
         load_weights(source_text, encoder.net, "encoder")

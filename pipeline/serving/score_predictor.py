@@ -168,6 +168,8 @@ class ScorePredictor:
             return []
         columns, used = self._columns(rows), self.model.description.used
         values = score_rows(self.model.net, columns, used)
+        if not np.isfinite(values).all():
+            raise InputError("the model gives numbers that are not finite; its weights are no good, so train it again")
         without: dict[Feature, np.ndarray] = {
             name: score_rows(self.model.net, columns, tuple(other for other in used if other != name)) for name in used
         }

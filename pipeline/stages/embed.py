@@ -43,8 +43,9 @@ def run(params: Params, layout: Layout) -> None:
             _leave_empty(layout, corpus, FEATURES)
     else:
         source, target = Rows.read("source", params.source, layout), Rows.read("target", params.target, layout)
-        report["source"] = embed_corpus(source, FEATURES, words, embed, layout)
-        report["target"] = embed_corpus(target, params.target.modalities or FEATURES, words, embed, layout)
+        report["source"] = embed_corpus(source, FEATURES, words, embed, layout, target)
+        wanted = params.target.modalities or FEATURES
+        report["target"] = embed_corpus(target, wanted, words, embed, layout, source)
     write_metrics(layout, "embed", report)
 
 

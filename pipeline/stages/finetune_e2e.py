@@ -11,6 +11,7 @@ Writes: models/finetune_e2e/, metrics/finetune_e2e.json, metrics/details/finetun
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -21,12 +22,13 @@ from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL, subset_name
 from pipeline.params import Params
 from pipeline.scoring import sentiment
-from pipeline.sentiment.data import FinetuneJob, Target, fold_names, of_fold, read_target
+from pipeline.sentiment.data import FinetuneJob, Target, fold_names, inputs, of_fold, read_target
 from pipeline.sentiment.descriptions import FinetunedDescription
-from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, tune
+from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, outcome_of, tune
 from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
+from pipeline.training.finished import Once, finished
 from pipeline.training.parallel import in_processes
 
 
@@ -39,7 +41,9 @@ def run(params: Params, layout: Layout) -> None:
         target, folds, params, layout
     )
     processes = params.target.processes if pick(params.device).type == "cpu" else 1
-    outcomes = list(in_processes(tune, jobs, processes, "finetune_e2e"))
+    kept = finished("finetune_e2e", _settings(params), inputs(layout, "train_source", "train_adapters"), layout.cache)
+    made = in_processes(Once(kept, FinetuneJob.name, tune), jobs, processes, "finetune_e2e")
+    outcomes = [outcome_of(fields) for fields in made]
     final = outcomes[folds.index(FINAL)]
     with artifacts.replacing_folder(layout.model("finetune_e2e")) as folder:
         artifacts.write_scores(folder / "predictions.parquet", pd.concat([item.predictions for item in outcomes]))
@@ -61,6 +65,18 @@ def run(params: Params, layout: Layout) -> None:
         )
         write_model(folder, final.model.weights, description)
     _report(target, dict(zip(folds, outcomes, strict=False)), layout)
+    kept.clear()
+
+
+def _settings(params: Params) -> dict[str, Any]:
+    """What the jobs depend on beside the files that they read."""
+    blocks = {"adapter": params.adapter, "finetune_e2e": params.finetune_e2e, "text": params.embed.text}
+    plain = {"seed": params.seed, "device": params.device, "level": params.target.level}
+    return {
+        **plain,
+        "val_share": params.target.val_share,
+        **{name: of.model_dump(mode="json") for name, of in blocks.items()},
+    }
 
 
 # --- report ----------------------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ def run(params: Params, layout: Layout) -> None:
         )
         write_model(folder, None if outcome.final is None else outcome.final.net, description)
     _report(corpus, outcome, layout)
+    corpus.finished.clear()
 
 
 def _predictions(corpus: FusionRows, outcome: FusionOutcome) -> Predictions:

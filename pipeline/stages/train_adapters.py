@@ -5,10 +5,15 @@ settles the orientation of the space. Under cross-validation each fold has adapt
 labels nor the features of the rows that the fold is scored on. Only `embed` met these features before: under
 cross-validation the features of all labelled rows choose and fill the columns of every fold; it reads no label.
 
+Modalities that were extracted alike in both corpora are the source's as they are, and have no adapter that learns.
+
 Reads:  data/split/{source,target,target_folds}.parquet, data/embeddings/{source,target}/*.parquet,
         models/train_source/.
 Writes: models/train_adapters/, metrics/train_adapters.json, metrics/details/train_adapters.json, plots/train_adapters/.
 """
+
+import sys
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -19,11 +24,12 @@ from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL
 from pipeline.params import Params
 from pipeline.sentiment.adapters import HISTORY_COLUMNS, AdapterJob, AdapterOutcome, adapt, describe_adapter
-from pipeline.sentiment.data import fold_names, of_fold, read_target
+from pipeline.sentiment.data import fold_names, inputs, of_fold, read_target
 from pipeline.sentiment.descriptions import AdapterReport, AdaptersDescription
 from pipeline.sentiment.source_model import read_source
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
+from pipeline.training.finished import Once, finished
 from pipeline.training.parallel import in_processes
 
 
@@ -34,7 +40,10 @@ def run(params: Params, layout: Layout) -> None:
     folds = fold_names(target.folds)
     processes = params.target.processes if pick(params.device).type == "cpu" else 1
     jobs = [AdapterJob(of_fold(params, fold), layout, fold) for fold in folds]
-    outcomes = dict(zip(folds, in_processes(adapt, jobs, processes, "train_adapters"), strict=True))
+    settings = {"seed": params.seed, "device": params.device, "adapter": params.adapter.model_dump(mode="json")}
+    kept = finished("train_adapters", settings, inputs(layout, "train_source"), layout.cache)
+    made = in_processes(Once(kept, AdapterJob.name, adapt), jobs, processes, "train_adapters")
+    outcomes = {fold: AdapterOutcome(**outcome) for fold, outcome in zip(folds, made, strict=True)}
     final = outcomes[FINAL]
     source = read_source(layout)
     with artifacts.replacing_folder(layout.model("train_adapters")) as folder:
@@ -54,14 +63,21 @@ def run(params: Params, layout: Layout) -> None:
             parents=("train_source",),
         )
         write_model(folder, weights, description)
-    _report(final, layout)
+    _report(final, [name for name in source.modalities if name in target.as_source], layout)
+    kept.clear()
 
 
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
-def _report(final: AdapterOutcome, layout: Layout) -> None:
+def _report(final: AdapterOutcome, as_they_are: Sequence[str], layout: Layout) -> None:
     """Losses and distances of the fold ``final``; scores are left to `evaluate`."""
-    write_metrics(layout, "train_adapters", {"sentiment": final.report})
+    if as_they_are:
+        names = ", ".join(as_they_are)
+        print(
+            f"train_adapters: {names}: extracted alike in source and target, so no adapter is needed", file=sys.stderr
+        )
+    alike = {"extracted_alike": ", ".join(as_they_are)} if as_they_are else {}
+    write_metrics(layout, "train_adapters", {"sentiment": final.report | alike})
     with artifacts.replacing_folder(layout.plots("train_adapters")) as plots:
         artifacts.write_csv(plots / "history.csv", final.history[HISTORY_COLUMNS])

@@ -1,10 +1,11 @@
 """Weights as safetensors with readable JSON beside them; and the state that resumes a killed training."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 
 from pipeline.core import artifacts
 from pipeline.core.descriptions import ModelDescription, write_description
-from pipeline.core.errors import InputError
+from pipeline.core.errors import DamagedError
+
+WEIGHTS = "model.safetensors"
+REMEDY = "run `dvc repro`"
 
 
 def write_model(folder: Path, net: nn.Module | Mapping[str, Tensor] | None, description: ModelDescription) -> None:
@@ -21,7 +25,7 @@ def write_model(folder: Path, net: nn.Module | Mapping[str, Tensor] | None, desc
     if net is not None:
         named = net.state_dict() if isinstance(net, nn.Module) else net
         tensors = {name: value.detach().cpu().contiguous() for name, value in named.items()}
-        write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
+        write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
     write_description(folder, description)
 
 
@@ -33,22 +37,82 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         aside.write_bytes(save(dict(tensors), metadata))
 
 
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def load_net(folder: Path, make: Callable[[], Net]) -> Net:
+    """The net that ``make`` builds, ready to predict, with the weights of a folder.
+
+    Raises DamagedError as ``check_shapes`` and ``load_weights``.
+    """
+    check_shapes(folder, make)
+    net = make()
+    load_weights(folder, net)
+    return net.eval()
+
+
+def check_shapes(folder: Path, make: Callable[[], nn.Module], part: str = "", *, but: str = "") -> None:
+    """Whether ``model.safetensors`` holds the tensors of the net that ``make`` builds from ``model.json``.
+
+    It is built without memory: of a description that is not that of the weights, nothing of its size is ever made.
+
+    Args:
+        part: the net's tensors are those named below it.
+        but: except for those named below this one.
+
+    Raises DamagedError when they are others, or there is no such file.
+    """
+    path = folder / WEIGHTS
+    with torch.device("meta"):
+        described = {name: list(value.shape) for name, value in make().state_dict().items()}
+    start = f"{part}." if part else ""
+    with _reading_tensors(path) as file:
+        own = [name for name in file.keys() if not (but and name.startswith(f"{but}."))]  # noqa: SIM118 - no mapping
+        names = [name for name in own if name.startswith(start)]
+        held = {name.removeprefix(start): list(file.get_slice(name).get_shape()) for name in names}
+    for name in sorted(described.keys() | held.keys()):
+        if described.get(name) != held.get(name):
+            has, wants = held.get(name, "no such tensor"), described.get(name, "none")
+            raise DamagedError(f"{path}: {name} is {has}, and by model.json {wants}", REMEDY)
+
+
 def load_weights(folder: Path, net: nn.Module, part: str = "") -> None:
     """Fills a net that was rebuilt from ``model.json``.
 
     Args:
         part: only what is named below it: ``encoder`` fills the net with the tensors ``encoder.…``.
 
-    Raises InputError when file and net do not match.
+    Raises DamagedError when file and net do not match, or a weight is not finite.
     """
-    path = folder / "model.safetensors"
+    path = folder / WEIGHTS
     start = f"{part}." if part else ""
+    with _reading_tensors(path) as file:
+        names = [name for name in file.keys() if name.startswith(start)]  # noqa: SIM118 - no mapping
+        tensors = {name.removeprefix(start): file.get_tensor(name) for name in names}
+    if faulty := not_finite(tensors):
+        raise DamagedError(f"{path}: {faulty} holds numbers that are not finite", REMEDY)
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DamagedError(f"{path}: cannot be loaded ({' '.join(str(error).split())})", REMEDY) from None
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first tensor with NaN or infinity in it."""
+    return next((name for name, value in tensors.items() if value.is_floating_point() and not _finite(value)), None)
+
+
+def _finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all())
+
+
+@contextmanager
+def _reading_tensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(start)]  # noqa: SIM118 - no mapping
-            net.load_state_dict({name.removeprefix(start): file.get_tensor(name) for name in names})
-    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be loaded ({' '.join(str(error).split())}); run `dvc repro`") from None
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise DamagedError(f"{path}: cannot be loaded ({' '.join(str(error).split())})", REMEDY) from None
 
 
 @dataclass

@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.corpora import tables
+from pipeline.core.schemas import Feature
+from pipeline.corpora import named_columns, tables
 from pipeline.corpora.feature_columns import faulty_columns, filled, medians
 from pipeline.corpora.features import (
     FeatureCorpus,
@@ -20,6 +22,7 @@ from pipeline.corpora.features import (
     read_corpus,
     read_unscored,
 )
+from pipeline.corpora.raw_features import Extractor
 from pipeline.corpora.sequences import pooled
 from tests.corpora import test_sequences
 
@@ -422,3 +425,54 @@ def test_rows_at_hand_become_a_corpus() -> None:
     assert made.present["audio"].tolist() == [False, True, True]
     alone = corpus_of({"text": [[1.0, 2.0]], "audio": [[3.0]]})
     assert not alone.words and alone.features["text"].tolist() == [[1.0, 2.0]]
+
+
+# --- features as columns of their own --------------------------------------------------------------------------------
+
+BY_HAND = Extractor("by hand", "1", "0" * 64, ("b.mean", "a.std"))
+
+
+def named(path: Path, extractors: dict[Feature, Extractor], **more: Any) -> Path:
+    columns = {
+        "id": ["a", "b", "c"],
+        "score": [1.0, -1.0, 0.5],
+        "text": ["Hello", "World", "There"],
+        "audio.b.mean": pa.array([1.0, None, 3.0], pa.float32()),
+        "audio.a.std": pa.array([4.0, None, None], pa.float64()),
+        "reason": [None, "audio: no sound", None],
+    }
+    table = pa.table(columns | more)
+    pq.write_table(table.replace_schema_metadata(named_columns.metadata(extractors)), path)
+    return path
+
+
+def test_features_may_be_columns_with_names(tmp_path: Path) -> None:
+    corpus = read_corpus(named(tmp_path / "a.parquet", {"audio": BY_HAND}), "target.corpus")
+    assert corpus.modalities == ("text", "audio")
+    np.testing.assert_array_equal(corpus.features["audio"], [[1, 4], [0, 0], [3, np.nan]])
+    assert corpus.present["audio"].tolist() == [True, False, True]
+    assert corpus.ignored_columns == ("reason",)
+    assert corpus.extractors == {"audio": BY_HAND}
+    (part,) = read_unscored(tmp_path / "a.parquet", 10)
+    np.testing.assert_array_equal(part.features["audio"], corpus.features["audio"])
+    first, second = (part.features["audio"] for part in read_unscored(tmp_path / "a.parquet", 2))
+    np.testing.assert_array_equal(np.concatenate([first, second]), part.features["audio"])
+
+
+def test_an_extractor_is_believed_of_its_own_columns_alone(tmp_path: Path) -> None:
+    for wrong in (("a.std", "b.mean"), ("b.mean",)):  # another order, or one that was left out
+        path = named(tmp_path / "a.parquet", {"audio": replace(BY_HAND, columns=wrong)})
+        assert read_corpus(path, "target.corpus").extractors == {}
+    lists = named(tmp_path / "b.parquet", {"audio": BY_HAND}, audio=[[1.0], [2.0], [3.0]])
+    assert read_corpus(lists, "target.corpus").extractors == {}
+    assert read_corpus(lists, "target.corpus").features["audio"].tolist() == [[1.0], [2.0], [3.0]]
+
+
+def test_columns_that_hold_no_numbers_and_foreign_metadata_are_one_line(tmp_path: Path) -> None:
+    path = named(tmp_path / "a.parquet", {}, **{"audio.c.mean": ["x", "y", "z"]})
+    with pytest.raises(InputError, match=r"a\.parquet: column audio\.c\.mean holds string, where numbers are needed"):
+        read_corpus(path, "target.corpus")
+    table = pq.read_table(named(path, {})).replace_schema_metadata({"extractors": "[]"})
+    pq.write_table(table, path)
+    with pytest.raises(InputError, match=r"a\.parquet: its metadata `extractors` says .*; extract again"):
+        read_corpus(path, "target.corpus")

@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from sklearn.decomposition import PCA
 from torch import nn
 
 from pipeline.nets.adapter import Adapter, LinearProbe, standardisation
+from pipeline.sentiment.descriptions import AdapterArguments
 
 
 def correlated(rows: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -80,3 +82,14 @@ def test_a_reading_says_nothing_until_it_is_set() -> None:
     expected = standard.clamp(-5, 5) @ torch.tensor([[2.0], [-1.0]]) + 0.5
     torch.testing.assert_close(net(rows), expected, atol=1e-4, rtol=1e-4)
     assert net(rows)[-1].item() == 5.5
+
+
+def test_an_identity_gives_what_it_is_given_and_has_nothing_to_learn() -> None:
+    adapter = Adapter(3, (), 3, identity=True)
+    rows = torch.tensor([[1.0, -2.0, 300.0], [4.0, 5.0, 6.0]])
+    adapter.standardise_like(rows, 2 * rows)
+    assert torch.equal(adapter(rows), rows)
+    assert list(adapter.parameters()) == []
+    AdapterArguments(width=3, hidden=(), out=3, components=0, dropout=0.0, identity=True)
+    with pytest.raises(ValueError, match="cannot make 4 columns of 3"):
+        AdapterArguments(width=3, hidden=(), out=4, components=0, dropout=0.0, identity=True)

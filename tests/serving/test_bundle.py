@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
@@ -20,6 +21,7 @@ from pipeline.nets.fusion import FirstPresent, FusedNet, Fusion, LinearFusion
 from pipeline.serving import bundle, card, onnx
 from pipeline.serving.predictor import Predictor
 from pipeline.training.device import pick
+from tests import tiny
 from tests.imports import ROOT
 from tests.reporting.conftest import without_intervals
 from tests.serving.conftest import Trained, train
@@ -112,9 +114,12 @@ def link_outside(folder: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "format": (lambda folder: rewrite(folder / "bundle.json", lambda c: c.update(format=1)), "format 1, this version"),
     "no format": (lambda folder: rewrite(folder / "bundle.json", lambda c: c.pop("format")), "format None, this"),
-    "no list": (lambda folder: rewrite(folder / "bundle.json", lambda c: c.update(files=[])), "does not list the"),
+    "no list": (
+        lambda folder: rewrite(folder / "bundle.json", lambda c: c.update(files=[])),
+        "bundle.json: files: Input should be an object",
+    ),
     "no index": (lambda folder: (folder / "bundle.json").unlink(), "no bundle: it has no bundle.json"),
-    "no JSON": (lambda folder: (folder / "bundle.json").write_text("{"), "not valid JSON"),
+    "no JSON": (lambda folder: (folder / "bundle.json").write_text("{"), "bundle.json: not JSON"),
     "missing": (
         lambda folder: (folder / "text" / "model.safetensors").unlink(),
         "text/model.safetensors: file not found",
@@ -152,12 +157,39 @@ def test_export_replaces_a_bundle_and_nothing_else(trained: Trained, own: Path, 
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "text/mine.bin", ".hidden", "kept/", "link"])
+def test_export_deletes_nothing_that_a_user_put_beside_a_bundle(trained: Trained, own: Path, name: str) -> None:
+    path = own / name
+    if name == "link":
+        path.symlink_to("/etc/hostname")
+    elif name.endswith("/"):
+        path.mkdir()
+    else:
+        path.write_text("years of work")
+    before = sorted(own.rglob("*"))
+    with pytest.raises(InputError, match="no file of the bundle, and would be lost; move it elsewhere"):
+        bundle.export(trained.params, trained.layout, own)
+    assert sorted(own.rglob("*")) == before
+
+
+def test_pickled_weights_travel_as_safetensors(tmp_path: Path) -> None:
+    folder = tiny.distilbert(tmp_path / "bert")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    weights.write_encoder(weights.local(folder, "here"), tmp_path / "written")
+    assert not list((tmp_path / "written").glob("*.bin"))
+    written = load_file(tmp_path / "written" / "model.safetensors")
+    assert written.keys() == tensors.keys()
+    assert all(torch.equal(written[name], value) for name, value in tensors.items())
+
+
 def test_the_packaged_picture_encoder_travels_as_safetensors(tmp_path: Path) -> None:
     packaged = weights.resolve("embed.image", image.PACKAGED, None, image.PACKAGED)
     bundle.write_encoder(packaged, tmp_path / "encoder")
     pixels = np.random.default_rng(0).normal(size=(2, 3, 224, 224)).astype(np.float32)
     here = image.efficientnet(packaged).encode(pixels, pick("cpu"))
-    there = bundle.load_pictures(str(tmp_path / "encoder")).encode(pixels, pick("cpu"))
+    there = bundle.load_pictures(tmp_path / "encoder").encode(pixels, pick("cpu"))
     np.testing.assert_allclose(there, here, atol=1e-6)
 
 

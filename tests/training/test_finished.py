@@ -1,0 +1,95 @@
+"""Finished pieces are kept across a kill, and nothing else is taken for them."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.training.finished import Finished, finished, rows_digest
+
+TABLE = pd.DataFrame(
+    {
+        "name": ["a", None, "ü"],
+        "score": [0.1, np.nan, -1e-300],
+        "groups": [1, 2, 3],
+        "with": [True, False, True],
+        "mixed": pd.Series([1, "x", 2.5], dtype=object),
+    }
+)
+VALUE: dict[str, Any] = {
+    "table": TABLE,
+    "empty": pd.DataFrame(columns=["epoch"]),
+    "array": np.array([[0.1, 2.0]]),
+    "tensors": {"a": torch.ones(2, 1), "b": torch.tensor(3)},
+    "history": [{"epoch": 1, "loss": 0.1 + 0.2}],
+    "nothing": None,
+    "text": "kind",
+}
+
+
+def test_what_is_kept_comes_back_exactly(tmp_path: Path) -> None:
+    kept, calls = Finished(tmp_path / "stage"), []
+
+    def make() -> dict[str, Any]:
+        calls.append(1)
+        return VALUE
+
+    first, second = kept.once("fold", make), kept.once("fold", make)
+    assert len(calls) == 1
+    for found in (first, second):
+        pd.testing.assert_frame_equal(found["table"], TABLE)
+        assert found["empty"].columns.tolist() == ["epoch"] and found["empty"].empty
+        np.testing.assert_array_equal(found["array"], VALUE["array"])
+        assert torch.equal(found["tensors"]["a"], torch.ones(2, 1)) and found["tensors"]["b"].item() == 3
+        assert {name: found[name] for name in ("history", "nothing", "text")} == {
+            name: VALUE[name] for name in ("history", "nothing", "text")
+        }
+    kept.once("other fold", make)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 100])
+def test_a_damaged_piece_is_made_again(tmp_path: Path, damage: bytes) -> None:
+    kept = Finished(tmp_path / "stage")
+    kept.once("fold", lambda: {"a": 1})
+    (path,) = kept.folder.iterdir()
+    path.write_bytes(damage)
+    assert kept.once("fold", lambda: {"a": 2}) == {"a": 2}
+
+
+def test_a_stage_that_is_whole_leaves_nothing_of_its_own_and_nothing_old(tmp_path: Path) -> None:
+    old, new, own = (Finished(tmp_path / name) for name in ("old", "new", "own"))
+    for kept in (old, new, own):
+        kept.once("fold", lambda: {"a": 1})
+    os.utime(old.folder, (0, time.time() - 40 * 86400))
+    own.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_whatever_determines_a_training_tells_its_pieces_apart(tmp_path: Path) -> None:
+    table = tmp_path / "posts.parquet"
+    table.write_bytes(b"one")
+
+    def folder(stage: str = "fuse", **settings: Any) -> str:
+        return finished(stage, settings, [table, tmp_path / "absent"], tmp_path).folder.name
+
+    same = folder(seed=0)
+    assert folder(seed=0) == same
+    others = {folder("train_text", seed=0), folder(seed=1), folder(seed=0, dropout=0.5)}
+    table.write_bytes(b"two")
+    others.add(folder(seed=0))
+    table.write_bytes(b"one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.training.finished.code_digest", lambda: "other code")
+        others.add(folder(seed=0))
+    assert len(others | {same}) == 6
+
+
+def test_folds_of_one_name_are_told_apart_by_their_rows() -> None:
+    rows = np.array([1, 2])
+    assert rows_digest(rows, None) != rows_digest(rows, np.array([], dtype=int)) != rows_digest(rows[::-1], None)
