@@ -22,7 +22,14 @@ def _project_python() -> str | None:
     sys.exit("error: the project's packages are not installed here; run `make repro`, or see the README")
 
 
+SLEEP = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"}
+"""For libgomp and for Intel's OpenMP, before torch loads one of them: threads that wait for each other sleep. Spinning,
+they take the processor from whom they wait for, where another process is busy, too (``benchmarks/threads.py``)."""
+
+
 def main() -> None:
+    for name, value in SLEEP.items():
+        os.environ.setdefault(name, value)
     python = _project_python()
     if python is not None:
         sys.exit(subprocess.run([python, "-m", "pipeline", *sys.argv[1:]], check=False).returncode)

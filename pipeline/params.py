@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import check_readable
-from pipeline.core.schemas import Candidate, Feature, FusionCandidate, Modality, Stream
+from pipeline.core.schemas import Candidate, Feature, FusionCandidate, Modality, Stream, TargetCandidate
 from pipeline.core.tracks import TRACKS, Track
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -368,6 +368,8 @@ class AdapterParams(ParamsBlock):
 
 
 class FinetuneParams(ParamsBlock):
+    candidates: Annotated[tuple[TargetCandidate, ...], Field(strict=False, min_length=1)] = get_args(TargetCandidate)
+    """What the model of the target may be; those that the corpora allow are compared, from the simplest on."""
     first: Literal["head", "model"] = "head"
     """What learns first, while the adapters stand still: the source model's score head, or all of the source model."""
     first_epochs: Annotated[int, Field(ge=0, le=10_000)] = 10

@@ -68,6 +68,8 @@ RUN_BY = {
     "python -m docs.house": "tests/test_docs.py::test_the_counted_house_is_this_one",
     "python -m docs.outputs": "tests/test_docs.py::test_outputs_are_played_in_order_and_cut",
     "python -m docs.pictures": "docs/pictures.py::main",
+    "python -m tests.robustness.bad_inputs": "tests/robustness/test_bad_inputs.py::test_a_wrong_input_gets_its_line",
+    "python -m tests.robustness.kills": "tests/robustness/test_kills.py",
     "python -m pipeline params": "tests/test_cli.py::test_params_prints_every_knob",
     "python -m pipeline extract --out": "tests/encoders/test_extraction.py::project",
     "dvc exp run -S source.corpus target.corpus tracks": "tests/encoders/test_extraction.py::project",

@@ -16,6 +16,8 @@ Candidate = Literal["majority", "stream_logreg", "logreg", "tfidf_logreg", "join
 """What a specialist may be; see ``posts.candidates``."""
 FusionCandidate = Literal["best_specialist", "stacked_logreg", "vectors_logreg", "joint_logreg", "trained"]
 """What a fusion may be; see ``posts.fusion_candidates``."""
+TargetCandidate = Literal["mean", "ridge", "text_transfer", "text_tuned", "adapters", "all"]
+"""What a model of the target may be; see ``sentiment.candidates``."""
 Subset = tuple[Feature, ...]
 Item = TypeVar("Item")
 

@@ -26,14 +26,16 @@ from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora import named_columns
 from pipeline.corpora.clips import NO_CLIP, ClipRows, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
-from pipeline.encoders import image, video, weights
+from pipeline.encoders import image, sound, video, weights
 from pipeline.encoders.embedding import EXAMPLES, ContentSource, MediaFiles, encode_missing
-from pipeline.encoders.sound import SoundEncoder
 from pipeline.encoders.store import Store
 from pipeline.encoders.video import VideoEncoder
 from pipeline.media import NO_SOUND
 from pipeline.params import EmbedParams, EmbedSoundParams, Params
 from pipeline.training.device import pick
+
+HEARD_AT_ONCE = 64
+"""Clips whose numbers of sound are kept together."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,14 @@ def streams_of(embed: EmbedParams, folder: Path, device: torch.device) -> list[F
     """What is made of a clip, those of a modality one after another. Raises InputError as ``image.load``."""
     frames, heard = (
         video.on_frames(image.load(embed.video, "embed.video"), embed.video),
-        SoundEncoder(EmbedSoundParams()),
+        sound.SoundEncoder(EmbedSoundParams()),
     )
 
     def look(path: Path) -> np.ndarray:
         limits = {"max_pixels": embed.max_pixels, "at_least": frames.at_least}
-        return np.stack([frames.preprocess(frame) for frame in media.read_frames(path, frames=frames.frames, **limits)])
+        return np.stack(
+            [frames.preprocess(frame) for frame in media.read_frames(path, frames=embed.video.frames, **limits)]
+        )
 
     def listen(path: Path) -> np.ndarray:
         clip = media.read_clip(path, max_pixels=embed.max_pixels, sound_seconds=heard.sound_seconds)
@@ -105,10 +109,10 @@ def streams_of(embed: EmbedParams, folder: Path, device: torch.device) -> list[F
         return MediaFiles(folder, read, lambda items: encode(items, device), batch, embed.workers)
 
     # Memory holds clips as their frames, so a batch is counted in frames.
-    watching = files(look, frames.encode, max(embed.video.batch // frames.frames, 1))
-    hearing = files(listen, heard.encode, heard.batch)
+    watching = files(look, frames.encode, max(embed.video.batch // embed.video.frames, 1))
+    hearing = files(listen, heard.encode, HEARD_AT_ONCE)
     return [
-        FeatureStream("audio", heard.identity, heard.features, hearing, frozenset({NO_SOUND})),
+        FeatureStream("audio", heard.identity, sound.FEATURES, hearing, frozenset({NO_SOUND})),
         FeatureStream("visual", frames.identity, frame_columns(frames), watching),
     ]
 

@@ -7,13 +7,14 @@ than a standard error. So a fold's model never falls below what is obvious becau
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.core.schemas import Subset
+from pipeline.core.errors import InputError
+from pipeline.core.schemas import Subset, TargetCandidate
 from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import Params
@@ -27,7 +28,7 @@ from pipeline.sentiment.text_model import source_text_head
 from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY, one_thread
 
-CANDIDATES = ("mean", "ridge", "text_transfer", "text_tuned", "adapters", "all")
+CANDIDATES: tuple[TargetCandidate, ...] = get_args(TargetCandidate)
 """The simplest first. The steps of that name, but that the text transfer has a scale and an offset of the target's, and
 ``adapters`` are weighed against ridge regression; ``all`` are these tuned end to end."""
 
@@ -151,8 +152,17 @@ def held_scores(fitted: Sequence[Fitted], parts: Sequence[Part], subset: Subset)
 
 
 def choose(setting: Setting) -> Choice:
-    """Fits every candidate on every inner fold, and takes the simplest that is not bettered."""
-    names = standing(setting)
+    """Fits every candidate on every inner fold, and takes the simplest that is not bettered.
+
+    Raises InputError where the corpora allow none of those that params name.
+    """
+    wanted = setting.job.params.finetune_e2e.candidates
+    names = [name for name in standing(setting) if name in wanted]
+    if not names:
+        raise InputError(
+            f"params.yaml: finetune_e2e.candidates: {', '.join(wanted)}: not with these corpora, where there are "
+            f"{', '.join(standing(setting))}; name one of these"
+        )
     inner = {name: [fit_candidate(name, setting, part) for part in setting.parts] for name in names}
     held = np.concatenate([part.held for part in setting.parts])
     actual = setting.target.scores.numpy().astype(np.float64)[held]

@@ -102,7 +102,7 @@ def tune(job: FinetuneJob) -> dict[str, Any]:
     tables = []
     for subset in subsets_of(everything):
         tables.append(_predicted(setting, model, inner, subset, Variant("finetuned", subset_name(subset))))
-    if mode != "none":
+    if "text_tuned" in choice.inner:
         words = model if choice.taken == "text_tuned" else fit_candidate("text_tuned", setting, setting.whole)
         variant = Variant("text_tuned", subset_name(everything))
         tables.append(_predicted(setting, words, choice.inner["text_tuned"], everything, variant))

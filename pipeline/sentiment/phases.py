@@ -173,7 +173,7 @@ def _identity(
     rows = table["sample_id"] + " " + table["score"].map(repr) + " " + table["text"].fillna("")
     return {
         "stage": f"finetune_e2e {job.fold}",
-        "params": job.params.finetune_e2e.model_dump(exclude={"curve"}),
+        "params": job.params.finetune_e2e.model_dump(exclude={"candidates", "curve"}),
         "encoder": encoder.identity,
         "seed": job.params.seed,
         "device": device,

@@ -295,11 +295,11 @@ def made_by_stages() -> Iterator[Case]:
         return read_description(path.parent, FusionDescription)
 
     for name, content, message in (
-        ("empty", b"", "model.json: not valid JSON"),
-        ("list", b"[]", "expected a JSON object"),
+        ("empty", b"", "model.json: not JSON: Expecting value"),
+        ("list", b"[]", "model.json: not a JSON object"),
         ("deep", b"[" * 5000, "nested more than 100 deep"),
         ("format", b'{"format": 1}', "format 1, this version reads"),
-        ("bytes", b"\xff", "model.json: not valid JSON"),
+        ("bytes", b"\xff", "model.json: not JSON: not UTF-8"),
         ("kind", b'{"format": 3, "stage": "fuse"}', "model.json"),
     ):
         yield Case("checkpoint", f"json-{name}", bytes_at("model.json", content), described, message)

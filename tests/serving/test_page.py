@@ -209,6 +209,19 @@ def test_a_camera_that_is_refused_is_said(page: Page) -> None:
     expect(page.locator("#watching")).to_be_hidden()
 
 
+def test_the_streams_of_a_clip_say_what_each_did(page: Page) -> None:
+    """Of an answer as the server gives it."""
+    parts = {
+        "frames": {"present": True, "reason": None, "change": -0.24},
+        "sound": {"present": False, "reason": "no sound: silence", "change": 0},
+    }
+    told = page.evaluate(
+        "parts => streams(parts, 'Joy').flatMap(list => [...list.children].map(one => one.textContent))", parts
+    )
+    assert told == ["its pictures: −0.2 away from Joy", "its sound: no sound: silence"]
+    assert page.evaluate("[streams(undefined, 'Joy'), streams({ frames: {} }, 'Joy')]") == [[], []]
+
+
 def test_an_amplitude_is_the_largest_of_its_part(page: Page) -> None:
     assert page.evaluate("peaks([0, 0.5, -0.75, 0.25, 0, 2], 3)") == [0.5, 0.75, 1]
     assert page.evaluate("outline([0, 0.5])") == "M0.15 0.980h.7v0.040h-.7zM1.15 0.500h.7v1.000h-.7z"

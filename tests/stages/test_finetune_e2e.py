@@ -355,6 +355,20 @@ def test_what_is_chosen_is_the_simplest_that_held_rows_find_no_better_one_for(fo
     assert choice.taken == list(errors)[baselines.simplest(list(errors.values()), groups)]
 
 
+def test_only_named_candidates_are_compared(folded: Track) -> None:
+    of = setting(folded, FOLD)
+
+    def among(*names: str) -> Setting:
+        params = of.job.params.model_copy(deep=True)
+        params.finetune_e2e.__dict__["candidates"] = names
+        return replace(of, job=replace(of.job, params=params))
+
+    assert choose(among("ridge")).taken == "ridge"
+    assert list(choose(among("ridge", "mean")).inner) == ["mean", "ridge"]
+    with pytest.raises(InputError, match=r"finetune_e2e\.candidates: text_tuned: not with these corpora"):
+        choose(among("text_tuned"))
+
+
 def test_every_fold_says_what_it_chose(folded: Track) -> None:
     folder = folded.layout.model("finetune_e2e")
     choices = read_description(folder, FinetunedDescription).choices

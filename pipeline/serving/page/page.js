@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const NAMES = { text: "Text", image: "Picture", video: "Clip" };
+const STREAMS = { frames: "its pictures", sound: "its sound", faces: "its faces", speech: "its speech" };
 const STRONG = 0.55; // how opaque the strongest word or patch is marked
 
 const OFTEN = 0.9; // how often a score's interval holds the true one, unless another rate is chosen
@@ -29,7 +30,7 @@ function show(drop) {
   const input = drop.querySelector("input"), preview = drop.querySelector(".preview:not(#watching)"), file = input.files[0];
   for (const old of preview.querySelectorAll("[src]")) URL.revokeObjectURL(old.src);
   preview.replaceChildren();
-  if (input.id === "video") $("recorded").textContent = "";
+  if (input.id === "video" && Recorder.possible) $("recorded").textContent = "";
   drop.classList.toggle("full", Boolean(file));
   preview.hidden = drop.querySelector(".remove").hidden = !file;
   if (!file) return;
@@ -231,6 +232,7 @@ function emotions(answer, text) {
   const each = present.map(([name, part]) => panel(NAMES[name] + " alone",
     make("p", { class: "says muted" }, "pulled ", make("strong", {}, signed(part.change)),
       ` ${part.change < 0 ? "away from" : "towards"} ${answer.label}, ${percent(part.share)} of all pull`),
+    ...streams(part.streams, answer.label),
     bars(part.alone, `Probabilities by the ${NAMES[name].toLowerCase()} alone`)));
   content.push(make("div", { class: "each" }, ...each));
   const explained = answer.explanation;
@@ -244,6 +246,15 @@ function emotions(answer, text) {
       unread.map(([name, part]) => `${NAMES[name]} not used: ${part.reason}.`).join(" ")));
   }
   return content;
+}
+
+// What each stream of a clip did, or why it is not there; nothing where there is one stream or none.
+function streams(parts, label) {
+  const listed = Object.entries(parts ?? {});
+  if (listed.length < 2) return [];
+  const items = listed.map(([name, { present, reason, change }]) => make("li", {}, `${STREAMS[name] ?? name}: `,
+    ...(present ? [make("strong", {}, signed(change)), ` ${change < 0 ? "away from" : "towards"} ${label}`] : [reason ?? "not there"])));
+  return [make("ul", { class: "streams muted" }, ...items)];
 }
 
 // What speaks for the label is blue, what speaks against it is orange: told apart by any eye.
