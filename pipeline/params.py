@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import check_readable
-from pipeline.core.schemas import Candidate, Feature, FusionCandidate, Modality, TargetCandidate
+from pipeline.core.schemas import Candidate, Feature, FusionCandidate, Modality, Stream, TargetCandidate
 from pipeline.core.tracks import TRACKS, Track
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -115,16 +115,21 @@ class EmbedImageParams(ParamsBlock):
     """Pictures in a batch."""
 
 
+class EmbedSoundParams(ParamsBlock):
+    seconds: Annotated[float, Field(ge=0.5, le=3600.0)] = 60.0
+    """At most so much of a clip's sound, from its beginning; memory follows this, and not the length of the clip."""
+
+
 class EmbedVideoParams(EmbedImageParams):
+    streams: Annotated[tuple[Stream, ...], Field(strict=False, min_length=1)] = ("frames", "sound")
+    """What a clip is read by: its pictures (`encoder`, `frames` and `pool` are theirs), its own sound, or both."""
     frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""
     pool: Literal["mean", "mean_std"] = "mean_std"
     """How the frames' vectors become one: their mean (the mission's), or mean and standard deviation side by side."""
-
-
-class EmbedSoundParams(ParamsBlock):
-    seconds: Annotated[float, Field(ge=0.5, le=3600.0)] = 60.0
-    """At most so much of a clip's sound, from its beginning; memory follows this, and not the length of the clip."""
+    sound: EmbedSoundParams = EmbedSoundParams()
+    per_group: bool = False
+    """Standardise each stream's columns within every group, where a group is a recording with several clips."""
 
 
 class EmbedParams(ParamsBlock):
@@ -219,6 +224,7 @@ class BalanceParams(ParamsBlock):
 class ClassifierParams(BalanceParams):
     candidates: Annotated[tuple[Candidate, ...], Field(strict=False, min_length=1)] = (
         "majority",
+        "stream_logreg",
         "logreg",
         "tfidf_logreg",
         "joint_logreg",

@@ -8,9 +8,11 @@ import pyarrow as pa
 
 Modality = Literal["text", "image", "video"]
 Feature = Literal["text", "audio", "visual"]
+Stream = Literal["frames", "sound"]
+"""What a clip is read by: its pictures, its sound; see ``encoders.streams``."""
 Split = Literal["train", "val", "test"]
 Role = Literal["train", "val"]
-Candidate = Literal["majority", "logreg", "tfidf_logreg", "joint_logreg", "head", "lora", "full"]
+Candidate = Literal["majority", "stream_logreg", "logreg", "tfidf_logreg", "joint_logreg", "head", "lora", "full"]
 """What a specialist may be; see ``posts.candidates``."""
 FusionCandidate = Literal["best_specialist", "stacked_logreg", "vectors_logreg", "joint_logreg", "trained"]
 """What a fusion may be; see ``posts.fusion_candidates``."""

@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -24,8 +23,7 @@ from pipeline.core.schemas import Modality
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.store import Store
 from pipeline.encoders.text import TextEncoder, length_batches
-from pipeline.encoders.video import VideoEncoder
-from pipeline.media import inside
+from pipeline.media import NO_SOUND, inside
 from pipeline.params import EmbedParams, Params
 
 Result = TypeVar("Result")
@@ -37,7 +35,10 @@ EXAMPLES = 3
 """Unreadable files that the message names."""
 
 NONE, EMPTY = "none", "empty"
-"""Why a row has nothing to encode: no value, or a text of blanks. Any other reason is a fault of the file."""
+"""Why a row has nothing to encode: no value, or a text of blanks."""
+
+ABSENT = (NONE, EMPTY, NO_SOUND)
+"""Reasons that are no fault of the file; any other is."""
 
 Encoded = Mapping[str, np.ndarray | MediaError]
 """Content digest → vector, or why there is none."""
@@ -89,13 +90,13 @@ class MediaFiles:
 
     def digests(self, values: Sequence[str]) -> Iterator[str | MediaError]:
         def digest(value: str) -> str | MediaError:
-            return _or_error(lambda: content_digest(inside(self.folder, value)))
+            return or_error(lambda: content_digest(inside(self.folder, value)))
 
         return ahead(digest, values, workers=self.workers, depth=16 * self.workers)
 
     def encode(self, pending: Mapping[str, str]) -> Iterator[Encoded]:
         def read(value: str) -> np.ndarray | MediaError:
-            return _or_error(lambda: self.read(inside(self.folder, value)))
+            return or_error(lambda: self.read(inside(self.folder, value)))
 
         decoded = ahead(read, pending.values(), workers=self.workers, depth=2 * self.batch + self.workers)
         keyed = zip(pending, decoded, strict=True)
@@ -105,7 +106,7 @@ class MediaFiles:
             yield batch | dict(zip(good, vectors, strict=True))
 
 
-def _or_error(function: Callable[[], Result]) -> Result | MediaError:
+def or_error(function: Callable[[], Result]) -> Result | MediaError:
     try:
         return function()
     except MediaError as error:
@@ -121,17 +122,6 @@ def picture_files(encoder: ImageEncoder, folder: Path, device: torch.device, emb
         return encoder.encode(np.stack(batch), device)
 
     return MediaFiles(folder, read, vectors, embed.image.batch, embed.workers)
-
-
-def clip_files(encoder: VideoEncoder, folder: Path, device: torch.device, embed: EmbedParams) -> MediaFiles:
-    def read(path: Path) -> np.ndarray:
-        limits = {"max_pixels": embed.max_pixels, "at_least": encoder.at_least}
-        frames = media.read_frames(path, frames=encoder.frames, **limits)
-        return np.stack([encoder.preprocess(frame) for frame in frames])
-
-    # Memory holds clips as their frames, so a batch is counted in frames.
-    batch = max(embed.video.batch // encoder.frames, 1)
-    return MediaFiles(folder, read, partial(encoder.encode, device=device), batch, embed.workers)
 
 
 @dataclass
@@ -150,12 +140,12 @@ class Tally:
                 self.present += 1
                 continue
             self.reasons[result.kind] += 1
-            if result.kind not in (NONE, EMPTY) and len(self.examples) < EXAMPLES:
+            if result.kind not in ABSENT and len(self.examples) < EXAMPLES:
                 self.examples.append(f"{value} ({result})")
 
     @property
     def absent(self) -> int:
-        return self.reasons[NONE] + self.reasons[EMPTY]
+        return sum(self.reasons[kind] for kind in ABSENT)
 
     @property
     def unreadable(self) -> int:
@@ -166,11 +156,24 @@ class Tally:
         """Share of the rows that name a file; 0 without such rows."""
         return self.unreadable / max(self.present + self.unreadable, 1)
 
-    def check(self, modality: Modality, max_bad_share: float) -> None:
+    def report(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """For a metrics file; ``identity`` is that of the encoder."""
+        return {
+            "rows": self.rows,
+            "present": self.present,
+            "absent": self.absent,
+            "unreadable": self.unreadable,
+            "bad_share": self.bad_share,
+            "reasons": dict(sorted(self.reasons.items())),
+            "width": identity["width"],
+            "encoder": identity["name"],
+        }
+
+    def check(self, what: str, max_bad_share: float) -> None:
         if self.bad_share > max_bad_share:
             files = self.present + self.unreadable
             raise InputError(
-                f"{modality}: {self.unreadable} of {files} files ({self.bad_share:.1%}) cannot be read, more than "
+                f"{what}: {self.unreadable} of {files} files ({self.bad_share:.1%}) cannot be read, more than "
                 f"embed.max_bad_share, {max_bad_share:.1%}; the first: {', '.join(self.examples)}"
             )
 
@@ -200,16 +203,7 @@ def embed_posts(
             write_results(writer, rows["sample_id"].tolist(), results, digests, width)
             tally.add(values, results)
         tally.check(modality, params.embed.max_bad_share)
-    return {
-        "rows": tally.rows,
-        "present": tally.present,
-        "absent": tally.absent,
-        "unreadable": tally.unreadable,
-        "bad_share": tally.bad_share,
-        "reasons": dict(sorted(tally.reasons.items())),
-        "width": width,
-        "encoder": identity["name"],
-    }
+    return tally.report(identity)
 
 
 def write_results(

@@ -10,6 +10,7 @@ Sources: Davis and Mermelstein, "Comparison of parametric representations for mo
 statistics of which features carry emotion).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,9 +212,7 @@ class SoundEncoder:
     params: EmbedSoundParams
 
     width = len(FEATURES)
-    features = FEATURES
-    batch = 256
-    frames = None
+    asked = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -227,6 +226,6 @@ class SoundEncoder:
         """float32 [width]. Raises MediaError when there is nothing to hear."""
         return features(clip.sound()[: int(self.params.seconds * SOUND_RATE)])
 
-    def encode(self, items: list[np.ndarray], device: torch.device) -> np.ndarray:
+    def encode(self, items: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
         """What was prepared is all there is to compute: float32 [N, width]."""
         return np.stack(items)

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.files import MediaError
 from pipeline.encoders import image
 from pipeline.encoders.image import ImageEncoder, Preprocessing
+from pipeline.media import Clip, Frames
 from pipeline.params import EmbedVideoParams
 
 Pooling = Literal["mean", "mean_std"]
@@ -65,6 +67,20 @@ class VideoEncoder:
     def at_least(self) -> int:
         """The shortest side that a frame must keep when it is read, in pixels."""
         return self.image.at_least
+
+    @property
+    def asked(self) -> Frames:
+        """The frames that are looked at."""
+        return self.frames, self.at_least
+
+    sound_seconds = 0.0
+
+    def prepare(self, clip: Clip) -> np.ndarray:
+        """float32 [at most ``frames``, 3, S, S]. Raises MediaError when the clip has no frames."""
+        frames = [self.preprocess(frame) for frame in clip.frames(*self.asked)]
+        if not frames:
+            raise MediaError("no frames")
+        return np.stack(frames)
 
     def encode(self, clips: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
         """Clips of preprocessed frames, each float32 [at most ``frames``, 3, S, S] → float32 [N, width]."""

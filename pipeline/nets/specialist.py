@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.nets.standardisation import standardisation
+from pipeline.nets.standardisation import standardisation, standardised
 
 
 class Specialist(nn.Module):
@@ -43,7 +43,7 @@ class Specialist(nn.Module):
         self.scale.copy_(scale)
 
     def forward(self, vectors: Float[Tensor, "batch width"]) -> Float[Tensor, "batch classes"]:
-        return self.layers((vectors - self.mean) / self.scale)
+        return self.layers(standardised(vectors, self.mean, self.scale))
 
 
 class TunedSpecialist(nn.Module):

@@ -1,6 +1,7 @@
 """What a specialist may be, from the simplest on: each is fitted on inner folds, and the one taken on all rows.
 
 ``majority``       the class shares of the training rows
+``stream_logreg``  logistic regression on those streams of a clip, of all subsets, that serve best (clips only)
 ``logreg``         multinomial logistic regression on the encoder's vectors, solved to its optimum
 ``tfidf_logreg``   the same on TF-IDF of words and pairs of words (texts only)
 ``joint_logreg``   the same on both side by side (texts only)
@@ -8,6 +9,7 @@
 ``lora``, ``full`` the encoder learns too: see ``trained_candidates``
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch
 from scipy.sparse import csr_array, hstack
 from torch import nn
 
-from pipeline.core.schemas import Candidate
+from pipeline.core.schemas import Candidate, Stream, subsets_of
 from pipeline.encoders import tfidf
 from pipeline.encoders.tfidf import TfidfEncoder
 from pipeline.nets.specialist import Specialist
@@ -24,14 +26,14 @@ from pipeline.posts.descriptions import OF_WORDS
 from pipeline.posts.folds import Fold
 from pipeline.posts.specialist_rows import SpecialistRows
 from pipeline.scoring import emotion, logistic
-from pipeline.scoring.standardisation import standardisation
+from pipeline.scoring.standardisation import standardisation, standardised
 from pipeline.training.finished import rows_digest
 
 STRENGTHS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 WORD_STRENGTHS = (0.3, 1.0, 3.0, 10.0)
 """Inverse regularisation strengths, strongest first, on standardised vectors and where there are words."""
 
-LINEAR: tuple[Candidate, ...] = ("majority", "logreg", "tfidf_logreg", "joint_logreg")
+LINEAR: tuple[Candidate, ...] = ("majority", "stream_logreg", "logreg", "tfidf_logreg", "joint_logreg")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Tried:
 
     Attributes:
         logits: float32 [N, K]; only the rows that the folds left unseen count.
-        settings: what the folds chose: ``C``, or the ``epochs`` to train for.
+        settings: what the folds chose: ``C``, which ``streams``, or the ``epochs`` to train for.
         fitted: by fold.
     """
 
@@ -74,44 +76,54 @@ def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> Tr
 
     None where the training texts of a fold have no words.
     """
-    strengths = {"majority": (1.0,), "logreg": STRENGTHS}.get(name, WORD_STRENGTHS)
+    strengths = {"majority": (1.0,), "logreg": STRENGTHS, "stream_logreg": STRENGTHS}.get(name, WORD_STRENGTHS)
     scored = corpus.grouping.compared(folds)
     best: Tried | None = None
     least = np.inf
-    designs = [_design(name, corpus, fold) for fold in folds]
-    if any(design is None for design in designs):
-        return None
-    for strength in strengths:
-        logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
-        fitted = {}
-        for fold, design in zip(folds, designs, strict=True):
-            assert design is not None
-            fitted[fold.name] = _fit(name, corpus, fold, design, strength)
-            logits[fold.unseen] = fitted[fold.name].logits
-        loss = emotion.log_loss(logits[scored], corpus.codes.numpy()[scored])
-        if loss < least:
-            least, best = loss, Tried(name, logits, {} if name == "majority" else {"C": strength}, fitted)
+    for streams in subsets_of(list(corpus.streams)) if name == "stream_logreg" else [None]:
+        designs = [_design(name, corpus, fold, streams) for fold in folds]
+        if any(design is None for design in designs):
+            return None
+        for strength in strengths:
+            logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
+            fitted = {}
+            for fold, design in zip(folds, designs, strict=True):
+                assert design is not None
+                fitted[fold.name] = _fit(name, corpus, fold, design, strength)
+                logits[fold.unseen] = fitted[fold.name].logits
+            loss = emotion.log_loss(logits[scored], corpus.codes.numpy()[scored])
+            if loss < least:
+                settings = {} if name == "majority" else {"C": strength}
+                if streams is not None:
+                    settings["streams"] = list(streams)
+                least, best = loss, Tried(name, logits, settings, fitted)
     return best
 
 
-def fit_linear(name: Candidate, corpus: SpecialistRows, fold: Fold, strength: float) -> Fitted:
-    design = _design(name, corpus, fold)
+def fit_linear(name: Candidate, corpus: SpecialistRows, fold: Fold, settings: Mapping[str, Any]) -> Fitted:
+    """The candidate with what the folds chose."""
+    design = _design(name, corpus, fold, settings.get("streams"))
     assert design is not None
-    return _fit(name, corpus, fold, design, strength)
+    return _fit(name, corpus, fold, design, settings.get("C", 1.0))
 
 
 @dataclass(frozen=True)
 class _Design:
-    """The training rows and the unseen rows of a fold on one scale; by what ``mean`` and ``scale`` they came there."""
+    """The training rows and the unseen rows of a fold on one scale; by what ``mean`` and ``scale`` they came there.
+
+    ``columns``, bool [width], are those of the vectors that are regressed on; None: all.
+    """
 
     train: np.ndarray | csr_array
     unseen: np.ndarray | csr_array
     mean: np.ndarray
     scale: np.ndarray
     words: TfidfEncoder | None = None
+    columns: np.ndarray | None = None
+    streams: str = ""
 
 
-def _design(name: Candidate, corpus: SpecialistRows, fold: Fold) -> _Design | None:
+def _design(name: Candidate, corpus: SpecialistRows, fold: Fold, streams: Sequence[Stream] | None) -> _Design | None:
     """What a candidate of ``LINEAR`` regresses on. None where it needs words and there are none.
 
     Beside TF-IDF, whose rows have length 1, a vector's columns are scaled down so that its rows have about that length.
@@ -119,8 +131,11 @@ def _design(name: Candidate, corpus: SpecialistRows, fold: Fold) -> _Design | No
     vectors = corpus.vectors
     mean, scale = standardisation(vectors[fold.train], np.float64)
     if name not in OF_WORDS:
-        train, unseen = ((vectors[at] - mean) / scale for at in (fold.train, fold.unseen))
-        return _Design(train, unseen, mean, scale)
+        columns = None if streams is None else _columns_of(corpus, streams)
+        train, unseen = (standardised(vectors[at], mean, scale) for at in (fold.train, fold.unseen))
+        if columns is not None:
+            train, unseen = train[:, columns], unseen[:, columns]
+        return _Design(train, unseen, mean, scale, columns=columns, streams="+".join(streams or ()))
     words = tfidf.fit(corpus.texts(fold.train))
     if words is None:
         return None
@@ -136,17 +151,28 @@ def _design(name: Candidate, corpus: SpecialistRows, fold: Fold) -> _Design | No
     return _Design(train, unseen, np.concatenate([mean, zeros]), np.concatenate([scale, ones]), words)
 
 
+def _columns_of(corpus: SpecialistRows, streams: Sequence[Stream]) -> np.ndarray:
+    """bool [width]: which columns are those of these streams."""
+    columns = np.zeros(corpus.vectors.shape[1], dtype=bool)
+    for stream in streams:
+        columns[corpus.streams[stream]] = True
+    return columns
+
+
 def _fit(name: Candidate, corpus: SpecialistRows, fold: Fold, design: _Design, strength: float) -> Fitted:
     codes, classes = corpus.codes.numpy()[fold.train], len(corpus.labels)
     if name == "majority":
         shares = np.bincount(codes, minlength=classes) / len(codes)
-        weights = np.zeros((classes, len(design.mean)))
+        weights = np.zeros((classes, design.train.shape[1]))
         bias = np.where(shares > 0, np.log(np.maximum(shares, 1e-9)), logistic.NEVER)
     else:
-        key = f"{name} {fold.name} {strength} {rows_digest(fold.train)}"
+        key = f"{name} {design.streams} {fold.name} {strength} {rows_digest(fold.train)}"
         kept = corpus.finished.once(key, lambda: _solved(design, codes, classes, strength))
         weights, bias = kept["weights"], kept["bias"]
     logits = (design.unseen @ weights.T + bias).astype(np.float32)
+    if design.columns is not None:
+        own, weights = weights, np.zeros((classes, len(design.mean)))
+        weights[:, design.columns] = own
     return Fitted(_net(weights, bias, design.mean, design.scale), logits, design.words)
 
 

@@ -19,6 +19,7 @@ from pipeline.posts.descriptions import FusionDescription, PostsDescription, Spe
 from pipeline.posts.labels import codes_of
 from pipeline.scoring import intervals, leaks
 from pipeline.scoring.calibration import Calibration
+from pipeline.scoring.standardisation import standardisation
 
 FEATURE_CELLS = 2**28
 """Numbers in the training matrix of the embeddings baseline, at most (1 GB); more rows than fit are sampled from."""
@@ -176,10 +177,11 @@ def linear_features(posts: pd.DataFrame, modalities: list[Modality], seed: int, 
     present: dict[Modality, np.ndarray] = {}
     for name, source in zip(modalities, sources, strict=True):
         known = train[kept][source.present[train[kept]]]
-        usual = (source.vectors[known].sum(axis=0, dtype=np.float64) / max(1, len(known))).astype(np.float32)
+        usual = standardisation(source.vectors[known], np.float64)[0].astype(np.float32) if len(known) else 0.0
         present[name] = source.present[test]
         for part, at in zip(columns, (train[kept], val, test), strict=True):
             here = source.present[at][:, None]
-            part += [np.where(here, source.vectors[at], usual), here.astype(np.float32)]
+            vectors = source.vectors[at]
+            part += [np.where(here & ~np.isnan(vectors), vectors, usual), here.astype(np.float32)]
     made = [np.concatenate(part, axis=1, dtype=np.float32) for part in columns]
     return LinearFeatures(made[0], made[1], made[2], kept, present)

@@ -18,8 +18,9 @@ from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
-from pipeline.encoders import image, text, tfidf, video
+from pipeline.encoders import image, streams, text, tfidf
 from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.streams import ClipEncoder
 from pipeline.encoders.text import TextEncoder
 from pipeline.encoders.tfidf import TextWithWords, TfidfEncoder
 from pipeline.encoders.video import ClipNet, VideoEncoder
@@ -32,7 +33,7 @@ from pipeline.posts.fusion import load_fusion
 from pipeline.training.checkpoint import REMEDY, check_shapes, load_net, load_weights
 from pipeline.training.tuning import lora, merged
 
-Encoder = TextEncoder | ImageEncoder | VideoEncoder
+Encoder = TextEncoder | ImageEncoder | ClipEncoder
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Branch:
     """
 
     frozen: Encoder
-    own: Encoder | TfidfEncoder | TextWithWords
+    own: Encoder | VideoEncoder | TfidfEncoder | TextWithWords
     classifier: Specialist
     net: nn.Module
     description: SpecialistDescription
@@ -121,6 +122,11 @@ def build(
     embed: EmbedParams,
 ) -> Model:
     """Rebuilds the nets from their JSON and fills them. Raises InputError when files are missing or do not match."""
+    if "video" in specialists and embed.video.per_group:
+        raise InputError(
+            "embed.video.per_group: this model compares the clips of a recording with each other, and cannot answer a "
+            "post by itself; set it to false and run `dvc repro`"
+        )
     description, fusion = read_description(fuse, FusionDescription), load_fusion(fuse)
     branches: dict[Modality, Branch] = {
         name: _branch(name, folder, encoders[name]) for name, folder in specialists.items()
@@ -153,10 +159,17 @@ def load_encoders(embed: EmbedParams, modalities: list[Modality]) -> dict[Modali
     if pictures is not None:
         encoders["image"] = pictures
     if "video" in modalities:
-        same = (embed.image.encoder, embed.image.revision) == (embed.video.encoder, embed.video.revision)
-        frames = pictures if pictures is not None and same else image.load(embed.video, "embed.video")
-        encoders["video"] = video.on_frames(frames, embed.video)
+        if "frames" in embed.video.streams:
+            encoders["video"] = streams.of_streams(embed.video, _pictures_of(embed, pictures))
+        else:
+            encoders["video"] = streams.of_streams(embed.video, None)
     return encoders
+
+
+def _pictures_of(embed: EmbedParams, pictures: ImageEncoder | None) -> ImageEncoder:
+    """What encodes frames: the encoder of ``pictures``, where it is the same."""
+    same = (embed.image.encoder, embed.image.revision) == (embed.video.encoder, embed.video.revision)
+    return pictures if pictures is not None and same else image.load(embed.video, "embed.video")
 
 
 def _branch(modality: Modality, folder: Path, frozen: Encoder) -> Branch:
@@ -170,7 +183,7 @@ def _branch(modality: Modality, folder: Path, frozen: Encoder) -> Branch:
 
     check_shapes(folder, make, "classifier")
     classifier = make()
-    own = _copied(frozen)
+    own = _that_learns(frozen)
     encoder = ClipNet(own) if isinstance(own, VideoEncoder) else own.net
     if description.candidate == "lora":
         assert description.lora_rank is not None
@@ -197,14 +210,23 @@ def _with_words(
     return TextWithWords(frozen, words)
 
 
-def _copied(encoder: Encoder) -> Encoder:
-    """The same encoder with weights of its own."""
-    if isinstance(encoder, VideoEncoder):
-        return replace(encoder, image=replace(encoder.image, net=copy.deepcopy(encoder.image.net)))
+def _that_learns(encoder: Encoder) -> TextEncoder | ImageEncoder | VideoEncoder:
+    """The part of an encoder that can learn, with weights of its own: of a clip, what encodes its frames."""
+    if isinstance(encoder, ClipEncoder):
+        frames = encoder.frames
+        if frames is None:
+            raise InputError("a model on frames needs `frames` in embed.video.streams; run `dvc repro`")
+        return replace(frames, image=replace(frames.image, net=copy.deepcopy(frames.image.net)))
     return replace(encoder, net=copy.deepcopy(encoder.net))
 
 
-def _merged_lora(folder: Path, encoder: nn.Module, own: Encoder, classifier: Specialist, rank: int) -> nn.Module:
+def _merged_lora(
+    folder: Path,
+    encoder: nn.Module,
+    own: TextEncoder | ImageEncoder | VideoEncoder,
+    classifier: Specialist,
+    rank: int,
+) -> nn.Module:
     """The encoder with its low-rank updates added to its weights: as fast as any, and peft is needed no more."""
     targets = own.image.lora_targets if isinstance(own, VideoEncoder) else own.lora_targets
     adapted = lora(encoder, targets, rank)

@@ -23,6 +23,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL, Candidate, Modality
 from pipeline.encoders import tfidf
+from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
 from pipeline.posts.candidates import LINEAR, Fitted, Tried, fit_linear, try_linear
 from pipeline.posts.descriptions import OF_WORDS, TUNED, SpecialistDescription, SpecialistNet
@@ -85,12 +86,21 @@ def _names(corpus: SpecialistRows, params: Params) -> list[Candidate]:
     block = params.of_specialist(corpus.modality)
     bearable = corpus.modality == "text" or pick(params.device).type != "cpu"
     enough = len(corpus.grouping.part("train")) >= block.tuned_rows and bearable
-    names: list[Candidate] = [name for name in block.candidates if corpus.modality == "text" or name not in OF_WORDS]
+    names: list[Candidate] = [name for name in block.candidates if _can(name, corpus)]
     wanted: list[Candidate] = [name for name in names if enough or name not in TUNED] or names
     if not wanted:
         listed = ", ".join(block.candidates)
-        raise InputError(f"train_{corpus.modality}.candidates: {listed}: need words; add `logreg`")
+        raise InputError(f"train_{corpus.modality}.candidates: {listed}: need words or streams; add `logreg`")
     return wanted
+
+
+def _can(name: Candidate, corpus: SpecialistRows) -> bool:
+    """Whether the corpus has what the candidate learns from: words, several streams, or frames."""
+    if name == "stream_logreg":
+        return len(corpus.streams) > 1
+    if name in TUNED and corpus.modality == "video":
+        return "frames" in corpus.streams
+    return corpus.modality == "text" or name not in OF_WORDS
 
 
 def _try(name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Params, layout: Layout) -> Tried | None:
@@ -99,7 +109,7 @@ def _try(name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Par
 
 def _fit(taken: Tried, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout) -> Fitted:
     if taken.name in LINEAR:
-        return fit_linear(taken.name, corpus, fold, taken.settings.get("C", 1.0))
+        return fit_linear(taken.name, corpus, fold, taken.settings)
     return fit_trained(taken.name, corpus, fold, params, layout, taken.settings["epochs"])
 
 
@@ -144,7 +154,9 @@ def _write(stage: str, corpus: SpecialistRows, outcome: Outcome, params: Params,
     ]
     keys = corpus.posts[["sample_id", "split"]].assign(fold=made_by, kind="specialist", subset=corpus.modality)
     hidden, dropout = (0, 0.0) if taken.name in LINEAR else (block.hidden, block.dropout)
-    width = corpus.vectors.shape[1] * (taken.name != "tfidf_logreg") + (final.words.width if final.words else 0)
+    classifier = final.net.classifier if isinstance(final.net, TunedSpecialist) else final.net
+    assert isinstance(classifier, Specialist)
+    width = len(classifier.mean)
     with artifacts.replacing_folder(layout.model(stage)) as folder:
         artifacts.write_predictions(
             folder / "predictions.parquet", Predictions(keys.iloc[predicted], outcome.logits[predicted])

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pipeline.core import artifacts
 from pipeline.core.artifacts import Embeddings
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import Modality
+from pipeline.core.schemas import Modality, Stream
+from pipeline.encoders import streams
 from pipeline.params import Params
 from pipeline.posts.folds import Grouping
 from pipeline.posts.labels import codes_of, labels_of
@@ -23,6 +24,8 @@ MEDIA_COLUMN: dict[Modality, str] = {"text": "text", "image": "image_path", "vid
 @dataclass(frozen=True)
 class SpecialistRows:
     """The posts that have the modality: N rows, their vectors [N, width] and their classes [N].
+
+    NaN stands in the columns of a stream that a clip lacks.
 
     ``alone`` says that no post of the corpus has another modality; ``finished`` keeps what was trained on them.
     """
@@ -36,6 +39,11 @@ class SpecialistRows:
     grouping: Grouping
     alone: bool
     finished: Finished
+
+    @property
+    def streams(self) -> dict[Stream, slice]:
+        """The columns of each stream of a clip; none of other modalities."""
+        return streams.slices(self.embeddings.encoder)
 
     def texts(self, at: np.ndarray) -> list[str]:
         return self.posts["text"].iloc[at].tolist()

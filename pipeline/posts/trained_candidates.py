@@ -1,6 +1,7 @@
 """Candidates that are trained by epochs: a classifier on the encoder's vectors, or with the encoder learning too."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -82,7 +83,8 @@ def fit_trained(
 def _net(name: Candidate, corpus: SpecialistRows, params: Params, layout: Layout) -> nn.Module:
     """The candidate's net as it is initialised."""
     block = params.of_specialist(corpus.modality)
-    classifier = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
+    vectors = _own_vectors(corpus, np.array([0])) if name in TUNED else corpus.vectors
+    classifier = Specialist(vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
     if name not in TUNED:
         return classifier
     encoder, targets, _ = _raw(corpus, params, layout)
@@ -122,7 +124,9 @@ def _fit_tuned(
     tuned = block.tuned.model_copy(update={"epochs": epochs})
     torch.manual_seed(params.seed)
     encoder, targets, make_rows = _raw(corpus, params, layout)
-    classifier = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
+    fold = _shown_fold(corpus, fold)
+    width = _own_vectors(corpus, fold.train[:1]).shape[1]
+    classifier = Specialist(width, len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
     net = TunedSpecialist(learner(encoder, targets, name, tuned.lora_rank), classifier)
     device = pick(params.device)
     rows = {"train": fold.train, "val": np.array([], dtype=int) if fold.val is None else fold.val}
@@ -150,7 +154,40 @@ def _fit_tuned(
         what=f"train_{corpus.modality} {name} {fold.name}",
         resume=resume_state(layout.cache, identity),
     )
-    return _fitted(net, result, predict(net, make_rows(fold.unseen), device))
+    return _fitted(net, result, _predicted(net, classifier, corpus, fold.unseen, make_rows, device))
+
+
+def _own_vectors(corpus: SpecialistRows, at: np.ndarray) -> np.ndarray:
+    """The vectors of the encoder that can learn: of a clip, those of its frames."""
+    return corpus.vectors[at][:, corpus.streams.get("frames", slice(None))]
+
+
+def _shown(corpus: SpecialistRows, at: np.ndarray) -> np.ndarray:
+    """Of these rows, those that the encoder can learn from: a clip that is only heard has no frames."""
+    return at[~np.isnan(_own_vectors(corpus, at)).any(axis=1)]
+
+
+def _shown_fold(corpus: SpecialistRows, fold: Fold) -> Fold:
+    return replace(fold, train=_shown(corpus, fold.train), val=None if fold.val is None else _shown(corpus, fold.val))
+
+
+def _predicted(
+    net: nn.Module,
+    classifier: Specialist,
+    corpus: SpecialistRows,
+    at: np.ndarray,
+    make_rows: Callable[[np.ndarray], Rows],
+    device: torch.device,
+) -> np.ndarray:
+    """Logits of the rows ``at``, float32 [n, K]; a row without what the encoder reads is as the mean row is."""
+    shown = _shown(corpus, at)
+    lacks = torch.full((1, len(classifier.mean)), float("nan"), device=device)
+    with torch.inference_mode():
+        mean = classifier.to(device).eval()(lacks).cpu().numpy()
+    logits = np.repeat(mean, len(at), axis=0)
+    if len(shown):
+        logits[np.isin(at, shown)] = predict(net, make_rows(shown), device)
+    return logits
 
 
 def _fitted(net: nn.Module, result: FitResult, logits: np.ndarray) -> Fitted:

@@ -178,6 +178,8 @@ def _digests(layout: Layout) -> list[tuple[str, str]]:
         description = _optional(layout.model(stage) / "model.json") or {}
         if "fitted" in description:
             digests.append((f"{stage}: rows it was fitted on", description["fitted"]["digest"]))
-        if "sha256" in (description.get("encoder") or {}):
-            digests.append((f"{stage}: weights of {description['encoder']['name']}", description["encoder"]["sha256"]))
+        encoder = description.get("encoder") or {}
+        for own in encoder.get("streams", {"": encoder}).values():
+            if "sha256" in own:
+                digests.append((f"{stage}: weights of {own['name']}", own["sha256"]))
     return digests

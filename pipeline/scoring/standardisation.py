@@ -12,7 +12,19 @@ CLIP = 5.0
 def standardisation(rows: np.ndarray, dtype: type[np.floating] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each column of ``rows`` [n, width], n > 0; 1 for the latter where constant.
 
-    ``dtype`` is what sums are kept in, where that is to be more exact than the rows.
+    ``dtype`` is what sums are kept in, where that is to be more exact than the rows. NaN is what a row lacks, and
+    counts for nothing; of a column that all lack the mean is 0.
     """
-    spread = rows.std(axis=0, dtype=dtype)
-    return rows.mean(axis=0, dtype=dtype), np.where(spread > FLAT, spread, 1.0)
+    if not np.isnan(rows).any():
+        spread = rows.std(axis=0, dtype=dtype)
+        return rows.mean(axis=0, dtype=dtype), np.where(spread > FLAT, spread, 1.0)
+    known = ~np.isnan(rows)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, rows, 0).sum(axis=0, dtype=dtype) / count
+    spread = np.sqrt((np.where(known, rows - mean, 0) ** 2).sum(axis=0, dtype=dtype) / count)
+    return mean, np.where(spread > FLAT, spread, 1.0)
+
+
+def standardised(rows: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """``rows`` [n, width] on that scale; what a row lacks (NaN) is at the mean."""
+    return np.nan_to_num((rows - mean) / scale, copy=False, nan=0.0)

@@ -26,7 +26,7 @@ from pipeline.core.files import MediaError, content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.core.tracks import TRACKS, Track
-from pipeline.encoders import image, text, tfidf, video, weights
+from pipeline.encoders import image, streams, text, tfidf, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
 from pipeline.media import inside
@@ -169,6 +169,9 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
     embed = params.embed.model_dump(exclude=unknown)
     written: dict[str, str] = {}
     for name in parts.branches:
+        if name == "video" and "frames" not in params.embed.video.streams:
+            embed[name] |= {"encoder": image.PACKAGED, "revision": None}  # which nothing asks for
+            continue
         block = getattr(params.embed, name)
         found = weights.resolve(f"embed.{name}", block.encoder, block.revision, _packaged(name))
         key = weights.digest(found.identity)
@@ -178,7 +181,7 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
         embed[name] |= {"encoder": written[key], "revision": None}
     nonconformity = {label: row.tolist() for label, row in zip(parts.labels, parts.nonconformity, strict=True)}
     artifacts.write_json(folder / SETTINGS, {"embed": embed, "nonconformity": nonconformity})
-    return {name: embed[name]["encoder"] for name in parts.branches}
+    return {name: embed[name]["encoder"] for name in parts.branches if embed[name]["encoder"] in written.values()}
 
 
 def _packaged(name: Modality) -> str:
@@ -285,8 +288,11 @@ def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> d
     if pictures is not None:
         encoders["image"] = pictures
     if "video" in modalities:
-        shared = pictures if here.get("image") == here["video"] else None
-        encoders["video"] = video.on_frames(shared or load_pictures(here["video"]), embed.video)
+        frames = None
+        if "frames" in embed.video.streams:
+            shared = pictures if here.get("image") == here["video"] else None
+            frames = shared or load_pictures(here["video"])
+        encoders["video"] = streams.of_streams(embed.video, frames)
     return encoders
 
 

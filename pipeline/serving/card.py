@@ -106,8 +106,10 @@ def _made(model: Model, params: Params) -> str:
     rows = []
     for name, branch in model.branches.items():
         encoder = branch.description.encoder or {}
-        of = [name, encoder["name"], encoder["revision"], f"`{encoder['sha256'][:16]}…`"]
-        rows.append([*of, f"`{branch.description.candidate}`"])
+        for stream, own in encoder.get("streams", {"": encoder}).items():
+            of = [f"{name} {stream}".strip(), own["name"], own.get("revision", "computed, no weights")]
+            digest = f"`{own['sha256'][:16]}…`" if "sha256" in own else ""
+            rows.append([*of, digest, f"`{branch.description.candidate}`"])
     how = f"`{model.description.candidate}`" if model.fusion is not None else "none: there is one modality"
     return (
         _table(["modality", "encoder", "revision", "sha256 of its weights", "specialist"], rows)

@@ -16,8 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from pipeline.core.files import MediaError
 from pipeline.core.json_text import read_object
 from pipeline.core.schemas import FEATURES, MODALITIES
+from pipeline.media import Clip
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.score_predictor import Sample
@@ -311,8 +313,15 @@ def _looked_at(post: Post) -> dict[str, Any]:
     """Of a post that was read."""
     return {
         "image": _thumbnail(post.image) if isinstance(post.image, np.ndarray) else None,
-        "frames": [_thumbnail(frame) for frame in post.video] if isinstance(post.video, list) else None,
+        "frames": _frames(post.video),
     }
+
+
+def _frames(video: Any) -> list[str] | None:
+    """Small pictures of the frames of a clip that was read; None where it has none."""
+    if not isinstance(video, Clip) or isinstance(video.shown, MediaError):
+        return None
+    return [_thumbnail(frame) for frames in video.shown.values() for frame in frames] or None
 
 
 def _thumbnail(pixels: np.ndarray) -> str:

@@ -9,16 +9,18 @@ import numpy as np
 
 from pipeline.core import artifacts
 from pipeline.core.files import MediaError
-from pipeline.core.schemas import Modality
+from pipeline.core.schemas import Modality, Stream
+from pipeline.encoders.streams import Ready
+from pipeline.media import Clip
 
 State = Literal["present", "absent", "unreadable"]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture, float32 [3, S, S], or the frames of a clip, float32 [F, 3, S, S], as their encoder takes them."""
+    """A picture, float32 [3, S, S], or a clip stream by stream, as their encoders take them."""
 
-    values: np.ndarray
+    values: np.ndarray | Ready
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,26 @@ class Post:
 
     Attributes:
         image: a file, the bytes of one, or pixels, uint8 [H, W, 3], RGB, upright.
-        video: a file, the bytes of one, or frames in order, each as such pixels.
+        video: a file, the bytes of one, what was read of one, or frames in order, each as such pixels.
 
     A MediaError in place of a picture or clip says beforehand why there is none.
     """
 
     text: str | None = None
     image: Path | bytes | np.ndarray | Prepared | MediaError | None = None
-    video: Path | bytes | Sequence[np.ndarray] | Prepared | MediaError | None = None
+    video: Path | bytes | Clip | Sequence[np.ndarray] | Prepared | MediaError | None = None
+
+
+@dataclass(frozen=True)
+class StreamAnswer:
+    """What one stream of a clip did, its frames or its sound; ``reason`` says why it is not there.
+
+    ``change`` is the log-odds of the predicted label less what they are without the stream.
+    """
+
+    present: bool
+    reason: str | None
+    change: float
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,7 @@ class ModalityAnswer:
             label.
         share: ``|change|`` as a share of that of all modalities that are there; 0 where it is not there.
         alone: label → probability by the specialist, which sees this modality only; None where it is not there.
+        streams: of a clip that is there, by stream; None of other modalities.
     """
 
     state: State
@@ -54,6 +69,11 @@ class ModalityAnswer:
     change: float
     share: float
     alone: dict[str, float] | None
+    streams: dict[Stream, StreamAnswer] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        own = None if self.streams is None else {name: vars(of) for name, of in self.streams.items()}
+        return vars(self) | {"streams": own}
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,7 @@ class Prediction:
                 "label": self.label,
                 "probabilities": self.probabilities,
                 "set": self.labels_in_set,
-                "modalities": {name: vars(part) for name, part in self.parts.items()},
+                "modalities": {name: part.as_json() for name, part in self.parts.items()},
             }
         )
 

@@ -6,7 +6,7 @@
 import math
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,17 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.prefetch import ahead
-from pipeline.core.schemas import MODALITIES, Modality
+from pipeline.core.schemas import MODALITIES, Modality, Stream
 from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.streams import ClipEncoder, Ready, first_reason, slices
 from pipeline.encoders.tfidf import TextWithWords, TfidfEncoder
+from pipeline.encoders.video import VideoEncoder
 from pipeline.params import Params
 from pipeline.posts import model
 from pipeline.posts.model import Branch, Encoder, Model
 from pipeline.scoring import conformal, emotion
 from pipeline.serving import bundle
-from pipeline.serving.posts import Explanation, ModalityAnswer, Post, Prediction, Prepared
+from pipeline.serving.posts import Explanation, ModalityAnswer, Post, Prediction, Prepared, StreamAnswer
 from pipeline.training.device import pick
 
 EMPTY = "empty"
@@ -52,11 +54,15 @@ class Seen:
         vectors: float32 [n, width] of the frozen encoder.
         logits: float64 [n, K] of the specialist, calibrated.
         errors: n; None where the modality is there.
+        own: float32 [n, w], what the specialist reads.
+        lacking: n; of a clip that is there, which streams are not, and why.
     """
 
     vectors: np.ndarray
     logits: np.ndarray
     errors: list[MediaError | None]
+    own: np.ndarray
+    lacking: list[Mapping[Stream, str]]
 
     @property
     def present(self) -> np.ndarray:
@@ -69,7 +75,8 @@ class Seen:
 
     def times(self, count: int) -> "Seen":
         """The same post ``count`` times."""
-        return Seen(self.vectors.repeat(count, axis=0), self.logits.repeat(count, axis=0), self.errors * count)
+        vectors, logits, own = (rows.repeat(count, axis=0) for rows in (self.vectors, self.logits, self.own))
+        return Seen(vectors, logits, self.errors * count, own, self.lacking * count)
 
 
 Given = Mapping[Modality, Seen]
@@ -119,6 +126,7 @@ class Predictor:
         logits, changes = self._with_changes(given)
         if not np.isfinite(logits).all():
             raise InputError("the model gives numbers that are not finite; its weights are no good, so train it again")
+        streams = self._streams_of(given, logits)
         probabilities, label = emotion.softmax(logits), self._decide(logits)
         sets = None
         if coverage is not None:
@@ -129,7 +137,7 @@ class Predictor:
             Prediction(
                 self.labels[label[at]],
                 self._named(probabilities[at]),
-                self._parts(post, at, given, changes, alone),
+                self._parts(post, at, given, changes, alone, streams[at]),
                 None if sets is None else [name for name, held in zip(self.labels, sets[at], strict=True) if held],
             )
             for at, post in enumerate(posts)
@@ -167,34 +175,33 @@ class Predictor:
         if "image" in there and isinstance(post.image, np.ndarray):
             found = yield from changes("image", occluded(post.image, GRID))
             patches = np.array(found).reshape(GRID, GRID)
-        if "video" in there and isinstance(post.video, Sequence):
-            clip = post.video
-            frames = yield from changes("video", ([*clip[:at], *clip[at + 1 :]] for at in range(len(clip))))
+        if "video" in there and isinstance(post.video, media.Clip):
+            frames = (yield from changes("video", _frame_by_frame(post.video))) or None
         return Explanation(self.labels[self._decide(logits)[0]], words, patches, frames)
 
     def read(self, post: Post, *, max_seconds: float = math.inf, deadline: float = math.inf) -> Post:
-        """The post with pixels and frames in place of files, or why there are none.
+        """The post with pixels, frames and sound in place of files, or why there are none.
 
-        This and ``prepared`` touch no net: other threads may call them while one predicts. See ``media.read_frames``
-        for the limits of a clip.
+        This and ``prepared`` touch no net: other threads may call them while one predicts. See ``media.read_clip`` for
+        the limits of a clip.
         """
 
-        def frames(source: Path | bytes | Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-            return self._frames(source, max_seconds, deadline)
+        def clip(source: Path | bytes | media.Clip | Sequence[np.ndarray]) -> media.Clip:
+            return self._clip(source, max_seconds, deadline)
 
         text = None if post.text is None else well_formed(post.text)
-        return Post(text, self._or_error(post.image, self._picture), self._or_error(post.video, frames))
+        return Post(text, self._or_error(post.image, self._picture), self._or_error(post.video, clip))
 
     def prepared(self, post: Post) -> Post:
         """A post that was read, in the form that its encoders take, which is small whatever its pictures are."""
 
-        def small(source: Any, ready: Callable[[Any], np.ndarray | MediaError]) -> Any:
+        def small(source: Any, ready: Callable[[Any], np.ndarray | Ready | MediaError]) -> Any:
             if source is None:
                 return None
             found = ready(source)
             return found if isinstance(found, MediaError) else Prepared(found)
 
-        return Post(post.text, small(post.image, self._pixels), small(post.video, self._clip))
+        return Post(post.text, small(post.image, self._pixels), small(post.video, self._streams))
 
     def _picture(self, source: Path | bytes | np.ndarray) -> np.ndarray:
         """The pixels that are looked at, uint8 [H, W, 3]. Raises MediaError."""
@@ -203,15 +210,21 @@ class Predictor:
         encoder = self._encoder("image")
         return media.read_picture(source, max_pixels=self.model.embed.max_pixels, at_least=encoder.at_least)
 
-    def _frames(
-        self, source: Path | bytes | Sequence[np.ndarray], max_seconds: float = math.inf, deadline: float = math.inf
-    ) -> Sequence[np.ndarray]:
-        """The frames of a clip that are looked at, each uint8 [H, W, 3]. Raises MediaError."""
-        if not isinstance(source, Path | bytes):
+    def _clip(
+        self,
+        source: Path | bytes | media.Clip | Sequence[np.ndarray],
+        max_seconds: float = math.inf,
+        deadline: float = math.inf,
+    ) -> media.Clip:
+        """What is looked at and listened to of a clip. Raises MediaError."""
+        if isinstance(source, media.Clip):
             return source
-        encoder = self._encoder("video")
-        size = {"max_pixels": self.model.embed.max_pixels, "at_least": encoder.at_least}
-        return media.read_frames(source, frames=encoder.frames, max_seconds=max_seconds, deadline=deadline, **size)
+        encoder: ClipEncoder = self._encoder("video")
+        if isinstance(source, Path | bytes):
+            limits = {"max_pixels": self.model.embed.max_pixels, "max_seconds": max_seconds, "deadline": deadline}
+            return media.read_clip(source, **limits, **encoder.asks())
+        shown = dict.fromkeys(encoder.asks()["frames"], source)
+        return media.Clip(shown, MediaError(f"{media.NO_SOUND}: frames alone"))
 
     def _encoder(self, name: Modality) -> Any:
         """The frozen encoder of a modality. Raises MediaError when the model has none."""
@@ -234,7 +247,7 @@ class Predictor:
 
     def _look(self, name: Modality, values: Sequence[Any]) -> Seen:
         """Reads and encodes one modality of n posts."""
-        read = {"text": _text, "image": self._pixels, "video": self._clip}[name]
+        read = {"text": _text, "image": self._pixels, "video": self._streams}[name]
         if name == "text" or len(values) == 1:  # not worth a thread
             return self._gather(name, map(read, values), len(values))
         workers = self.model.embed.workers
@@ -244,17 +257,18 @@ class Predictor:
     def _batch(self, name: Modality, count: int) -> int:
         """How many items are encoded together; the text encoder makes batches of its own, by length."""
         embed = self.model.embed
-        return {"text": count, "image": embed.image.batch, "video": max(embed.video.batch // embed.video.frames, 1)}[
-            name
-        ]
+        clips = max(embed.video.batch // embed.video.frames, 1)
+        return {"text": count, "image": embed.image.batch, "video": clips}[name]
 
     @torch.inference_mode()
     def _gather(self, name: Modality, items: Iterator[Any], count: int) -> Seen:
         """Encodes ``count`` items that are ready for the encoder, or say why there is none."""
         branch = self.model.branches[name]
         vectors = np.zeros((count, branch.frozen.width), dtype=np.float32)
+        own = np.zeros((count, len(branch.classifier.mean)), dtype=np.float32)
         logits = np.zeros((count, len(self.labels)))
         errors: list[MediaError | None] = [None] * count
+        lacking: list[Mapping[Stream, str]] = [{}] * count
         numbered = enumerate(items)
         while batch := list(islice(numbered, self._batch(name, count))):
             good = {at: item for at, item in batch if not isinstance(item, MediaError)}
@@ -262,19 +276,33 @@ class Predictor:
                 errors[at] = item if isinstance(item, MediaError) else None
             if good:
                 rows = list(good)
-                vectors[rows], logits[rows] = self._encode(branch, list(good.values()))
-        return Seen(vectors, logits, errors)
+                vectors[rows], own[rows] = self._encode(branch, list(good.values()))
+                logits[rows] = self._classify(branch, own[rows])
+            if name == "video":
+                for at, item in good.items():
+                    lacking[at] = {key: str(of) for key, of in item.items() if isinstance(of, MediaError)}
+        return Seen(vectors, logits, errors, own, lacking)
+
+    def _classify(self, branch: Branch, own: np.ndarray) -> np.ndarray:
+        """What the specialist says of its inputs, float32 [n, w]: calibrated logits, float64 [n, K]."""
+        logits = branch.classifier(torch.from_numpy(own).to(self.device))
+        return branch.description.calibration.calibrated(logits.float().cpu().numpy())
 
     def _encode(self, branch: Branch, items: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+        """The frozen encoder's vectors, and what the specialist reads."""
         vectors = self._vectors(branch.frozen, items)
         if isinstance(branch.own, TfidfEncoder):
             own = branch.own.sparse(items).toarray()
         elif isinstance(branch.own, TextWithWords):
             own = branch.own.beside(vectors, items)
+        elif isinstance(branch.own, VideoEncoder):
+            own = np.full((len(items), branch.own.width), np.nan, dtype=np.float32)
+            shown = [at for at, item in enumerate(items) if isinstance(item["frames"], np.ndarray)]
+            if shown:
+                own[shown] = branch.own.encode([items[at]["frames"] for at in shown], self.device)
         else:
             own = vectors if branch.own is branch.frozen else self._vectors(branch.own, items)
-        logits = branch.classifier(torch.from_numpy(own).to(self.device))
-        return vectors, branch.description.calibration.calibrated(logits.float().cpu().numpy())
+        return vectors, own
 
     def _vectors(self, encoder: Encoder, items: list[Any]) -> np.ndarray:
         if isinstance(encoder, ImageEncoder):
@@ -284,25 +312,25 @@ class Predictor:
     def _pixels(self, source: Any) -> np.ndarray | MediaError:
         """float32 [3, S, S], or why there is none."""
         if isinstance(source, Prepared):
+            assert isinstance(source.values, np.ndarray)
             return source.values
         found = self._or_error(source, self._picture)
         if found is None:
             return MediaError("none")
         return found if isinstance(found, MediaError) else self._encoder("image").preprocess(found)
 
-    def _clip(self, source: Any) -> np.ndarray | MediaError:
-        """float32 [F, 3, S, S], or why there is none."""
+    def _streams(self, source: Any) -> Ready | MediaError:
+        """A clip as its encoders take it, or why there is none."""
         if isinstance(source, Prepared):
+            assert not isinstance(source.values, np.ndarray)
             return source.values
-        found = self._or_error(source, self._frames)
+        found = self._or_error(source, self._clip)
         if found is None:
             return MediaError("none")
         if isinstance(found, MediaError):
             return found
-        if not found:
-            return MediaError("no frames")
-        preprocess = self._encoder("video").preprocess
-        return np.stack([preprocess(frame) for frame in found])
+        ready = self._encoder("video").prepare(found)
+        return first_reason(ready) or ready
 
     @torch.inference_mode()
     def _logits(self, given: Given, without: Sequence[Modality | None] = (None,)) -> np.ndarray:
@@ -341,6 +369,45 @@ class Predictor:
             changes[name] = np.where(given[name].present, change, 0.0)
         return logits, {name: changes.get(name, np.zeros(len(label))) for name in given}
 
+    @torch.inference_mode()
+    def _streams_of(self, given: Given, logits: np.ndarray) -> list[dict[Stream, StreamAnswer]]:
+        """For each of n posts, what the streams of its clip did: each in turn is masked; empty where there is none."""
+        seen = given.get("video")
+        if seen is None:
+            return [{} for _ in logits]
+        branch, label = self.model.branches["video"], self._decide(logits)
+        whole = emotion.log_odds(logits, label)
+        answers: list[dict[Stream, StreamAnswer]] = [{} for _ in logits]
+        for stream, columns in slices(branch.frozen.identity).items():
+            changes = whole - emotion.log_odds(self._logits({**given, "video": self._without(seen, stream)})[0], label)
+            for at, answer in enumerate(answers):
+                if seen.errors[at] is None:
+                    there = not np.isnan(seen.vectors[at, columns]).any()
+                    change = float(changes[at]) if there else 0.0
+                    answer[stream] = StreamAnswer(there, seen.lacking[at].get(stream), change)
+        return answers
+
+    def _without(self, seen: Seen, stream: Stream) -> Seen:
+        """Clips as they would be without this stream."""
+        branch = self.model.branches["video"]
+        columns = slices(branch.frozen.identity)[stream]
+        vectors, own = seen.vectors.copy(), seen.own.copy()
+        vectors[:, columns] = np.nan
+        if branch.own is branch.frozen:
+            own[:, columns] = np.nan
+        elif stream == "frames":
+            own[:] = np.nan
+        left = [not np.isnan(vector).all() for vector in vectors]
+        errors = [error if here else MediaError("none") for error, here in zip(seen.errors, left, strict=True)]
+        present = np.array([error is None for error in errors])
+        return Seen(
+            np.where(present[:, None], vectors, 0.0).astype(np.float32),
+            np.where(present[:, None], self._classify(branch, own), 0.0),
+            errors,
+            own,
+            seen.lacking,
+        )
+
     def _changes(self, given: Given, logits: np.ndarray, name: Modality, seen: Seen) -> np.ndarray:
         """Changes in the log-odds of one post's label with each of ``seen`` in turn for what a modality holds."""
         count = len(seen.errors)
@@ -357,6 +424,7 @@ class Predictor:
         given: Given,
         changes: Mapping[Modality, np.ndarray],
         alone: Mapping[Modality, np.ndarray],
+        streams: dict[Stream, StreamAnswer],
     ) -> dict[Modality, ModalityAnswer]:
         total = sum(abs(float(change[at])) for change in changes.values())
         parts: dict[Modality, ModalityAnswer] = {}
@@ -365,7 +433,8 @@ class Predictor:
             if error is None:
                 change = float(changes[name][at])
                 share = abs(change) / total if total else 0.0
-                parts[name] = ModalityAnswer("present", None, change, share, self._named(alone[name][at]))
+                own = streams if name == "video" else None
+                parts[name] = ModalityAnswer("present", None, change, share, self._named(alone[name][at]), own)
             else:
                 parts[name] = _missing(error, _value(post, name) is not None, name in given)
         return parts
@@ -376,6 +445,15 @@ class Predictor:
 
 def _value(post: Post, name: Modality) -> Any:
     return {"text": post.text, "image": post.image, "video": post.video}[name]
+
+
+def _frame_by_frame(clip: media.Clip) -> Iterator[media.Clip]:
+    """The clip with each of its frames left out in turn; none where it has no frames."""
+    if isinstance(clip.shown, MediaError):
+        return
+    for asked, frames in clip.shown.items():
+        for at in range(len(frames)):
+            yield replace(clip, shown={**clip.shown, asked: [*frames[:at], *frames[at + 1 :]]})
 
 
 def _text(value: str | None) -> str | MediaError:
@@ -398,7 +476,7 @@ def _missing(error: MediaError, was_given: bool, known: bool) -> ModalityAnswer:
     """A text of blanks, and what the model cannot use, are absent; what was given and cannot be read is unreadable."""
     if not was_given:
         return ModalityAnswer("absent", None, 0.0, 0.0, None)
-    unreadable = known and str(error) != EMPTY
+    unreadable = known and error.kind not in (EMPTY, media.NO_SOUND)
     return ModalityAnswer("unreadable" if unreadable else "absent", str(error), 0.0, 0.0, None)
 
 

@@ -19,8 +19,9 @@ from pipeline.core import artifacts, off
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FEATURES, MODALITIES
-from pipeline.encoders import image, text, video
-from pipeline.encoders.embedding import NONE, TextContents, clip_files, embed_posts, picture_files
+from pipeline.encoders import image, streams, text
+from pipeline.encoders.clip_rows import embed_clips
+from pipeline.encoders.embedding import NONE, TextContents, embed_posts, picture_files
 from pipeline.params import Params
 from pipeline.sentiment.embedding import embed_corpus
 from pipeline.sentiment.samples import Rows
@@ -53,15 +54,12 @@ def _posts(words: TextContents, params: Params, layout: Layout) -> dict[str, Any
     device, embed = words.device, params.embed
     posts = artifacts.read_posts(layout.table("posts"))
     folder = layout.root / params.posts.media
-    pictures, clips = image.load(embed.image), video.load(embed.video)
-    picture_source, clip_source = (
-        picture_files(pictures, folder, device, embed),
-        clip_files(clips, folder, device, embed),
-    )
+    pictures, clips = image.load(embed.image), streams.load(embed.video)
+    picture_source = picture_files(pictures, folder, device, embed)
     return {
         "text": embed_posts("text", posts, "text", words.encoder.identity, words, params, layout),
         "image": embed_posts("image", posts, "image_path", pictures.identity, picture_source, params, layout),
-        "video": embed_posts("video", posts, "video_path", clips.identity, clip_source, params, layout),
+        "video": embed_clips(posts, clips, device, params, layout),
     }
 
 

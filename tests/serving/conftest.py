@@ -17,7 +17,7 @@ from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
-from pipeline.encoders import image, text, video
+from pipeline.encoders import image, streams, text
 from pipeline.params import Params
 from pipeline.serving import bundle
 from pipeline.serving.posts import Post
@@ -116,16 +116,15 @@ def train(root: Path, kind: str, modalities: set[str] | None = None) -> Trained:
 def embed_posts(params: Params, layout: Layout) -> None:
     """What the stage `embed` does for posts, one post at a time."""
     table, block, cpu = artifacts.read_posts(layout.table("posts")), params.embed, torch.device("cpu")
-    texts, pictures, clips = text.load(block.text), image.load(block.image), video.load(block.video)
+    texts, pictures, clips = text.load(block.text), image.load(block.image), streams.load(block.video)
 
     def picture(path: str) -> np.ndarray:
         limits = {"max_pixels": block.max_pixels, "at_least": pictures.at_least}
         return pictures.encode(pictures.preprocess(media.read_picture(layout.root / path, **limits))[None], cpu)[0]
 
     def clip(path: str) -> np.ndarray:
-        limits = {"max_pixels": block.max_pixels, "at_least": clips.at_least}
-        frames = media.read_frames(layout.root / path, frames=clips.frames, **limits)
-        return clips.encode([np.stack([clips.preprocess(frame) for frame in frames])], cpu)[0]
+        found = media.read_clip(layout.root / path, max_pixels=block.max_pixels, **clips.asks())
+        return clips.encode([clips.prepare(found)], cpu)[0]
 
     ways = {
         "text": ("text", texts, lambda value: texts.encode([value], cpu)[0]),

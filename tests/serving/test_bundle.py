@@ -230,7 +230,7 @@ def test_onnx_computes_the_same(predictor: Predictor, tmp_path: Path, kind: str)
         for name, branch in trained.branches.items():
             with torch.inference_mode():
                 logits = branch.classifier(torch.from_numpy(vectors[name]))
-            np.testing.assert_allclose(run(name, {"vector": vectors[name]}), logits.numpy(), atol=1e-5)
+            np.testing.assert_allclose(run(name, {"vector": vectors[name]}), logits.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_onnx_without_its_packages_says_what_to_install(

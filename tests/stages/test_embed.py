@@ -17,8 +17,9 @@ from pipeline.core import artifacts, schemas
 from pipeline.core.errors import InputError
 from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
-from pipeline.encoders import embedding, image, text, video
+from pipeline.encoders import embedding, image, sound, text, video
 from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.streams import per_group, slices
 from pipeline.encoders.text import TextEncoder
 from pipeline.params import (
     EmbedImageParams,
@@ -32,6 +33,8 @@ from pipeline.params import (
 )
 from pipeline.stages import embed
 from tests import tiny
+from tests.encoders.test_sound import clip as sounding
+from tests.encoders.test_sound import tone
 
 CPU = torch.device("cpu")
 
@@ -43,7 +46,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> EmbedParams:
     return EmbedParams(
         text=EmbedTextParams(encoder=str(words), batch_tokens=64),
         image=EmbedImageParams(encoder=str(clip), batch=2),
-        video=EmbedVideoParams(encoder=str(clip), batch=4, frames=3),
+        video=EmbedVideoParams(encoder=str(clip), batch=4, frames=3, streams=("frames",)),
         max_bad_share=0.5,
     )
 
@@ -301,7 +304,7 @@ def test_modalities_that_are_wholly_absent_have_their_width(tmp_path: Path, enco
     found = artifacts.read_embeddings(layout.embeddings("posts", "video"))
     assert found.vectors.shape == (2, 2 * tiny.CLIP_WIDTH)
     assert not found.present.any()
-    assert found.encoder["frames"] == 3
+    assert found.encoder["streams"]["frames"]["frames"] == 3
 
 
 def test_oversized_pictures_are_absent(tmp_path: Path, encoders: EmbedParams) -> None:
@@ -459,3 +462,38 @@ def test_a_corpus_that_changed_since_it_was_split(tmp_path: Path, encoders: Embe
     layout.table("target").write_bytes(table)
     with pytest.raises(InputError, match=r"does not have all rows of .*; run `dvc repro split`"):
         embed.run(params(encoders), layout)
+
+
+def test_streams_of_a_clip_stand_side_by_side_each_kept_by_itself(tmp_path: Path, encoders: EmbedParams) -> None:
+    layout = project(
+        tmp_path, [("p0", None, None, "a.mkv"), ("p1", None, None, "silent.mkv"), ("p2", "sad", None, None)]
+    )
+    samples = tone()
+    sounding(tmp_path / "media" / "a.mkv", samples[None])
+    sounding(tmp_path / "media" / "silent.mkv", None)
+    both = encoders.video.model_copy(update={"streams": ("frames", "sound")})
+    embed.run(params(encoders, video=both), layout)
+    found = artifacts.read_embeddings(layout.embeddings("posts", "video"))
+    columns = slices(found.encoder)
+    assert found.present.tolist() == [True, True, False]
+    expected = sound.features(media.read_clip(tmp_path / "media" / "a.mkv", sound_seconds=9, max_pixels=10_000).sound())
+    np.testing.assert_allclose(found.vectors[0, columns["sound"]], expected, rtol=1e-6)
+    assert np.isnan(found.vectors[1, columns["sound"]]).all()
+    assert np.isfinite(found.vectors[:2, columns["frames"]]).all()
+    report = json.loads(layout.details("embed").read_text())["video"]
+    assert report["streams"]["sound"]["reasons"] == {"no sound": 1, "none": 1}
+    assert report["bad_share"] == report["streams"]["sound"]["bad_share"] == 0
+    # Frames alone give the same vectors.
+    embed.run(params(encoders), layout)
+    alone = artifacts.read_embeddings(layout.embeddings("posts", "video"))
+    np.testing.assert_array_equal(alone.vectors[:2], found.vectors[:2, columns["frames"]])
+
+
+def test_groups_are_standardised_by_their_own_clips() -> None:
+    vectors = np.array([[1.0, 5], [3, 5], [2, np.nan], [9, 9], [9, 9]], dtype=np.float32)
+    groups = np.array(["a", "a", "a", "b", "b"])
+    made = per_group(vectors, groups, {"frames": slice(0, 1), "sound": slice(1, 2)})
+    spread = np.std([1, 3, 2])
+    np.testing.assert_allclose(made[:3, 0], (np.array([1, 3, 2]) - 2) / spread, rtol=1e-6)
+    # Two clips of `a` have sound, and `b` has two in all: too few to say what is usual.
+    assert np.isnan(made[:, 1]).all() and np.isnan(made[3:]).all()

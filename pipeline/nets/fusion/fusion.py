@@ -11,7 +11,7 @@ from pipeline.nets.fusion.bilinear import Bilinear
 from pipeline.nets.fusion.concat import Concat
 from pipeline.nets.fusion.gated import Gated
 from pipeline.nets.modalities import ByModality, drop_modalities
-from pipeline.nets.standardisation import standardisation
+from pipeline.nets.standardisation import standardisation, standardised
 
 
 class Fusion(nn.Module):
@@ -91,7 +91,7 @@ class Fusion(nn.Module):
         if self.training and self.modality_dropout > 0:
             present = drop_modalities({name: present[name] for name in self.modalities}, self.modality_dropout)
         vectors = {
-            name: (vectors[name] - self.get_buffer(f"mean_{name}")) / self.get_buffer(f"scale_{name}")
+            name: standardised(vectors[name], self.get_buffer(f"mean_{name}"), self.get_buffer(f"scale_{name}"))
             for name in self.modalities
         }
         tokens = self._tokens(vectors, expert_log_probs, present)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.nets.modalities import ByModality
-from pipeline.nets.standardisation import standardisation
+from pipeline.nets.standardisation import standardisation, standardised
 
 
 class LinearFusion(nn.Module):
@@ -47,8 +47,8 @@ class LinearFusion(nn.Module):
         for name in self.modalities:
             here = present[name][:, None]
             if self.vectors:
-                standard = (vectors[name] - self.get_buffer(f"mean_{name}")) / self.get_buffer(f"scale_{name}")
-                parts.append(standard * here)
+                mean, scale = self.get_buffer(f"mean_{name}"), self.get_buffer(f"scale_{name}")
+                parts.append(standardised(vectors[name], mean, scale) * here)
             if self.experts:
                 parts.append(expert_log_probs[name] * here)
             parts.append(here.to(expert_log_probs[name].dtype))

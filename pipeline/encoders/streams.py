@@ -1,0 +1,158 @@
+"""What a clip is read by: streams, each an encoder of its own, side by side in one vector.
+
+A clip that lacks a stream has NaN in its columns, which every net takes for the mean of the training rows. A new stream
+is one module with a ``StreamEncoder``, its name in ``core.schemas.Stream``, its block in params, and a line in
+``load``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from pipeline.core.files import MediaError
+from pipeline.core.schemas import Stream
+from pipeline.encoders import image, video
+from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.sound import SoundEncoder
+from pipeline.encoders.video import VideoEncoder
+from pipeline.media import Clip, Frames
+from pipeline.params import EmbedVideoParams
+
+FEWEST_OF_GROUP = 3
+"""Clips of a group, at least, by which its streams can be standardised."""
+
+
+class StreamEncoder(Protocol):
+    """One stream of a clip."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells its vectors from those of any other encoder."""
+        ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def asked(self) -> Frames | None:
+        """The frames that ``prepare`` looks at."""
+        ...
+
+    @property
+    def sound_seconds(self) -> float:
+        """How much of the sound it listens to."""
+        ...
+
+    def prepare(self, clip: Clip) -> np.ndarray:
+        """What ``encode`` takes of a clip; threads call it. Raises MediaError when the clip has nothing of it."""
+        ...
+
+    def encode(self, items: Sequence[np.ndarray], device: torch.device, /) -> np.ndarray:
+        """float32 [len(items), width]."""
+        ...
+
+
+Ready = Mapping[Stream, np.ndarray | MediaError]
+"""A clip as its encoders take it, stream by stream, or why a stream is not there."""
+
+
+@dataclass(frozen=True)
+class ClipEncoder:
+    """The streams of a clip, in the order of their columns."""
+
+    streams: Mapping[Stream, StreamEncoder]
+    batch: int
+    per_group: bool = False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        own = {name: of.identity for name, of in self.streams.items()}
+        return {"name": "+".join(own), "width": self.width, "per_group": self.per_group, "streams": own}
+
+    @property
+    def width(self) -> int:
+        return sum(of.width for of in self.streams.values())
+
+    @property
+    def frames(self) -> VideoEncoder | None:
+        """The stream of pictures, which can be tuned."""
+        of = self.streams.get("frames")
+        return of if isinstance(of, VideoEncoder) else None
+
+    def asks(self, names: Sequence[Stream] | None = None) -> dict[str, Any]:
+        """What ``media.read_clip`` is to read for these streams, or for all of them."""
+        some = [self.streams[name] for name in (self.streams if names is None else names)]
+        frames = list(dict.fromkeys(of.asked for of in some if of.asked is not None))
+        return {"frames": frames, "sound_seconds": max((of.sound_seconds for of in some), default=0.0)}
+
+    def prepare(self, clip: Clip, names: Sequence[Stream] | None = None) -> Ready:
+        """Raises MediaError when the clip has none of its streams: the reason of the first."""
+        ready: dict[Stream, np.ndarray | MediaError] = {}
+        for name in self.streams if names is None else names:
+            try:
+                ready[name] = self.streams[name].prepare(clip)
+            except MediaError as error:
+                ready[name] = error
+        return ready
+
+    def encode(self, clips: Sequence[Ready], device: torch.device) -> np.ndarray:
+        """float32 [N, width], with NaN where a stream is not there."""
+        vectors = np.full((len(clips), self.width), np.nan, dtype=np.float32)
+        for name, columns in slices(self.identity).items():
+            have = [at for at, clip in enumerate(clips) if isinstance(clip.get(name), np.ndarray)]
+            if have:
+                items: list[Any] = [clips[at][name] for at in have]
+                vectors[have, columns] = self.streams[name].encode(items, device)
+        return vectors
+
+
+def first_reason(ready: Ready) -> MediaError | None:
+    """Why nothing of a clip can be used; None where something can."""
+    reasons = [of for of in ready.values() if isinstance(of, MediaError)]
+    return reasons[0] if len(reasons) == len(ready) else None
+
+
+def slices(identity: Mapping[str, Any]) -> dict[Stream, slice]:
+    """The columns of each stream in the vector of a clip, by its encoder's ``identity``; none of any other encoder."""
+    widths = {name: of["width"] for name, of in identity.get("streams", {}).items()}
+    ends = list(accumulate(widths.values()))
+    return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
+
+
+def load(params: EmbedVideoParams) -> ClipEncoder:
+    """Loads the encoders of the streams that params ``embed.video`` names. Raises InputError as ``image.load``."""
+    return of_streams(params, image.load(params, "embed.video") if "frames" in params.streams else None)
+
+
+def of_streams(params: EmbedVideoParams, pictures: ImageEncoder | None) -> ClipEncoder:
+    """The streams that params name; ``pictures`` encodes their frames, where they are among them."""
+    streams: dict[Stream, StreamEncoder] = {}
+    if "frames" in params.streams:
+        assert pictures is not None
+        streams["frames"] = video.on_frames(pictures, params)
+    if "sound" in params.streams:
+        streams["sound"] = SoundEncoder(params.sound)
+    return ClipEncoder(streams, max(params.batch // params.frames, 1), params.per_group)
+
+
+def per_group(vectors: np.ndarray, groups: np.ndarray, columns: Mapping[Stream, slice]) -> np.ndarray:
+    """Each stream's columns, float32 [N, width], standardised within every group by the group's own clips alone.
+
+    A stream of which a group has fewer than ``FEWEST_OF_GROUP`` clips is not there: NaN.
+    """
+    made = np.full_like(vectors, np.nan)
+    codes = np.unique(groups, return_inverse=True)[1]
+    for code in range(int(codes.max(initial=-1)) + 1):
+        rows = np.flatnonzero(codes == code)
+        for part in columns.values():
+            own = vectors[rows, part].astype(np.float64)
+            have = ~np.isnan(own).any(axis=1)
+            if have.sum() >= FEWEST_OF_GROUP:
+                spread = own[have].std(axis=0)
+                own[have] = (own[have] - own[have].mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
+                made[rows[have], part] = own[have]
+    return made
