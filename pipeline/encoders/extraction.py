@@ -31,7 +31,7 @@ from pipeline.encoders.embedding import EXAMPLES, ContentSource, MediaFiles, enc
 from pipeline.encoders.store import Store
 from pipeline.encoders.video import VideoEncoder
 from pipeline.media import NO_SOUND
-from pipeline.params import EmbedParams, EmbedSoundParams, Params
+from pipeline.params import EmbedParams, Params
 from pipeline.training.device import pick
 
 HEARD_AT_ONCE = 64
@@ -92,7 +92,7 @@ def streams_of(embed: EmbedParams, folder: Path, device: torch.device) -> list[F
     """What is made of a clip, those of a modality one after another. Raises InputError as ``image.load``."""
     frames, heard = (
         video.on_frames(image.load(embed.video, "embed.video"), embed.video),
-        sound.SoundEncoder(EmbedSoundParams()),
+        sound.SoundEncoder(embed.video.sound),
     )
 
     def look(path: Path) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -104,6 +105,14 @@ def test_columns_have_names_and_say_what_made_them(tmp_path: Path) -> None:
     assert isinstance(again[0].contents, Lengths)
     assert again[0].contents.asked == ["2.mp4"]  # what was made is kept; what could not be read is tried again
     assert table.exists()
+
+
+def test_streams_have_the_knobs_of_embed(tmp_path: Path) -> None:
+    long, short = (
+        extraction.streams_of(Params.model_validate(given).embed, tmp_path, torch.device("cpu"))
+        for given in ({}, {"embed": {"video": {"sound": {"seconds": 2.0}}}})
+    )
+    assert [a.identity == b.identity for a, b in zip(long, short, strict=True)] == [False, True]
 
 
 def test_streams_of_one_modality_stand_side_by_side(tmp_path: Path) -> None:
