@@ -10,6 +10,7 @@ from scipy.optimize import nnls
 from sklearn.linear_model import Ridge
 from torch import nn
 
+from pipeline.core.errors import InputError
 from pipeline.core.schemas import Feature, Subset, subsets_of
 from pipeline.corpora.splits import grouped_folds
 from pipeline.nets.adapter import Adapter
@@ -167,6 +168,11 @@ def inner_parts(target: Target, source: SourceSpace, job: FinetuneJob) -> list[P
     """Grouped folds of the rows that a fold learns from, training and validation rows; with the source, adapters."""
     rows = target.rows(job.fold, "train", "val")
     groups = target.table["group_id"].iloc[rows].tolist()
+    if len(set(groups)) < 2:
+        raise InputError(
+            f"target.corpus: {job.fold} learns from {len(set(groups))} group, and inner folds need two at least; "
+            "give more groups, or more target.folds in params.yaml"
+        )
     bins = pd.qcut(target.scores[torch.from_numpy(rows)].numpy(), 3, labels=False, duplicates="drop")
     rng = np.random.default_rng(job.params.seed)
     inner = grouped_folds(groups, bins.astype(str).tolist(), job.params.finetune_e2e.inner_folds, rng)

@@ -18,6 +18,17 @@ def test_the_softmax_of_the_logits_are_the_probabilities_of_scikit_learn(classes
     assert softmax(rows @ weights.T + bias, axis=1) == pytest.approx(known, abs=1e-4)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_more_columns_than_rows_give_the_same_model(classes: int):
+    generator = np.random.default_rng(1)
+    rows = generator.normal(size=(40, 200)) + 1.0
+    actual = np.arange(40) % classes
+    weights, bias = logistic.fit(rows, actual, classes, 0.01)
+    known = LogisticRegression(C=0.01, max_iter=5000, tol=1e-8).fit(rows, actual)
+    unseen = generator.normal(size=(30, 200))
+    assert softmax(unseen @ weights.T + bias, axis=1) == pytest.approx(known.predict_proba(unseen), abs=1e-3)
+
+
 def test_a_class_without_rows_is_never_predicted():
     rows = np.array([[0.0], [1.0], [0.1], [0.9]])
     for actual in ([0, 2, 0, 2], [1, 1, 1, 1]):

@@ -29,7 +29,7 @@ from pipeline.sentiment.data import FinetuneJob, Target, limit_groups, of_fold, 
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuned import load_finetuned
 from pipeline.sentiment.finetuning import _output_scale, text_mode
-from pipeline.sentiment.initialisation import Part, linear_net
+from pipeline.sentiment.initialisation import Part, inner_parts, linear_net
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.variants import Variant
 from pipeline.training import loop
@@ -367,6 +367,15 @@ def test_only_named_candidates_are_compared(folded: Track) -> None:
     assert list(choose(among("ridge", "mean")).inner) == ["mean", "ridge"]
     with pytest.raises(InputError, match=r"finetune_e2e\.candidates: text_tuned: not with these corpora"):
         choose(among("text_tuned"))
+
+
+def test_too_few_groups_for_inner_folds_are_one_line(folded: Track) -> None:
+    of = setting(folded, FOLD)
+    group = of.target.table["group_id"].iloc[of.target.rows(FOLD, "train")[0]]
+    ids = of.target.table.loc[of.target.table["group_id"] == group, "sample_id"]
+    alone = replace(of.target, folds=of.target.folds[of.target.folds["sample_id"].isin(set(ids))])
+    with pytest.raises(InputError, match="learns from 1 group, and inner folds need two"):
+        inner_parts(alone, of.source, of.job)
 
 
 def test_every_fold_says_what_it_chose(folded: Track) -> None:
