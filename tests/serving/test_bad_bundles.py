@@ -10,6 +10,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from enum import Enum
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,14 @@ from tests.serving import scores
 
 Edit = Callable[[Path], object]
 
-ABSENT = object()
+
+class Sign(Enum):
+    """Has one name in every process, which names of tests must have."""
+
+    ABSENT = "absent"
+
+
+ABSENT = Sign.ABSENT
 """In place of a value: the key is taken away."""
 
 
