@@ -14,12 +14,12 @@ from pipeline.core.errors import InputError
 from pipeline.training.parallel import in_processes
 
 SCRIPT = """
-import sys, time
+import os, sys
 from pathlib import Path
 from pipeline.training.parallel import in_processes
 
 def work(folder):
-    Path(folder, "started").touch()
+    Path(folder, f"started-{os.getpid()}").touch()
     while True:
         sum(range(1000))
 
@@ -54,9 +54,10 @@ def test_workers_end_with_whoever_started_them(tmp_path: Path, how: signal.Signa
     command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
     started = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     for _ in range(600):
-        if (tmp_path / "started").exists():
+        if len(list(tmp_path.glob("started-*"))) == 2:
             break
         time.sleep(0.1)
+    time.sleep(1)  # while it starts workers the parent takes no notice of Ctrl-C
     workers = psutil.Process(started.pid).children(recursive=True)
     assert len(workers) >= 2
     if how is signal.SIGINT:
