@@ -14,7 +14,7 @@ from pipeline.core.errors import InputError
 from pipeline.training.parallel import in_processes
 
 SCRIPT = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from pipeline.training.parallel import in_processes
 
@@ -24,6 +24,8 @@ def work(folder):
         sum(range(1000))
 
 if __name__ == "__main__":
+    # Whoever is started in the background takes no notice of Ctrl-C, and neither do those whom it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     list(in_processes(work, [sys.argv[1]] * 2, 2, "working"))
 """
 
@@ -64,7 +66,10 @@ def test_workers_end_with_whoever_started_them(tmp_path: Path, how: signal.Signa
         os.killpg(started.pid, how)  # as a terminal does it: all of them
     else:
         started.send_signal(how)
-    _, said = started.communicate(timeout=30)
+    try:
+        _, said = started.communicate(timeout=30)
+    finally:
+        started.kill()  # where this fails nothing may go on
     _gone, left = psutil.wait_procs(workers, timeout=15)
     assert left == [], "workers go on"
     assert said.count("Traceback") == (how is signal.SIGINT), "only the parent's own, which the command makes a line"
