@@ -23,7 +23,7 @@ from pipeline.core.schemas import Modality
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.store import Store
 from pipeline.encoders.text import TextEncoder, length_batches
-from pipeline.media import NO_SOUND, inside
+from pipeline.media import NO_FACE, NO_SOUND, inside
 from pipeline.params import EmbedParams, Params
 
 Result = TypeVar("Result")
@@ -37,7 +37,7 @@ EXAMPLES = 3
 NONE, EMPTY = "none", "empty"
 """Why a row has nothing to encode: no value, or a text of blanks."""
 
-ABSENT = (NONE, EMPTY, NO_SOUND)
+ABSENT = (NONE, EMPTY, NO_SOUND, NO_FACE)
 """Reasons that are no fault of the file; any other is."""
 
 Encoded = Mapping[str, np.ndarray | MediaError]
