@@ -9,6 +9,7 @@ line of Markdown a size: macro-F1, mean over the draws, and the difference with 
 """
 
 import argparse
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from pipeline.posts.folds import Grouping
 from pipeline.posts.labels import codes_of
 from pipeline.posts.specialist_rows import SpecialistRows
 from pipeline.scoring import emotion, selection
+from pipeline.training.finished import Finished
 
 FOLDS = 5
 
@@ -42,7 +44,7 @@ def chosen(rows: SpecialistRows) -> tuple[str, np.ndarray]:
         rows.grouping.groups[compared],
     )
     taken = tried[choice.taken]
-    logits = fit_linear(taken.name, rows, rows.grouping.whole(), taken.settings.get("C", 1.0)).logits
+    logits = fit_linear(taken.name, rows, rows.grouping.whole(), taken.settings).logits
     return taken.name, choice.calibration.decide(choice.calibration.calibrated(logits))
 
 
@@ -60,8 +62,8 @@ def obvious(rows: SpecialistRows) -> Iterator[tuple[str, np.ndarray]]:
             yield name + ", balanced" * balanced, model.fit(known, codes[train]).predict(unknown)
 
 
-def draw(posts: pd.DataFrame, vectors: np.ndarray, size: int, seed: int) -> SpecialistRows:
-    """So many of the training texts, and all validation texts as test rows."""
+def draw(posts: pd.DataFrame, vectors: np.ndarray, size: int, seed: int, scratch: Path) -> SpecialistRows:
+    """So many of the training texts, and all validation texts as test rows; ``scratch`` keeps what is fitted."""
     train, test = (np.flatnonzero(posts["split"] == part) for part in ("train", "val"))
     at = np.concatenate([np.random.default_rng(seed).choice(train, min(size, len(train)), replace=False), test])
     some = posts.iloc[at].reset_index(drop=True)
@@ -71,7 +73,15 @@ def draw(posts: pd.DataFrame, vectors: np.ndarray, size: int, seed: int) -> Spec
     ids = some["sample_id"].to_numpy()
     given = Embeddings(ids, vectors[at], np.ones(len(at), dtype=bool), ids, {})
     return SpecialistRows(
-        "text", some, given, vectors[at], torch.from_numpy(codes), labels, Grouping.of(some, codes, seed), alone=True
+        "text",
+        some,
+        given,
+        vectors[at],
+        torch.from_numpy(codes),
+        labels,
+        Grouping.of(some, codes, seed),
+        alone=True,
+        finished=Finished(scratch),
     )
 
 
@@ -92,11 +102,12 @@ def main() -> None:
         lines = []
         taken = []
         for seed in range(given.draws):
-            rows = draw(posts, vectors, size, seed)
-            actual = rows.codes.numpy()[rows.grouping.part("test")]
-            name, predicted = chosen(rows)
-            taken.append(name)
-            said = {"chosen": predicted, **dict(obvious(rows))}
+            with tempfile.TemporaryDirectory() as scratch:
+                rows = draw(posts, vectors, size, seed, Path(scratch))
+                actual = rows.codes.numpy()[rows.grouping.part("test")]
+                name, predicted = chosen(rows)
+                taken.append(name)
+                said = {"chosen": predicted, **dict(obvious(rows))}
             lines.append({who: emotion.macro_f1(actual, of, len(rows.labels)) for who, of in said.items()})
         table = pd.DataFrame(lines)
         cells = [f"{table['chosen'].mean():.3f}"]
