@@ -5,6 +5,7 @@ Run from the project's folder. A stage is imported only when it is called, so ``
 
 import importlib
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -78,14 +79,17 @@ Project = Annotated[
 def _add_stage(name: str, summary: str) -> None:
     def run(project: Project = Path()) -> None:
         from pipeline import params
+        from pipeline.core.alone import alone, refuse_several
         from pipeline.core.layout import Layout
 
         layout = Layout(project)
         # Asked to end, a stage ends as by Ctrl-C, and takes its processes and its half-written files with it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with one_line_errors():
+            refuse_several(name, os.environ)
             loaded = params.load(layout.params)
-            importlib.import_module(f"pipeline.stages.{name}").run(loaded, layout)
+            with alone(layout.lock(name), name, "wait until it has ended"):
+                importlib.import_module(f"pipeline.stages.{name}").run(loaded, layout)
 
     app.command(name, help=summary)(run)
 
