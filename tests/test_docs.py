@@ -58,11 +58,13 @@ FILTERS = {"printf", "cut", "head", "git"}
 END_TO_END, SPLIT = "tests/test_end_to_end.py", "tests/stages/test_split.py"
 COMMAND, APP = "tests/serving/test_command.py", "tests/serving/test_app.py"
 
+FACES = "tests/encoders/test_faces.py"
 RUN_BY = {
     "make repro": "Makefile",
     "make test": ".ci/run",
     "make check": "Makefile",
     "pip install": "Makefile",
+    "pip install --no-deps": f"{FACES}::test_packages_that_are_missing_are_named_with_their_command",
     "python -m tests.graph": "tests/test_dvc_yaml.py::test_deps_hold_every_file_that_the_stage_imports",
     "python -m tests.graph --write": "tests/test_dvc_yaml.py::test_deps_hold_every_file_that_the_stage_imports",
     "python -m docs.house": "tests/test_docs.py::test_the_counted_house_is_this_one",

@@ -132,8 +132,8 @@ def _personal(model: Model) -> list[str]:
     if not told:
         return []
     return [
-        f"Of a clip it computes {_listed(told)}, as numbers. Nobody is identified by them, yet they are personal: ask the "
-        "people for consent, and see what the law of the place says of reading emotions."
+        f"Of a clip it computes {_listed(told)}, as numbers. Nobody is identified by them, yet they are personal: "
+        "ask the people for consent, and see what the law of the place says of reading emotions."
     ]
 
 
