@@ -1,11 +1,14 @@
-"""What each stream of a clip says of unseen people: ``python -m benchmarks.clips FOLDER``.
+"""What each stream of a clip says of unseen people: ``python -m benchmarks.clips FOLDER [SETTINGS]``.
 
-FOLDER holds ``manifest.parquet`` (``id video label group``) and its clips. Each group is left out in turn as the test
-part, another one validates, and the video specialist learns from the rest; macro-F1 is that of all clips so predicted,
-its interval is over groups. Then the seconds that reading and encoding take a clip.
+SETTINGS are of the block ``embed.video``, as JSON: ``'{"speech": {"encoder": "whisper"}}'``. FOLDER holds
+``manifest.parquet`` (``id video label group``) and its clips. Each group is left out in turn as the test part, another
+one validates, and the video specialist learns from the rest; macro-F1 is that of all clips so predicted, its interval is
+over groups. Then the seconds that reading and encoding take a clip, and by how much memory grows.
 """
 
+import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -25,7 +28,8 @@ from pipeline.scoring import intervals
 from pipeline.stages import embed, split, train_video
 from pipeline.training.device import pick
 
-SETS = (("frames",), ("sound",), ("frames", "sound"))
+ALL = ("faces", "frames", "sound", "speech")
+SETS = (("frames",), ("sound",), ("frames", "sound"), ("speech",), ("faces",), ALL)
 
 
 def project(
@@ -65,32 +69,41 @@ def left_out(rows: pd.DataFrame, media: Path, video: dict) -> tuple[np.ndarray, 
     return np.array(actual), np.array(predicted), np.array(of_group)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, settings: dict) -> None:
     os.environ.setdefault("EMOCARE_CACHE", tempfile.mkdtemp())
     rows = pd.read_parquet(folder / "manifest.parquet")[["id", "video", "label", "group"]]
     for per_group in (False, True):
         for names in SETS:
-            actual, predicted, groups = left_out(rows, folder, {"streams": list(names), "per_group": per_group})
+            actual, predicted, groups = left_out(
+                rows, folder, settings | {"streams": list(names), "per_group": per_group}
+            )
             classes = int(actual.max()) + 1
             drawn = intervals.resampled_macro_f1(actual, predicted, groups, classes, 2000, 42)
             ends = intervals.ends(drawn, 0.95)
             regime = "standardised within its group" if per_group else "each clip by itself"
             shown = " ".join(f"{key} {value:.3f}" for key, value in ends.items())
-            print(f"{'+'.join(names):14} {regime:30} macro-F1 {drawn.value:.3f} {shown}", flush=True)
-    timing(folder, rows)
+            print(f"{'+'.join(names):26} {regime:30} macro-F1 {drawn.value:.3f} {shown}", flush=True)
+    timing(folder, rows, settings)
 
 
-def timing(folder: Path, rows: pd.DataFrame) -> None:
-    """Seconds a clip, of twenty, by what is asked of it."""
+def timing(folder: Path, rows: pd.DataFrame, settings: dict) -> None:
+    """Seconds a clip, of twenty, by what is asked of it, and by how much the process grew meanwhile."""
     some, device = rows["video"].head(20), pick("cpu")
     for names in SETS:
-        encoder = streams.load(Params.model_validate({"embed": {"video": {"streams": list(names)}}}).embed.video)
-        start = time.perf_counter()
+        block = settings | {"streams": list(names)}
+        encoder = streams.load(Params.model_validate({"embed": {"video": block}}).embed.video)
+        before, start = most_memory(), time.perf_counter()
         for value in some:
             clip = read_clip(folder / value, max_pixels=50_000_000, **encoder.asks())
             encoder.encode([encoder.prepare(clip)], device)
-        print(f"{'+'.join(names):14} {(time.perf_counter() - start) / len(some):.3f} s a clip", flush=True)
+        seconds = (time.perf_counter() - start) / len(some)
+        print(f"{'+'.join(names):26} {seconds:.3f} s a clip, {most_memory() - before:.0f} MB more", flush=True)
+
+
+def most_memory() -> float:
+    """The most that this process has held so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})

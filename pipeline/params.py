@@ -120,7 +120,7 @@ class EmbedFacesParams(ParamsBlock):
     """`packaged`, or a folder, or a `.task` file of MediaPipe, with the nets that find a face and its mesh."""
     expressions: bool = True
     """Also the probabilities of seven expressions, by a net that is packaged too, or lies in the folder."""
-    frames: Annotated[int, Field(ge=1, le=256)] = 16
+    frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames in which faces are looked for; a clip with fewer gives all it has."""
 
 

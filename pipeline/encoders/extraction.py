@@ -5,7 +5,7 @@ was. Memory holds ``clips.ROWS`` rows of numbers, and a few decoded clips.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,19 +22,19 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.progress import progress
-from pipeline.core.schemas import FEATURES, Feature
+from pipeline.core.schemas import FEATURES, Feature, Stream
 from pipeline.corpora import named_columns
 from pipeline.corpora.clips import NO_CLIP, ClipRows, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
-from pipeline.encoders import image, sound, video, weights
+from pipeline.encoders import streams, weights
 from pipeline.encoders.embedding import EXAMPLES, ContentSource, MediaFiles, encode_missing, open_store
-from pipeline.encoders.video import VideoEncoder
-from pipeline.media import NO_SOUND
+from pipeline.encoders.streams import ClipEncoder
+from pipeline.media import NO_FACE, NO_SOUND
 from pipeline.params import EmbedParams, Params
 from pipeline.training.device import pick
 
-HEARD_AT_ONCE = 64
-"""Clips whose numbers of sound are kept together."""
+AT_ONCE = 16
+"""Clips whose sound, or numbers, are kept together."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,6 @@ class Extracted:
     examples: list[str] = field(default_factory=list)
 
 
-Encode = Callable[[list[np.ndarray], torch.device], np.ndarray]
-
 Made = list[np.ndarray | MediaError]
 """What a stream made of each row."""
 
@@ -89,38 +87,24 @@ def run(params: Params, layout: Layout, clips: Path, out: Path, folder: Path) ->
 
 
 def streams_of(embed: EmbedParams, folder: Path, device: torch.device) -> list[FeatureStream]:
-    """What is made of a clip, those of a modality one after another. Raises InputError as ``image.load``."""
-    frames, heard = (
-        video.on_frames(image.load(embed.video, "embed.video"), embed.video),
-        sound.SoundEncoder(embed.video.sound),
-    )
-
-    def look(path: Path) -> np.ndarray:
-        limits = {"max_pixels": embed.max_pixels, "at_least": frames.at_least}
-        return np.stack(
-            [frames.preprocess(frame) for frame in media.read_frames(path, frames=embed.video.frames, **limits)]
-        )
-
-    def listen(path: Path) -> np.ndarray:
-        clip = media.read_clip(path, max_pixels=embed.max_pixels, sound_seconds=heard.sound_seconds)
-        return heard.prepare(clip)
-
-    def files(read: Callable[[Path], np.ndarray], encode: Encode, batch: int) -> MediaFiles:
-        return MediaFiles(folder, read, lambda items: encode(items, device), batch, embed.workers)
-
-    # Memory holds clips as their frames, so a batch is counted in frames.
-    watching = files(look, frames.encode, max(embed.video.batch // embed.video.frames, 1))
-    hearing = files(listen, heard.encode, HEARD_AT_ONCE)
-    return [
-        FeatureStream("audio", heard.identity, sound.FEATURES, hearing, frozenset({NO_SOUND})),
-        FeatureStream("visual", frames.identity, frame_columns(frames), watching),
-    ]
+    """What is made of a clip: the streams that params name. Raises InputError as ``streams.load``."""
+    clips = streams.load(embed.video)
+    made = [_feature_stream(clips, name, embed, folder, device) for name in sorted(clips.streams)]
+    return sorted(made, key=lambda of: FEATURES.index(of.modality))
 
 
-def frame_columns(encoder: VideoEncoder) -> tuple[str, ...]:
-    """Names of a clip's vector: each number of the picture encoder, as its mean and its deviation over the frames."""
-    statistics = ("mean",) if encoder.pool == "mean" else ("mean", "std")
-    return tuple(f"frame_{at:04d}.{of}" for of in statistics for at in range(encoder.image.width))
+def _feature_stream(
+    clips: ClipEncoder, name: Stream, embed: EmbedParams, folder: Path, device: torch.device
+) -> FeatureStream:
+    encoder = clips.streams[name]
+
+    def read(path: Path) -> np.ndarray:
+        return encoder.prepare(media.read_clip(path, max_pixels=embed.max_pixels, **clips.asks([name])))
+
+    # Memory holds clips as their frames, so a batch of these is counted in frames.
+    batch = clips.batch if name == "frames" else AT_ONCE
+    files = MediaFiles(folder, read, lambda items: encoder.encode(items, device), batch, embed.workers)
+    return FeatureStream(encoder.modality, encoder.identity, encoder.columns, files, frozenset({NO_SOUND, NO_FACE}))
 
 
 def extract(

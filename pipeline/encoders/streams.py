@@ -94,8 +94,9 @@ class ClipEncoder:
         return of if isinstance(of, VideoEncoder) else None
 
     def asks(self, names: Sequence[Stream] | None = None) -> dict[str, Any]:
-        """What ``media.read_clip`` is to read for these streams, or for all of them."""
-        some = [self.streams[name] for name in (self.streams if names is None else names)]
+        """What ``media.read_clip`` is to read for these streams, or for all of them; first what `frames` looks at."""
+        wanted = sorted(self.streams if names is None else names, key=lambda name: name != "frames")
+        some = [self.streams[name] for name in wanted]
         frames = list(dict.fromkeys(of.asked for of in some if of.asked is not None))
         return {"frames": frames, "sound_seconds": max((of.sound_seconds for of in some), default=0.0)}
 
@@ -110,13 +111,14 @@ class ClipEncoder:
         return ready
 
     def encode(self, clips: Sequence[Ready], device: torch.device) -> np.ndarray:
-        """float32 [N, width], with NaN where a stream is not there."""
+        """float32 [N, width], with NaN where a stream is not there. What several clips share is encoded once."""
         vectors = np.full((len(clips), self.width), np.nan, dtype=np.float32)
         for name, columns in slices(self.identity).items():
             have = [at for at, clip in enumerate(clips) if isinstance(clip.get(name), np.ndarray)]
             if have:
-                items: list[Any] = [clips[at][name] for at in have]
-                vectors[have, columns] = self.streams[name].encode(items, device)
+                items: dict[int, Any] = {id(clips[at][name]): clips[at][name] for at in have}
+                made = dict(zip(items, self.streams[name].encode(list(items.values()), device), strict=True))
+                vectors[have, columns] = np.stack([made[id(clips[at][name])] for at in have])
         return vectors
 
 

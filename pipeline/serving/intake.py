@@ -318,10 +318,10 @@ def _looked_at(post: Post) -> dict[str, Any]:
 
 
 def _frames(video: Any) -> list[str] | None:
-    """Small pictures of the frames of a clip that was read; None where it has none."""
+    """Small pictures of the frames of a clip that was read, of those that are explained; None where it has none."""
     if not isinstance(video, Clip) or isinstance(video.shown, MediaError):
         return None
-    return [_thumbnail(frame) for frames in video.shown.values() for frame in frames] or None
+    return [_thumbnail(frame) for frame in next(iter(video.shown.values()), ())] or None
 
 
 def _thumbnail(pixels: np.ndarray) -> str:

@@ -176,7 +176,7 @@ class Predictor:
             found = yield from changes("image", occluded(post.image, GRID))
             patches = np.array(found).reshape(GRID, GRID)
         if "video" in there and isinstance(post.video, media.Clip):
-            frames = (yield from changes("video", _frame_by_frame(post.video))) or None
+            frames = (yield from changes("video", self._frame_by_frame(post.video))) or None
         return Explanation(self.labels[self._decide(logits)[0]], words, patches, frames)
 
     def read(self, post: Post, *, max_seconds: float = math.inf, deadline: float = math.inf) -> Post:
@@ -202,6 +202,18 @@ class Predictor:
             return found if isinstance(found, MediaError) else Prepared(found)
 
         return Post(post.text, small(post.image, self._pixels), small(post.video, self._streams))
+
+    def _frame_by_frame(self, clip: media.Clip) -> Iterator[Prepared | MediaError]:
+        """The clip with each of its first frames left out in turn, for the streams that look at these; none without."""
+        if isinstance(clip.shown, MediaError) or not clip.shown:
+            return
+        encoder: ClipEncoder = self._encoder("video")
+        whole, (asked, frames) = encoder.prepare(clip), next(iter(clip.shown.items()))
+        looking: list[Stream] = [name for name, of in encoder.streams.items() if of.asked == asked]
+        for at in range(len(frames)):
+            less = replace(clip, shown={**clip.shown, asked: [*frames[:at], *frames[at + 1 :]]})
+            ready: Ready = {**whole, **encoder.prepare(less, looking)}
+            yield first_reason(ready) or Prepared(ready)
 
     def _picture(self, source: Path | bytes | np.ndarray) -> np.ndarray:
         """The pixels that are looked at, uint8 [H, W, 3]. Raises MediaError."""
@@ -445,15 +457,6 @@ class Predictor:
 
 def _value(post: Post, name: Modality) -> Any:
     return {"text": post.text, "image": post.image, "video": post.video}[name]
-
-
-def _frame_by_frame(clip: media.Clip) -> Iterator[media.Clip]:
-    """The clip with each of its frames left out in turn; none where it has no frames."""
-    if isinstance(clip.shown, MediaError):
-        return
-    for asked, frames in clip.shown.items():
-        for at in range(len(frames)):
-            yield replace(clip, shown={**clip.shown, asked: [*frames[:at], *frames[at + 1 :]]})
 
 
 def _text(value: str | None) -> str | MediaError:
