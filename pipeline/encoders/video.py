@@ -93,7 +93,8 @@ class VideoEncoder:
     def encode(self, clips: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
         """Clips of preprocessed frames, each float32 [at most ``frames``, 3, S, S] → float32 [N, width]."""
         pixels = np.concatenate(clips)
-        parts = [self.image.encode(pixels[at : at + self.batch], device) for at in range(0, len(pixels), self.batch)]
+        starts = range(0, len(pixels), self.batch)
+        parts = [self.image.encode(pixels[at : at + self.batch], device, fixed=True) for at in starts]
         lengths = torch.tensor([len(clip) for clip in clips])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         vectors = torch.zeros(*mask.shape, self.image.width)
