@@ -374,44 +374,6 @@ def read_clip(
     return _video_clip(source, frames, sound_seconds, limits)
 
 
-def read_glimpses(
-    source: Path | bytes,
-    *,
-    every: float,
-    seconds: float,
-    at_least: int,
-    max_pixels: int,
-    deadline: float = math.inf,
-) -> list[np.ndarray]:
-    """What is on screen at the middle of each ``every`` seconds of a clip's first ``seconds``, at least once.
-
-    An animated picture gives uniformly spaced frames of the whole. Shape, the other arguments and errors as of
-    ``read_clip``.
-    """
-    limits = MediaLimits(max_pixels, math.inf, deadline)
-    with reading(source) as handle:
-        if _picture_reader(_head(handle)) is not None:
-            frames = int(seconds / every)
-            return read_frames(source, frames=frames, at_least=at_least, max_pixels=max_pixels, deadline=deadline)
-    try:
-        with _container(source) as container:
-            stream = _video_stream(container)
-            timeline = _timeline(container, stream, Hearing(None, 0.0, ""), limits)
-            ticks = every / float(stream.time_base or 1)
-            count = max(int(min(timeline.end - timeline.starts[0], seconds / every * ticks) / ticks), 1)
-            moments = timeline.starts[0] + (np.arange(count) + 0.5) * ticks
-            wanted = timeline.starts[np.searchsorted(timeline.starts, moments, side="right") - 1]
-            glimpses: list[np.ndarray] = []
-            for frame in _shown_at(np.unique(wanted), container, stream, timeline, limits):
-                until = np.searchsorted(wanted, frame.pts or 0, side="right")
-                glimpses += [_frame_rgb(frame, at_least)] * int(until - len(glimpses))
-    except FFmpegError:
-        raise MediaError("corrupt") from None
-    if not glimpses:
-        raise MediaError("corrupt")
-    return glimpses
-
-
 def _uniform(starts: np.ndarray, end: float, frames: int) -> np.ndarray:
     """Which frames are on screen at the middles of ``frames`` equal intervals; ``starts`` ascends, in any unit."""
     if len(starts) <= frames:
