@@ -343,6 +343,25 @@ def forget_command(
         print("\n".join(map(printable, said.splitlines())))
 
 
+@app.command("fetch")
+def fetch_command(
+    address: Annotated[
+        str,
+        typer.Argument(help="A table of posts or a corpus: s3://, gs:// or https://; media lie beside their table."),
+    ],
+    folder: Annotated[Path, typer.Argument(help="A new folder, or one of an earlier fetch.", file_okay=False)],
+    max_mb: Annotated[float, _limit("Most megabytes of a file.", 0.001, 1e6)] = 2000.0,
+    max_total_gb: Annotated[float, _limit("Most gigabytes of all files that are fetched.", 0.001, 1e6)] = 100.0,
+    workers: Annotated[int, typer.Option(help="Files fetched at a time.", min=1, max=256)] = 8,
+) -> None:
+    """Copy a table with its pictures and clips, or a corpus, from a store or a server into a folder."""
+    with one_line_errors():
+        from pipeline.corpora.remote import FetchLimits, fetch
+
+        limits = FetchLimits(round(max_mb * 1e6), round(max_total_gb * 1e9), workers=workers)
+        print(f"{folder}: {fetch(address, folder, limits)}")
+
+
 @app.command("extract")
 def extract_command(
     clips: Annotated[

@@ -115,6 +115,15 @@ class EmbedImageParams(ParamsBlock):
     """Pictures in a batch."""
 
 
+class EmbedFacesParams(ParamsBlock):
+    models: str = "packaged"
+    """`packaged`, or a folder, or a `.task` file of MediaPipe, with the nets that find a face and its mesh."""
+    expressions: bool = True
+    """Also the probabilities of seven expressions, by a net that is packaged too, or lies in the folder."""
+    frames: Annotated[int, Field(ge=1, le=256)] = 16
+    """Uniformly spaced frames in which faces are looked for; a clip with fewer gives all it has."""
+
+
 class EmbedSoundParams(ParamsBlock):
     seconds: Annotated[float, Field(ge=0.5, le=3600.0)] = 60.0
     """At most so much of a clip's sound, from its beginning; memory follows this, and not the length of the clip."""
@@ -131,11 +140,12 @@ class EmbedSpeechParams(ParamsBlock):
 
 class EmbedVideoParams(EmbedImageParams):
     streams: Annotated[tuple[Stream, ...], Field(strict=False, min_length=1)] = ("frames", "sound")
-    """What a clip is read by: its pictures (`encoder`, `frames` and `pool` are theirs), `sound`, `speech`."""
+    """What a clip is read by: its pictures (`encoder`, `frames`, `pool` are theirs), `sound`, `speech`, `faces`."""
     frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""
     pool: Literal["mean", "mean_std"] = "mean_std"
     """How the frames' vectors become one: their mean (the mission's), or mean and standard deviation side by side."""
+    faces: EmbedFacesParams = EmbedFacesParams()
     sound: EmbedSoundParams = EmbedSoundParams()
     speech: EmbedSpeechParams = EmbedSpeechParams()
     per_group: bool = False

@@ -57,12 +57,14 @@ FILTERS = {"printf", "cut", "head", "git"}
 
 END_TO_END, SPLIT = "tests/test_end_to_end.py", "tests/stages/test_split.py"
 COMMAND, APP = "tests/serving/test_command.py", "tests/serving/test_app.py"
+FACES = "tests/encoders/test_faces.py"
 
 RUN_BY = {
     "make repro": "Makefile",
     "make test": ".ci/run",
     "make check": "Makefile",
     "pip install": "Makefile",
+    "pip install --no-deps": f"{FACES}::test_packages_that_are_missing_are_named_with_their_command",
     "python -m tests.graph": "tests/test_dvc_yaml.py::test_deps_hold_every_file_that_the_stage_imports",
     "python -m tests.graph --write": "tests/test_dvc_yaml.py::test_deps_hold_every_file_that_the_stage_imports",
     "python -m docs.house": "tests/test_docs.py::test_the_counted_house_is_this_one",
@@ -71,6 +73,12 @@ RUN_BY = {
     "python -m tests.robustness.bad_inputs": "tests/robustness/test_bad_inputs.py::test_a_wrong_input_gets_its_line",
     "python -m tests.robustness.kills": "tests/robustness/test_kills.py",
     "python -m pipeline params": "tests/test_cli.py::test_params_prints_every_knob",
+    "python -m pipeline fetch": "tests/corpora/test_remote.py::test_what_cannot_be_is_one_line",
+    "python -m pipeline forget": "tests/posts/test_forgetting.py::forget",
+    "dvc remote --default": "tests/test_dvc_remote.py",
+    "dvc push": "tests/test_dvc_remote.py",
+    "dvc pull": "tests/test_dvc_remote.py",
+    "dvc status": "tests/test_dvc_remote.py",
     "python -m pipeline extract --out": "tests/encoders/test_extraction.py::project",
     "dvc exp run -S source.corpus target.corpus tracks": "tests/encoders/test_extraction.py::project",
     "python -m pipeline predict --manifest --out": f"{COMMAND}::test_a_manifest",
