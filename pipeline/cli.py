@@ -5,6 +5,7 @@ Run from the project's folder. A stage is imported only when it is called, so ``
 
 import importlib
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -78,14 +79,17 @@ Project = Annotated[
 def _add_stage(name: str, summary: str) -> None:
     def run(project: Project = Path()) -> None:
         from pipeline import params
+        from pipeline.core.alone import alone, refuse_several
         from pipeline.core.layout import Layout
 
         layout = Layout(project)
         # Asked to end, a stage ends as by Ctrl-C, and takes its processes and its half-written files with it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with one_line_errors():
+            refuse_several(name, os.environ)
             loaded = params.load(layout.params)
-            importlib.import_module(f"pipeline.stages.{name}").run(loaded, layout)
+            with alone(layout.lock(name), name, "wait until it has ended"):
+                importlib.import_module(f"pipeline.stages.{name}").run(loaded, layout)
 
     app.command(name, help=summary)(run)
 
@@ -315,6 +319,25 @@ def _limit(meaning: str, least: float, most: float = 86_400) -> typer.models.Opt
         return value
 
     return typer.Option(help=meaning, min=least, max=most, callback=number)
+
+
+@app.command("fetch")
+def fetch_command(
+    address: Annotated[
+        str,
+        typer.Argument(help="A table of posts or a corpus: s3://, gs:// or https://; media lie beside their table."),
+    ],
+    folder: Annotated[Path, typer.Argument(help="A new folder, or one of an earlier fetch.", file_okay=False)],
+    max_mb: Annotated[float, _limit("Most megabytes of a file.", 0.001, 1e6)] = 2000.0,
+    max_total_gb: Annotated[float, _limit("Most gigabytes of all files that are fetched.", 0.001, 1e6)] = 100.0,
+    workers: Annotated[int, typer.Option(help="Files fetched at a time.", min=1, max=256)] = 8,
+) -> None:
+    """Copy a table with its pictures and clips, or a corpus, from a store or a server into a folder."""
+    with one_line_errors():
+        from pipeline.corpora.remote import FetchLimits, fetch
+
+        limits = FetchLimits(round(max_mb * 1e6), round(max_total_gb * 1e9), workers=workers)
+        print(f"{folder}: {fetch(address, folder, limits)}")
 
 
 @app.command("extract")

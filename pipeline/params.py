@@ -120,14 +120,24 @@ class EmbedSoundParams(ParamsBlock):
     """At most so much of a clip's sound, from its beginning; memory follows this, and not the length of the clip."""
 
 
+class EmbedSpeechParams(ParamsBlock):
+    encoder: str = "openai/whisper-base"
+    """A Whisper on the hub or in a local folder, as transformers or (extra `speech`) as CTranslate2 keeps it."""
+    revision: str | None = None
+    """The hub commit to pin; a hub encoder without one resolves the newest commit and records it."""
+    seconds: Annotated[float, Field(ge=0.5, le=3600.0)] = 60.0
+    """At most so much of a clip's sound, from its beginning; it is encoded in the windows that the model takes."""
+
+
 class EmbedVideoParams(EmbedImageParams):
     streams: Annotated[tuple[Stream, ...], Field(strict=False, min_length=1)] = ("frames", "sound")
-    """What a clip is read by: its pictures (`encoder`, `frames` and `pool` are theirs), its own sound, or both."""
+    """What a clip is read by: its pictures (`encoder`, `frames` and `pool` are theirs), `sound`, `speech`."""
     frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""
     pool: Literal["mean", "mean_std"] = "mean_std"
     """How the frames' vectors become one: their mean (the mission's), or mean and standard deviation side by side."""
     sound: EmbedSoundParams = EmbedSoundParams()
+    speech: EmbedSpeechParams = EmbedSpeechParams()
     per_group: bool = False
     """Standardise each stream's columns within every group, where a group is a recording with several clips."""
 

@@ -1,6 +1,7 @@
 """Tiny encoders with random weights, saved the way transformers saves real ones."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -10,6 +11,9 @@ from transformers import (
     DistilBertConfig,
     DistilBertModel,
     DistilBertTokenizer,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
 )
 
 WORDS = [
@@ -35,6 +39,8 @@ WORDS = [
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"!?.abcdefghijklmnopqrstuvwxyz"]
 TEXT_WIDTH = 16
 CLIP_WIDTH = 12
+SPEECH_WIDTH = 16
+SPEECH_SECONDS = 2
 CLIP_SIZE = 32
 
 
@@ -63,4 +69,25 @@ def clip(folder: Path) -> Path:
     CLIPImageProcessorPil(
         size={"shortest_edge": CLIP_SIZE}, crop_size={"height": CLIP_SIZE, "width": CLIP_SIZE}
     ).save_pretrained(folder)
+    return folder
+
+
+def whisper(folder: Path, seconds: int = SPEECH_SECONDS) -> Path:
+    """A Whisper whose states have ``SPEECH_WIDTH`` and whose windows last so many ``seconds``."""
+    torch.manual_seed(0)
+    half: dict[str, Any] = {"layers": 2, "attention_heads": 2, "ffn_dim": 32}
+    config = WhisperConfig(
+        vocab_size=50,
+        num_mel_bins=20,
+        d_model=SPEECH_WIDTH,
+        max_source_positions=50 * seconds,
+        max_target_positions=16,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=3,
+        **{f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in half.items()},
+    )
+    WhisperModel(config).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=20, chunk_length=seconds).save_pretrained(folder)
     return folder

@@ -65,6 +65,10 @@ class Layout:
     def plots(self, stage: str) -> Path:
         return self.root / "plots" / stage
 
+    def lock(self, stage: str) -> Path:
+        """Held by the process that runs a stage; beside the outputs, for DVC deletes those before the stage runs."""
+        return self.root / f".{stage}.lock"
+
     @property
     def own(self) -> tuple[Path, ...]:
         """The files and folders of the project itself, which no report or table of a user's is written over."""

@@ -3,8 +3,6 @@
 Copies end in one group, so that none is trained on while its twin is scored.
 """
 
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
@@ -15,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from pipeline.core.schemas import FEATURES, Feature
+from pipeline.corpora.wording import name_key, normalised, one_word_apart, word_count
 
 SAME_WORDS, NEAR_WORDS = 8, 12
 """Fewest words of texts that count as copies when they are the same, or nearly so: short ones recur by chance.
@@ -31,10 +30,11 @@ PHRASE_LINKS = 0.25
 Links that fall at random join most groups into one when they are half as many (Erdős and Rényi 1960); at a quarter, a
 group is joined to one other on average.
 """
-UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-"""Letters of Thai, Lao, Burmese, Khmer, Japanese and Chinese, which have no spaces between words: two are one word."""
 SHINGLE, SHINGLES_SHARED = 3, 0.85
-"""Nearly the same: of the different runs of so many words in either text, this share is in both (Jaccard)."""
+"""Nearly the same: of the different runs of so many words in either text, this share is in both (Jaccard index).
+
+In texts of fewer than 39 words one changed word leaves less than that, so these are compared word by word.
+"""
 TELLING_WIDTH = 8
 """Vectors of fewer columns are alike by chance."""
 ALIKE = 1e-3
@@ -44,36 +44,22 @@ PROJECTIONS = 6
 Edges = list[tuple[int, int]]
 
 
-def normalised(text: str) -> str | None:
-    """Case, accents of width, links, names, punctuation and spacing removed; None when nothing is left.
-
-    A text of emoji alone stays as it is: it says something, and says the same in two posts.
-    """
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    plain = re.sub(r"https?://\S+|@\w+", " ", plain)
-    words = re.sub(r"[\W_]+", " ", plain).strip()
-    return words or "".join(plain.split()) or None
-
-
-def word_count(plain: str) -> int:
-    """Words of a normalised text."""
-    return plain.count(" ") + 1 + len(UNSPACED.findall(plain)) // 2
-
-
 def same_texts(texts: Sequence[str | None], groups: Sequence[str | None]) -> Edges:
-    """Links each text to the first that says the same, where that is evidence of a copy and no accident.
+    """Links each text to the first that says the same, or nearly so, where that is evidence of a copy and no accident.
 
     A text of ``SAME_WORDS`` words is a copy, and one that many repost is many copies. A shorter one, a phrase, is a
     copy if it has ``PHRASE_WORDS`` words and stands in ``RARE_GROUPS`` groups at most: the same few words of two users
     may well be a repost, but what many say they say by themselves. Where groups are large, as speakers are, any two of
     them share some rare phrase: if those in several given groups make more links than ``PHRASE_LINKS`` allows, they
-    are no copies either. A word or two, or emoji alone, are never a copy: "yeah" in two dialogues is none.
+    are no copies either. A word or two, or emoji alone, are never a copy: "yeah" in two dialogues is none. Texts of
+    ``NEAR_WORDS`` words may differ a little, as in ``near_rows``.
 
     Args:
         texts: N texts, None where a row has none.
         groups: N given groups (author, dialogue); a row with None is a group of its own.
     """
     plain = [None if text is None else normalised(text) for text in texts]
+    groups = [None if name is None else name_key(name) for name in groups]
     held: dict[str, list[int]] = {}
     for at, text in enumerate(plain):
         if text is not None and word_count(text) >= PHRASE_WORDS:
@@ -86,7 +72,8 @@ def same_texts(texts: Sequence[str | None], groups: Sequence[str | None]) -> Edg
     if sum(given[text] - 1 for text in across) > PHRASE_LINKS * len(set(groups) - {None}):
         rare -= across
     copied = (held.keys() - phrases) | rare
-    return same_keys([text if text in copied else None for text in plain])
+    told = [text if text in copied else None for text in plain]
+    return sorted({*same_keys(told), *_near_texts(told)})
 
 
 def same_keys(keys: Sequence[Hashable | None]) -> Edges:
@@ -126,7 +113,7 @@ def between(edges: Edges, whole: Sequence[int]) -> Edges:
 
 
 def _near_texts(texts: Sequence[str | None]) -> Edges:
-    """Pairs of different texts whose shingles have a Jaccard index of at least ``SHINGLES_SHARED``.
+    """Pairs of different texts of ``NEAR_WORDS`` words that differ in one, or share ``SHINGLES_SHARED`` of shingles.
 
     Prefix filtering (Chaudhuri, Ganti and Kaushik 2006) finds all of them without comparing all with all: with the
     rarest shingles first, two such sets share one of the first (1 - share) of either.
@@ -146,7 +133,7 @@ def _near_texts(texts: Sequence[str | None]) -> Edges:
                     edges.append((min(at, other), max(at, other)))
         for shingle in prefix:
             holders[shingle].append(at)
-    return edges
+    return edges + one_word_apart(texts, NEAR_WORDS)
 
 
 def _shingles(words: Sequence[str]) -> set[str]:
@@ -233,11 +220,12 @@ def components(edges: Edges, count: int) -> np.ndarray:
 
 
 def merge_groups(given: Sequence[str | None], ids: Sequence[str], edges: Edges) -> np.ndarray:
-    """One group name a row: rows with the same given group, and linked rows, are one group.
+    """One group name a row: rows with the same given group, however it is spelt, and linked rows, are one group.
 
     A group takes its alphabetically first given name, or ``post:<first id>`` when none of its rows has one.
     """
-    component = components(edges + same_keys(given), len(ids))
+    keys = [None if name is None else name_key(name) for name in given]
+    component = components(edges + same_keys(keys), len(ids))
     names: dict[int, str] = {}
     for part, name, sample in sorted(
         zip(component.tolist(), given, ids, strict=True), key=lambda item: (item[1] is None, item[1] or "", item[2])

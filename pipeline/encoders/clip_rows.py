@@ -19,7 +19,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.prefetch import ahead
 from pipeline.core.progress import progress
 from pipeline.core.schemas import Stream
-from pipeline.encoders.embedding import CHUNK, MediaFiles, Tally, content_digests, or_error, write_results
+from pipeline.encoders.embedding import CHUNK, MediaFiles, Tally, content_digests, open_store, or_error, write_results
 from pipeline.encoders.store import Store
 from pipeline.encoders.streams import ClipEncoder, Ready, per_group, slices
 from pipeline.params import Params
@@ -137,8 +137,7 @@ def embed_clips(
     tally, folder = Tally(), layout.root / params.posts.media
     with ExitStack() as stack:
         stores: dict[Stream, Store] = {
-            name: stack.enter_context(Store(layout.cache / "embeddings", of.identity))
-            for name, of in encoder.streams.items()
+            name: stack.enter_context(open_store(of.identity, device, layout)) for name, of in encoder.streams.items()
         }
         rows = ClipRows(encoder, folder, device, embed.max_pixels, embed.workers, stores)
         writer = stack.enter_context(artifacts.embeddings_writer(path, encoder.width, encoder.identity))

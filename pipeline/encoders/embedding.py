@@ -22,14 +22,18 @@ from pipeline.core.progress import progress
 from pipeline.core.schemas import Modality
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.store import Store
-from pipeline.encoders.text import TextEncoder, length_batches
+from pipeline.encoders.text import LEAST_TOKENS, TextEncoder, equal_length_batches, length_batches
 from pipeline.media import NO_SOUND, inside
 from pipeline.params import EmbedParams, Params
+from pipeline.training.device import side_by_side
 
 Result = TypeVar("Result")
 
 CHUNK = 1024
 """Rows handled together: memory depends on this, not on the number of posts."""
+
+COMPUTATION_VERSION = 2
+"""Raised when the shapes or the order of a computation change, which the last digits of a vector may follow."""
 
 EXAMPLES = 3
 """Unreadable files that the message names."""
@@ -67,9 +71,14 @@ class TextContents:
 
     def encode(self, pending: Mapping[str, str]) -> Iterator[Encoded]:
         keys, tokens = list(pending), self.encoder.tokenize(list(pending.values()))
-        for batch in length_batches([len(row) for row in tokens], self.encoder.batch_tokens):
-            vectors = self.encoder.encode_tokens([tokens[at] for at in batch], self.device)
-            yield {keys[at]: vector for at, vector in zip(batch, vectors, strict=True)}
+
+        def encode(batch: np.ndarray) -> dict[str, np.ndarray]:
+            vectors = self.encoder.encode_tokens([tokens[at] for at in batch], self.device, least_tokens=LEAST_TOKENS)
+            return {keys[at]: vector for at, vector in zip(batch, vectors, strict=True)}
+
+        # An accelerator would starve on batches of one length, and its kernels follow the size of a batch anyway.
+        batches = equal_length_batches if self.device.type == "cpu" else length_batches
+        yield from side_by_side(encode, batches([len(row) for row in tokens], self.encoder.batch_tokens), self.device)
 
 
 @dataclass(frozen=True)
@@ -113,13 +122,24 @@ def or_error(function: Callable[[], Result]) -> Result | MediaError:
         return error
 
 
+def open_store(identity: dict[str, Any], device: torch.device, layout: Layout) -> Store:
+    """The store of an encoder's vectors, for those that were computed as they are now. Raises InputError as ``Store``.
+
+    Another processor, another torch or another way of making batches may round otherwise, so theirs are kept apart.
+    """
+    computed = {"version": COMPUTATION_VERSION, "torch": torch.__version__, "device": device.type}
+    if device.type == "cpu":
+        computed["instructions"] = torch.backends.cpu.get_cpu_capability()
+    return Store(layout.cache / "embeddings", identity | {"computed": computed})
+
+
 def picture_files(encoder: ImageEncoder, folder: Path, device: torch.device, embed: EmbedParams) -> MediaFiles:
     def read(path: Path) -> np.ndarray:
         picture = media.read_picture(path, max_pixels=embed.max_pixels, at_least=encoder.at_least)
         return encoder.preprocess(picture)
 
     def vectors(batch: list[np.ndarray]) -> np.ndarray:
-        return encoder.encode(np.stack(batch), device)
+        return encoder.encode(np.stack(batch), device, fixed=True)
 
     return MediaFiles(folder, read, vectors, embed.image.batch, embed.workers)
 
@@ -184,13 +204,14 @@ def embed_posts(
     column: str,
     identity: dict[str, Any],
     source: ContentSource,
+    device: torch.device,
     params: Params,
     layout: Layout,
 ) -> dict[str, Any]:
     """Writes the embeddings of one modality; returns what became of its rows."""
     tally, width = Tally(), identity["width"]
     with (
-        Store(layout.cache / "embeddings", identity) as store,
+        open_store(identity, device, layout) as store,
         artifacts.embeddings_writer(layout.embeddings("posts", modality), width, identity) as writer,
         progress(f"embedding {modality}", len(posts)) as advance,
     ):

@@ -27,8 +27,7 @@ from pipeline.corpora import named_columns
 from pipeline.corpora.clips import NO_CLIP, ClipRows, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
 from pipeline.encoders import image, sound, video, weights
-from pipeline.encoders.embedding import EXAMPLES, ContentSource, MediaFiles, encode_missing
-from pipeline.encoders.store import Store
+from pipeline.encoders.embedding import EXAMPLES, ContentSource, MediaFiles, encode_missing, open_store
 from pipeline.encoders.video import VideoEncoder
 from pipeline.media import NO_SOUND
 from pipeline.params import EmbedParams, Params
@@ -80,8 +79,9 @@ Made = list[np.ndarray | MediaError]
 
 def run(params: Params, layout: Layout, clips: Path, out: Path, folder: Path) -> str:
     """Extracts as params say; returns what to print. Raises InputError as ``extract``."""
-    streams = streams_of(params.embed, folder, pick(params.device))
-    done = extract(clips, out, folder, streams, params.embed, layout)
+    device = pick(params.device)
+    streams = streams_of(params.embed, folder, device)
+    done = extract(clips, out, folder, streams, params.embed, layout, device)
     columns = {name: sum(len(streams[at].columns) for at in places) for name, places in _of(streams).items()}
     had = "; ".join(f"{name}: {done.present[name]} rows of {count} columns" for name, count in columns.items())
     lacking = "".join(f"\n  {rows} rows: {reason}" for reason, rows in sorted(done.reasons.items()))
@@ -124,7 +124,13 @@ def frame_columns(encoder: VideoEncoder) -> tuple[str, ...]:
 
 
 def extract(
-    clips: Path, out: Path, folder: Path, streams: Sequence[FeatureStream], embed: EmbedParams, layout: Layout
+    clips: Path,
+    out: Path,
+    folder: Path,
+    streams: Sequence[FeatureStream],
+    embed: EmbedParams,
+    layout: Layout,
+    device: torch.device,
 ) -> Extracted:
     """Writes the corpus of the clips that a table names.
 
@@ -138,7 +144,7 @@ def extract(
     """
     total, done, schema = check_clips(clips, folder, out), Extracted(), corpus_schema(streams)
     with ExitStack() as stack:
-        stores = [stack.enter_context(Store(layout.cache / "embeddings", of.identity)) for of in streams]
+        stores = [stack.enter_context(open_store(of.identity, device, layout)) for of in streams]
         aside = stack.enter_context(artifacts.replacing(out))
         writer = stack.enter_context(pq.ParquetWriter(aside, schema, compression="zstd"))
         advance = stack.enter_context(progress("extracting", total))

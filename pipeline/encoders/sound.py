@@ -20,6 +20,7 @@ import torch
 from transformers.audio_utils import mel_filter_bank
 
 from pipeline.core.files import MediaError
+from pipeline.core.schemas import Feature
 from pipeline.media import NO_SOUND, SOUND_RATE, Clip
 from pipeline.params import EmbedSoundParams
 
@@ -74,11 +75,8 @@ def features(samples: np.ndarray) -> np.ndarray:
 
     Raises MediaError when it is silent, or too short to say anything.
     """
-    if len(samples) < SHORTEST:
-        raise MediaError(f"{NO_SOUND}: shorter than {SHORTEST / SOUND_RATE:g} seconds")
+    check_heard(samples)
     level, mel = _spectra(samples)
-    if level.max() < SILENT_DB:
-        raise MediaError(f"{NO_SOUND}: silence")
     pitch, periodicity = pitches(samples)
     heard = level > np.percentile(level, 95) - HEARD_DB
     columns = [
@@ -88,6 +86,16 @@ def features(samples: np.ndarray) -> np.ndarray:
         _level(level, heard),
     ]
     return np.concatenate(columns).astype(np.float32)
+
+
+def check_heard(samples: np.ndarray) -> None:
+    """Raises MediaError when a sound is silent, or too short to say anything."""
+    if len(samples) < SHORTEST:
+        raise MediaError(f"{NO_SOUND}: shorter than {SHORTEST / SOUND_RATE:g} seconds")
+    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    loudest = (energy[WINDOW:] - energy[:-WINDOW])[::HOP].max() / WINDOW
+    if 10 * np.log10(loudest + 1e-12) < SILENT_DB:
+        raise MediaError(f"{NO_SOUND}: silence")
 
 
 def _cut(samples: np.ndarray, size: int) -> np.ndarray:
@@ -212,6 +220,8 @@ class SoundEncoder:
     params: EmbedSoundParams
 
     width = len(FEATURES)
+    columns = FEATURES
+    modality: Feature = "audio"
     asked = None
 
     @property

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from pipeline.core.files import MediaError
-from pipeline.core.schemas import Stream
-from pipeline.encoders import image, video
+from pipeline.core.schemas import Feature, Stream
+from pipeline.encoders import image, speech, video
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sound import SoundEncoder
 from pipeline.encoders.video import VideoEncoder
@@ -36,6 +36,16 @@ class StreamEncoder(Protocol):
 
     @property
     def width(self) -> int: ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What its numbers are called."""
+        ...
+
+    @property
+    def modality(self) -> Feature:
+        """As which features of a corpus its numbers count."""
+        ...
 
     @property
     def asked(self) -> Frames | None:
@@ -62,7 +72,7 @@ Ready = Mapping[Stream, np.ndarray | MediaError]
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """The streams of a clip, in the order of their columns."""
+    """The streams of a clip, in the order of their columns, which is that of their names."""
 
     streams: Mapping[Stream, StreamEncoder]
     batch: int
@@ -118,7 +128,7 @@ def first_reason(ready: Ready) -> MediaError | None:
 
 def slices(identity: Mapping[str, Any]) -> dict[Stream, slice]:
     """The columns of each stream in the vector of a clip, by its encoder's ``identity``; none of any other encoder."""
-    widths = {name: of["width"] for name, of in identity.get("streams", {}).items()}
+    widths = {name: of["width"] for name, of in sorted(identity.get("streams", {}).items())}
     ends = list(accumulate(widths.values()))
     return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
 
@@ -136,6 +146,8 @@ def of_streams(params: EmbedVideoParams, pictures: ImageEncoder | None) -> ClipE
         streams["frames"] = video.on_frames(pictures, params)
     if "sound" in params.streams:
         streams["sound"] = SoundEncoder(params.sound)
+    if "speech" in params.streams:
+        streams["speech"] = speech.load(params.speech)
     return ClipEncoder(streams, max(params.batch // params.frames, 1), params.per_group)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.files import MediaError
+from pipeline.core.schemas import Feature
 from pipeline.encoders import image
 from pipeline.encoders.image import ImageEncoder, Preprocessing
 from pipeline.media import Clip, Frames
@@ -73,7 +74,14 @@ class VideoEncoder:
         """The frames that are looked at."""
         return self.frames, self.at_least
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Each number of the picture encoder, as its mean and its deviation over the frames."""
+        statistics = ("mean",) if self.pool == "mean" else ("mean", "std")
+        return tuple(f"frame_{at:04d}.{of}" for of in statistics for at in range(self.image.width))
+
     sound_seconds = 0.0
+    modality: Feature = "visual"
 
     def prepare(self, clip: Clip) -> np.ndarray:
         """float32 [at most ``frames``, 3, S, S]. Raises MediaError when the clip has no frames."""
@@ -85,7 +93,8 @@ class VideoEncoder:
     def encode(self, clips: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
         """Clips of preprocessed frames, each float32 [at most ``frames``, 3, S, S] → float32 [N, width]."""
         pixels = np.concatenate(clips)
-        parts = [self.image.encode(pixels[at : at + self.batch], device) for at in range(0, len(pixels), self.batch)]
+        starts = range(0, len(pixels), self.batch)
+        parts = [self.image.encode(pixels[at : at + self.batch], device, fixed=True) for at in starts]
         lengths = torch.tensor([len(clip) for clip in clips])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         vectors = torch.zeros(*mask.shape, self.image.width)

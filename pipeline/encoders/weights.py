@@ -43,6 +43,9 @@ LARGEST = 2**24
 LAYERS, MOST_LAYERS = ("hidden_layers", "n_layers", "n_layer"), 1024
 """How the numbers of layers are called, and more than any model has."""
 
+CT2_WEIGHTS = "model.bin"
+"""A model that was converted for CTranslate2: tensors in a format of its own, no pickle."""
+
 SETTINGS = ("*.json", "*.txt", "*.model")
 """Configuration, vocabulary, preprocessing."""
 
@@ -92,14 +95,15 @@ def digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def resolve(key: str, encoder: str, revision: str | None, packaged: str) -> Weights:
+def resolve(key: str, encoder: str, revision: str | None, packaged: str | None, *, ct2: bool = False) -> Weights:
     """Finds the weights of ``encoder``, downloading them if they are on the hub and not in its cache.
 
     Args:
         key: the encoder's block in params.yaml, for messages: ``embed.text``.
         encoder: the name ``packaged``, a folder, or a model on the hub.
         revision: the hub's commit, tag or branch; None takes the newest commit.
-        packaged: the packaged encoder of this modality.
+        packaged: the packaged encoder of this modality; None where there is none.
+        ct2: whether a model for CTranslate2 will do as well.
 
     Raises:
         InputError: a packaged encoder is missing or altered; no such folder or model; the hub is out of reach.
@@ -110,16 +114,16 @@ def resolve(key: str, encoder: str, revision: str | None, packaged: str) -> Weig
     if encoder == packaged:
         return _packaged(encoder)
     if folder.is_dir():
-        return local(folder, f"params.yaml: {key}.encoder")
+        return local(folder, f"params.yaml: {key}.encoder", ct2=ct2)
     if folder.is_absolute() or encoder.startswith((".", "~")) or encoder.count("/") > 1 or "\\" in encoder:
         raise InputError(f"params.yaml: {key}.encoder: {encoder}: not a folder")
-    folder, commit = _from_hub(key, encoder, revision, packaged)
-    return _folder(f"params.yaml: {key}.encoder", folder, encoder, commit)
+    folder, commit = _from_hub(key, encoder, revision, packaged, [CT2_WEIGHTS] if ct2 else [TORCH_WEIGHTS])
+    return _folder(f"params.yaml: {key}.encoder", folder, encoder, commit, ct2=ct2)
 
 
-def local(folder: Path, where: str) -> Weights:
+def local(folder: Path, where: str, *, ct2: bool = False) -> Weights:
     """The weights in a folder. Raises InputError, which begins with ``where``, when it holds no model."""
-    return _folder(where, folder, folder.resolve().name, "local")
+    return _folder(where, folder, folder.resolve().name, "local", ct2=ct2)
 
 
 def _packaged(encoder: str) -> Weights:
@@ -142,12 +146,12 @@ def _packaged(encoder: str) -> Weights:
     )
 
 
-def _folder(where: str, folder: Path, name: str, revision: str) -> Weights:
-    files = sorted(folder.glob(SAFE_WEIGHTS)) or sorted(folder.glob(TORCH_WEIGHTS))
+def _folder(where: str, folder: Path, name: str, revision: str, *, ct2: bool) -> Weights:
+    files = sorted(folder.glob(SAFE_WEIGHTS)) or sorted(folder.glob(CT2_WEIGHTS if ct2 else TORCH_WEIGHTS))
     if not files or not (folder / "config.json").is_file():
         raise InputError(
             f"{where}: {folder}: holds no model; expected config.json and {SAFE_WEIGHTS}, as "
-            "transformers' save_pretrained writes them"
+            f"transformers' save_pretrained writes them{f', or {CT2_WEIGHTS}, as CTranslate2 does' if ct2 else ''}"
         )
     settings = sorted({path for pattern in SETTINGS for path in folder.glob(pattern) if path.is_file()})
     identity = {"name": name, "revision": revision, "sha256": _files_digest(files), "settings": _files_digest(settings)}
@@ -160,25 +164,30 @@ def _files_digest(files: list[Path]) -> str:
     return next(iter(hashes.values())) if len(hashes) == 1 else digest(hashes)
 
 
-def _from_hub(key: str, name: str, revision: str | None, packaged: str) -> tuple[Path, str]:
-    """The folder of the hub's cache that holds the model, and its commit; downloads what is missing."""
+def _from_hub(key: str, name: str, revision: str | None, packaged: str | None, others: list[str]) -> tuple[Path, str]:
+    """The folder of the hub's cache that holds the model, and its commit; downloads what is missing.
+
+    Where the model has no safetensors, ``others`` are fetched.
+    """
     where = f"params.yaml: {key}.encoder: {name}"
+    neither = f"neither {packaged}, nor a folder, nor" if packaged else "neither a folder nor"
+    choose = f", or choose the packaged encoder, {packaged}" if packaged else ""
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*SETTINGS, SAFE_WEIGHTS]))
         if not any(folder.glob(SAFE_WEIGHTS)):
-            snapshot_download(name, revision=folder.name, allow_patterns=[*SETTINGS, TORCH_WEIGHTS])
+            snapshot_download(name, revision=folder.name, allow_patterns=[*SETTINGS, *others])
     except HFValidationError:
-        raise InputError(f"{where}: neither {packaged}, nor a folder, nor a name on the hub") from None
+        raise InputError(f"{where}: {neither} a name on the hub") from None
     except GatedRepoError:
         raise InputError(f"{where}: the hub asks for an agreement first: see https://huggingface.co/{name}") from None
     except RevisionNotFoundError:
         raise InputError(f"params.yaml: {key}.revision: {revision}: the hub knows no such revision of {name}") from None
     except RepositoryNotFoundError:
-        raise InputError(f"{where}: neither {packaged}, nor a folder, nor a model on the hub") from None
+        raise InputError(f"{where}: {neither} a model on the hub") from None
     except (OSError, NetworkError):
         raise InputError(
             f"{where}: the hub is out of reach and its cache has no copy of this model; give a local folder that holds "
-            f"it, or choose the packaged encoder, {packaged}"
+            f"it{choose}"
         ) from None
     return folder, folder.name
 
@@ -258,7 +267,7 @@ def write_encoder(weights: Weights, folder: Path) -> None:
     if weights.path.is_file():  # the packaged picture encoder comes as a pickle of tensors
         _write_safely([weights.path], folder)
         return
-    safe = sorted(weights.path.glob(SAFE_WEIGHTS))
+    safe = sorted(weights.path.glob(SAFE_WEIGHTS)) or sorted(weights.path.glob(CT2_WEIGHTS))
     settings = {path for pattern in SETTINGS for path in weights.path.glob(pattern) if path.is_file()}
     for path in sorted(path for path in {*settings, *safe} if not path.name.startswith("pytorch_model")):
         shutil.copyfile(path, folder / path.name)

@@ -24,7 +24,7 @@ from pipeline.posts.fusion_rows import FusionRows
 from pipeline.scoring import selection
 from pipeline.scoring.selection import Choice
 from pipeline.training.checkpoint import load_net
-from pipeline.training.loop import one_thread
+from pipeline.training.device import one_thread
 
 UNFUSED = "specialist"
 """The ``fold`` of rows that the specialist of the only modality predicted out of its own folds."""

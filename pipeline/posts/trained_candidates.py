@@ -25,9 +25,9 @@ from pipeline.posts.folds import Fold
 from pipeline.posts.specialist_rows import MEDIA_COLUMN, SpecialistRows
 from pipeline.scoring import emotion
 from pipeline.training.checkpoint import resume_state
-from pipeline.training.device import pick
+from pipeline.training.device import one_thread, pick
 from pipeline.training.finished import rows_digest
-from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread, predict
+from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows, TensorRows
 from pipeline.training.tuning import fit_tuned, learner

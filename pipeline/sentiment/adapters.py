@@ -23,7 +23,8 @@ from pipeline.sentiment.source_model import SourceSpace, read_source, score
 from pipeline.sentiment.text_model import source_text_scores
 from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import load_weights
-from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread
+from pipeline.training.device import one_thread
+from pipeline.training.loop import FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
 

@@ -25,8 +25,8 @@ from pipeline.sentiment.initialisation import Heard, Part, carried_scores, inner
 from pipeline.sentiment.phases import tune_all, tune_words
 from pipeline.sentiment.source_model import SourceSpace
 from pipeline.sentiment.text_model import source_text_head
-from pipeline.training.device import pick
-from pipeline.training.loop import HISTORY, one_thread
+from pipeline.training.device import one_thread, pick
+from pipeline.training.loop import HISTORY
 
 CANDIDATES: tuple[TargetCandidate, ...] = get_args(TargetCandidate)
 """The simplest first. The steps of that name, but that the text transfer has a scale and an offset of the target's, and

@@ -16,8 +16,15 @@ from pipeline.core.layout import Layout
 from pipeline.core.progress import progress
 from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora.feature_columns import faulty_columns, filled, medians
-from pipeline.encoders.embedding import CHUNK, NONE, TextContents, content_digests, encode_missing, write_results
-from pipeline.encoders.store import Store
+from pipeline.encoders.embedding import (
+    CHUNK,
+    NONE,
+    TextContents,
+    content_digests,
+    encode_missing,
+    open_store,
+    write_results,
+)
 from pipeline.params import EmbedParams
 from pipeline.sentiment.samples import Rows
 
@@ -150,7 +157,7 @@ def _embed_words(path: Path, rows: Rows, words: TextContents, layout: Layout, sh
     identity = words.encoder.identity | ({"level": "group"} if rows.grouped else {}) | shared
     texts, present = rows.texts(), 0
     with (
-        Store(layout.cache / "embeddings", words.encoder.identity) as store,
+        open_store(words.encoder.identity, words.device, layout) as store,
         artifacts.embeddings_writer(path, words.encoder.width, identity) as writer,
         progress(f"embedding {rows.name} text", sum(len(some) for some in texts)) as advance,
     ):

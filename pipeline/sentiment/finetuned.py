@@ -22,7 +22,7 @@ from pipeline.sentiment.descriptions import (
     TransferNetArguments,
 )
 from pipeline.training.checkpoint import REMEDY, WEIGHTS, check_shapes, load_weights
-from pipeline.training.loop import one_thread
+from pipeline.training.device import one_thread
 
 ROWS = 256
 """Rows of a batch. Every batch is filled up to it, so that a row's score does not hang on its company: a matrix product

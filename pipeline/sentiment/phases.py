@@ -24,9 +24,9 @@ from pipeline.sentiment.data import FinetuneJob, Target
 from pipeline.sentiment.initialisation import Part
 from pipeline.sentiment.text_model import text_encoder
 from pipeline.training.checkpoint import resume_state
-from pipeline.training.device import pick
+from pipeline.training.device import one_thread, pick
 from pipeline.training.finished import finished
-from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit, one_thread
+from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Joined, TensorRows
 from pipeline.training.tuning import fit_tuned, learner, mean_weights, merged

@@ -22,8 +22,8 @@ from pipeline.sentiment.data import FeatureColumns, read_columns
 from pipeline.sentiment.descriptions import ScoreNetArguments, SourceDescription
 from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import load_weights
-from pipeline.training.device import pick
-from pipeline.training.loop import FitResult, TrainingPlan, fit, one_thread, predict
+from pipeline.training.device import one_thread, pick
+from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
 

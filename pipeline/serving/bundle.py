@@ -7,6 +7,7 @@ safetensors, the rest is JSON, and ``README.md`` is the model card.
     predictor.json                   the posts track: how media are read, nonconformity of the calibration rows
     fuse/  text/  image/  video/     the fusion and the final specialists: model.json, model.safetensors
     encoders/text/  encoders/image/  the frozen encoders, with the tokenizer
+    encoders/speech/                 that of a clip's speech, where it is one of its streams
     score.json  sentiment/           the sentiment track; see ``score_bundle``
     onnx/                            on request: classifiers and fusion for other runtimes
 """
@@ -14,7 +15,7 @@ safetensors, the rest is JSON, and ``README.md`` is the model card.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -30,7 +31,7 @@ from pipeline.encoders import image, streams, text, tfidf, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
 from pipeline.media import inside
-from pipeline.params import EmbedParams, Params
+from pipeline.params import EmbedParams, EmbedSpeechParams, EmbedVideoParams, Params
 from pipeline.posts import model
 from pipeline.posts.model import Encoder, Model
 from pipeline.serving import card, score_bundle, score_model
@@ -47,6 +48,10 @@ EXPORT = "python -m pipeline export"
 
 SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".md", ".onnx")
 """What the files of a bundle may be: none of these can run a program. Pickles can, and so are refused unopened."""
+
+SPEECH = "encoders/speech"
+CONVERTED = f"{SPEECH}/{weights.CT2_WEIGHTS}"
+"""The one file more: it is read by CTranslate2 alone, whose format holds tensors only."""
 
 
 class Index(BaseModel):
@@ -168,6 +173,8 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
     unknown = {name for name in MODALITIES if name not in parts.branches}
     embed = params.embed.model_dump(exclude=unknown)
     written: dict[str, str] = {}
+    if "video" in parts.branches:
+        embed["video"]["speech"] = _write_speech(params.embed.video, folder)
     for name in parts.branches:
         if name == "video" and "frames" not in params.embed.video.streams:
             embed[name] |= {"encoder": image.PACKAGED, "revision": None}  # which nothing asks for
@@ -182,6 +189,16 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
     nonconformity = {label: row.tolist() for label, row in zip(parts.labels, parts.nonconformity, strict=True)}
     artifacts.write_json(folder / SETTINGS, {"embed": embed, "nonconformity": nonconformity})
     return {name: embed[name]["encoder"] for name in parts.branches if embed[name]["encoder"] in written.values()}
+
+
+def _write_speech(video: EmbedVideoParams, folder: Path) -> dict[str, Any]:
+    """The block ``embed.video.speech`` of a bundle, with the encoder where speech is read."""
+    block = video.speech
+    if "speech" not in video.streams:
+        return EmbedSpeechParams().model_dump()  # which nothing asks for
+    found = weights.resolve("embed.video.speech", block.encoder, block.revision, None, ct2=True)
+    write_encoder(found, folder / SPEECH)
+    return block.model_dump() | {"encoder": SPEECH, "revision": None}
 
 
 def _packaged(name: Modality) -> str:
@@ -251,7 +268,7 @@ def check(folder: Path) -> None:
     for name, expected in files.items():
         if not _names_own_file(root, name):
             raise InputError(f"{index}: names {name!r}, which leads out of the bundle; do not use it")
-        if Path(name).suffix not in SUFFIXES:
+        if Path(name).suffix not in SUFFIXES and name != CONVERTED:
             raise InputError(f"{index}: names {name!r}, which is none of {', '.join(SUFFIXES)}; do not use it")
         _check_file(root / name, expected)
     # transformers takes up whatever lies beside a model, so a file too many can change what it computes.
@@ -280,7 +297,9 @@ def _check_file(path: Path, expected: str) -> None:
 
 def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> dict[Modality, Encoder]:
     """As ``model.load_encoders``, from the bundle's own folders."""
-    here = {name: encoder_folder(folder, SETTINGS, getattr(embed, name)) for name in modalities}
+    seen = "frames" in embed.video.streams
+    have = [name for name in modalities if name != "video" or seen]
+    here = {name: encoder_folder(folder, SETTINGS, getattr(embed, name)) for name in have}
     encoders: dict[Modality, Encoder] = {}
     if "text" in modalities:
         encoders["text"] = text.build(weights.local(here["text"], "the bundle"), embed.text, str(here["text"]))
@@ -289,11 +308,22 @@ def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> d
         encoders["image"] = pictures
     if "video" in modalities:
         frames = None
-        if "frames" in embed.video.streams:
+        if seen:
             shared = pictures if here.get("image") == here["video"] else None
             frames = shared or load_pictures(here["video"])
-        encoders["video"] = streams.of_streams(embed.video, frames)
+        encoders["video"] = streams.of_streams(_speech_from(folder, embed.video), frames)
     return encoders
+
+
+def _speech_from(folder: Path, video: EmbedVideoParams) -> EmbedVideoParams:
+    """The block with the bundle's own encoder of speech. Raises DamagedError where it names another."""
+    block = video.speech
+    if "speech" not in video.streams:
+        return video
+    if block.encoder != SPEECH or block.revision is not None or not (folder / SPEECH).is_dir():
+        raise DamagedError(f"{folder / SETTINGS}: {block.encoder!r} is no encoder of the bundle", EXPORT)
+    own = block.model_copy(update={"encoder": str(folder / SPEECH)})
+    return video.model_copy(update={"speech": own})
 
 
 def load_pictures(folder: Path) -> ImageEncoder:

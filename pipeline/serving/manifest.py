@@ -19,7 +19,7 @@ from pipeline.corpora.tabular import read_texts
 from pipeline.media import inside
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
-from pipeline.serving.shards import alone, write_table
+from pipeline.serving.shards import alone_writing, write_table
 
 CHUNK = 256
 """Rows predicted and kept together: a killed run loses at most so many, and memory holds so many."""
@@ -44,7 +44,7 @@ def predict_manifest(
 
     Raises InputError when the manifest cannot be read, or another run is writing ``out``.
     """
-    with alone(out):
+    with alone_writing(out):
         return _predict_all(predictor, manifest, out, folder, coverage, explain=explain)
 
 

@@ -13,7 +13,7 @@ from pipeline.core.files import content_digest
 from pipeline.core.progress import progress
 from pipeline.corpora.features import FeatureCorpus, read_unscored
 from pipeline.serving.score_predictor import Score, ScorePredictor
-from pipeline.serving.shards import alone, write_table
+from pipeline.serving.shards import alone_writing, write_table
 
 CHUNK = 1024
 """Rows scored and kept together: a killed run loses at most so many, and memory holds so many."""
@@ -46,7 +46,7 @@ def score_corpus(predictor: ScorePredictor, corpus: Path, out: Path, coverage: f
         table = [{"id": name, **_row(score)} for name, score in zip(predictor.ids(part), scores, strict=True)]
         return pa.Table.from_pylist(table, schema=schema)
 
-    with alone(out), progress("scoring", None) as advance:
+    with alone_writing(out), progress("scoring", None) as advance:
 
         def parts() -> Iterator[FeatureCorpus]:
             for part in read_unscored(corpus, rows):

@@ -6,37 +6,25 @@ Finished shards lie in a hidden folder beside the output.
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from pipeline.core import artifacts
-from pipeline.core.errors import InputError
+from pipeline.core.alone import alone
 from pipeline.core.sheets import defused
 
 Chunk = TypeVar("Chunk")
 
 
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
+def alone_writing(out: Path) -> AbstractContextManager[None]:
     """Two runs would take up each other's shards. Raises InputError when another run is writing ``out``."""
-    lock = FileLock(out.with_name(f".{out.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"{out}: another run is writing it; wait for that, or give another --out") from None
-    try:
-        yield
-    finally:
-        if sys.platform != "win32":  # there the lock removes its file itself; here whoever holds it may
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+    return alone(out.with_name(f".{out.name}.lock"), str(out), "wait for that, or give another --out")
 
 
 def write_table(

@@ -57,8 +57,8 @@ def _posts(words: TextContents, params: Params, layout: Layout) -> dict[str, Any
     pictures, clips = image.load(embed.image), streams.load(embed.video)
     picture_source = picture_files(pictures, folder, device, embed)
     return {
-        "text": embed_posts("text", posts, "text", words.encoder.identity, words, params, layout),
-        "image": embed_posts("image", posts, "image_path", pictures.identity, picture_source, params, layout),
+        "text": embed_posts("text", posts, "text", words.encoder.identity, words, device, params, layout),
+        "image": embed_posts("image", posts, "image_path", pictures.identity, picture_source, device, params, layout),
         "video": embed_clips(posts, clips, device, params, layout),
     }
 

@@ -1,8 +1,16 @@
 """Where torch computes."""
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
 import torch
 
 from pipeline.core.errors import InputError
+from pipeline.core.prefetch import ahead
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def pick(device: str) -> torch.device:
@@ -16,3 +24,39 @@ def pick(device: str) -> torch.device:
     if not there[device]:
         raise InputError(f"params.yaml: device: torch finds no `{device}` on this machine; give auto or cpu")
     return torch.device(device)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For nets on cached vectors: on their small matrices threads cost more than they give.
+
+    It also makes the result independent of the number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def side_by_side(function: Callable[[Item], Result], items: Iterable[Item], device: torch.device) -> Iterator[Result]:
+    """``map(function, items)``; on a processor each item on one thread, and as many items at once as torch has threads.
+
+    A matrix product that is split among threads rounds by how it was split, so that its last digits would follow the
+    number of threads.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu":
+        yield from map(function, items)
+        return
+
+    def alone(item: Item) -> Result:
+        torch.set_num_threads(1)  # OpenMP keeps the number for each thread by itself
+        return function(item)
+
+    with one_thread():
+        if threads == 1:
+            yield from map(function, items)
+        else:
+            yield from ahead(alone, items, workers=threads, depth=2 * threads)

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -283,20 +282,6 @@ def _close_epoch(
     if better:
         state.best_epoch, state.best_score, state.best_loss = state.epoch, val_score, val_loss
     return better
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """For nets on cached vectors: on their small matrices threads cost more than they give.
-
-    It also makes the result independent of the number of cores.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @torch.inference_mode()

@@ -70,7 +70,9 @@ def clips(folder: Path, sizes: Sequence[int], **columns: Sequence[Any]) -> Path:
 
 
 def run(folder: Path, streams: Sequence[FeatureStream], name: str = "corpus.parquet") -> extraction.Extracted:
-    return extract(folder / "clips.csv", folder / name, folder, streams, EmbedParams(), Layout(folder))
+    return extract(
+        folder / "clips.csv", folder / name, folder, streams, EmbedParams(), Layout(folder), torch.device("cpu")
+    )
 
 
 @pytest.fixture(autouse=True)

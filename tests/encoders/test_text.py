@@ -7,7 +7,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from pipeline.core.errors import InputError
 from pipeline.encoders import text
-from pipeline.encoders.text import length_batches
+from pipeline.encoders.text import equal_length_batches, length_batches
 from pipeline.params import EmbedTextParams
 from tests import tiny
 
@@ -91,6 +91,12 @@ def test_length_batches_are_sorted_and_keep_to_the_budget() -> None:
     # The text of 30 tokens is over the budget, so it goes alone; then two of 10, then 20 // 4 = 5 of at most 4.
     assert batches == [[5], [1, 3], [2, 0, 4]]
     assert length_batches([], 20) == []
+
+
+def test_equal_length_batches_hold_one_length_and_keep_to_the_budget() -> None:
+    batches = [batch.tolist() for batch in equal_length_batches([3, 10, 3, 10, 10, 30], 20)]
+    assert batches == [[5], [1, 3], [4], [0, 2]]
+    assert equal_length_batches([], 20) == []
 
 
 def test_identity_holds_no_path_and_follows_the_weights(folder: Path, tmp_path: Path) -> None:

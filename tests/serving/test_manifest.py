@@ -153,7 +153,7 @@ def test_two_runs_do_not_write_the_same_output(
 
     class Meanwhile(Predictor):
         def predict(self, posts: Sequence[Post], coverage: float | None = None) -> list[Prediction]:
-            with pytest.raises(InputError, match=r"out\.csv: another run is writing it"):
+            with pytest.raises(InputError, match=r"out\.csv: process \d+ is at work on it"):
                 predict_manifest(predictor, tmp_path / "posts.csv", out, root, None, explain=False)
             return super().predict(posts, coverage)
 

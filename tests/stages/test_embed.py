@@ -183,13 +183,15 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     tokens, pixels = TextEncoder.encode_tokens, ImageEncoder.encode
 
-    def encode_tokens(self: TextEncoder, batch: Sequence[list[int]], device: torch.device) -> np.ndarray:
+    def encode_tokens(
+        self: TextEncoder, batch: Sequence[list[int]], device: torch.device, *, least_tokens: int = 0
+    ) -> np.ndarray:
         calls.append(len(batch))
-        return tokens(self, batch, device)
+        return tokens(self, batch, device, least_tokens=least_tokens)
 
-    def encode(self: ImageEncoder, batch: np.ndarray, device: torch.device) -> np.ndarray:
+    def encode(self: ImageEncoder, batch: np.ndarray, device: torch.device, *, fixed: bool = False) -> np.ndarray:
         calls.append(len(batch))
-        return pixels(self, batch, device)
+        return pixels(self, batch, device, fixed=fixed)
 
     monkeypatch.setattr(TextEncoder, "encode_tokens", encode_tokens)
     monkeypatch.setattr(ImageEncoder, "encode", encode)
@@ -228,17 +230,17 @@ def test_a_killed_run_goes_on_where_it_was(
     layout = project(tmp_path)
     counted = ImageEncoder.encode
 
-    def dies(self: ImageEncoder, batch: np.ndarray, device: torch.device) -> np.ndarray:
-        if len(encoded) == 2:  # the texts were one batch, the first two pictures another
+    def dies(self: ImageEncoder, batch: np.ndarray, device: torch.device, *, fixed: bool) -> np.ndarray:
+        if len(encoded) == 4:  # texts of three lengths, then the first two pictures
             raise KeyboardInterrupt
-        return counted(self, batch, device)
+        return counted(self, batch, device, fixed=fixed)
 
     with monkeypatch.context() as patch:
         patch.setattr(ImageEncoder, "encode", dies)
         with pytest.raises(KeyboardInterrupt):
             embed.run(params(encoders), layout)
     assert not layout.embeddings("posts", "image").exists()
-    assert encoded == [4, 2]
+    assert encoded == [2, 1, 1, 2]
     encoded.clear()
     embed.run(params(encoders), layout)
     assert encoded == [1, 2, 3]  # the third picture, then the clips of two and three frames

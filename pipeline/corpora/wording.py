@@ -1,0 +1,99 @@
+"""What a text says and what a name is called, free of spelling; and which long texts differ in one word."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import accumulate
+
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""Letters of Thai, Lao, Burmese, Khmer, Japanese and Chinese, which have no spaces between words: two are one word."""
+ACCENTS = re.compile("[\u0300-\u036f]")
+"""Marks on Latin, Greek and Cyrillic letters. Other scripts write vowels as marks, which must stay."""
+HOMOGLYPHS = str.maketrans(
+    "авеѕіјкмноԛрстухһԁԝӏαβεηικνορτυχωγıɑɡ",
+    "abesijkmhoqpctyxhdwlabenikvoptuxwyiag",
+)
+"""Small Cyrillic, Greek and other letters that look like Latin ones, small or as capitals (Unicode TR39).
+
+Every text goes through it, so that words which are all Cyrillic stay equal to themselves.
+"""
+REPOSTED = re.compile(r"rt\s+")
+"""What stands before a text that is passed on, once names and punctuation are gone."""
+
+FORM = 5
+"""More different texts than this that are one but for a word are no copies of each other."""
+
+PRIME = 2**61 - 1
+BASE = 1_000_003
+
+
+def normalised(text: str) -> str | None:
+    """Case, width, accents, look-alike letters, invisible signs, links, names, "RT", punctuation and spacing removed.
+
+    None when nothing is left. A text of emoji alone stays as it is: it says something, and says the same in two posts.
+    """
+    plain = _letters(text)
+    plain = re.sub(r"https?://\S+|@\w+", " ", plain)
+    words = re.sub(r"[\W_]+", " ", plain).strip()
+    while found := REPOSTED.match(words):
+        words = words[found.end() :]
+    return words.translate(HOMOGLYPHS) or "".join(plain.split()) or None
+
+
+def name_key(name: str) -> str:
+    """What names of one user have in common: `Bob`, `bob`, `@bob` and `u/Bob` are one."""
+    plain = " ".join(_letters(name).split())
+    return re.sub(r"^/?u(?:ser)?/(?=.)|^@(?=.)", "", plain).translate(HOMOGLYPHS)
+
+
+def _letters(text: str) -> str:
+    """Compatible forms, case, accents and signs without a width removed (Unicode: NFKD, Cf and variation selectors)."""
+    if text.isascii():
+        return text.casefold()
+    parts = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    shown = "".join(sign for sign in ACCENTS.sub("", parts) if unicodedata.category(sign) != "Cf")
+    return unicodedata.normalize("NFC", re.sub("[\ufe00-\ufe0f]", "", shown))
+
+
+def word_count(plain: str) -> int:
+    """Words of a normalised text."""
+    return plain.count(" ") + 1 + len(UNSPACED.findall(plain)) // 2
+
+
+def one_word_apart(texts: Sequence[str | None], fewest: int) -> list[tuple[int, int]]:
+    """Links each normalised text to the first that is the same once a word is taken out of both, or out of one.
+
+    Texts of which a word was changed, added or left out have such a shorter text in common (the deletion neighbourhood
+    of Mor and Fraenkel 1982, by words), so that nothing is compared with everything: time and memory follow the words.
+    Texts of fewer than ``fewest`` words are linked to none, nor are more than ``FORM`` that have such a text in common:
+    it is a form that many fill in, like "day 12 of …".
+    """
+    first = {text: at for at, text in reversed(list(enumerate(texts))) if text is not None}
+    holders: defaultdict[int, list[int]] = defaultdict(list)
+    for text, at in sorted(first.items(), key=lambda item: item[1]):
+        words = text.split()
+        if len(words) >= fewest:
+            for key in _shortened(words):
+                holders[key].append(at)
+    few = (held for held in holders.values() if len(held) <= FORM)
+    return sorted({(held[0], other) for held in few for other in held[1:]})
+
+
+def _shortened(words: Sequence[str]) -> set[int]:
+    """A number for the text, and one for what is left of it without each of its words.
+
+    A text's number is a polynomial of its words' numbers (Karp and Rabin 1987), so that leaving one out is an addition;
+    that two texts have one number by chance is as likely as 1 in 2 ** 61.
+    """
+    numbers = [_number(word) for word in words]
+    powers = [pow(BASE, at, PRIME) for at in range(len(words))]
+    before = list(accumulate((number * power for number, power in zip(numbers, powers, strict=True)), initial=0))
+    moved = [number * power for number, power in zip(numbers[1:], powers, strict=False)]
+    after = [0, *accumulate(reversed(moved))][::-1]
+    return {before[-1] % PRIME} | {(left + right) % PRIME for left, right in zip(before, after, strict=False)}
+
+
+def _number(word: str) -> int:
+    """The same in every process, as Python's own hash is not."""
+    return int.from_bytes(word.encode(errors="surrogatepass"), "big") % PRIME

@@ -1,0 +1,84 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.alone import alone, refuse_several
+from pipeline.core.errors import InputError
+from tests.imports import ROOT
+
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.core.alone import alone
+with alone(Path(sys.argv[1]), "train_text", "wait"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(lock: Path) -> subprocess.Popen[str]:
+    """A process that holds the lock until its standard input ends."""
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def stage(project: Path, name: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", name, "--project", str(project)]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+def test_a_second_run_of_a_stage_names_the_first_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    with holder(tmp_path / ".split.lock") as first:
+        second = stage(tmp_path, "split")
+        assert second.returncode == 1
+        who = "another process" if sys.platform == "win32" else f"process {first.pid}"
+        assert second.stderr == f"error: split: {who} is at work on it; wait until it has ended\n"
+        other = stage(tmp_path, "embed")
+        assert "is at work on it" not in other.stderr and "data/split" in other.stderr.replace(os.sep, "/")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".split.lock", "params.yaml"]
+        assert first.stdin is not None
+        first.stdin.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
+    assert "is at work on it" not in stage(tmp_path, "split").stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
+def test_what_a_killed_process_held_holds_nobody_up(tmp_path: Path) -> None:
+    lock = tmp_path / ".split.lock"
+    with holder(lock) as first:
+        first.send_signal(signal.SIGKILL)
+    assert lock.exists()
+    with alone(lock, "split", "wait"):
+        assert lock.read_text() == f"{os.getpid()}\n"
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_of_a_launcher_none_begins(tmp_path: Path, rank: str) -> None:
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    result = stage(tmp_path, "train_text", WORLD_SIZE="2", RANK=rank, LOCAL_RANK=rank)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "train_text: a launcher started 2 processes" in result.stderr
+    assert "python -m pipeline train_text" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize("given", [{}, {"WORLD_SIZE": "1"}, {"WORLD_SIZE": ""}])
+def test_one_process_of_a_launcher_is_like_any_other(given: dict[str, str]) -> None:
+    refuse_several("train_text", given)
+
+
+def test_the_lock_is_given_back_when_the_work_fails(tmp_path: Path) -> None:
+    lock = tmp_path / ".x.lock"
+    with pytest.raises(ValueError), alone(lock, "x", "wait"):
+        raise ValueError
+    with alone(lock, "x", "wait"), pytest.raises(InputError, match=f"x: process {os.getpid()} is at work on it; wait"):
+        alone(lock, "x", "wait").__enter__()

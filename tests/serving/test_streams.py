@@ -1,0 +1,113 @@
+"""A clip's streams from training to prediction: a bundle carries the encoders of those it uses, and no others."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.layout import Layout
+from pipeline.params import Params
+from pipeline.serving import bundle
+from pipeline.serving.posts import Post
+from pipeline.serving.predictor import Predictor
+from pipeline.stages import embed, fuse, train_image, train_text, train_video
+from tests import tiny
+from tests.encoders.test_sound import clip as sounding
+from tests.encoders.test_sound import tone
+from tests.posts.test_specialist import posts_table
+from tests.serving.conftest import SCORED, SPLIT, Trained
+
+LOGREG = {"candidates": ["logreg"], "folds": 2}
+
+
+def heard(root: Path, count: int) -> list[dict[str, Any]]:
+    """Clips whose label is how high their tone is; every seventh is silent."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for at in range(count):
+        samples = tone((150.0, 420.0)[at % 2], 0.6) + 0.02 * rng.normal(size=9600).astype(np.float32)
+        sounding(root / f"{at}.mkv", None if at % 7 == 3 else samples[None], seconds=0.6)
+        rows.append({"id": f"p{at:03d}", "label": ("low", "high")[at % 2], "video_path": f"{at}.mkv"})
+    return rows
+
+
+def train(root: Path, streams: list[str], **more: Any) -> Trained:
+    layout = Layout(root)
+    root.mkdir(parents=True)
+    posts_table(layout, heard(root, 48))
+    small = {"encoder": str(tiny.clip(root / "clip"))}
+    video = {**small, "frames": 2, "streams": streams, "speech": {"encoder": str(tiny.whisper(root / "whisper"))}}
+    settings = {
+        "tracks": ["posts"],
+        "posts": {"media": "."},
+        "embed": {"text": {"encoder": str(tiny.distilbert(root / "bert"))}, "image": small, "video": video | more},
+        "train_video": LOGREG,
+        "fuse": {"candidates": ["best_specialist"], "folds": 2},
+    }
+    params = Params.model_validate(settings)
+    for stage in (embed, train_text, train_image, train_video, fuse):
+        stage.run(params, layout)
+    artifacts.write_json(layout.details("split"), {"posts": SPLIT})
+    scored = {name: of for name, of in SCORED.items() if name not in ("text", "image")}
+    artifacts.write_json(layout.details("evaluate"), {"posts": scored | {key: {"n": 0} for key in ("text", "image")}})
+    return Trained(params, layout)
+
+
+@pytest.fixture(scope="module", params=[["speech"], ["frames", "sound", "speech"]], ids="+".join)
+def spoken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOCARE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return train(tmp_path_factory.mktemp("spoken") / "project", request.param)
+
+
+def test_a_bundle_carries_the_encoder_of_speech(spoken: Trained, tmp_path: Path) -> None:
+    bundle.export(spoken.params, spoken.layout, tmp_path / "made")
+    assert (tmp_path / "made" / "encoders" / "speech" / "model.safetensors").is_file()
+    for path in (tmp_path / "made").rglob("*"):
+        assert not path.is_file() or str(spoken.layout.root).encode() not in path.read_bytes()
+    moved = Path(shutil.move(tmp_path / "made", tmp_path / "elsewhere"))
+    clips = [Post(video=spoken.layout.root / f"{at}.mkv") for at in (0, 1, 3)]
+    expected = [answer.as_json() for answer in spoken.predictor().predict(clips)]
+    assert [answer.as_json() for answer in Predictor.load(moved).predict(clips)] == expected
+    silent = expected[2]["modalities"]["video"]
+    if len(spoken.params.embed.video.streams) == 1:
+        assert (silent["state"], silent["reason"]) == ("absent", "no sound: no audio track")
+    else:
+        assert silent["streams"]["speech"] == {"present": False, "reason": "no sound: no audio track", "change": 0.0}
+        assert expected[0]["modalities"]["video"]["streams"]["speech"]["present"]
+
+
+def test_the_card_names_the_encoder_of_speech(spoken: Trained, tmp_path: Path) -> None:
+    bundle.export(spoken.params, spoken.layout, tmp_path / "made")
+    lines = (tmp_path / "made" / "README.md").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("| video speech")]
+    assert line.startswith("| video speech | whisper | local | `")
+
+
+def test_another_encoder_of_speech_is_refused(spoken: Trained, tmp_path: Path) -> None:
+    bundle.export(spoken.params, spoken.layout, tmp_path / "made")
+    settings = json.loads((tmp_path / "made" / "predictor.json").read_text())
+    settings["embed"]["video"]["speech"]["encoder"] = str(spoken.layout.root / "whisper")
+    (tmp_path / "made" / "predictor.json").write_text(json.dumps(settings))
+    index = json.loads((tmp_path / "made" / "bundle.json").read_text())
+    index["files"]["predictor.json"] = bundle.content_digest(tmp_path / "made" / "predictor.json")
+    (tmp_path / "made" / "bundle.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="is no encoder of the bundle; copy or export the bundle again"):
+        Predictor.load(tmp_path / "made")
+
+
+def test_what_is_not_read_is_not_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
+    deaf = train(tmp_path / "project", ["sound"])
+    bundle.export(deaf.params, deaf.layout, tmp_path / "made")
+    assert not (tmp_path / "made" / "encoders").exists()
+    settings = (tmp_path / "made" / "predictor.json").read_text()
+    assert str(tmp_path) not in settings
+    clips = [Post(video=deaf.layout.root / "0.mkv")]
+    expected = [answer.as_json() for answer in deaf.predictor().predict(clips)]
+    assert [answer.as_json() for answer in Predictor.load(tmp_path / "made").predict(clips)] == expected
