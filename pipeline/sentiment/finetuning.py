@@ -38,6 +38,7 @@ from pipeline.sentiment.finetuned import describe_net
 from pipeline.sentiment.phases import objective
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.variants import Variant
+from pipeline.training.finished import Finished
 
 SHORT = 0.05
 """By what share a fold may fall short of a size of the learning curve."""
@@ -63,7 +64,7 @@ class FinetuneOutcome:
     model: TunedModel | None = None
 
 
-def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout) -> list[FinetuneJob]:
+def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout, kept: Finished) -> list[FinetuneJob]:
     """The learning curve, on the folds of the first repeat.
 
     A size that a fold does not have is left out, unless it falls short by a twentieth at most and gives all it has.
@@ -78,7 +79,7 @@ def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout)
     )
     sizes = [size for size in params.finetune_e2e.curve if (1 - SHORT) * size <= most]
     return [
-        FinetuneJob(of_fold(params, fold), layout, fold, size, with_source)
+        FinetuneJob(of_fold(params, fold), layout, fold, kept, size, with_source)
         for size in sizes
         for with_source in (True, False)
         for fold in scored

@@ -4,6 +4,7 @@ Nothing here stops or chooses by rows: a training goes on for its epochs, and ot
 """
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -25,7 +26,6 @@ from pipeline.sentiment.initialisation import Part
 from pipeline.sentiment.text_model import text_encoder
 from pipeline.training.checkpoint import resume_state
 from pipeline.training.device import one_thread, pick
-from pipeline.training.finished import finished
 from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Joined, TensorRows
@@ -152,8 +152,7 @@ def _tune_encoder(
     Returns what came of the first of them.
     """
     tuned, device = job.params.finetune_e2e.tuned, pick(job.params.device)
-    identity = _identity(net, encoder, target, part, job, str(device))
-    kept = finished(f"finetune_e2e {job.fold} runs", identity, [], job.layout.cache)
+    identity = json.dumps(_identity(net, encoder, target, part, job, str(device)), sort_keys=True)
 
     def train(run: int) -> dict[str, Any]:
         made = copy.deepcopy(net)
@@ -164,10 +163,9 @@ def _tune_encoder(
         return {"weights": made.state_dict(), "result": vars(result)}
 
     runs = range(1 if len(part.held) else tuned.runs)
-    trained = [kept.once(f"run {run}", partial(train, run)) for run in runs]
+    trained = [job.kept.once(f"{identity}, seed {job.params.seed + run}", partial(train, run)) for run in runs]
     net.encoder = encoder.net
     net.load_state_dict(mean_weights([of["weights"] for of in trained]))
-    kept.clear()
     return FitResult(**trained[0]["result"])
 
 

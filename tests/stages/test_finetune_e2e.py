@@ -33,6 +33,7 @@ from pipeline.sentiment.initialisation import Part, inner_parts, linear_net
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.variants import Variant
 from pipeline.training import loop
+from pipeline.training.finished import Finished
 from tests import tracks
 from tests.tracks import Track, everything
 
@@ -317,7 +318,8 @@ def test_the_scale_is_the_one_with_the_least_loss_on_held_rows(
 def setting(track: Track, fold: str = "final", mode: str = "none", **settings: Any) -> Setting:
     params = tracks.params(track, finetune_e2e=settings)
     target, plain = read_target(track.layout), read_target(track.layout, by_source_text=False)
-    job = FinetuneJob(of_fold(params, fold), track.layout, fold)
+    kept = Finished(track.layout.cache / "finished" / "by hand")
+    job = FinetuneJob(of_fold(params, fold), track.layout, fold, kept)
     return setting_of(target, plain, read_source(track.layout), job, mode)
 
 
