@@ -42,6 +42,9 @@ SOUND_RATE = 16_000
 NO_SOUND = "no sound"
 """The kind of a MediaError where nothing is to be heard, which is no fault of the file."""
 
+NO_FACE = "no face"
+"""The kind of a MediaError where no face is to be seen, which is no fault of the file either."""
+
 UNREADABLE = (OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 """What Pillow's readers raise on damaged files; each is a bug of the file, and none says so in one way."""
 

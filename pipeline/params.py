@@ -87,8 +87,8 @@ class SplitParams(ParamsBlock):
     """Share of the rows for validation (choices and calibration), where the manifest gives no split."""
     test_share: SmallShare = 0.25
     """Share of the rows that only `evaluate` scores, where the manifest gives no split."""
-    phash_distance: Annotated[int, Field(ge=0, le=8)] = 4
-    """Pictures are one group if their 64-bit perceptual hashes differ in at most so many bits and thumbnails agree."""
+    picture_agreement: Annotated[float, Field(ge=0.5, le=1.0)] = 0.7
+    """Pictures are one group if the details of their thumbnails, turned and cropped to fit, correlate at least so."""
     max_group_share: Share = 0.1
     """A group that copies have grown beyond this share of the posts is warned of, with the copy that joins most."""
     max_refused_share: Share = 0.05
@@ -115,6 +115,15 @@ class EmbedImageParams(ParamsBlock):
     """Pictures in a batch."""
 
 
+class EmbedFacesParams(ParamsBlock):
+    models: str = "packaged"
+    """`packaged`, or a folder, or a `.task` file of MediaPipe, with the nets that find a face and its mesh."""
+    expressions: bool = True
+    """Also the probabilities of seven expressions, by a net that is packaged too, or lies in the folder."""
+    frames: Annotated[int, Field(ge=1, le=256)] = 16
+    """Uniformly spaced frames in which faces are looked for; a clip with fewer gives all it has."""
+
+
 class EmbedSoundParams(ParamsBlock):
     seconds: Annotated[float, Field(ge=0.5, le=3600.0)] = 60.0
     """At most so much of a clip's sound, from its beginning; memory follows this, and not the length of the clip."""
@@ -131,11 +140,12 @@ class EmbedSpeechParams(ParamsBlock):
 
 class EmbedVideoParams(EmbedImageParams):
     streams: Annotated[tuple[Stream, ...], Field(strict=False, min_length=1)] = ("frames", "sound")
-    """What a clip is read by: its pictures (`encoder`, `frames` and `pool` are theirs), `sound`, `speech`."""
+    """What a clip is read by: its pictures (`encoder`, `frames`, `pool` are theirs), `sound`, `speech`, `faces`."""
     frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""
     pool: Literal["mean", "mean_std"] = "mean_std"
     """How the frames' vectors become one: their mean (the mission's), or mean and standard deviation side by side."""
+    faces: EmbedFacesParams = EmbedFacesParams()
     sound: EmbedSoundParams = EmbedSoundParams()
     speech: EmbedSpeechParams = EmbedSpeechParams()
     per_group: bool = False

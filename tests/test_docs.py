@@ -57,17 +57,20 @@ FILTERS = {"printf", "cut", "head", "git"}
 
 END_TO_END, SPLIT = "tests/test_end_to_end.py", "tests/stages/test_split.py"
 COMMAND, APP = "tests/serving/test_command.py", "tests/serving/test_app.py"
+FACES = "tests/encoders/test_faces.py"
 
 RUN_BY = {
     "make repro": "Makefile",
     "make test": ".ci/run",
     "make check": "Makefile",
     "pip install": "Makefile",
+    "pip install --no-deps": f"{FACES}::test_packages_that_are_missing_are_named_with_their_command",
     "python -m tests.graph": "tests/test_dvc_yaml.py::test_deps_hold_every_file_that_the_stage_imports",
     "python -m tests.graph --write": "tests/test_dvc_yaml.py::test_deps_hold_every_file_that_the_stage_imports",
     "python -m docs.house": "tests/test_docs.py::test_the_counted_house_is_this_one",
     "python -m docs.outputs": "tests/test_docs.py::test_outputs_are_played_in_order_and_cut",
     "python -m docs.pictures": "docs/pictures.py::main",
+    "python -m benchmarks.scale": "tests/test_scale.py::test_the_measured_runs_come_out_and_wrong_rates_are_refused",
     "python -m tests.robustness.bad_inputs": "tests/robustness/test_bad_inputs.py::test_a_wrong_input_gets_its_line",
     "python -m tests.robustness.kills": "tests/robustness/test_kills.py",
     "python -m pipeline params": "tests/test_cli.py::test_params_prints_every_knob",

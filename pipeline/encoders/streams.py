@@ -15,7 +15,7 @@ import torch
 
 from pipeline.core.files import MediaError
 from pipeline.core.schemas import Feature, Stream
-from pipeline.encoders import image, speech, video
+from pipeline.encoders import faces, image, speech, video
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sound import SoundEncoder
 from pipeline.encoders.video import VideoEncoder
@@ -141,6 +141,8 @@ def load(params: EmbedVideoParams) -> ClipEncoder:
 def of_streams(params: EmbedVideoParams, pictures: ImageEncoder | None) -> ClipEncoder:
     """The streams that params name; ``pictures`` encodes their frames, where they are among them."""
     streams: dict[Stream, StreamEncoder] = {}
+    if "faces" in params.streams:
+        streams["faces"] = faces.load(params.faces)
     if "frames" in params.streams:
         assert pictures is not None
         streams["frames"] = video.on_frames(pictures, params)

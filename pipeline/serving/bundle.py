@@ -7,7 +7,7 @@ safetensors, the rest is JSON, and ``README.md`` is the model card.
     predictor.json                   the posts track: how media are read, nonconformity of the calibration rows
     fuse/  text/  image/  video/     the fusion and the final specialists: model.json, model.safetensors
     encoders/text/  encoders/image/  the frozen encoders, with the tokenizer
-    encoders/speech/                 that of a clip's speech, where it is one of its streams
+    encoders/speech/  encoders/faces/  what hears a clip's speech and sees its faces, where these are streams of it
     score.json  sentiment/           the sentiment track; see ``score_bundle``
     onnx/                            on request: classifiers and fusion for other runtimes
 """
@@ -27,11 +27,11 @@ from pipeline.core.files import MediaError, content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.core.tracks import TRACKS, Track
-from pipeline.encoders import image, streams, text, tfidf, weights
+from pipeline.encoders import face_models, image, streams, text, tfidf, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
 from pipeline.media import inside
-from pipeline.params import EmbedParams, EmbedSpeechParams, EmbedVideoParams, Params
+from pipeline.params import EmbedFacesParams, EmbedParams, EmbedSpeechParams, EmbedVideoParams, Params
 from pipeline.posts import model
 from pipeline.posts.model import Encoder, Model
 from pipeline.serving import card, score_bundle, score_model
@@ -46,10 +46,10 @@ INDEX, SETTINGS = "bundle.json", "predictor.json"
 EXPORT = "python -m pipeline export"
 
 
-SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".md", ".onnx")
+SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".md", ".onnx", ".tflite")
 """What the files of a bundle may be: none of these can run a program. Pickles can, and so are refused unopened."""
 
-SPEECH = "encoders/speech"
+SPEECH, FACES = "encoders/speech", "encoders/faces"
 CONVERTED = f"{SPEECH}/{weights.CT2_WEIGHTS}"
 """The one file more: it is read by CTranslate2 alone, whose format holds tensors only."""
 
@@ -174,7 +174,7 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
     embed = params.embed.model_dump(exclude=unknown)
     written: dict[str, str] = {}
     if "video" in parts.branches:
-        embed["video"]["speech"] = _write_speech(params.embed.video, folder)
+        embed["video"] |= _write_streams(params.embed.video, folder)
     for name in parts.branches:
         if name == "video" and "frames" not in params.embed.video.streams:
             embed[name] |= {"encoder": image.PACKAGED, "revision": None}  # which nothing asks for
@@ -191,14 +191,21 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
     return {name: embed[name]["encoder"] for name in parts.branches if embed[name]["encoder"] in written.values()}
 
 
-def _write_speech(video: EmbedVideoParams, folder: Path) -> dict[str, Any]:
-    """The block ``embed.video.speech`` of a bundle, with the encoder where speech is read."""
-    block = video.speech
-    if "speech" not in video.streams:
-        return EmbedSpeechParams().model_dump()  # which nothing asks for
-    found = weights.resolve("embed.video.speech", block.encoder, block.revision, None, ct2=True)
-    write_encoder(found, folder / SPEECH)
-    return block.model_dump() | {"encoder": SPEECH, "revision": None}
+def _write_streams(video: EmbedVideoParams, folder: Path) -> dict[str, Any]:
+    """What ``embed.video`` of a bundle says of faces and speech, whose encoders are written where they are streams.
+
+    Of those that are not, it says what is usual, for nothing asks.
+    """
+    speech, faces = EmbedSpeechParams().model_dump(), EmbedFacesParams().model_dump()
+    if "speech" in video.streams:
+        block = video.speech
+        found = weights.resolve("embed.video.speech", block.encoder, block.revision, None, ct2=True)
+        write_encoder(found, folder / SPEECH)
+        speech = block.model_dump() | {"encoder": SPEECH, "revision": None}
+    if "faces" in video.streams:
+        face_models.write(video.faces, folder / FACES)
+        faces = video.faces.model_dump() | {"models": FACES}
+    return {"speech": speech, "faces": faces}
 
 
 def _packaged(name: Modality) -> str:
@@ -311,19 +318,25 @@ def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> d
         if seen:
             shared = pictures if here.get("image") == here["video"] else None
             frames = shared or load_pictures(here["video"])
-        encoders["video"] = streams.of_streams(_speech_from(folder, embed.video), frames)
+        encoders["video"] = streams.of_streams(_own_streams(folder, embed.video), frames)
     return encoders
 
 
-def _speech_from(folder: Path, video: EmbedVideoParams) -> EmbedVideoParams:
-    """The block with the bundle's own encoder of speech. Raises DamagedError where it names another."""
-    block = video.speech
-    if "speech" not in video.streams:
-        return video
-    if block.encoder != SPEECH or block.revision is not None or not (folder / SPEECH).is_dir():
-        raise DamagedError(f"{folder / SETTINGS}: {block.encoder!r} is no encoder of the bundle", EXPORT)
-    own = block.model_copy(update={"encoder": str(folder / SPEECH)})
-    return video.model_copy(update={"speech": own})
+def _own_streams(folder: Path, video: EmbedVideoParams) -> EmbedVideoParams:
+    """The block with the bundle's own encoders of speech and faces. Raises DamagedError where it names others."""
+    own: dict[str, Any] = {}
+    if "speech" in video.streams:
+        _check_own(folder, video.speech.encoder, SPEECH, pinned=video.speech.revision is not None)
+        own["speech"] = video.speech.model_copy(update={"encoder": str(folder / SPEECH)})
+    if "faces" in video.streams:
+        _check_own(folder, video.faces.models, FACES)
+        own["faces"] = video.faces.model_copy(update={"models": str(folder / FACES)})
+    return video.model_copy(update=own)
+
+
+def _check_own(folder: Path, named: str, expected: str, *, pinned: bool = False) -> None:
+    if named != expected or pinned or not (folder / expected).is_dir():
+        raise DamagedError(f"{folder / SETTINGS}: {named!r} is no encoder of the bundle", EXPORT)
 
 
 def load_pictures(folder: Path) -> ImageEncoder:

@@ -28,7 +28,7 @@ def write(model: Model, params: Params, layout: Layout) -> str:
         "## Metrics\n\n" + _metrics(scored, params.evaluate.confidence, list(model.branches)),
         "## Prediction sets\n\n" + _sets(model, scored),
         "## How it was made\n\n" + _made(model, params),
-        "## Limits\n\n" + _limits(scored),
+        "## Limits\n\n" + _limits(scored, _personal(model)),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -119,7 +119,25 @@ def _made(model: Model, params: Params) -> str:
     )
 
 
-def _limits(scored: dict[str, Any]) -> str:
+def _personal(model: Model) -> list[str]:
+    """What is computed of people who are seen or heard in a clip."""
+    branch = model.branches.get("video")
+    streams = set() if branch is None else set((branch.description.encoder or {}).get("streams", {}))
+    of = {
+        "faces": "what the largest face of each frame does (mouth, brows, eyes, head, expression)",
+        "sound": "how the sound is (pitch, loudness, spectrum)",
+        "speech": "what and how is spoken, as a speech recogniser's encoder hears it",
+    }
+    told = [text for name, text in of.items() if name in streams]
+    if not told:
+        return []
+    return [
+        f"Of a clip it computes {_listed(told)}, as numbers. Nobody is identified by them, yet they are personal: "
+        "ask the people for consent, and see what the law of the place says of reading emotions."
+    ]
+
+
+def _limits(scored: dict[str, Any], personal: Sequence[str]) -> str:
     known = [f"{warning}." for warning in scored.get("warnings", "").split("; ") if warning]
     return "\n".join(
         f"* {line[0].upper()}{line[1:]}"
@@ -129,6 +147,7 @@ def _limits(scored: dict[str, Any]) -> str:
             "It learned what the labels say. Labels of emotion are noisy, and depend on who gave them.",
             "The encoders were trained on public text and pictures, and have their biases.",
             "A post of which nothing can be read gets about the prior; its parts say that nothing was read.",
+            *personal,
             "Do not judge people by this.",
         ]
     )

@@ -11,12 +11,14 @@ import pytest
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
+from pipeline.encoders import face_models
 from pipeline.params import Params
 from pipeline.serving import bundle
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from pipeline.stages import embed, fuse, train_image, train_text, train_video
 from tests import tiny
+from tests.encoders.test_faces import folder_of, nets
 from tests.encoders.test_sound import clip as sounding
 from tests.encoders.test_sound import tone
 from tests.posts.test_specialist import posts_table
@@ -99,6 +101,31 @@ def test_another_encoder_of_speech_is_refused(spoken: Trained, tmp_path: Path) -
     (tmp_path / "made" / "bundle.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="is no encoder of the bundle; copy or export the bundle again"):
         Predictor.load(tmp_path / "made")
+
+
+def test_a_bundle_carries_the_nets_of_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(face_models, "load", lambda params: made_of(face_models.read(params)[0]))
+    models = folder_of(tmp_path / "nets", "detector", "mesh", "expression")
+    seen = train(tmp_path / "project", ["faces", "sound"], faces={"models": str(models), "frames": 3})
+    bundle.export(seen.params, seen.layout, tmp_path / "made")
+    assert not (tmp_path / "made" / "encoders" / "video").exists()
+    assert (tmp_path / "made" / "encoders" / "faces" / "face_detector.tflite").read_bytes() == b"detector"
+    assert str(tmp_path) not in (tmp_path / "made" / "predictor.json").read_text()
+    card = (tmp_path / "made" / "README.md").read_text()
+    assert "what the largest face of each frame does" in card
+    assert "Nobody is identified" in card
+    clips = [Post(video=seen.layout.root / f"{at}.mkv") for at in (0, 3)]
+    expected = [answer.as_json() for answer in seen.predictor().predict(clips)]
+    assert [answer.as_json() for answer in Predictor.load(tmp_path / "made").predict(clips)] == expected
+    assert expected[1]["modalities"]["video"]["streams"]["faces"]["present"]
+    assert not expected[1]["modalities"]["video"]["streams"]["sound"]["present"]
+
+
+def made_of(files: dict[face_models.Role, bytes]) -> face_models.FaceNets:
+    """Nets that see a face in every frame, from files that hold their names."""
+    assert files == {role: role.encode() for role in files}
+    return nets(((0.5, 0.5), 0.4, 3.0))
 
 
 def test_what_is_not_read_is_not_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

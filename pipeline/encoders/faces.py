@@ -1,0 +1,107 @@
+"""What the largest face of each frame does: named numbers of its mesh, and how likely each of seven expressions is.
+
+Where there are several faces the largest counts, which is most often the nearest to the camera; who speaks nobody looks
+for. The numbers are statistics over the frames that have a face. They say what a face does, never whose it is: no mesh,
+picture or box is kept, and nobody is identified. Yet a face is personal, and in places its measuring needs consent: so
+this stream is off unless it is asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.core.files import MediaError
+from pipeline.core.schemas import Feature
+from pipeline.encoders import face_finding, face_models, face_shape
+from pipeline.encoders.face_finding import Box
+from pipeline.encoders.face_models import EXPRESSIONS, FaceNets
+from pipeline.media import NO_FACE, Clip, Frames
+from pipeline.params import EmbedFacesParams
+
+VERSION = 1
+"""Raised when the columns mean something else than before, so that vectors kept from before are not used."""
+
+AT_LEAST = 480
+"""The shortest side that a frame must keep when it is read, in pixels: a face takes up a part of it."""
+
+ROOM = 1.25
+"""Side of the square that an expression is read from, over that of the face's box."""
+
+GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""ITU-R BT.601: the net of expressions takes gray pictures, three times the same."""
+
+
+@dataclass(frozen=True)
+class FaceEncoder:
+    """The stream ``faces``; see ``streams.StreamEncoder``."""
+
+    params: EmbedFacesParams
+    nets: FaceNets
+
+    sound_seconds = 0.0
+    modality: Feature = "visual"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        names = [f"mesh_{name}.{of}" for of in ("mean", "std", "p10", "p90") for name in face_shape.NAMES]
+        if self.nets.expression is not None:
+            names += [f"expression_{name}.{of}" for of in ("mean", "std") for name in EXPRESSIONS]
+        return (*names, "face.share")
+
+    @property
+    def width(self) -> int:
+        return len(self.columns)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.nets.identity | {"version": VERSION, "frames": self.params.frames, "width": self.width}
+
+    @property
+    def asked(self) -> Frames:
+        return self.params.frames, AT_LEAST
+
+    def prepare(self, clip: Clip) -> np.ndarray:
+        """float32 [width]. Raises MediaError when the clip has no frames, or no face in any of them."""
+        frames = clip.frames(*self.asked)
+        seen = [numbers for frame in frames if (numbers := self._numbers(frame)) is not None]
+        if not seen:
+            raise MediaError(f"{NO_FACE}: in none of {len(frames)} frames")
+        mesh, expressions = np.split(np.stack(seen), [len(face_shape.NAMES)], axis=1)
+        parts = [mesh.mean(axis=0), mesh.std(axis=0), *np.percentile(mesh, [10, 90], axis=0)]
+        parts += [expressions.mean(axis=0), expressions.std(axis=0), [len(seen) / len(frames)]]
+        return np.concatenate(parts).astype(np.float32)
+
+    def encode(self, items: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
+        """What was prepared is all there is to compute: float32 [N, width]."""
+        return np.stack(items)
+
+    def _numbers(self, frame: np.ndarray) -> np.ndarray | None:
+        """Of the largest face in a frame, uint8 [H, W, 3]; None where there is none."""
+        nets, sizes = self.nets, self.nets.sizes
+        boxes = face_finding.find(frame, nets.detector, sizes["detector"])
+        if not boxes:
+            return None
+        box = max(boxes, key=lambda of: of.area)
+        mesh = face_finding.mesh(frame, box, nets.mesh, sizes["mesh"])
+        if mesh is None:
+            return None
+        numbers = face_shape.measures(mesh[None], np.array([face_finding.tilt(box)]))[0]
+        if nets.expression is None:
+            return numbers
+        return np.concatenate([numbers, self._expressions(frame, box)])
+
+    def _expressions(self, frame: np.ndarray, box: Box) -> np.ndarray:
+        """Probabilities, float64 [len(EXPRESSIONS)]."""
+        assert self.nets.expression is not None
+        size = self.nets.sizes["expression"]
+        crop = face_finding.cut_out(frame, box.corners.mean(axis=0), ROOM * float(box.sides.max()), 0.0, size)
+        gray = crop.astype(np.float32) @ GRAY / 255.0
+        return self.nets.expression(np.repeat(gray[None, :, :, None], 3, axis=3))[0].ravel().astype(np.float64)
+
+
+def load(params: EmbedFacesParams) -> FaceEncoder:
+    """Loads the nets that params name. Raises InputError as ``face_models.load``."""
+    return FaceEncoder(params, face_models.load(params))
