@@ -75,6 +75,7 @@ RUN_BY = {
     "python -m tests.robustness.kills": "tests/robustness/test_kills.py",
     "python -m pipeline params": "tests/test_cli.py::test_params_prints_every_knob",
     "python -m pipeline fetch": "tests/corpora/test_remote.py::test_what_cannot_be_is_one_line",
+    "python -m pipeline forget": "tests/posts/test_forgetting.py::forget",
     "dvc remote --default": "tests/test_dvc_remote.py",
     "dvc push": "tests/test_dvc_remote.py",
     "dvc pull": "tests/test_dvc_remote.py",
