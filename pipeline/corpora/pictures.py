@@ -30,6 +30,17 @@ def content_or_none(path: Path) -> str | None:
         return None
 
 
+def clip_or_none(path: Path) -> str | None:
+    """What copies of a clip have in common, put into another container or not: the digest of its encoded pictures.
+
+    Of a file that is no clip, an animated picture among them, that of its bytes; None when there is no file.
+    """
+    try:
+        return media.pictures_digest(path)
+    except MediaError:
+        return content_or_none(path)
+
+
 def fingerprints(paths: Sequence[Path], max_pixels: int, workers: int) -> list[Fingerprint | None]:
     prints: list[Fingerprint | None] = []
     with progress("comparing pictures", len(paths)) as advance:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.corpora.duplicates import Edges, components, merge_groups, same_keys, same_texts
-from pipeline.corpora.pictures import content_or_none, fingerprints, near_pairs
+from pipeline.corpora.pictures import clip_or_none, fingerprints, near_pairs
 
 SHOWN = 60
 """Letters of a text that a warning shows."""
@@ -40,7 +40,7 @@ def find_links(rows: pd.DataFrame, folder: Path, *, agreement: float, max_pixels
     """
     pictures = np.flatnonzero(rows["image"].notna())
     prints = fingerprints([folder / path for path in rows["image"].iloc[pictures]], max_pixels, workers)
-    clips = [None if path is None else content_or_none(folder / path) for path in rows["video"]]
+    clips = [None if path is None else clip_or_none(folder / path) for path in rows["video"]]
     near = near_pairs(prints, agreement)
     return Links(
         text=same_texts(rows["text"].tolist(), rows["group"].tolist()),
