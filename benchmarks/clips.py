@@ -2,8 +2,8 @@
 
 SETTINGS are of the block ``embed.video``, as JSON: ``'{"speech": {"encoder": "whisper"}}'``. FOLDER holds
 ``manifest.parquet`` (``id video label group``) and its clips. Each group is left out in turn as the test part, another
-one validates, and the video specialist learns from the rest; macro-F1 is that of all clips so predicted, its interval is
-over groups. Then the seconds that reading and encoding take a clip, and by how much memory grows.
+one validates, and the video specialist learns from the rest; macro-F1 is that of all clips so predicted, its interval
+is over groups. Then the seconds that reading and encoding take a clip, and by how much memory grows.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Works of ``benchmarks.run``: texts and pictures to vectors, against what else one would take for it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.measuring import OURS, Work, peers
 from pipeline.encoders import image, text
-from pipeline.encoders.embedding import picture_files
+from pipeline.encoders.embedding import Encoded, TextContents, picture_files
 from pipeline.encoders.image import ImageEncoder
 from pipeline.params import EmbedParams
 
@@ -24,7 +24,9 @@ def texts(manifest: Path, count: int) -> Work:
     """The manifest's first texts, by the packaged MiniLM: the same weights for both."""
     said = pd.read_parquet(manifest, columns=["text"])["text"].dropna().head(count).tolist()
     encoder = text.load(EmbedParams().text)
-    ways: dict[str, Callable[[], Any]] = {OURS: lambda: encoder.encode(said, CPU)}
+    contents = TextContents(encoder, CPU)
+    pending = {str(at): text for at, text in enumerate(said)}
+    ways: dict[str, Callable[[], Any]] = {OURS: lambda: _in_order(contents.encode(pending), pending)}
     here, missing = peers(["sentence_transformers"])
     if here:
         ways["sentence-transformers"] = _sentences(here["sentence_transformers"], said, encoder.max_tokens)
@@ -46,21 +48,23 @@ def pictures(files: Sequence[Path], name: str, target: float, workers: int) -> W
     ours = picture_files(encoder, folder, CPU, EmbedParams(workers=workers))
     pending = {str(at): file.name for at, file in enumerate(files)}
 
-    def embedded() -> np.ndarray:
-        vectors = {key: vector for batch in ours.encode(pending) for key, vector in batch.items()}
-        return np.stack([np.asarray(vectors[key]) for key in pending])
-
     processor = _processor(encoder)
 
+    @torch.inference_mode()
     def loop() -> np.ndarray:
         made = []
         for batch in _batches(files):
             opened = [Image.open(file).convert("RGB") for file in batch]
-            made.append(encoder.encode(processor(images=opened, return_tensors="np")["pixel_values"], CPU))
+            made.append(encoder.net(processor(images=opened, return_tensors="pt")["pixel_values"]).numpy())
         return np.concatenate(made)
 
-    ways = {OURS: embedded, "transformers and Pillow, batches of 32": loop}
+    ways = {OURS: lambda: _in_order(ours.encode(pending), pending), "transformers and Pillow, batches of 32": loop}
     return Work(f"embed pictures, {name}", "pictures", len(files), ways, target, cosines)
+
+
+def _in_order(batches: Iterable[Encoded], keys: Iterable[str]) -> np.ndarray:
+    vectors = {key: vector for batch in batches for key, vector in batch.items()}
+    return np.stack([np.asarray(vectors[key]) for key in keys])
 
 
 def _processor(encoder: ImageEncoder) -> Any:

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-WORKS = ("texts", "pictures", "large-pictures", "clips", "real-clips")
+WORKS = ("texts", "pictures", "large-pictures", "clips", "real-clips", "repeating", "tuned", "head")
 PACKAGES = ("torch", "transformers", "sentence-transformers", "av", "decord", "opencv-python-headless", "pillow")
 
 
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=3200)
     parser.add_argument("--large-pictures", type=int, default=2000)
     parser.add_argument("--real-clips", type=int, default=192)
+    parser.add_argument("--tuned-texts", type=int, default=2800)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="threads that decode, as params embed.workers")
@@ -54,7 +55,7 @@ def main() -> None:
 
 def works(arguments: argparse.Namespace, scratch: Path) -> Iterator:
     """The works that were asked for and whose data is here, one at a time."""
-    from benchmarks import clip_reading, encoding
+    from benchmarks import clip_reading, encoding, repeating, training_speed
 
     goemotions = arguments.data / "goemotions" / "manifest.parquet"
     mvsa, acted = arguments.data / "posts_mvsa" / "images", arguments.data / "video_javanese" / "videos"
@@ -71,6 +72,12 @@ def works(arguments: argparse.Namespace, scratch: Path) -> Iterator:
             yield clip_reading.clips([path], name)
     if _has("real-clips", acted, arguments):
         yield clip_reading.clips(sorted(acted.iterdir())[: arguments.real_clips], "acted clips (270p, 2-8 s)")
+    if _has("repeating", mvsa, arguments):
+        yield from repeating.works(sorted(mvsa.iterdir())[: arguments.pictures], scratch, arguments.workers)
+    if _has("tuned", goemotions, arguments):
+        yield training_speed.tuned(goemotions, arguments.tuned_texts)
+    if "head" in arguments.only:
+        yield training_speed.head()
 
 
 def _has(name: str, path: Path, arguments: argparse.Namespace) -> bool:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -319,6 +319,28 @@ def _limit(meaning: str, least: float, most: float = 86_400) -> typer.models.Opt
         return value
 
     return typer.Option(help=meaning, min=least, max=most, callback=number)
+
+
+@app.command("forget")
+def forget_command(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Posts, by their id.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file with one id a line.", exists=True, dir_okay=False)] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove what is listed.")] = False,
+    project: Project = Path(),
+) -> None:
+    """List what is kept of posts: rows, media, vectors, outputs, objects of DVC's cache; with --yes, remove it."""
+    with one_line_errors(), ExitStack() as stack:
+        from pipeline import params
+        from pipeline.core.alone import alone
+        from pipeline.core.layout import Layout
+        from pipeline.posts import forgetting
+
+        layout = Layout(project)
+        for name in STAGES:
+            stack.enter_context(alone(layout.lock(name), name, "wait until it has ended"))
+        wanted = forgetting.read_ids(ids or (), file)
+        said = forgetting.run(params.load(layout.params), layout, wanted, yes=yes)
+        print("\n".join(map(printable, said.splitlines())))
 
 
 @app.command("fetch")

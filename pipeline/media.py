@@ -5,6 +5,7 @@ the header before anything is unpacked, and a file that is cut short is refused 
 a MediaError; what stands before its colon is one of few kinds, fit for counting.
 """
 
+import hashlib
 import math
 import struct
 import time
@@ -372,6 +373,21 @@ def read_clip(
     if reader is not None:
         raise MediaError("not a clip")
     return _video_clip(source, frames, sound_seconds, limits)
+
+
+def pictures_digest(path: Path) -> str:
+    """SHA-256 of a clip's encoded pictures, hexadecimal: the same in whichever container they are, and without sound.
+
+    Nothing is decoded. Raises MediaError where there is no clip, or one without pictures.
+    """
+    digest = hashlib.sha256()
+    try:
+        with _container(path) as container:
+            for packet in container.demux(_video_stream(container)):
+                digest.update(packet.size.to_bytes(8, "big") + bytes(packet) if packet.size else b"")
+    except FFmpegError:
+        raise MediaError("corrupt") from None
+    return digest.hexdigest()
 
 
 def _uniform(starts: np.ndarray, end: float, frames: int) -> np.ndarray:

@@ -87,8 +87,8 @@ class SplitParams(ParamsBlock):
     """Share of the rows for validation (choices and calibration), where the manifest gives no split."""
     test_share: SmallShare = 0.25
     """Share of the rows that only `evaluate` scores, where the manifest gives no split."""
-    phash_distance: Annotated[int, Field(ge=0, le=8)] = 4
-    """Pictures are one group if their 64-bit perceptual hashes differ in at most so many bits and thumbnails agree."""
+    picture_agreement: Annotated[float, Field(ge=0.5, le=1.0)] = 0.7
+    """Pictures are one group if the details of their thumbnails, turned and cropped to fit, correlate at least so."""
     max_group_share: Share = 0.1
     """A group that copies have grown beyond this share of the posts is warned of, with the copy that joins most."""
     max_refused_share: Share = 0.05
@@ -211,6 +211,8 @@ class TargetTextParams(EncoderTuningParams):
     """Share of all steps over which the learning rate rises from zero."""
     freeze_embeddings: bool = True
     """Keep the token embeddings as they are: half of a small encoder's parameters, a quarter of a step's time."""
+    runs: Annotated[int, Field(ge=1, le=20)] = 3
+    """Train a fold's final text encoder so many times, each with a seed of its own, and average the weights."""
 
 
 class TunedEncoderParams(EncoderTuningParams):
@@ -415,7 +417,7 @@ class FinetuneParams(ParamsBlock):
     l2_sp: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.01
     """L2-SP: weight of the squared distance of all weights to where the phase began."""
     scale: bool = True
-    """Fit a scale and an offset of the output on rows that inner folds held out, against predictions that cluster."""
+    """Fit a scale of the output on rows that inner folds held out, against predictions that cluster or overshoot."""
     text: Literal["auto", "none", "lora", "full"] = "auto"
     """Whether the text encoder learns too, where the target's text is words; `auto`: in full from `auto_rows` on."""
     auto_rows: Annotated[int, Field(ge=1)] = 500

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -127,6 +127,33 @@ class Store:
         rows = [(key, blob, checksum(key, blob)) for key, blob in blobs.items()]
         with self._explained(), self.connection:
             self.connection.executemany("INSERT OR IGNORE INTO checked VALUES (?, ?, ?)", rows)
+
+
+def forget(path: Path, keys: Sequence[str], *, count_only: bool = False) -> int:
+    """Removes vectors from a store's file, so that none of their bytes are left in it; returns how many were there.
+
+    Raises InputError when the file is damaged, or another process is at work on it.
+    """
+    with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as connection:
+        try:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'checked'").fetchone():
+                return 0  # a file of an earlier release, which ``Store`` empties
+            connection.execute("CREATE TEMP TABLE forgotten (key TEXT PRIMARY KEY)")
+            connection.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", [(key,) for key in keys])
+            where = "WHERE key IN (SELECT key FROM forgotten)"
+            (there,) = connection.execute(f"SELECT count(*) FROM checked {where}").fetchone()
+            if there and not count_only:
+                connection.execute(f"DELETE FROM checked {where}")
+            if not count_only:
+                # What is deleted stays in free pages and in the log until both are written anew; an earlier attempt may
+                # have been cut off in between, so this is done though nothing was there.
+                connection.execute("VACUUM")
+                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if busy:
+                    raise InputError(f"{path}: another process is at work on it; wait until it has ended")
+        except sqlite3.Error as error:
+            raise InputError(f"{path}: cannot be cleaned ({error}); delete this file, and run again") from None
+    return int(there)
 
 
 def checksum(key: str, blob: bytes) -> int:

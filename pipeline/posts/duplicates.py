@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.corpora.duplicates import Edges, components, merge_groups, same_keys, same_texts
-from pipeline.corpora.pictures import content_or_none, fingerprints, near_pairs
+from pipeline.corpora.pictures import clip_or_none, fingerprints, near_pairs
 
 SHOWN = 60
 """Letters of a text that a warning shows."""
@@ -33,15 +33,15 @@ class Links:
         }
 
 
-def find_links(rows: pd.DataFrame, folder: Path, *, distance: int, max_pixels: int, workers: int) -> Links:
+def find_links(rows: pd.DataFrame, folder: Path, *, agreement: float, max_pixels: int, workers: int) -> Links:
     """Finds the copies among rows with the columns ``text, image, video, group``, None where a row has none.
 
     Paths are relative to ``folder``; how often its text stands in which groups says whether a short one is a copy.
     """
     pictures = np.flatnonzero(rows["image"].notna())
     prints = fingerprints([folder / path for path in rows["image"].iloc[pictures]], max_pixels, workers)
-    clips = [None if path is None else content_or_none(folder / path) for path in rows["video"]]
-    near = near_pairs(prints, distance)
+    clips = [None if path is None else clip_or_none(folder / path) for path in rows["video"]]
+    near = near_pairs(prints, agreement)
     return Links(
         text=same_texts(rows["text"].tolist(), rows["group"].tolist()),
         picture=[(pictures[a], pictures[b]) for a, b in same_keys([item.content if item else None for item in prints])],

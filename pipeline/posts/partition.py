@@ -33,7 +33,7 @@ def divide_posts(params: Params, layout: Layout) -> Divided:
     links = find_links(
         rows,
         folder,
-        distance=params.split.phash_distance,
+        agreement=params.split.picture_agreement,
         max_pixels=params.embed.max_pixels,
         workers=params.embed.workers,
     )

@@ -4,7 +4,6 @@ Rows are the params that differ, then the headline metrics with their intervals,
 table goes to a CSV file (every digit), to Markdown, and, scores only, to a picture.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from pipeline.core.metrics import HEADLINES
 from pipeline.figures.comparison import draw_comparison
 from pipeline.reporting import experiments
 from pipeline.reporting.experiments import Experiment
+from pipeline.reporting.screen import Screen
 
 PIPED_WIDTH = 120
 """Piped output is not folded at 80 columns."""
@@ -148,7 +148,7 @@ def run(layout: Layout, names: Sequence[str], csv: Path | None, md: Path | None,
 
     Raises InputError for a name that is none, without DVC, outside of a DVC repository, and without any metric.
     """
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, markup=False, highlight=False)
+    console = Screen(PIPED_WIDTH)
     notes: list[str] = []
     if names:
         chosen = compare(experiments.choose(layout, names))

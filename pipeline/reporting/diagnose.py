@@ -6,16 +6,15 @@ it reports the leak instead, first.
 Reads: what ``sentiment_tables`` names.
 """
 
-import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.core import off
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.params import Params
+from pipeline.reporting.screen import Screen
 from pipeline.scoring.diagnostics import Evidence, Finding, diagnose
 from pipeline.sentiment import evaluation as sentiment_evaluation
 from pipeline.sentiment.leaks import find_leaks
@@ -45,7 +44,7 @@ def find(params: Params, layout: Layout) -> list[Finding]:
 
 def show(findings: Sequence[Finding]) -> None:
     wrong = [finding for finding in findings if finding.wrong]
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, markup=False, highlight=False)
+    console = Screen(PIPED_WIDTH)
     if wrong:
         table = Table("", "finding", "measured", "what it means", "what to try", show_lines=True)
         for place, finding in enumerate(wrong, start=1):

@@ -142,7 +142,7 @@ def _copies(posts: pd.DataFrame, ids: Sequence[str], folder: Path, params: Param
     links = find_links(
         near.rename(columns={"image_path": "image", "video_path": "video", "group_id": "group"}),
         folder,
-        distance=params.split.phash_distance,
+        agreement=params.split.picture_agreement,
         max_pixels=params.embed.max_pixels,
         workers=params.embed.workers,
     )

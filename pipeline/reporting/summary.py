@@ -4,7 +4,6 @@ It computes no metric: every score is one of ``metrics/details/evaluate.json``. 
 ``metrics/details/split.json``.
 """
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,9 @@ from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import built_in
+from pipeline.core.terminal import printable
 from pipeline.posts.evaluation_figures import BASELINE_NAMES
+from pipeline.reporting.screen import Screen
 from pipeline.sentiment.scored import STEP_NAMES
 
 PIPED_WIDTH = 100
@@ -35,7 +36,7 @@ def run(layout: Layout) -> None:
     posts, sentiment = _track(evaluated, "posts", "fusion"), _track(evaluated, "sentiment", "target")
     if not posts and not sentiment:
         raise InputError(f"{layout.details('evaluate')}: has no scores of any track; run `dvc repro`")
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, markup=False, highlight=False)
+    console = Screen(PIPED_WIDTH)
     made = built_in(layout)
     if posts:
         _show_posts(console, posts, made)
@@ -133,7 +134,7 @@ def _show_warnings(console: Console, track: Mapping[str, Any]) -> None:
     if more > 0:
         warnings = [*warnings[:WARNINGS], f"and {more} more in metrics/details/evaluate.json"]
     for warning in warnings:
-        console.print(Text(f"! {warning}", "yellow"))
+        console.print(Text(f"! {printable(warning)}", "yellow"))
 
 
 # --- what next -------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Subset
 from pipeline.nets.columns import InputColumns
 from pipeline.params import Params
 from pipeline.sentiment.variants import Variant
+from pipeline.training.finished import Finished
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class FinetuneJob:
     """One model to fit: a fold's, or a point of the learning curve.
 
     Attributes:
+        kept: the stage's finished pieces, trainings of a text encoder among them.
         groups: None, or to how many labelled groups a point of the learning curve is limited.
         with_source: False for the curve without the source.
     """
@@ -188,6 +190,7 @@ class FinetuneJob:
     params: Params
     layout: Layout
     fold: str
+    kept: Finished
     groups: int | None = None
     with_source: bool = True
 

@@ -1,11 +1,14 @@
 """One model to fit, of a fold or of a point of the learning curve: the candidate that inner folds choose."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from pipeline.core.descriptions import read_description
@@ -32,8 +35,10 @@ from pipeline.sentiment.descriptions import (
     WordsDescription,
 )
 from pipeline.sentiment.finetuned import describe_net
+from pipeline.sentiment.phases import objective
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.variants import Variant
+from pipeline.training.finished import Finished
 
 SHORT = 0.05
 """By what share a fold may fall short of a size of the learning curve."""
@@ -59,7 +64,7 @@ class FinetuneOutcome:
     model: TunedModel | None = None
 
 
-def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout) -> list[FinetuneJob]:
+def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout, kept: Finished) -> list[FinetuneJob]:
     """The learning curve, on the folds of the first repeat.
 
     A size that a fold does not have is left out, unless it falls short by a twentieth at most and gives all it has.
@@ -74,7 +79,7 @@ def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout)
     )
     sizes = [size for size in params.finetune_e2e.curve if (1 - SHORT) * size <= most]
     return [
-        FinetuneJob(of_fold(params, fold), layout, fold, size, with_source)
+        FinetuneJob(of_fold(params, fold), layout, fold, kept, size, with_source)
         for size in sizes
         for with_source in (True, False)
         for fold in scored
@@ -175,18 +180,35 @@ def text_mode(target: Target, params: Params) -> str:
     return block.text
 
 
-def _output_scale(inner: Sequence[Fitted], setting: Setting) -> tuple[float, float]:
-    """The least-squares scale and offset of the rows that the inner folds held out, or (1, 0).
+SCALES = (0.25, 100.0)
+"""Between what the scale of the output is looked for."""
 
-    They are against predictions that rank well and cluster, so they only ever stretch: a smaller scale would be the
-    usual shrinking of least squares, which a net trained on the absolute error does not need, and a scale below zero
-    would turn the order of all rows round on a whim of a few.
+DOUBT = 20
+"""As of so many rows that like the output as it is: a few held rows change it little."""
+
+
+def _output_scale(inner: Sequence[Fitted], setting: Setting) -> tuple[float, float]:
+    """The scale, about the mean score learned from, at which the loss of params is least on the rows that the inner
+    folds held out, with the offset that belongs to it; (1, 0) where too few rows tell.
+
+    It stretches predictions that rank well and cluster, and draws in those of an encoder tuned until it nearly knows
+    its training rows by heart, which spread further than their correlation on other rows warrants. The mean stays: that
+    of a few held groups says little. The scale stays above zero: below, it would turn the order of all rows round on a
+    whim of a few.
     """
     at = np.concatenate([part.held for part in setting.parts])
-    if not setting.job.params.finetune_e2e.scale or len(at) < 3:
+    block, target = setting.job.params.finetune_e2e, setting.target
+    if not block.scale or len(at) < 3:
         return 1.0, 0.0
-    predicted = held_scores(inner, setting.parts, setting.target.columns.modalities)[at]
-    actual = setting.target.scores.numpy().astype(np.float64)[at]
-    centred, spread = predicted - predicted.mean(), predicted.var()
-    scale = float(np.mean(centred * (actual - actual.mean())) / spread) if spread > 1e-12 else 0.0
-    return (scale, float(actual.mean() - scale * predicted.mean())) if scale > 1 else (1.0, 0.0)
+    actual, loss = target.scores[torch.from_numpy(at)], objective(block)
+    centre = float(target.scores[torch.from_numpy(setting.whole.learn)].mean())
+    apart = torch.from_numpy(held_scores(inner, setting.parts, target.columns.modalities)[at] - centre)
+
+    def loss_at(log_scale: float) -> float:
+        return loss((centre + math.exp(log_scale) * apart)[:, None], actual).item()
+
+    best = minimize_scalar(loss_at, bounds=(math.log(SCALES[0]), math.log(SCALES[1])), method="bounded")
+    if best.fun > loss_at(0.0) - 1e-9:  # a constant prediction, or a loss that no scale changes
+        return 1.0, 0.0
+    scale = math.exp(best.x * len(at) / (len(at) + DOUBT))
+    return scale, centre * (1 - scale)

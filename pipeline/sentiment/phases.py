@@ -3,7 +3,10 @@
 Nothing here stops or chooses by rows: a training goes on for its epochs, and other rows judge what comes of it.
 """
 
-from collections.abc import Iterator
+import copy
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -26,7 +29,7 @@ from pipeline.training.device import one_thread, pick
 from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Joined, TensorRows
-from pipeline.training.tuning import fit_tuned, learner, merged
+from pipeline.training.tuning import fit_tuned, learner, mean_weights, merged
 
 
 def tune_all(net: TransferNet, target: Target, part: Part, job: FinetuneJob, mode: str) -> pd.DataFrame:
@@ -45,7 +48,8 @@ def tune_all(net: TransferNet, target: Target, part: Part, job: FinetuneJob, mod
                 result = _phase(net, learners, target, part, job, name, epochs, rate)
             histories.append(_lines(result, histories, name))
     if mode != "none":
-        result = _tune_encoder(net, text_encoder(target, job.params, job.layout), everything, target, part, job, mode)
+        encoder = text_encoder(target, job.params, job.layout)
+        result = _tune_encoder(net, encoder, lambda made: _learners(made, block)[1], target, part, job, mode)
         histories.append(_lines(result, histories, "all"))
     return pd.concat(histories)
 
@@ -65,8 +69,13 @@ def tune_words(target: Target, part: Part, job: FinetuneJob, mode: str) -> tuple
         head.bias.fill_(target.scores[torch.from_numpy(part.learn)].mean().item())
         net.mix.weight.copy_(torch.tensor([[0.0, 1.0]]))
         net.mix.bias.zero_()
-    result = _tune_encoder(net, encoder, [head], target, part, job, mode)
+    result = _tune_encoder(net, encoder, _text_head, target, part, job, mode)
     return net, _lines(result, [], "words")
+
+
+def _text_head(net: TransferNet) -> list[nn.Module]:
+    assert net.text_head is not None
+    return [net.text_head]
 
 
 def _learners(net: TransferNet, block: FinetuneParams) -> tuple[list[nn.Module], list[nn.Module]]:
@@ -78,8 +87,8 @@ def _learners(net: TransferNet, block: FinetuneParams) -> tuple[list[nn.Module],
     return [*own, head], [*own, net.source, net.adapters]
 
 
-def _objective(block: FinetuneParams, *, plain: bool = False) -> Objective:
-    """The loss of params; ``plain``: without the correlation, for a head that starts from nothing."""
+def objective(block: FinetuneParams, *, plain: bool = False) -> Objective:
+    """The loss that params ask for; ``plain``: without the correlation, for a head that starts from nothing."""
     if plain:
         return mixed(block.mse, block.mae, 0.0)
     return ccc_loss if block.loss == "ccc" else mixed(block.mse, block.mae, block.correlation)
@@ -110,7 +119,7 @@ def _phase(
         net,
         train,
         held,
-        objective=_objective(block),
+        objective=objective(block),
         score=concordance,
         optimizer=adamw([(module, rate) for module in learners], block.weight_decay),
         plan=TrainingPlan(epochs, None, job.params.seed, decay=True),
@@ -129,16 +138,51 @@ def _rows(target: Target, part: Part, batch: int) -> Iterator[TensorRows]:
 def _tune_encoder(
     net: TransferNet,
     encoder: TextEncoder,
-    learners: list[nn.Module],
+    learners: Callable[[TransferNet], list[nn.Module]],
     target: Target,
     part: Part,
     job: FinetuneJob,
     mode: str,
 ) -> FitResult:
-    """Tunes ``learners`` and this encoder, which becomes part of the net."""
+    """Tunes the ``learners`` of the net and this encoder, which becomes part of the net.
+
+    Where no rows are held to judge it, the weights are the mean of several trainings, which differ only by their seed:
+    it errs less than one of them, and costs no more to ask (Wortsman et al., "Model soups", ICML 2022).
+
+    Returns what came of the first of them.
+    """
+    tuned, device = job.params.finetune_e2e.tuned, pick(job.params.device)
+    identity = json.dumps(_identity(net, encoder, target, part, job, str(device)), sort_keys=True)
+
+    def train(run: int) -> dict[str, Any]:
+        made = copy.deepcopy(net)
+        made.encoder = learner(copy.deepcopy(encoder.net), encoder.lora_targets, mode, tuned.lora_rank)
+        result = _tune_once(made, encoder, learners(made), target, part, job, mode, run)
+        if mode == "lora":
+            made.encoder = merged(made.encoder)  # the low-rank updates become part of the weights
+        return {"weights": made.state_dict(), "result": vars(result)}
+
+    runs = range(1 if len(part.held) else tuned.runs)
+    trained = [job.kept.once(f"{identity}, seed {job.params.seed + run}", partial(train, run)) for run in runs]
+    net.encoder = encoder.net
+    net.load_state_dict(mean_weights([of["weights"] for of in trained]))
+    return FitResult(**trained[0]["result"])
+
+
+def _tune_once(
+    net: TransferNet,
+    encoder: TextEncoder,
+    learners: list[nn.Module],
+    target: Target,
+    part: Part,
+    job: FinetuneJob,
+    mode: str,
+    run: int,
+) -> FitResult:
+    """One training of the net with its encoder, with the seed of this run."""
     block, device = job.params.finetune_e2e, pick(job.params.device)
-    tuned, plain = block.tuned, net.source is None
-    net.encoder = learner(encoder.net, encoder.lora_targets, mode, tuned.lora_rank)
+    tuned, plain, seed = block.tuned, net.source is None, job.params.seed + run
+    assert net.encoder is not None
     _only(net, learners)
     for name, parameter in net.encoder.named_parameters():
         parameter.requires_grad_(mode == "full" or "lora_" in name)
@@ -146,23 +190,20 @@ def _tune_encoder(
         Joined(rows, TokenRows(encoder, target.table["text"].iloc[at].fillna("").tolist(), rows.labels, tuned.batch))
         for rows, at in zip(_rows(target, part, tuned.batch), (part.learn, part.held), strict=True)
     )
-    result = fit_tuned(
+    return fit_tuned(
         net,
         learners,
         train,
         held,
-        objective=_objective(block, plain=plain),
+        objective=objective(block, plain=plain),
         score=concordance,
         tuned=tuned,
-        seed=job.params.seed,
+        seed=seed,
         device=device,
-        what=f"finetune_e2e {job.fold} with text",
+        what=f"finetune_e2e {job.fold} with text" + f", run {run + 1}" * (run > 0),
         penalty=L2SP(net, block.l2_sp) if block.l2_sp and not plain else None,
-        resume=resume_state(job.layout.cache, _identity(net, encoder, target, part, job, str(device))),
+        resume=resume_state(job.layout.cache, _identity(net, encoder, target, part, job, str(device)) | {"seed": seed}),
     )
-    if mode == "lora":
-        net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
-    return result
 
 
 def _identity(
@@ -175,7 +216,6 @@ def _identity(
         "stage": f"finetune_e2e {job.fold}",
         "params": job.params.finetune_e2e.model_dump(exclude={"candidates", "curve"}),
         "encoder": encoder.identity,
-        "seed": job.params.seed,
         "device": device,
         "start": artifacts.digest([str(value.double().sum().item()) for value in net.state_dict().values()]),
         "learn": artifacts.digest(rows.iloc[part.learn]),

@@ -37,11 +37,10 @@ def run(params: Params, layout: Layout) -> None:
         return
     target = read_target(layout)
     folds = fold_names(target.folds)
-    jobs = [FinetuneJob(of_fold(params, fold), layout, fold) for fold in folds] + curve_jobs(
-        target, folds, params, layout
-    )
-    processes = params.target.processes if pick(params.device).type == "cpu" else 1
     kept = finished("finetune_e2e", _settings(params), inputs(layout, "train_source", "train_adapters"), layout.cache)
+    jobs = [FinetuneJob(of_fold(params, fold), layout, fold, kept) for fold in folds]
+    jobs += curve_jobs(target, folds, params, layout, kept)
+    processes = params.target.processes if pick(params.device).type == "cpu" else 1
     made = in_processes(Once(kept, FinetuneJob.name, tune), jobs, processes, "finetune_e2e")
     outcomes = [outcome_of(fields) for fields in made]
     final = outcomes[folds.index(FINAL)]

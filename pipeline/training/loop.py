@@ -124,7 +124,9 @@ class _Training:
         self.accelerator = Accelerator(cpu=self.device.type == "cpu", mixed_precision=plan.mixed_precision)
         self.net.to(self.device)
         steps = len(self.train.batches(np.random.default_rng(plan.seed)))
-        self.model, self.optimizer = self.accelerator.prepare(self.net, self.optimizer)
+        self.model, scaling = self.accelerator.prepare(self.net, self.optimizer)
+        if plan.mixed_precision == "fp16":  # gradients are scaled; otherwise it only takes time
+            self.optimizer = scaling
         state, best = Progress(0, 0, 0.0, 0, -1, -math.inf, math.inf, []), _weights(self.net)
         resumed = resume.load(self.net, self.optimizer) if resume else None
         if resumed:

@@ -2,55 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw
 
 from pipeline.core.schemas import Feature
 from pipeline.corpora.duplicates import SHINGLES_SHARED, merge_groups, near_rows, same_texts
-from pipeline.corpora.pictures import Fingerprint, fingerprint, near_pairs
 from pipeline.posts.duplicates import find_links
-
-
-def scene(seed: int) -> Image.Image:
-    rng = np.random.default_rng(seed)
-    picture = Image.new("RGB", (240, 180), tuple(rng.integers(0, 256, 3).tolist()))
-    draw = ImageDraw.Draw(picture)
-    for _ in range(12):
-        x, y, size = rng.integers([0, 0, 20], [200, 140, 90]).tolist()
-        draw.ellipse((x, y, x + size, y + size), fill=tuple(rng.integers(0, 256, 3).tolist()))
-    return picture
-
-
-def test_near_pairs_equal_a_comparison_of_all_with_all() -> None:
-    rng = np.random.default_rng(0)
-    base = rng.integers(0, 2**63, 40, dtype=np.uint64)
-    hashes = np.concatenate([base, base, base])
-    for at in range(40, 120):  # flip 0 to 7 bits
-        for bit in rng.choice(64, rng.integers(0, 8), replace=False):
-            hashes[at] ^= np.uint64(1) << np.uint64(bit)
-    look = rng.uniform(0, 255, 192).astype(np.float32)
-    prints = [Fingerprint(str(at), int(value), look) for at, value in enumerate(hashes)]
-    for distance in (0, 3, 4, 8):
-        slow = [
-            (a, b)
-            for a in range(120)
-            for b in range(a + 1, 120)
-            if (int(hashes[a]) ^ int(hashes[b])).bit_count() <= distance
-        ]
-        assert near_pairs(prints, distance) == slow
-
-
-def test_pictures_with_one_hash_but_another_look_are_not_near() -> None:
-    rng = np.random.default_rng(0)
-    looks = rng.uniform(0, 255, (2, 192)).astype(np.float32)
-    assert near_pairs([Fingerprint("a", 7, looks[0]), Fingerprint("b", 7, looks[1])], 4) == []
-
-
-def test_a_resized_recompressed_copy_is_found_and_other_scenes_are_not(tmp_path: Path) -> None:
-    for seed in range(12):
-        scene(seed).save(tmp_path / f"{seed}.png")
-    scene(3).resize((160, 120)).save(tmp_path / "copy.jpg", quality=60)
-    paths = [tmp_path / f"{seed}.png" for seed in range(12)] + [tmp_path / "copy.jpg"]
-    assert near_pairs([fingerprint(path, max_pixels=10**6) for path in paths], 4) == [(3, 12)]
+from tests.altered import scene
 
 
 def test_links_by_what_is_shared(tmp_path: Path) -> None:
@@ -69,7 +25,7 @@ def test_links_by_what_is_shared(tmp_path: Path) -> None:
         },
         dtype=object,
     ).replace({np.nan: None})
-    links = find_links(rows, tmp_path, distance=4, max_pixels=10**6, workers=1)
+    links = find_links(rows, tmp_path, agreement=0.7, max_pixels=10**6, workers=1)
     assert (links.text, links.picture, links.near_picture, links.clip) == ([(0, 3)], [(0, 1)], [], [(1, 4)])
 
 

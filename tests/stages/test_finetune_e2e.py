@@ -33,6 +33,7 @@ from pipeline.sentiment.initialisation import Part, inner_parts, linear_net
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.variants import Variant
 from pipeline.training import loop
+from pipeline.training.finished import Finished
 from tests import tracks
 from tests.tracks import Track, everything
 
@@ -293,17 +294,22 @@ def test_a_strong_pull_holds_the_weights_where_they_were(
 
 
 @pytest.mark.parametrize(("weight", "stretches"), [(0.1, True), (9.0, False)])
-def test_the_scale_is_the_least_squares_line_of_held_rows_where_that_stretches(
+def test_the_scale_is_the_one_with_the_least_loss_on_held_rows(
     holdout: Track, monkeypatch: pytest.MonkeyPatch, weight: float, stretches: bool
 ) -> None:
     believe_the_source(monkeypatch, weight)
     of = setting(holdout, first_epochs=0, epochs=1)
     inner = choose(of).inner["all"]
     at = np.concatenate([part.held for part in of.parts])
-    actual = of.target.scores.numpy()[at]
-    slope, offset = np.polyfit(held_scores(inner, of.parts, EVERY)[at], actual, 1)
-    assert slope > 0 and (slope > 1) == stretches
-    assert _output_scale(inner, of) == pytest.approx((slope, offset) if stretches else (1.0, 0.0), abs=1e-5)
+    actual, held = of.target.scores.numpy()[at], held_scores(inner, of.parts, EVERY)[at]
+    centre = of.target.scores.numpy()[of.whole.learn].mean()
+    grid = np.geomspace(0.25, 100, 20_001)
+    errors = centre + grid[:, None] * (held - centre) - actual
+    best = grid[(0.3 * errors**2 + np.abs(errors)).mean(axis=1).argmin()]  # Pearson's r knows no scale
+    assert (best > 1) == stretches
+    scale, offset = _output_scale(inner, of)
+    assert scale == pytest.approx(best ** (len(at) / (len(at) + 20)), rel=2e-3)
+    assert scale * centre + offset == pytest.approx(centre, abs=1e-6)
 
 
 # --- the choice ------------------------------------------------------------------------------------------------------
@@ -312,7 +318,8 @@ def test_the_scale_is_the_least_squares_line_of_held_rows_where_that_stretches(
 def setting(track: Track, fold: str = "final", mode: str = "none", **settings: Any) -> Setting:
     params = tracks.params(track, finetune_e2e=settings)
     target, plain = read_target(track.layout), read_target(track.layout, by_source_text=False)
-    job = FinetuneJob(of_fold(params, fold), track.layout, fold)
+    kept = Finished(track.layout.cache / "finished" / "by hand")
+    job = FinetuneJob(of_fold(params, fold), track.layout, fold, kept)
     return setting_of(target, plain, read_source(track.layout), job, mode)
 
 
@@ -450,12 +457,29 @@ def test_words_tuned_plainly_are_a_step_of_their_own(words: dict[bool, Track], t
     assert np.corrcoef(scores(track, step)[test], known)[0, 1] > 0.9
 
 
+def test_the_final_encoder_is_the_mean_of_runs_with_other_seeds(words: dict[bool, Track]) -> None:
+    of = setting(words[False], mode="full")
+
+    def tuned_words(seed: int, runs: int, part: Part) -> dict[str, torch.Tensor]:
+        params = tracks.params(words[False], finetune_e2e={"text": "full", "tuned": {**LEARNS, "runs": runs}})
+        params = params.model_copy(update={"seed": seed})
+        return phases.tune_words(of.plain, part, replace(of.job, params=params), "full")[0].state_dict()
+
+    first, second, third = (tuned_words(seed, 1, of.whole) for seed in (5, 6, 7))
+    for name, value in tuned_words(5, 3, of.whole).items():
+        torch.testing.assert_close(value, (first[name] + second[name] + third[name]) / 3, check_dtype=False)
+    assert not torch.equal(first["text_head.weight"], second["text_head.weight"])
+    one, several = (tuned_words(5, runs, of.parts[0]) for runs in (1, 3))  # which is judged
+    assert all(torch.equal(several[name], value) for name, value in one.items())
+
+
 class Killed(Exception):
     pass
 
 
+@pytest.mark.parametrize("kill", [8, -3])
 def test_a_killed_tuning_of_the_words_goes_on_to_the_same_weights(
-    words: dict[bool, Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: dict[bool, Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill: int
 ) -> None:
     believe_the_source(monkeypatch, 0.3)
     steps, kill_at = 0, 0
@@ -473,7 +497,7 @@ def test_a_killed_tuning_of_the_words_goes_on_to_the_same_weights(
     straight = spoken(words[False], tmp_path / "straight", "full")
     needed = steps
     assert needed > 10
-    steps, kill_at = 0, 8
+    steps, kill_at = 0, kill % needed
     with pytest.raises(Killed):
         spoken(words[False], tmp_path / "killed", "full")
     kill_at = 0

@@ -5,11 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 import av
-import imagehash
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.corpora.pictures import fingerprint, near_pairs
+from pipeline.params import SplitParams
 from pipeline.synthetic.drawing import EXPRESSIONS, render_clip
 from pipeline.synthetic.posts import FLIPPED, MOODS, bare, cross_quotas, plan_posts, quotas, render_posts
 
@@ -134,9 +135,9 @@ def test_manifest_names_media_that_decode(corpus: Path) -> None:
             assert clip[0].shape == (224, 224, 3)
 
 
-def test_pictures_differ_for_a_perceptual_hash(corpus: Path) -> None:
-    hashes = [imagehash.phash(Image.open(corpus / r["image"])) for r in rows(corpus) if r["image"]]
-    assert min(a - b for i, a in enumerate(hashes) for b in hashes[:i]) > 4
+def test_no_picture_looks_like_another(corpus: Path) -> None:
+    prints = [fingerprint(corpus / r["image"], max_pixels=10**6) for r in rows(corpus) if r["image"]]
+    assert near_pairs(prints, SplitParams().picture_agreement) == []
 
 
 def test_feelings_unfold_in_a_clip() -> None:

@@ -1,0 +1,290 @@
+"""Removes posts and what was kept of them: rows, media, vectors, outputs that show them, objects of DVC's cache.
+
+What is searched is read as what it is: Parquet by its cells, all else by its bytes. Outputs that only `dvc repro` can
+make without the posts are removed whole. The manifest comes last: a run that was cut off is run again.
+"""
+
+import configparser
+import hashlib
+import html
+import json
+import re
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.core import artifacts
+from pipeline.core.errors import InputError
+from pipeline.core.files import MediaError, content_digest
+from pipeline.core.layout import Layout
+from pipeline.core.schemas import MODALITIES
+from pipeline.corpora.tabular import read_texts
+from pipeline.corpora.without_rows import drop_rows
+from pipeline.encoders import store
+from pipeline.media import inside
+from pipeline.params import Params
+
+COLUMNS = ("id", "text", "image", "video")
+
+OUTPUTS = ("data/split", "data/embeddings", "models", "metrics", "plots", ".dvc/tmp/exps")
+"""Where the stages write, and where DVC runs experiments."""
+
+PICTURES_OF_POSTS = ("contact_sheet.png", "report.html")
+"""What shows posts as pictures, in which no text can be searched."""
+
+SHOWN = 5
+"""Names of a list that are printed."""
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What tells that a file holds something of the posts.
+
+    Attributes:
+        ids: of the posts.
+        texts: that no other post has.
+        digests: sha256 of contents that no other post has, which are the keys of their vectors.
+        media: files that no other post uses.
+    """
+
+    ids: frozenset[str]
+    texts: frozenset[str]
+    digests: frozenset[str]
+    media: tuple[Path, ...]
+
+    def pattern(self) -> re.Pattern[bytes]:
+        """Matches them in CSV, JSON and HTML, where they stand by themselves."""
+        words = {*self.ids, *self.texts, *self.digests}
+        spelled = {
+            spelling
+            for word in words
+            for spelling in (word, word.replace('"', '""'), json.dumps(word)[1:-1], html.escape(word))
+        }
+        spelled |= {json.dumps(word, ensure_ascii=False)[1:-1] for word in words}
+        either = b"|".join(re.escape(word.encode()) for word in sorted(spelled, key=len, reverse=True))
+        return re.compile(rb"(?<![\w.-])(?:" + either + rb")(?![\w-]|\.\d)")
+
+
+@dataclass
+class Plan:
+    """What is to be removed."""
+
+    manifest: Path
+    traces: Traces
+    rows: int
+    vectors: dict[Path, int] = field(default_factory=dict)
+    tables: dict[Path, int] = field(default_factory=dict)
+    outputs: list[Path] = field(default_factory=list)
+    cached: list[Path] = field(default_factory=list)
+    trained: list[Path] = field(default_factory=list)
+
+    def lines(self, root: Path) -> Iterator[str]:
+        """What it holds, for people."""
+
+        def names(paths: Collection[Path]) -> str:
+            some = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
+            more = f" and {len(some) - SHOWN} more" if len(some) > SHOWN else ""
+            return f": {', '.join(some[:SHOWN])}{more}" if some else ""
+
+        yield f"rows of the manifest: {self.rows} in {self.manifest}"
+        yield f"media that no other post uses: {len(self.traces.media)}{names(self.traces.media)}"
+        yield f"rows of the run's tables: {sum(self.tables.values())}{names(self.tables)}"
+        yield f"outputs that show them, removed whole: {len(self.outputs)}{names(self.outputs)}"
+        yield f"vectors in the stores: {sum(self.vectors.values())}"
+        yield f"objects of DVC's cache: {len(self.cached)}"
+        yield f"kept results of trainings: {len(self.trained)}"
+
+
+def plan(params: Params, layout: Layout, ids: Sequence[str]) -> Plan:
+    """Finds all that is kept of the posts.
+
+    Raises InputError when the manifest cannot be read, or an id is in no row of it nor of the run.
+    """
+    manifest = layout.root / params.posts.manifest
+    if manifest.is_relative_to(layout.root / "data" / "sample"):
+        raise InputError(f"{manifest}: the built-in posts are drawn, and of nobody; set posts.manifest in params.yaml")
+    (table,) = read_texts(manifest, COLUMNS, None, "; set posts.manifest in params.yaml")
+    if "id" not in table.cells:
+        raise InputError(f"{manifest}: lacks the column id")
+    run = artifacts.read_parquet(layout.table("posts")).to_pandas() if layout.table("posts").is_file() else None
+    known = {*table.cells["id"].dropna(), *(() if run is None else run["sample_id"])}
+    if unknown := [name for name in ids if name not in known]:
+        raise InputError(f"{unknown[0]!r} is the id of no post in {manifest}, nor of the last run; nothing was removed")
+    traces = _traces(frozenset(ids), table.cells, run, manifest, layout.root / params.posts.media, layout)
+    made = Plan(manifest, traces, int(table.cells["id"].isin(traces.ids).sum()))
+    _find_outputs(made, layout)
+    made.cached = _cached(_dvc_cache(layout.root), traces)
+    stores = sorted((layout.cache / "embeddings").glob("*.sqlite"))
+    made.vectors = {path: store.forget(path, list(traces.digests), count_only=True) for path in stores}
+    made.trained = [path for name in ("finished", "training") for path in sorted((layout.cache / name).glob("*"))]
+    return made
+
+
+def carry_out(made: Plan) -> None:
+    """Removes what the plan names. Raises InputError as ``store.forget``; run it again after that."""
+    for path in made.cached:
+        path.chmod(0o644)
+        path.unlink()
+    for path in made.tables:
+        artifacts.write_parquet(path, _without(_table(path), made.traces)[0])
+    for path in made.outputs:
+        path.unlink(missing_ok=True)
+    for path in made.vectors:
+        store.forget(path, list(made.traces.digests))
+    for path in made.trained:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in made.traces.media:
+        path.unlink(missing_ok=True)
+    if made.rows:
+        drop_rows(made.manifest, made.traces.ids)
+
+
+def _traces(
+    ids: frozenset[str], cells: pd.DataFrame, run: pd.DataFrame | None, manifest: Path, media: Path, layout: Layout
+) -> Traces:
+    """What the posts have and no other post has, by the manifest and by the last run."""
+    own, others = cells[cells["id"].isin(ids)], cells[~cells["id"].isin(ids)]
+
+    def files(rows: pd.DataFrame) -> set[Path]:
+        found = set()
+        for name in ("image", "video"):
+            for value in rows.get(name, pd.Series(dtype=object)).dropna():
+                try:
+                    found.add(inside(media, value, base=manifest.parent))
+                except MediaError:
+                    continue  # what leads out of the folder was never read
+        return {path for path in found if path.is_file()}
+
+    def texts(of_manifest: pd.DataFrame, *, forgotten: bool) -> set[str]:
+        found = set(of_manifest["text"].dropna()) if "text" in of_manifest else set()
+        if run is not None:
+            found |= set(run.loc[run["sample_id"].isin(ids) == forgotten, "text"].dropna())
+        return found
+
+    alone = files(own) - files(others)
+    own_texts = texts(own, forgotten=True) - texts(others, forgotten=False)
+    digests = {hashlib.sha256(value.encode()).hexdigest() for value in own_texts} | set(map(content_digest, alone))
+    shared: set[str] = set()
+    for modality in MODALITIES:
+        path = layout.embeddings("posts", modality)
+        if path.is_file():
+            rows = pq.read_table(path, columns=["sample_id", "content"]).to_pandas().dropna()
+            digests |= set(rows.loc[rows["sample_id"].isin(ids), "content"])
+            shared |= set(rows.loc[~rows["sample_id"].isin(ids), "content"])
+    return Traces(ids, frozenset(own_texts), frozenset(digests - shared), tuple(sorted(alone)))
+
+
+def _find_outputs(made: Plan, layout: Layout) -> None:
+    """Tables of the run lose their rows; what else holds or shows the posts goes whole."""
+    pattern = made.traces.pattern()
+    places = [layout.root / name for name in OUTPUTS]
+    files = [path for place in places for path in sorted(place.rglob("*")) if path.is_file()]
+    for path in [*files, *(layout.root / name for name in ("report.html", "errors.csv", "errors.html"))]:
+        if not path.is_file() or path.is_relative_to(layout.root / "data" / "sample"):
+            continue
+        if path.suffix == ".parquet":
+            rows = _without(_table(path), made.traces)[1]
+            if rows:
+                made.tables[path] = rows
+        elif path.name in PICTURES_OF_POSTS or pattern.search(path.read_bytes()):
+            made.outputs.append(path)
+
+
+def _table(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        return file.read()
+
+
+def _without(table: pa.Table, traces: Traces) -> tuple[pa.Table, int]:
+    """The rows of a table that hold nothing of the posts, and how many others there were."""
+    words = {*traces.ids, *traces.texts, *traces.digests}
+    kept = [True] * len(table)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = column.type
+        numbered = name == "id" and pa.types.is_integer(kind)
+        if numbered or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            kept = [
+                keep and str(cell).strip() not in words for keep, cell in zip(kept, column.to_pylist(), strict=True)
+            ]
+    return table.filter(pa.array(kept, type=pa.bool_())), kept.count(False)
+
+
+# --- the cache of DVC ------------------------------------------------------------------------------------------------
+
+
+def _dvc_cache(root: Path) -> Path:
+    """The folder of DVC's cache: ``.dvc/cache``, or the one that its settings name."""
+    folder = root / ".dvc" / "cache"
+    for name in ("config", "config.local"):
+        settings = configparser.ConfigParser(interpolation=None)
+        settings.read(root / ".dvc" / name, encoding="utf-8")
+        folder = (root / ".dvc" / settings.get("cache", "dir", fallback=str(folder))).resolve()
+    return folder
+
+
+def _cached(cache: Path, traces: Traces) -> list[Path]:
+    """The objects that hold something of the posts, by their content or by the name of a folder's list."""
+    pattern = traces.pattern()
+    gone = {_md5(path) for path in traces.media}
+    objects = [path for path in sorted(cache.glob("files/md5/*/*")) if path.is_file()]
+    found = [path for path in objects if path.parent.name + path.name in gone or _holds(path, traces, pattern)]
+    for path in objects:
+        if path.suffix != ".dir":
+            continue
+        listed: list[dict[str, Any]] = json.loads(path.read_bytes())
+        shown = {of["md5"] for of in listed if Path(of["relpath"]).name in PICTURES_OF_POSTS}
+        found += [cache / "files" / "md5" / md5[:2] / md5[2:] for md5 in shown]
+        if gone & {of["md5"] for of in listed}:
+            found.append(path)
+    return sorted({path for path in found if path.is_file()})
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _holds(path: Path, traces: Traces, pattern: re.Pattern[bytes]) -> bool:
+    with path.open("rb") as handle:
+        parquet = handle.read(4) == b"PAR1"
+    if not parquet:
+        return pattern.search(path.read_bytes()) is not None
+    try:
+        return _without(_table(path), traces)[1] > 0
+    except pa.ArrowException:  # damaged: nothing can be said of it, and DVC makes it again
+        return True
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def read_ids(given: Iterable[str], file: Path | None) -> list[str]:
+    """The ids of the command line and of a file with one a line. Raises InputError where there is none."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines() if file is not None else []
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    ids = list(dict.fromkeys(name.strip() for name in (*given, *lines) if name.strip()))
+    if not ids:
+        raise InputError("no id was given: name posts, or a file with one id a line (--file)")
+    return ids
+
+
+def run(params: Params, layout: Layout, ids: Sequence[str], *, yes: bool) -> str:
+    """Lists what is kept of the posts, and with ``yes`` removes it; returns what to print. Raises InputError."""
+    made = plan(params, layout, ids)
+    head = f"{len(ids)} posts" if len(ids) > 1 else f"post {ids[0]}"
+    listed = "\n".join(f"  {line}" for line in made.lines(layout.root))
+    if not yes:
+        return f"{head}: what is kept\n{listed}\nnothing was removed; add --yes to remove all of it"
+    carry_out(made)
+    return (
+        f"{head}: removed\n{listed}\nmodels, and bundles made of them, still learned from it: run `dvc repro` and "
+        "export again. What git, a remote of DVC, backups and copies elsewhere hold is left: see docs/reliability.md"
+    )
