@@ -36,7 +36,7 @@ def project(
     folder: Path, media: Path, rows: pd.DataFrame, held: str, validated: str, video: dict
 ) -> tuple[Params, Layout]:
     """A project in ``folder`` whose test part is the group ``held``."""
-    parts = rows["group"].map(lambda group: {held: "test", validated: "val"}.get(group, "train"))
+    parts = rows["group"].map({held: "test", validated: "val"}).fillna("train")
     videos = [str(media.resolve() / video) for video in rows["video"]]
     rows.assign(split=parts, video=videos).to_csv(folder / "manifest.csv", index=False)
     settings = {

@@ -99,6 +99,19 @@ def test_every_output_of_the_graph_is_there(project: tuple[Layout, dict[str, set
     assert left == []
 
 
+def test_no_metric_or_plot_names_an_author_or_says_what_a_post_says(
+    project: tuple[Layout, dict[str, set[str]]],
+) -> None:
+    root = project[0].root
+    posts = pd.read_csv(root / "data/sample/posts/manifest.csv")
+    personal = {*posts["group"].dropna(), *(said for said in posts["text"].dropna() if len(said) > 15)}
+    files = [file for name in ("metrics", "plots") for file in (root / name).rglob("*") if file.is_file()]
+    assert len(personal) > 100 and len(files) > 20
+    for file in files:
+        held = file.read_bytes().decode("utf-8", errors="ignore")
+        assert [words for words in personal if words in held] == [], file
+
+
 def test_nothing_that_is_scored_was_fitted_on(project: tuple[Layout, dict[str, set[str]]]) -> None:
     layout = project[0]
     posts = artifacts.read_posts(layout.table("posts")).set_index("sample_id")

@@ -5,7 +5,8 @@ A look is two gray thumbnails: the whole picture, and what lies within its plain
 1. A descriptor of its coarsest shades that no turn and no mirror changes: a look meets only those near it, in a k-d
    tree. Of either picture some crops meet the others, so that a cropped copy meets its original.
 2. The same shades with the turn and the crop that fit best, which tells most others apart.
-3. The details: both thumbnails less what is coarse, whose correlation is near 1 in copies and near 0 in other pictures.
+3. The details: both thumbnails less what is coarse, whose correlation is near 1 in copies and near 0 in other pictures,
+   in every window of the picture: two screenshots of one site agree in its bars alone, two memes in their template.
 
 So time follows the number of pictures, and not that of their pairs.
 """
@@ -29,6 +30,8 @@ LARGEST_BORDER, BORDERS = 0.4, 3
 """No border is thicker than this share of the picture, and so many at most lie in one another."""
 FRAMED = 0.75
 """Where less of the picture than this share lies within the border, the whole looks like any other with the border."""
+FLAT_WINDOW = 0.004
+"""A window of a quarter of the thumbnail with a smaller share of its details (of .25 on average) hardly counts."""
 FLAT = 4.0
 """A thumbnail that varies less, in gray levels, shows nothing by which it could be told."""
 
@@ -236,13 +239,21 @@ def _chunks(rows: np.ndarray) -> Sequence[np.ndarray]:
 
 
 def agreement(left: np.ndarray, right: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    """float32 [M]: correlation of the details of thumbnails [M, SIDE, SIDE], the left cut and the right turned to fit.
+    """float32 [M]: how far thumbnails [M, SIDE, SIDE] agree, the left cut and the right turned to fit.
 
-    Of copies it is near 1; of pictures with no more than coarse shades in common near 0.
+    It is the smallest correlation of their details in a window, near 1 in copies; windows that are flat in both agree.
     """
     right = np.stack([turned(values, way) for values, way in zip(right, turn.tolist(), strict=True)])
     left = cut(left, best_cut(left, right))
-    return (details(left) * details(right)).sum(axis=(1, 2))
+    pair = np.stack([details(left), details(right)])
+    half, steps = SIDE // 2, range(0, SIDE // 2 + 1, SIDE // 4)
+    lowest = np.full(len(left), np.inf, dtype=np.float32)
+    for window in (pair[..., y : y + half, x : x + half] for y, x in itertools.product(steps, steps)):
+        a, b = window - window.mean(axis=(-2, -1), keepdims=True)
+        shared = (a * b).sum(axis=(1, 2)) + FLAT_WINDOW
+        own = np.sqrt((a**2).sum(axis=(1, 2)) * (b**2).sum(axis=(1, 2))) + FLAT_WINDOW
+        lowest = np.minimum(lowest, shared / own)
+    return lowest
 
 
 def same_looks(looks: np.ndarray, least: float) -> list[tuple[int, int]]:
@@ -252,7 +263,7 @@ def same_looks(looks: np.ndarray, least: float) -> list[tuple[int, int]]:
 
     Args:
         looks: uint8 [N, 2, SIDE, SIDE] of ``look``.
-        least: the smallest correlation of their details.
+        least: the smallest correlation of their details in any window.
     """
     views = looks.reshape(-1, SIDE, SIDE)
     # A picture without a border has one thumbnail, and not the same one twice.
