@@ -87,7 +87,7 @@ class SplitParams(ParamsBlock):
     """Share of the rows for validation (choices and calibration), where the manifest gives no split."""
     test_share: SmallShare = 0.25
     """Share of the rows that only `evaluate` scores, where the manifest gives no split."""
-    picture_agreement: Annotated[float, Field(ge=0.5, le=1.0)] = 0.65
+    picture_agreement: Annotated[float, Field(ge=0.5, le=1.0)] = 0.6
     """Pictures are one group if the details of their thumbnails correlate at least so in every window of them."""
     max_group_share: Share = 0.1
     """A group that copies have grown beyond this share of the posts is warned of, with the copy that joins most."""

@@ -33,7 +33,7 @@ FRAMED = 0.75
 FLAT_WINDOW = 0.004
 """A window of a quarter of the thumbnail with a smaller share of its details (of .25 on average) hardly counts."""
 FLAT = 4.0
-"""A thumbnail that varies less, in gray levels, shows nothing by which it could be told."""
+"""What varies less, in gray levels, shows nothing by which it could be told, but noise."""
 
 COARSE = 5
 """Cosines along each side that make the coarse shades, the mean included."""
@@ -160,9 +160,14 @@ def _turned_shades(coarse: np.ndarray) -> np.ndarray:
 
 
 def details(thumbnails: np.ndarray) -> np.ndarray:
-    """float32 [N, SIDE, SIDE]: what is left without the coarse shades, mean 0 and length 1."""
+    """float32 [N, SIDE, SIDE]: what is left without the coarse shades, mean 0 and length 1.
+
+    Contrast is evened out (local contrast normalisation: Jarrett et al., "What is the best multi-stage architecture for
+    object recognition?", ICCV 2009), or the bars of a screenshot would outweigh the picture that it shows.
+    """
     values = thumbnails.astype(np.float32)
     values = values - gaussian_filter(values, (0, 1.5, 1.5), mode="nearest")
+    values /= np.sqrt(gaussian_filter(values**2, (0, 2, 2), mode="nearest")) + FLAT
     values -= values.mean(axis=(-2, -1), keepdims=True)
     return values / np.maximum(np.linalg.norm(values, axis=(-2, -1), keepdims=True), 1e-6)
 

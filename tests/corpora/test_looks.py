@@ -20,13 +20,13 @@ def test_copies_are_found_whatever_was_done_to_them_and_other_pictures_are_not()
     made = [jpeg(ALTERED[kind](scene(at), rng), kind) for kind in kinds for at in range(SCENES)]
     pixels = [np.asarray(scene(at)) for at in range(SCENES)]
     pixels += [media.read_picture(file, max_pixels=10**7, at_least=64) for file in made]
-    pairs = same_looks(np.stack([look(picture) for picture in pixels]), 0.65)
+    pairs = same_looks(np.stack([look(picture) for picture in pixels]), 0.6)
     wrong = [(a, b) for a, b in pairs if a % SCENES != b % SCENES]
     assert len(wrong) <= 0.01 * len(pairs)
     member = components(list(set(pairs) - set(wrong)), len(pixels)).reshape(-1, SCENES)
     recall = dict(zip(kinds, (member[1:] == member[0]).mean(axis=1), strict=True))
     assert np.mean(list(recall.values())) >= 0.95
-    assert min(recall.values()) >= 0.8, recall  # discs on plain ground: harder than photographs
+    assert min(recall.values()) >= 0.85, recall  # discs on plain ground: harder than photographs
 
 
 @pytest.mark.parametrize("turn", range(8))
@@ -58,8 +58,8 @@ def test_a_border_is_no_evidence() -> None:
         picture = np.full((240, 300, 3), 250, dtype=np.uint8)
         picture[30:210, 30:270] = np.asarray(scene(seed))
         framed.append(look(picture))
-    assert same_looks(np.stack(framed), 0.65) == []
-    assert same_looks(np.stack([framed[0], look(np.asarray(scene(0)))]), 0.65) == [(0, 1)]
+    assert same_looks(np.stack(framed), 0.6) == []
+    assert same_looks(np.stack([framed[0], look(np.asarray(scene(0)))]), 0.6) == [(0, 1)]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2), (40, 300)])
@@ -70,8 +70,8 @@ def test_pictures_of_any_size_have_a_look(size: tuple[int, int]) -> None:
 
 def test_blank_pictures_are_no_copies() -> None:
     blank = [look(np.full((90, 90, 3), shade, dtype=np.uint8)) for shade in (0, 0, 128, 255)]
-    assert same_looks(np.stack(blank), 0.65) == []
-    assert same_looks(np.stack(blank[:1]), 0.65) == []
+    assert same_looks(np.stack(blank), 0.6) == []
+    assert same_looks(np.stack(blank[:1]), 0.6) == []
 
 
 def test_equal_files_are_compared_once(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_equal_files_are_compared_once(tmp_path: Path) -> None:
     (tmp_path / "5.png").write_bytes((tmp_path / "3.png").read_bytes())
     (tmp_path / "6.png").write_bytes(b"no picture")
     prints = [fingerprint(path, max_pixels=10**6) for path in sorted(tmp_path.iterdir())]
-    assert near_pairs([*prints, None], 0.65) == [(3, 4)]
+    assert near_pairs([*prints, None], 0.6) == [(3, 4)]
     assert prints[3] and prints[5] and prints[3].content == prints[5].content
     assert isinstance(prints[6], Fingerprint)
     assert prints[6].look is None
