@@ -3,10 +3,10 @@
 Source: the one-standard-error rule of Breiman, Friedman, Olshen and Stone, "Classification and Regression Trees", 1984.
 The best of several noisy scores is often best by luck, and what is simple carries over better to rows unlike these.
 
-What is behind in macro-F1, which is what counts in the end, by more than two standard errors is out. But macro-F1 on a
-few hundred rows hangs on a handful of the rarest class, and the best of several by it is often best by luck; so much is
-left, and among these the rule is applied to the balanced log-loss, to which every class adds the same, as to macro-F1,
-and every row something.
+What is behind in macro-F1, which is what counts in the end, by more than a standard error is out. But macro-F1 on a few
+hundred rows hangs on a handful of the rarest class, and the best of several by it is often best by luck; so what is left
+is compared by the same rule in the balanced log-loss, to which every class adds the same, as to macro-F1, and every row
+something.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.scoring import emotion
 from pipeline.scoring.calibration import Calibration, behind_in_macro_f1, fit
 
-OUT = 2.0
+OUT = 1.0
 """Standard errors behind in macro-F1 from which on a candidate is out."""
 
 
