@@ -10,9 +10,6 @@ import pandas as pd
 from pipeline.corpora.duplicates import Edges, components, merge_groups, same_keys, same_texts
 from pipeline.corpora.pictures import clip_or_none, fingerprints, near_pairs
 
-SHOWN = 60
-"""Letters of a text that a warning shows."""
-
 
 @dataclass(frozen=True)
 class Links:
@@ -70,9 +67,7 @@ def grown_groups(rows: pd.DataFrame, sets: dict[str, np.ndarray], share: float) 
         joined = {what: given[inside].groupby(names[inside]).nunique() for what, names in sets.items()}
         what = max(joined, key=lambda kind: joined[kind].max())
         some = rows.loc[inside & (sets[what] == joined[what].idxmax())]
-        path = some["image" if "picture" in what else "video"].iloc[0]
-        shown = f'"{some["text"].iloc[0][:SHOWN]}"' if what == "the same text" else path
-        yield (
-            f"group {name} holds {size} of {len(rows)} rows, more than split.max_group_share {share}, since copies are "
-            f"one group: {len(some)} rows of {joined[what].max()} groups have {what}, {shown}"
+        yield (  # by an id: what a post says, and whose it is, belongs in no metrics file
+            f"a group has {size} of {len(rows)} rows, more than split.max_group_share {share}, since copies are "
+            f"one group: {len(some)} rows of {joined[what].max()} groups have {what}, that of {some['id'].iloc[0]}"
         )

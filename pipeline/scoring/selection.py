@@ -4,9 +4,9 @@ Source: the one-standard-error rule of Breiman, Friedman, Olshen and Stone, "Cla
 The best of several noisy scores is often best by luck, and what is simple carries over better to rows unlike these.
 
 What is behind in macro-F1, which is what counts in the end, by more than a standard error is out. But macro-F1 on a few
-hundred rows hangs on a handful of the rarest class, and the best of several by it is often best by luck; so what is left
-is compared by the same rule in the balanced log-loss, to which every class adds the same, as to macro-F1, and every row
-something.
+hundred rows hangs on a handful of the rarest class, and the best of several by it is often best by luck; so what is
+left is compared by the same rule in the balanced log-loss, to which every class adds the same, as to macro-F1, and
+every row something.
 """
 
 from collections.abc import Sequence

@@ -196,8 +196,8 @@ def test_a_group_that_copies_have_grown_is_warned_of(tmp_path: Path, capsys: pyt
     layout = write(tmp_path, rows)
     split.run(PARAMS, layout)
     warning = (
-        "group dialogue 0 holds 200 of 500 rows, more than split.max_group_share 0.1, since copies are one group: "
-        '20 rows of 20 groups have the same text, "previously on this programme, if you remember that at all"'
+        "a group has 200 of 500 rows, more than split.max_group_share 0.1, since copies are one group: "
+        f"20 rows of 20 groups have the same text, that of {rows[0]['id']}"
     )
     assert metrics(layout)["warnings"] == warning
     assert f"split: {warning}\n" in capsys.readouterr().err
