@@ -215,18 +215,28 @@ class _Job:
             except FileNotFoundError:
                 raise MediaError("not found") from None
             except PermissionError as error:
+                if error.filename is not None:  # a folder here, and no object there
+                    raise
                 raise InputError(f"{path}: must not be read ({_brief(error)}); see the credentials") from None
             except MediaError:
                 raise
+            except OSError as error:
+                if error.errno in artifacts.NO_ROOM:  # which will not pass
+                    raise
+                self._failed(path, attempt, error)
             except Exception as error:  # each store has errors of its own; all of them may pass, and none is hidden
                 if type(error).__name__ == "NoCredentialsError":
                     raise InputError(
                         f"{path}: no credentials were found, in the environment or where they are kept"
                     ) from None
-                if attempt == self.limits.attempts - 1:
-                    raise InputError(f"{path}: cannot be had after {attempt + 1} attempts: {_brief(error)}") from None
-                time.sleep(self.limits.pause_s * 2**attempt)
+                self._failed(path, attempt, error)
         raise AssertionError("at least one attempt")
+
+    def _failed(self, path: str, attempt: int, error: Exception) -> None:
+        """Waits before the next attempt. Raises InputError after the last."""
+        if attempt == self.limits.attempts - 1:
+            raise InputError(f"{path}: cannot be had after {attempt + 1} attempts: {_brief(error)}") from None
+        time.sleep(self.limits.pause_s * 2**attempt)
 
 
 def _version(known: Mapping[str, Any]) -> str | None:

@@ -6,8 +6,10 @@ files: only members of the names below are read, into memory, and none is larger
 
 import hashlib
 import importlib
+import lzma
 import threading
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,18 @@ LARGEST = 64 * 2**20
 """Bytes of a file; the largest of those known has 4 million."""
 
 KEY = "embed.video.faces.models"
+
+BAD_ZIP = (
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What the readers of zips and of the ways in which they are compressed raise of a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +148,7 @@ def _of_task(path: Path, roles: Sequence[Role], where: str) -> dict[Role, bytes]
                     raise InputError(f"{where}: {name}: is larger than {LARGEST} bytes, and no such net")
                 with archive.open(name) as member:  # the size that is told above may be a lie
                     files[role] = member.read(LARGEST + 1)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except BAD_ZIP as error:
         raise InputError(f"{where}: no readable .task file of MediaPipe, which is a zip ({error})") from None
     return files
 

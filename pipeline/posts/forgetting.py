@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -223,7 +222,11 @@ def _dvc_cache(root: Path) -> Path:
     folder = root / ".dvc" / "cache"
     for name in ("config", "config.local"):
         settings = configparser.ConfigParser(interpolation=None)
-        settings.read(root / ".dvc" / name, encoding="utf-8")
+        try:
+            settings.read(root / ".dvc" / name, encoding="utf-8")
+        except (configparser.Error, ValueError) as error:
+            why = " ".join(str(error).split())
+            raise InputError(f"{root / '.dvc' / name}: are no settings of DVC ({why}); nothing was removed") from None
         folder = (root / ".dvc" / settings.get("cache", "dir", fallback=str(folder))).resolve()
     return folder
 
@@ -237,10 +240,14 @@ def _cached(cache: Path, traces: Traces) -> list[Path]:
     for path in objects:
         if path.suffix != ".dir":
             continue
-        listed: list[dict[str, Any]] = json.loads(path.read_bytes())
-        shown = {of["md5"] for of in listed if Path(of["relpath"]).name in PICTURES_OF_POSTS}
+        try:
+            listed = {of["relpath"]: of["md5"] for of in json.loads(path.read_bytes())}
+        except (ValueError, KeyError, TypeError):  # damaged, as below
+            found.append(path)
+            continue
+        shown = {md5 for name, md5 in listed.items() if Path(name).name in PICTURES_OF_POSTS}
         found += [cache / "files" / "md5" / md5[:2] / md5[2:] for md5 in shown]
-        if gone & {of["md5"] for of in listed}:
+        if gone & set(listed.values()):
             found.append(path)
     return sorted({path for path in found if path.is_file()})
 

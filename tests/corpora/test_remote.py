@@ -1,5 +1,6 @@
 """Against a server of this machine: HTTP always; S3 where moto and s3fs are installed, as they are not by an extra."""
 
+import errno
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.core.errors import InputError
+from pipeline.corpora import remote
 from pipeline.corpora.remote import FetchLimits, fetch
 from tests.imports import ROOT
 
@@ -110,6 +112,19 @@ def test_a_fault_that_stays_is_one_line_and_the_next_run_goes_on(server: Server,
     server.faults.clear()
     assert fetch(f"{server.address}/posts.csv", tmp_path / "here", LIMITS).kept >= 1
     assert files(tmp_path / "here") == WHOLE
+
+
+def test_a_full_disk_is_said_at_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def full(most: int) -> None:
+        tries.append(most)
+        raise OSError(errno.ENOSPC, "No space left on device", "hidden")
+
+    monkeypatch.setattr(remote, "_bounded", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*here/posts\.csv'"):
+        fetch(f"{server.address}/posts.csv", tmp_path / "here", LIMITS)
+    assert len(tries) == 1
 
 
 def test_what_is_too_large_is_left_out_and_a_total_ends_it(server: Server, tmp_path: Path) -> None:

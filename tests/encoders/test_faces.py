@@ -353,6 +353,25 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_random_damage_to_a_task_file_never_ends_in_another_error(tmp_path: Path, method: int) -> None:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", method) as archive:
+        for name in ("face_detector", "face_landmarks_detector"):
+            archive.writestr(f"{name}.tflite", bytes(range(256)) * 20)
+    rng, path, refused = np.random.default_rng(0), tmp_path / "a.task", 0
+    for _ in range(120):
+        content = np.frombuffer(whole.getvalue(), dtype=np.uint8).copy()
+        content[rng.integers(len(content), size=3)] = rng.integers(256, size=3)
+        path.write_bytes(content.tobytes())
+        try:
+            face_models.read(EmbedFacesParams(models=str(path), expressions=False))
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 40
+
+
 @pytest.mark.parametrize("make", [damaged, cut_short, lambda path: path.write_bytes(b"no zip"), Path.touch])
 def test_a_damaged_task_file_is_one_line(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "a.task")

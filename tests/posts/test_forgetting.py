@@ -208,3 +208,20 @@ def test_what_cannot_be_forgotten_changes_nothing(project: Layout, arguments: li
     assert code == 1
     assert expected in said
     assert everything(project) == before
+
+
+def test_settings_of_dvc_that_cannot_be_read_are_one_line(project: Layout) -> None:
+    (project.root / ".dvc" / "config").write_text("cache = nothing\n")
+    before = everything(project)
+    code, said = forget(project, "p1", "--yes")
+    assert code == 1
+    assert "config: are no settings of DVC (" in said and said.count("\n") == 1
+    assert everything(project) == before
+
+
+def test_a_damaged_list_of_a_folder_is_removed_as_one_that_may_name_the_post(project: Layout) -> None:
+    path = project.root / ".dvc" / "cache" / "files" / "md5" / "ab" / "cd.dir"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('[{"md5"')
+    assert forget(project, GONE, "--yes")[0] == 0
+    assert not path.exists()
