@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.imports import ROOT
-from tests.robustness.matrix import CELLS, extras, try_cell
+from tests.robustness.matrix import CELLS, extras, main, try_cell
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -63,3 +63,13 @@ def test_a_cell_says_how_its_tests_ended(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     held, told = try_cell("3.11-lowest", tmp_path, [])
     assert (held, told.startswith(expected)) == (fine, True), told
+
+
+@pytest.mark.parametrize("cell", ["3.11-oldest", "pinned", "--cell"])
+def test_a_cell_that_there_is_not_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cell: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["matrix", "--cell", cell])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "--cell" in capsys.readouterr().err.splitlines()[-1]
