@@ -74,6 +74,30 @@ class FirstPresentNet(Described):
         return self
 
 
+FusionPart = Annotated[FusionNet | LinearFusionNet, Field(discriminator="kind")]
+"""What is averaged: fusions that weigh all modalities."""
+
+
+class AveragedFusionNet(Described):
+    """The arguments of ``nets.fusion.AveragedFusion``, whose parts are described each."""
+
+    kind: Literal["averaged"] = "averaged"
+    widths: Widths
+    classes: Width
+    parts: Annotated[tuple[FusionPart, ...], Field(min_length=1, max_length=16)]
+
+    @model_validator(mode="after")
+    def _alike(self) -> Self:
+        if any(part.widths != self.widths or part.classes != self.classes for part in self.parts):
+            raise ValueError("a part has other modalities or classes than the whole")
+        return self
+
+
+FusionNetDescription = Annotated[
+    FusionNet | LinearFusionNet | FirstPresentNet | AveragedFusionNet, Field(discriminator="kind")
+]
+
+
 class PostsDescription(ModelDescription):
     """What specialists and fusion have in common.
 
@@ -137,7 +161,7 @@ class FusionDescription(PostsDescription):
     """
 
     candidate: FusionCandidate | None = None
-    net: FusionNet | LinearFusionNet | FirstPresentNet | None = Field(discriminator="kind")
+    net: FusionNetDescription | None
 
     @model_validator(mode="after")
     def _reads_its_modalities(self) -> Self:
