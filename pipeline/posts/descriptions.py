@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.core.descriptions import Chance, Described, Heads, Hidden, ModelDescription, Name, Width
+from pipeline.core.descriptions import (
+    Chance,
+    Described,
+    Hidden,
+    MeetingDescription,
+    ModelDescription,
+    Name,
+    Width,
+    Widths,
+)
 from pipeline.core.schemas import Candidate, FusionCandidate, Modality
 from pipeline.scoring.calibration import Calibration
 
@@ -13,9 +22,6 @@ OF_WORDS: tuple[Candidate, ...] = ("tfidf_logreg", "joint_logreg")
 TUNED: tuple[Candidate, ...] = ("lora", "full")
 """Those that need texts, and those whose encoder learns."""
 
-
-Widths = Annotated[dict[str, Width], Field(min_length=1)]
-"""Modality → width of its vector."""
 
 LARGEST = 1e9
 """No calibration that was fitted comes near; beyond it, a softmax is no more than its largest logit."""
@@ -29,24 +35,12 @@ class SpecialistNet(Described):
     dropout: Chance
 
 
-class FusionNet(Described):
+class FusionNet(MeetingDescription):
     """The arguments of ``nets.fusion.Fusion``."""
 
     kind: Literal["trained"] = "trained"
-    widths: Widths
     classes: Width
     strategy: Literal["attention", "gated", "concat"]
-    width: Width
-    heads: Heads
-    hidden: Width
-    dropout: Chance
-    modality_dropout: Chance
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
-        return self
 
 
 class LinearFusionNet(Described):
