@@ -45,7 +45,8 @@ def make(root: Path) -> Path:
     own = merged(yaml.load(ROOT / "params.yaml"), {**SETTINGS, "embed": embed})  # DVC takes no default for granted
     yaml.dump(own, root / "params.yaml")
     run(root, "sample")
-    shutil.copytree(root / "data" / "sample" / "posts", root / "posts")
+    shutil.move(root / "data" / "sample" / "posts", root / "posts")
+    shutil.rmtree(root / "data")
     return root
 
 
