@@ -98,10 +98,7 @@ class MediaFiles:
     workers: int
 
     def digests(self, values: Sequence[str]) -> Iterator[str | MediaError]:
-        def digest(value: str) -> str | MediaError:
-            return or_error(lambda: content_digest(inside(self.folder, value)))
-
-        return ahead(digest, values, workers=self.workers, depth=16 * self.workers)
+        return file_digests(self.folder, values, self.workers)
 
     def encode(self, pending: Mapping[str, str]) -> Iterator[Encoded]:
         def read(value: str) -> np.ndarray | MediaError:
@@ -113,6 +110,15 @@ class MediaFiles:
             good = {key: item for key, item in batch.items() if not isinstance(item, MediaError)}
             vectors = self.vectors(list(good.values())) if good else ()
             yield batch | dict(zip(good, vectors, strict=True))
+
+
+def file_digests(folder: Path, values: Sequence[str], workers: int) -> Iterator[str | MediaError]:
+    """What identifies the content of each file of a folder, or why it cannot be read."""
+
+    def digest(value: str) -> str | MediaError:
+        return or_error(lambda: content_digest(inside(folder, value)))
+
+    return ahead(digest, values, workers=workers, depth=16 * workers)
 
 
 def or_error(function: Callable[[], Result]) -> Result | MediaError:
@@ -218,7 +224,7 @@ def embed_posts(
         for at in range(0, len(posts), CHUNK):
             rows = posts.iloc[at : at + CHUNK]
             values = rows[column].tolist()
-            digests = content_digests(values, source)
+            digests = content_digests(values, source.digests)
             encoded = encode_missing(values, digests, source, store, advance)
             results = [encoded[digest] if isinstance(digest, str) else digest for digest in digests]
             write_results(writer, rows["sample_id"].tolist(), results, digests, width)
@@ -245,9 +251,11 @@ def write_results(
     writer.write(sample_ids, vectors, reasons, content)
 
 
-def content_digests(values: Sequence[str | None], source: ContentSource) -> list[str | MediaError]:
-    """What each row would encode, or why there is nothing."""
-    digests = source.digests([value for value in values if value is not None])
+def content_digests(
+    values: Sequence[str | None], digests_of: Callable[[Sequence[str]], Iterator[str | MediaError]]
+) -> list[str | MediaError]:
+    """What each row would encode, or why there is nothing; ``digests_of`` tells it of those that have a value."""
+    digests = digests_of([value for value in values if value is not None])
     return [MediaError(NONE) if value is None else next(digests) for value in values]
 
 
