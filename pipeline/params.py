@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import check_readable
-from pipeline.core.schemas import Candidate, Feature, FusionCandidate, Modality, Stream, TargetCandidate
+from pipeline.core.schemas import AVERAGED, Candidate, Feature, FusionCandidate, Modality, Stream, TargetCandidate
 from pipeline.core.tracks import TRACKS, Track
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -89,6 +89,8 @@ class SplitParams(ParamsBlock):
     """Share of the rows that only `evaluate` scores, where the manifest gives no split."""
     picture_agreement: Annotated[float, Field(ge=0.5, le=1.0)] = 0.6
     """Pictures are one group if the details of their thumbnails correlate at least so in every window of them."""
+    clip_agreement: Annotated[float, Field(ge=0.5, le=1.0)] = 0.6
+    """Clips that look the same are one group if their motion correlates at least so; half so if they sound the same."""
     max_group_share: Share = 0.1
     """A group that copies have grown beyond this share of the posts is warned of, with the copy that joins most."""
     max_refused_share: Share = 0.05
@@ -302,6 +304,7 @@ class FuseParams(BalanceParams):
         "vectors_logreg",
         "joint_logreg",
         "trained",
+        "averaged",
     )
     """What is tried, the simplest first; inner folds take the first that is not clearly behind the best."""
     inner_rows: Annotated[int, Field(ge=2)] = 10_000
@@ -546,6 +549,8 @@ def load(path: Path) -> Params:
         twice = [item for at, item in enumerate(value) if item in value[:at]] if isinstance(value, tuple) else []
         if twice and not key.endswith("hidden"):
             raise InputError(f"{path}: {key}: {twice[0]} stands there twice; name each once")
+    if "averaged" in params.fuse.candidates and len(set(AVERAGED) & set(params.fuse.candidates)) < 2:
+        raise InputError(f"{path}: fuse.candidates: averaged needs two or more of {', '.join(AVERAGED)} beside it")
     if params.fuse.width % params.fuse.heads:
         raise InputError(f"{path}: fuse.heads: {params.fuse.heads} does not divide fuse.width, {params.fuse.width}")
     if params.train_source.width % params.train_source.heads:
