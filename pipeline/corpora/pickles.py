@@ -143,18 +143,19 @@ class _Bounded:
         return line
 
 
+def _load_bytearray8(unpickler: Any) -> None:
+    """Python's own makes room for as many bytes as the file says, and then looks how many there are."""
+    (size,) = struct.unpack("<Q", unpickler.read(8))
+    data = unpickler.read(size)
+    if len(data) < size:
+        raise EOFError
+    unpickler.append(bytearray(data))
+
+
 class _PlainUnpickler(pickle._Unpickler):
     """Of Python's own two, the one in Python: that in C takes as much memory as a number in the file says."""
 
-    def load_bytearray8(self) -> None:
-        """Python's own makes room for as many bytes as the file says, and then looks how many there are."""
-        (size,) = struct.unpack("<Q", self.read(8))
-        data = self.read(size)
-        if len(data) < size:
-            raise EOFError
-        self.append(bytearray(data))
-
-    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _load_bytearray8}
 
     def find_class(self, module: str, name: str) -> Any:
         try:

@@ -45,6 +45,9 @@ from tests.imports import ROOT
 SECONDS, MEGABYTES = 30, 2048
 """That one file may take; HDF5 arrays may have 1 GB, and twice that while they are turned into other numbers."""
 
+MOST_BYTES = 12 * 2**30
+"""That a process may ask for, so that a fault in a reader is none of the machine."""
+
 EDGE = 512
 """Bytes at either end of a file, where formats keep what the rest is read by: half of the changes are made there."""
 
@@ -351,6 +354,7 @@ def main() -> None:
     arguments.keep.mkdir(parents=True, exist_ok=True)
     names, seconds, held = arguments.reader or list(READERS), 60 * arguments.minutes, True
     if len(names) == 1:
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
         tried, faults = fuzz(names[0], seconds, arguments.seed, arguments.keep)
         print(*faults, f"{names[0]:12}{tried - len(faults):8} of {tried}", sep="\n", flush=True)
         sys.exit(bool(faults))
