@@ -152,12 +152,28 @@ class EmbedVideoParams(EmbedImageParams):
     """Standardise each stream's columns within every group, where a group is a recording with several clips."""
 
 
+class RayParams(ParamsBlock):
+    address: str = "local"
+    """`local` starts a cluster on this machine and ends it; `auto`, or `host:port`, joins one (`ray start`)."""
+    encoders: Annotated[int, Field(ge=1, le=4096)] = 2
+    """Processes that encode, on a processor core or on `gpus` each."""
+    readers: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Processes that read and decode media for the encoders, by `embed.workers` threads each."""
+    gpus: Annotated[float, Field(ge=0.0, le=64.0)] = 0.0
+    """Graphics cards of each encoder, or a share of one; 0: a processor core, whatever `device` says."""
+    object_store_mb: Annotated[int, Field(ge=80, le=1_000_000)] = 512
+    """Memory for decoded media between processes, of a cluster that `local` starts."""
+
+
 class EmbedParams(ParamsBlock):
     text: EmbedTextParams = EmbedTextParams()
     image: EmbedImageParams = EmbedImageParams()
     video: EmbedVideoParams = EmbedVideoParams()
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Threads that read and decode media while the encoder works."""
+    engine: Literal["local", "ray"] = "local"
+    """Where `embed` encodes: in its own process, or in those of a Ray cluster (extra `ray`); vectors are the same."""
+    ray: RayParams = RayParams()
     max_pixels: Annotated[int, Field(ge=65_536, le=1_000_000_000)] = 50_000_000
     """A picture or frame with more pixels is refused unread: a small file can unpack to many gigabytes."""
     max_bad_share: Share = 0.05

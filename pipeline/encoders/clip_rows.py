@@ -1,10 +1,9 @@
 """Cached encoding of clips: each stream is kept under its own identity, and a file is opened once for all that lack."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
-from pipeline.core.prefetch import ahead
 from pipeline.core.progress import progress
 from pipeline.core.schemas import Stream
-from pipeline.encoders.embedding import CHUNK, MediaFiles, Tally, content_digests, open_store, or_error, write_results
+from pipeline.encoders.embedding import CHUNK, Tally, content_digests, open_store, write_results
+from pipeline.encoders.sources import MediaFiles, ModalitySource
 from pipeline.encoders.store import Store
 from pipeline.encoders.streams import ClipEncoder, Ready, per_group, slices
-from pipeline.params import Params
+from pipeline.params import EmbedParams, Params
 
 Results = dict[Stream, dict[str, np.ndarray | MediaError]]
 """Stream → content digest → vector, or why there is none."""
@@ -30,43 +29,53 @@ Results = dict[Stream, dict[str, np.ndarray | MediaError]]
 OF_GROUP = MediaError("too few clips of its group")
 
 
+def clip_files(encoder: ClipEncoder, folder: Path, device: torch.device, embed: EmbedParams) -> MediaFiles:
+    """Clips of a folder: (file, streams that are asked for) → stream → its vector, or why there is none."""
+
+    def prepare(value: tuple[str, tuple[Stream, ...]]) -> Ready:
+        file, names = value
+        clip = media.read_clip(media.inside(folder, file), max_pixels=embed.max_pixels, **encoder.asks(names))
+        return encoder.prepare(clip, names)
+
+    def vectors(clips: list[Ready]) -> list[dict[Stream, np.ndarray | MediaError]]:
+        made = [dict(clip) for clip in clips]
+        for name, stream in encoder.streams.items():
+            have = {at: part for at, clip in enumerate(clips) if isinstance(part := clip.get(name), np.ndarray)}
+            encoded = stream.encode(list(have.values()), device) if have else ()
+            for at, vector in zip(have, encoded, strict=True):
+                made[at][name] = vector
+        return made
+
+    return MediaFiles(folder, prepare, vectors, encoder.batch, embed.workers, encoder.identity, device)
+
+
 @dataclass(frozen=True)
 class ClipRows:
-    """Encodes clips of a folder, a chunk at a time.
+    """Encodes clips, some rows at a time.
 
     Attributes:
+        source: as ``clip_files``.
         stores: by stream.
         tallies: by stream, of the rows that named a clip.
     """
 
-    encoder: ClipEncoder
-    folder: Path
-    device: torch.device
-    max_pixels: int
-    workers: int
+    source: ModalitySource
     stores: Mapping[Stream, Store]
     tallies: dict[Stream, Tally] = field(default_factory=dict)
-
-    def digests(self, values: Sequence[str | None]) -> list[str | MediaError]:
-        def unread(_: Any) -> np.ndarray:
-            raise AssertionError("only digests are asked for")
-
-        files = MediaFiles(self.folder, unread, unread, self.encoder.batch, self.workers)
-        return content_digests(values, files)
 
     def results(
         self, values: Sequence[str | None], digests: Sequence[str | MediaError], advance: Callable[[int], None]
     ) -> list[np.ndarray | MediaError]:
         """Each row's vector, float32 [width], with NaN where a stream is not there; or why it has none."""
         encoded = self._encoded(values, digests, advance)
-        columns = slices(self.encoder.identity)
+        columns, width = slices(self.source.identity), self.source.identity["width"]
         rows: list[np.ndarray | MediaError] = []
         for digest in digests:
             if isinstance(digest, MediaError):
                 rows.append(digest)
                 continue
             parts: dict[Stream, np.ndarray | MediaError] = {name: encoded[name][digest] for name in columns}
-            vector = np.full(self.encoder.width, np.nan, dtype=np.float32)
+            vector = np.full(width, np.nan, dtype=np.float32)
             reasons = []
             for name, part in parts.items():
                 if isinstance(part, MediaError):
@@ -86,88 +95,67 @@ class ClipRows:
         encoded: Results = {}
         for name, store in self.stores.items():
             encoded[name] = dict(store.get(list(count)))
-        pending: dict[str, tuple[str, list[Stream]]] = {}
+        pending: dict[str, tuple[str, tuple[Stream, ...]]] = {}
         for digest, value in zip(digests, values, strict=True):
-            lacking: list[Stream] = [
+            lacking: tuple[Stream, ...] = tuple(
                 name for name in self.stores if isinstance(digest, str) and digest not in encoded[name]
-            ]
+            )
             if isinstance(digest, str) and value is not None and lacking:
                 pending.setdefault(digest, (value, lacking))
         advance(len(values) - sum(count[digest] for digest in pending))
-        for batch in self._batches(pending):
+        for batch in self.source.encode(pending):
             for name, store in self.stores.items():
-                good = {key: of[name] for key, of in batch.items() if isinstance(of.get(name), np.ndarray)}
-                vectors = self.encoder.streams[name].encode(list(good.values()), self.device) if good else ()
-                made = dict(zip(good, vectors, strict=True))
-                store.put(made)
-                encoded[name].update({key: of[name] for key, of in batch.items() if name in of} | made)
+                made = {
+                    key: of if isinstance(of, MediaError) else of[name]
+                    for key, of in batch.items()
+                    if name in pending[key][1]
+                }
+                store.put({key: vector for key, vector in made.items() if not isinstance(vector, MediaError)})
+                encoded[name].update(made)
             advance(sum(count[digest] for digest in batch))
         return encoded
 
-    def _batches(self, pending: Mapping[str, tuple[str, list[Stream]]]) -> Iterator[dict[str, Any]]:
-        """Digest → the clip's streams as their encoders take them, read by threads while others are encoded."""
 
-        def read(item: tuple[str, list[Stream]]) -> Ready:
-            value, names = item
-
-            def clip() -> media.Clip:
-                path = media.inside(self.folder, value)
-                return media.read_clip(path, max_pixels=self.max_pixels, **self.encoder.asks(names))
-
-            opened = or_error(clip)
-            return (
-                dict.fromkeys(names, opened) if isinstance(opened, MediaError) else self.encoder.prepare(opened, names)
-            )
-
-        batch = self.encoder.batch
-        ready = ahead(read, pending.values(), workers=self.workers, depth=2 * batch + self.workers)
-        keyed = zip(pending, ready, strict=True)
-        while some := dict(islice(keyed, batch)):
-            yield some
-
-
-def embed_clips(
-    posts: pd.DataFrame, encoder: ClipEncoder, device: torch.device, params: Params, layout: Layout
-) -> dict[str, Any]:
+def embed_clips(posts: pd.DataFrame, source: ModalitySource, params: Params, layout: Layout) -> dict[str, Any]:
     """Writes the embeddings of the clips; returns what became of the rows, and of each stream of them.
 
     Raises InputError when more files than ``embed.max_bad_share`` cannot be read.
     """
-    embed, path = params.embed, layout.embeddings("posts", "video")
-    tally, folder = Tally(), layout.root / params.posts.media
+    tally, path, identity = Tally(), layout.embeddings("posts", "video"), source.identity
     with ExitStack() as stack:
         stores: dict[Stream, Store] = {
-            name: stack.enter_context(open_store(of.identity, device, layout)) for name, of in encoder.streams.items()
+            name: stack.enter_context(open_store(of, source.computed, layout))
+            for name, of in identity["streams"].items()
         }
-        rows = ClipRows(encoder, folder, device, embed.max_pixels, embed.workers, stores)
-        writer = stack.enter_context(artifacts.embeddings_writer(path, encoder.width, encoder.identity))
+        rows = ClipRows(source, stores)
+        writer = stack.enter_context(artifacts.embeddings_writer(path, identity["width"], identity))
         advance = stack.enter_context(progress("embedding video", len(posts)))
-        for at in range(0, len(posts), CHUNK):
-            some = posts.iloc[at : at + CHUNK]
+        for at in range(0, len(posts), CHUNK * source.chunks):
+            some = posts.iloc[at : at + CHUNK * source.chunks]
             values = some["video_path"].tolist()
-            digests = rows.digests(values)
+            digests = content_digests(values, source)
             results = rows.results(values, digests, advance)
-            write_results(writer, some["sample_id"].tolist(), results, digests, encoder.width)
+            write_results(writer, some["sample_id"].tolist(), results, digests, identity["width"])
             tally.add(values, results)
-        tally.check("video", embed.max_bad_share)
-    if encoder.per_group:
-        _standardise(posts, encoder, layout)
-    streams = {name: of.report(encoder.streams[name].identity) for name, of in rows.tallies.items()}
-    return tally.report(encoder.identity) | {"per_group": encoder.per_group, "streams": streams}
+        tally.check("video", params.embed.max_bad_share)
+    if identity["per_group"]:
+        _standardise(posts, identity, layout)
+    streams = {name: of.report(identity["streams"][name]) for name, of in rows.tallies.items()}
+    return tally.report(identity) | {"per_group": identity["per_group"], "streams": streams}
 
 
-def _standardise(posts: pd.DataFrame, encoder: ClipEncoder, layout: Layout) -> None:
+def _standardise(posts: pd.DataFrame, identity: dict[str, Any], layout: Layout) -> None:
     """Writes the table of the clips again, each stream standardised within its group."""
     path = layout.embeddings("posts", "video")
     raw = artifacts.read_embeddings_of(posts, path)
     reasons = artifacts.read_parquet(path)["reason"].to_pylist()
     vectors = np.where(raw.present[:, None], raw.vectors, np.float32(np.nan))
-    made = per_group(vectors, posts["group_id"].to_numpy(), slices(encoder.identity))
+    made = per_group(vectors, posts["group_id"].to_numpy(), slices(identity))
     results: list[np.ndarray | MediaError] = []
     for vector, reason in zip(made, reasons, strict=True):
         if reason is None and np.isnan(vector).all():
             results.append(OF_GROUP)
         else:
             results.append(vector if reason is None else MediaError(reason))
-    with artifacts.embeddings_writer(path, encoder.width, encoder.identity) as writer:
-        write_results(writer, raw.sample_ids.tolist(), results, [str(of) for of in raw.content], encoder.width)
+    with artifacts.embeddings_writer(path, identity["width"], identity) as writer:
+        write_results(writer, raw.sample_ids.tolist(), results, [str(of) for of in raw.content], identity["width"])

@@ -27,7 +27,8 @@ from pipeline.corpora import named_columns
 from pipeline.corpora.clips import NO_CLIP, ClipRows, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
 from pipeline.encoders import streams, weights
-from pipeline.encoders.embedding import EXAMPLES, ContentSource, MediaFiles, encode_missing, open_store
+from pipeline.encoders.embedding import EXAMPLES, encode_missing, open_store
+from pipeline.encoders.sources import ContentSource, MediaFiles, computation
 from pipeline.encoders.streams import ClipEncoder
 from pipeline.media import NO_FACE, NO_SOUND
 from pipeline.params import EmbedParams, Params
@@ -98,12 +99,17 @@ def _feature_stream(
 ) -> FeatureStream:
     encoder = clips.streams[name]
 
-    def read(path: Path) -> np.ndarray:
+    def prepare(value: str) -> np.ndarray:
+        path = media.inside(folder, value)
         return encoder.prepare(media.read_clip(path, max_pixels=embed.max_pixels, **clips.asks([name])))
 
     # Memory holds clips as their frames, so a batch of these is counted in frames.
     batch = clips.batch if name == "frames" else AT_ONCE
-    files = MediaFiles(folder, read, lambda items: encoder.encode(items, device), batch, embed.workers)
+
+    def vectors(items: list[np.ndarray]) -> np.ndarray:
+        return encoder.encode(items, device)
+
+    files = MediaFiles(folder, prepare, vectors, batch, embed.workers, encoder.identity, device)
     return FeatureStream(encoder.modality, encoder.identity, encoder.columns, files, frozenset({NO_SOUND, NO_FACE}))
 
 
@@ -128,7 +134,7 @@ def extract(
     """
     total, done, schema = check_clips(clips, folder, out), Extracted(), corpus_schema(streams)
     with ExitStack() as stack:
-        stores = [stack.enter_context(open_store(of.identity, device, layout)) for of in streams]
+        stores = [stack.enter_context(open_store(of.identity, computation(device), layout)) for of in streams]
         aside = stack.enter_context(artifacts.replacing(out))
         writer = stack.enter_context(pq.ParquetWriter(aside, schema, compression="zstd"))
         advance = stack.enter_context(progress("extracting", total))

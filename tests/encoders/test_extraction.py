@@ -23,8 +23,8 @@ from pipeline.core.files import MediaError, content_digest
 from pipeline.core.layout import Layout
 from pipeline.corpora.features import read_corpus
 from pipeline.encoders import extraction
-from pipeline.encoders.embedding import Encoded
 from pipeline.encoders.extraction import FeatureStream, extract
+from pipeline.encoders.sources import Encoded
 from pipeline.params import EmbedParams, Params
 from pipeline.sentiment.data import read_target
 from pipeline.sentiment.descriptions import AdaptersDescription
