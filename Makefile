@@ -9,7 +9,7 @@ endif
 # DVC starts `python` as PATH finds it, so the environment has to come first.
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 
-.PHONY: repro test check clean
+.PHONY: repro test check matrix clean
 
 repro: .venv/installed
 	$(RUN) $(BIN)/dvc repro
@@ -22,6 +22,10 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# Every Python and every set of dependencies that are allowed; an hour and some ten gigabytes.
+matrix: .venv/installed-matrix
+	$(RUN) $(BIN)/python -m tests.robustness.matrix
 
 # A stamp is older than these files after a `git pull` that changed them, so the environment follows.
 .venv/bin/activate .venv/Scripts/activate:
@@ -37,6 +41,10 @@ check: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+.venv/installed-matrix: .venv/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[matrix]"
 	touch $@
 
 clean:

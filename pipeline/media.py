@@ -46,6 +46,12 @@ NO_SOUND = "no sound"
 NO_FACE = "no face"
 """The kind of a MediaError where no face is to be seen, which is no fault of the file either."""
 
+NO_PICTURES = "no video stream"
+"""The kind of a MediaError where a clip is heard and not seen."""
+
+UNKNOWN_CODEC, UNDECODED = "unknown codec", "its audio track cannot be decoded"
+"""What lies behind the colon where another release of FFmpeg may know better."""
+
 UNREADABLE = (OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 """What Pillow's readers raise on damaged files; each is a bug of the file, and none says so in one way."""
 
@@ -266,9 +272,9 @@ def _hearing(container: InputContainer, seconds: float) -> Hearing:
     if not isinstance(stream, AudioStream):
         return Hearing(None, seconds, "no audio track")
     if stream.codec_context is None:
-        return Hearing(None, seconds, "unknown codec")
+        return Hearing(None, seconds, UNKNOWN_CODEC)
     stream.codec_context.thread_count = 1
-    return Hearing(stream, seconds, "its audio track cannot be decoded")
+    return Hearing(stream, seconds, UNDECODED)
 
 
 def _listen(container: InputContainer, hearing: Hearing, limits: MediaLimits) -> None:
@@ -483,9 +489,9 @@ def _container(source: Path | bytes) -> Iterator[InputContainer]:
 def _video_stream(container: InputContainer) -> VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
-        raise MediaError("no video stream")
+        raise MediaError(NO_PICTURES)
     if stream.codec_context is None:
-        raise MediaError("no video stream: unknown codec")
+        raise MediaError(f"{NO_PICTURES}: {UNKNOWN_CODEC}")
     # One thread a clip: clips are decoded side by side, and frame threads would multiply the frames in memory.
     stream.codec_context.thread_count = 1
     return stream

@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import check_readable
-from pipeline.core.schemas import Candidate, Feature, FusionCandidate, Modality, Stream, TargetCandidate
+from pipeline.core.schemas import AVERAGED, Candidate, Feature, FusionCandidate, Modality, Stream, TargetCandidate
 from pipeline.core.tracks import TRACKS, Track
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -306,6 +306,7 @@ class FuseParams(BalanceParams):
         "vectors_logreg",
         "joint_logreg",
         "trained",
+        "averaged",
     )
     """What is tried, the simplest first; inner folds take the first that is not clearly behind the best."""
     inner_rows: Annotated[int, Field(ge=2)] = 10_000
@@ -550,6 +551,8 @@ def load(path: Path) -> Params:
         twice = [item for at, item in enumerate(value) if item in value[:at]] if isinstance(value, tuple) else []
         if twice and not key.endswith("hidden"):
             raise InputError(f"{path}: {key}: {twice[0]} stands there twice; name each once")
+    if "averaged" in params.fuse.candidates and len(set(AVERAGED) & set(params.fuse.candidates)) < 2:
+        raise InputError(f"{path}: fuse.candidates: averaged needs two or more of {', '.join(AVERAGED)} beside it")
     if params.fuse.width % params.fuse.heads:
         raise InputError(f"{path}: fuse.heads: {params.fuse.heads} does not divide fuse.width, {params.fuse.width}")
     if params.train_source.width % params.train_source.heads:

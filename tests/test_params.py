@@ -80,6 +80,11 @@ def test_yaml_12_floats_are_numbers(tmp_path: Path) -> None:
             "train_image: {candidates: [head, head]}",
             "train_image.candidates: head stands there twice; name each once",
         ),
+        (
+            "fuse: {candidates: [trained, averaged]}",
+            "fuse.candidates: averaged needs two or more of stacked_logreg, vectors_logreg, joint_logreg, trained "
+            "beside it",
+        ),
         ("fuse: {candidates: [trained, trained]}", "fuse.candidates: trained stands there twice; name each once"),
         ("seed: abc", "seed: 'abc' is not allowed; give a whole number, at least 0"),
         ("seed: 1.5", "seed: 1.5 is not allowed"),

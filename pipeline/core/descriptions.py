@@ -5,9 +5,9 @@ torch, so that `evaluate` can ask for the rows that a model has seen.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.core import artifacts, json_text
 from pipeline.core.errors import DamagedError
@@ -37,6 +37,27 @@ class Described(BaseModel):
     def arguments(self) -> dict[str, Any]:
         """The values by name, as the arguments of what they describe."""
         return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+Widths = Annotated[dict[str, Width], Field(min_length=1)]
+"""Modality → how many columns it has."""
+
+
+class MeetingDescription(Described):
+    """What nets have in common in which modalities meet in a space of one ``width``."""
+
+    widths: Widths
+    width: Width
+    heads: Heads
+    hidden: Width
+    dropout: Chance
+    modality_dropout: Chance
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
+        return self
 
 
 class FittedRows(Described):

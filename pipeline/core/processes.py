@@ -5,6 +5,12 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+"""What asks a process to end: Ctrl-C, and ``kill``."""
 
 
 def is_alive(pid: int) -> bool:
@@ -28,12 +34,33 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until this ends, and then take effect: a worker is started whole or not at all.
+
+    Processes that multiprocessing starts here let both wait, too, until they call ``work_for_parent``: of Ctrl-C, which
+    reaches all processes of a terminal, they would print tracebacks from the middle of an import. Windows, which has no
+    signals to hold back, does without.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # started later, it would let the signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def work_for_parent() -> None:
     """Makes this process, which multiprocessing started, end with the one that started it, however that ends.
 
     Ctrl-C reaches all processes of a terminal; here it is left to the parent, which says one line for all.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -14,8 +14,10 @@ Split = Literal["train", "val", "test"]
 Role = Literal["train", "val"]
 Candidate = Literal["majority", "stream_logreg", "logreg", "tfidf_logreg", "joint_logreg", "head", "lora", "full"]
 """What a specialist may be; see ``posts.candidates``."""
-FusionCandidate = Literal["best_specialist", "stacked_logreg", "vectors_logreg", "joint_logreg", "trained"]
+FusionCandidate = Literal["best_specialist", "stacked_logreg", "vectors_logreg", "joint_logreg", "trained", "averaged"]
 """What a fusion may be; see ``posts.fusion_candidates``."""
+AVERAGED: tuple[FusionCandidate, ...] = ("stacked_logreg", "vectors_logreg", "joint_logreg", "trained")
+"""The candidates that ``averaged`` is the mean of, where they stand."""
 TargetCandidate = Literal["mean", "ridge", "text_transfer", "text_tuned", "adapters", "all"]
 """What a model of the target may be; see ``sentiment.candidates``."""
 Subset = tuple[Feature, ...]

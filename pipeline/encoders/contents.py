@@ -6,7 +6,7 @@ import torch
 
 from pipeline.core.schemas import Modality
 from pipeline.encoders import image, streams, text
-from pipeline.encoders.clip_rows import clip_files
+from pipeline.encoders.clip_streams import clip_files
 from pipeline.encoders.sources import Steps, TextContents, picture_files
 from pipeline.params import EmbedParams
 

@@ -1,7 +1,7 @@
 """Cached encoding: every content is identified by its digest, and encoded once."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,7 +113,7 @@ def embed_posts(
         for at in range(0, len(posts), CHUNK * source.chunks):
             rows = posts.iloc[at : at + CHUNK * source.chunks]
             values = rows[column].tolist()
-            digests = content_digests(values, source)
+            digests = content_digests(values, source.digests)
             encoded = encode_missing(values, digests, source, store, advance)
             results = [encoded[digest] if isinstance(digest, str) else digest for digest in digests]
             write_results(writer, rows["sample_id"].tolist(), results, digests, width)
@@ -153,9 +153,11 @@ def _write_chunk(
     writer.write(sample_ids, vectors, reasons, content)
 
 
-def content_digests(values: Sequence[str | None], source: ContentSource) -> list[str | MediaError]:
-    """What each row would encode, or why there is nothing."""
-    digests = source.digests([value for value in values if value is not None])
+def content_digests(
+    values: Sequence[str | None], digests_of: Callable[[Sequence[str]], Iterator[str | MediaError]]
+) -> list[str | MediaError]:
+    """What each row would encode, or why there is nothing; ``digests_of`` tells it of those that have a value."""
+    digests = digests_of([value for value in values if value is not None])
     return [MediaError(NONE) if value is None else next(digests) for value in values]
 
 

@@ -1,7 +1,10 @@
 """Vectors kept between runs: one SQLite file for each encoder identity, keyed by the digest of what was encoded.
 
+Where a content has nothing of what an encoder reads, as a clip without a face, the reason is kept in place of a vector,
+so that it is not looked for again.
+
 It lies outside the outputs of DVC, which deletes those before a stage runs. Every batch is committed as it comes, so a
-killed run goes on where it was, and new posts cost only themselves. Two processes may use one file at once. Each vector
+killed run goes on where it was, and new posts cost only themselves. Two processes may use one file at once. Each entry
 has a checksum: one that was damaged is not there, and so is made again.
 """
 
@@ -9,7 +12,7 @@ import json
 import sqlite3
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from pipeline.core.errors import InputError
+from pipeline.core.files import MediaError
 from pipeline.encoders import weights
 
 WAIT_S = 60.0
@@ -29,12 +33,17 @@ KEYS_AT_ONCE = 500
 TABLES = """
 CREATE TABLE IF NOT EXISTS identity (json TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS checked (key TEXT PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS absent (key TEXT PRIMARY KEY, reason BLOB NOT NULL, crc INTEGER NOT NULL);
 DROP TABLE IF EXISTS vectors;
 """
 
 
+KEPT = ("checked", "absent")
+"""The tables that hold what was made of contents, by their keys."""
+
+
 class Store:
-    """A map from content digests to vectors, float32 [width]; a context manager, for one thread.
+    """A map from content digests to vectors, float32 [width], or why there is none; a context manager, for one thread.
 
     Args:
         folder: where the files of all encoders lie; created when missing.
@@ -96,23 +105,37 @@ class Store:
 
     def get(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
         """The vectors of those keys that are there, undamaged; they are read-only."""
-        vectors: dict[str, np.ndarray] = {}
+        blobs = self._blobs("SELECT key, vector, crc FROM checked", "checked", keys)
+        right = {key: blob for key, blob in blobs.items() if len(blob) == 4 * self.width}
+        self._remove("checked", blobs.keys() - right.keys())
+        return {key: np.frombuffer(blob, dtype="<f4") for key, blob in right.items()}
+
+    def absent(self, keys: Sequence[str]) -> dict[str, MediaError]:
+        """Why those of the keys have no vector of which that is known."""
+        blobs = self._blobs("SELECT key, reason, crc FROM absent", "absent", keys)
+        return {key: MediaError(blob.decode()) for key, blob in blobs.items()}
+
+    def _blobs(self, query: str, table: str, keys: Sequence[str]) -> dict[str, bytes]:
+        """What stands under the keys, undamaged."""
+        blobs: dict[str, bytes] = {}
         damaged: list[str] = []
         for at in range(0, len(keys), KEYS_AT_ONCE):
             some = list(keys[at : at + KEYS_AT_ONCE])
             marks = ",".join("?" * len(some))
             with self._explained():
-                rows = self.connection.execute(f"SELECT key, vector, crc FROM checked WHERE key IN ({marks})", some)
-                for key, blob, crc in rows:
-                    if len(blob) == 4 * self.width and crc == checksum(key, blob):
-                        vectors[key] = np.frombuffer(blob, dtype="<f4")
+                for key, blob, crc in self.connection.execute(f"{query} WHERE key IN ({marks})", some):
+                    if crc == checksum(key, blob):
+                        blobs[key] = blob
                     else:
                         damaged.append(key)
+        self._remove(table, damaged)
+        return blobs
+
+    def _remove(self, table: str, damaged: Collection[str]) -> None:
         if damaged:
             print(f"{self.path}: {len(damaged)} vectors were damaged, and are made again", file=sys.stderr)
             with self._explained(), self.connection:
-                self.connection.executemany("DELETE FROM checked WHERE key = ?", [(key,) for key in damaged])
-        return vectors
+                self.connection.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in damaged])
 
     def put(self, vectors: Mapping[str, np.ndarray]) -> None:
         """Keeps the vectors, all or none; a key that another process put meanwhile stays as it is.
@@ -123,27 +146,34 @@ class Store:
             raise InputError(
                 "the encoder made a vector with a value that is not finite; choose another in params embed"
             )
-        blobs = {key: np.ascontiguousarray(vector, dtype="<f4").tobytes() for key, vector in vectors.items()}
+        self._keep(
+            "checked", {key: np.ascontiguousarray(vector, dtype="<f4").tobytes() for key, vector in vectors.items()}
+        )
+
+    def put_absent(self, reasons: Mapping[str, MediaError]) -> None:
+        """Keeps why contents have no vector, and never will have."""
+        self._keep("absent", {key: str(reason).encode() for key, reason in reasons.items()})
+
+    def _keep(self, table: str, blobs: Mapping[str, bytes]) -> None:
         rows = [(key, blob, checksum(key, blob)) for key, blob in blobs.items()]
         with self._explained(), self.connection:
-            self.connection.executemany("INSERT OR IGNORE INTO checked VALUES (?, ?, ?)", rows)
+            self.connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", rows)
 
 
 def forget(path: Path, keys: Sequence[str], *, count_only: bool = False) -> int:
-    """Removes vectors from a store's file, so that none of their bytes are left in it; returns how many were there.
+    """Removes what a store's file holds of the keys, so that no byte of it is left; returns how many entries it had.
 
     Raises InputError when the file is damaged, or another process is at work on it.
     """
     with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as connection:
         try:
-            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'checked'").fetchone():
+            named = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            tables = [name for name in KEPT if (name,) in named]
+            if not tables:
                 return 0  # a file of an earlier release, which ``Store`` empties
             connection.execute("CREATE TEMP TABLE forgotten (key TEXT PRIMARY KEY)")
             connection.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", [(key,) for key in keys])
-            where = "WHERE key IN (SELECT key FROM forgotten)"
-            (there,) = connection.execute(f"SELECT count(*) FROM checked {where}").fetchone()
-            if there and not count_only:
-                connection.execute(f"DELETE FROM checked {where}")
+            there = sum(_forget_of(table, connection, count_only) for table in tables)
             if not count_only:
                 # What is deleted stays in free pages and in the log until both are written anew; an earlier attempt may
                 # have been cut off in between, so this is done though nothing was there.
@@ -153,6 +183,14 @@ def forget(path: Path, keys: Sequence[str], *, count_only: bool = False) -> int:
                     raise InputError(f"{path}: another process is at work on it; wait until it has ended")
         except sqlite3.Error as error:
             raise InputError(f"{path}: cannot be cleaned ({error}); delete this file, and run again") from None
+    return there
+
+
+def _forget_of(table: str, connection: sqlite3.Connection, count_only: bool) -> int:
+    where = "WHERE key IN (SELECT key FROM forgotten)"
+    (there,) = connection.execute(f"SELECT count(*) FROM {table} {where}").fetchone()
+    if there and not count_only:
+        connection.execute(f"DELETE FROM {table} {where}")
     return int(there)
 
 

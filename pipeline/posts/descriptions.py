@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.core.descriptions import Chance, Described, Heads, Hidden, ModelDescription, Name, Width
+from pipeline.core.descriptions import (
+    Chance,
+    Described,
+    Hidden,
+    MeetingDescription,
+    ModelDescription,
+    Name,
+    Width,
+    Widths,
+)
 from pipeline.core.schemas import Candidate, FusionCandidate, Modality
 from pipeline.scoring.calibration import Calibration
 
@@ -13,9 +22,6 @@ OF_WORDS: tuple[Candidate, ...] = ("tfidf_logreg", "joint_logreg")
 TUNED: tuple[Candidate, ...] = ("lora", "full")
 """Those that need texts, and those whose encoder learns."""
 
-
-Widths = Annotated[dict[str, Width], Field(min_length=1)]
-"""Modality → width of its vector."""
 
 LARGEST = 1e9
 """No calibration that was fitted comes near; beyond it, a softmax is no more than its largest logit."""
@@ -29,24 +35,12 @@ class SpecialistNet(Described):
     dropout: Chance
 
 
-class FusionNet(Described):
+class FusionNet(MeetingDescription):
     """The arguments of ``nets.fusion.Fusion``."""
 
     kind: Literal["trained"] = "trained"
-    widths: Widths
     classes: Width
     strategy: Literal["attention", "gated", "concat"]
-    width: Width
-    heads: Heads
-    hidden: Width
-    dropout: Chance
-    modality_dropout: Chance
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
-        return self
 
 
 class LinearFusionNet(Described):
@@ -72,6 +66,30 @@ class FirstPresentNet(Described):
         if sorted(self.order) != sorted(self.widths):
             raise ValueError("order does not name each modality once")
         return self
+
+
+FusionPart = Annotated[FusionNet | LinearFusionNet, Field(discriminator="kind")]
+"""What is averaged: fusions that weigh all modalities."""
+
+
+class AveragedFusionNet(Described):
+    """The arguments of ``nets.fusion.AveragedFusion``, whose parts are described each."""
+
+    kind: Literal["averaged"] = "averaged"
+    widths: Widths
+    classes: Width
+    parts: Annotated[tuple[FusionPart, ...], Field(min_length=1, max_length=16)]
+
+    @model_validator(mode="after")
+    def _alike(self) -> Self:
+        if any(part.widths != self.widths or part.classes != self.classes for part in self.parts):
+            raise ValueError("a part has other modalities or classes than the whole")
+        return self
+
+
+FusionNetDescription = Annotated[
+    FusionNet | LinearFusionNet | FirstPresentNet | AveragedFusionNet, Field(discriminator="kind")
+]
 
 
 class PostsDescription(ModelDescription):
@@ -137,7 +155,7 @@ class FusionDescription(PostsDescription):
     """
 
     candidate: FusionCandidate | None = None
-    net: FusionNet | LinearFusionNet | FirstPresentNet | None = Field(discriminator="kind")
+    net: FusionNetDescription | None
 
     @model_validator(mode="after")
     def _reads_its_modalities(self) -> Self:

@@ -19,7 +19,7 @@ from pipeline.nets.fusion import FusedNet
 from pipeline.params import Params
 from pipeline.posts.descriptions import FusionDescription
 from pipeline.posts.folds import Fold
-from pipeline.posts.fusion_candidates import FittedFusion, TriedFusion, build, fit_fusion, try_fusion
+from pipeline.posts.fusion_candidates import FittedFusion, TriedFusion, average, build, fit_fusion, try_fusion
 from pipeline.posts.fusion_rows import FusionRows
 from pipeline.scoring import selection
 from pipeline.scoring.selection import Choice
@@ -63,7 +63,9 @@ def choose_fusion(corpus: FusionRows, params: Params) -> FusionOutcome:
     folds = grouping.inner(block.folds, block.inner_rows)
     compared = grouping.compared(folds)
     with one_thread():
-        tried = [try_fusion(name, corpus, folds, params) for name in block.candidates]
+        tried = [try_fusion(name, corpus, folds, params) for name in block.candidates if name != "averaged"]
+        if "averaged" in block.candidates:
+            tried.append(average(tried))
         choice = selection.choose(
             [of.name for of in tried],
             [of.logits[compared] for of in tried],

@@ -5,21 +5,29 @@
 ``vectors_logreg``   the same on the vectors of all modalities side by side
 ``joint_logreg``     the same on both
 ``trained``          the net of ``fuse.strategy``, trained by epochs: attention, gates or concatenation
+``averaged``         the mean log-probabilities of the four before it
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
-from pipeline.core.schemas import FINAL, FusionCandidate
-from pipeline.nets.fusion import FirstPresent, FusedNet, Fusion, LinearFusion
+from pipeline.core.schemas import AVERAGED, FINAL, FusionCandidate
+from pipeline.nets.fusion import AveragedFusion, FirstPresent, FusedNet, Fusion, LinearFusion
 from pipeline.nets.losses import objective
 from pipeline.params import Params
-from pipeline.posts.descriptions import FirstPresentNet, FusionNet, LinearFusionNet
+from pipeline.posts.descriptions import (
+    AveragedFusionNet,
+    FirstPresentNet,
+    FusionNet,
+    FusionNetDescription,
+    LinearFusionNet,
+)
 from pipeline.posts.folds import Fold
 from pipeline.posts.fusion_rows import FusionRows, Subset
 from pipeline.scoring import emotion, logistic
@@ -29,8 +37,7 @@ from pipeline.training.loop import TrainingPlan, fit, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
 
-NetDescription = FusionNet | LinearFusionNet | FirstPresentNet
-DESCRIBED = TypeAdapter[NetDescription](Annotated[NetDescription, Field(discriminator="kind")])
+DESCRIBED = TypeAdapter[FusionNetDescription](FusionNetDescription)
 
 READS: dict[FusionCandidate, tuple[bool, bool]] = {
     "stacked_logreg": (False, True),
@@ -52,7 +59,7 @@ class FittedFusion:
     """``logits``, float32 [m, K], are those of the rows that its fold left unseen; ``history`` as of ``loop.fit``."""
 
     net: FusedNet
-    described: NetDescription
+    described: FusionNetDescription
     logits: np.ndarray
     best_epoch: int | None = None
     history: list[dict[str, float]] = field(default_factory=list)
@@ -63,7 +70,7 @@ class TriedFusion:
     """A candidate on the inner folds: its logits, float32 [N, K], of the rows that they left unseen.
 
     Attributes:
-        settings: what the folds chose: ``C``, or the ``epochs`` to train for.
+        settings: what the folds chose: ``C``, or the ``epochs`` to train for; of what is averaged, those of each part.
         final: where the one fold was the final one.
     """
 
@@ -94,6 +101,28 @@ def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], par
     return best
 
 
+def average(tried: Sequence[TriedFusion]) -> TriedFusion:
+    """The candidate ``averaged`` of the others that were tried; it needs nothing fitted on the folds."""
+    parts = [of for of in tried if of.name in AVERAGED]
+    finals = [of.final for of in parts if of.final is not None]
+    settings = {of.name: of.settings for of in parts}
+    return TriedFusion("averaged", _mean([of.logits for of in parts]), settings, _averaged(finals) if finals else None)
+
+
+def _averaged(parts: Sequence[FittedFusion]) -> FittedFusion:
+    """Fitted on the same rows each; what was trained by epochs, if any, gives the history."""
+    described = [of.described for of in parts]
+    whole = AveragedFusionNet(widths=described[0].widths, classes=described[0].classes, parts=tuple(described))  # pyright: ignore[reportArgumentType]
+    net = AveragedFusion(whole.widths, [of.net for of in parts])
+    by_epochs = next((of for of in parts if of.history), parts[0])
+    return FittedFusion(net, whole, _mean([of.logits for of in parts]), by_epochs.best_epoch, by_epochs.history)
+
+
+def _mean(logits: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean log-probabilities, float32 [m, K]."""
+    return np.stack([emotion.log_probabilities(of) for of in logits]).mean(axis=0).astype(np.float32)
+
+
 def _settings(name: FusionCandidate, params: Params) -> list[dict[str, Any]]:
     if name == "trained":
         return [{"epochs": params.fuse.epochs}]
@@ -104,6 +133,10 @@ def fit_fusion(
     name: FusionCandidate, corpus: FusionRows, subset: Subset, fold: Fold, params: Params, settings: dict[str, Any]
 ) -> FittedFusion:
     """A candidate that knows the modalities ``subset``, fitted on a fold's rows and asked for the unseen ones."""
+    if name == "averaged":
+        return _averaged(
+            [fit_fusion(of, corpus, subset, fold, params, settings[of]) for of in AVERAGED if of in settings]
+        )
 
     def made() -> dict[str, Any]:
         fitted = _fit(name, corpus, subset, fold, params, settings)
@@ -202,11 +235,13 @@ def _fit_trained(corpus: FusionRows, subset: Subset, fold: Fold, params: Params,
     return FittedFusion(net, described, logits, result.best_epoch, result.history)
 
 
-def build(described: NetDescription) -> FusedNet:
+def build(described: FusionNetDescription) -> FusedNet:
     """The net that a description means, with weights as they are initialised."""
     arguments = {name: value for name, value in described.arguments().items() if name != "kind"}
     if isinstance(described, FusionNet):
         return Fusion(**arguments)
     if isinstance(described, LinearFusionNet):
         return LinearFusion(**arguments)
+    if isinstance(described, AveragedFusionNet):
+        return AveragedFusion(described.widths, [build(part) for part in described.parts])
     return FirstPresent(**arguments)

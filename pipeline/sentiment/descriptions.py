@@ -4,28 +4,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.core.descriptions import Chance, Described, Heads, ModelDescription, Width
+from pipeline.core.descriptions import Chance, Described, MeetingDescription, ModelDescription, Width, Widths
 from pipeline.core.schemas import Feature
 
-Widths = Annotated[dict[str, Width], Field(min_length=1)]
-"""Modality → columns."""
 
-
-class ScoreNetArguments(Described):
-    """The arguments of ``nets.transfer.ScoreNet``; ``widths``: modality → columns."""
-
-    widths: Widths
-    width: Width
-    heads: Heads
-    hidden: Width
-    dropout: Chance
-    modality_dropout: Chance
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
-        return self
+class ScoreNetArguments(MeetingDescription):
+    """The arguments of ``nets.transfer.ScoreNet``."""
 
 
 class AdapterArguments(Described):

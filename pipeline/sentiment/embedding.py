@@ -167,7 +167,7 @@ def _embed_words(
         for at in range(0, len(texts), CHUNK):
             chunk = texts[at : at + CHUNK]
             flat = [value for some in chunk for value in some]
-            digests = content_digests(flat, words)
+            digests = content_digests(flat, words.digests)
             encoded = encode_missing(flat, digests, words, store, advance)
             vectors = iter([(encoded[str(digest)], str(digest)) for digest in digests])
             pooled = [_mean(list(islice(vectors, len(some)))) for some in chunk]

@@ -14,7 +14,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import Feature
 from pipeline.corpora import duplicates, splits
 from pipeline.corpora.features import FeatureCorpus, average_groups, only_scored, read_corpus
-from pipeline.corpora.refusals import Divided, check_parts, count_reasons, stop_if_too_many
+from pipeline.corpora.refusals import Divided, check_parts, count_reasons, crossing_reasons, stop_if_too_many
 from pipeline.corpora.splits import MADE, split_shares
 from pipeline.params import Params, SplitParams
 
@@ -182,12 +182,8 @@ def _keep_given(
 
     A row goes when its group, or a copy of it, also stands in a more protected part.
     """
-    reasons: list[str | None] = [None] * len(rows)
-    for groups, what in ((rows["copies"].to_numpy(), "a copy"), (rows["group"].to_numpy(), "group")):
-        crossing = splits.crossing_rows(groups.tolist(), rows["split"].tolist())
-        twin = dict(zip(groups[~crossing], rows.loc[~crossing, "id"], strict=True))
-        for at in np.flatnonzero(crossing).tolist():
-            reasons[at] = f"{what} also stands in a more protected split, as {twin[groups[at]]}"
+    sets = {"group": rows["group"].to_numpy(), "a copy": rows["copies"].to_numpy()}
+    reasons = crossing_reasons(rows["id"].tolist(), rows["split"].tolist(), sets)
     kept = np.array([reason is None for reason in reasons])
     left = rows.loc[kept].reset_index(drop=True)
     given, ids = left["group"].tolist(), left["id"].tolist()

@@ -1,19 +1,16 @@
 """Independent trainings in processes of their own, with results that do not depend on how many there are."""
 
 import multiprocessing
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from pipeline.core.errors import InputError
-from pipeline.core.processes import work_for_parent
+from pipeline.core.processes import starting_workers, work_for_parent
 from pipeline.core.progress import mute, progress
 
 Task = TypeVar("Task")
@@ -38,7 +35,7 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_begin)
         try:
-            with _left_to_us():
+            with starting_workers():
                 results = pool.map(work, jobs)
             for result in results:
                 yield result
@@ -50,23 +47,10 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
             ) from None
         except BaseException:
             for process in multiprocessing.active_children():
-                process.terminate()
+                process.kill()  # one that is still being started lets SIGTERM wait
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _left_to_us() -> Iterator[None]:
-    """Processes that are started here take no notice of Ctrl-C, not even while they import what they need."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say so
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _begin() -> None:

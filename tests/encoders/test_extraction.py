@@ -2,8 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,19 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from pipeline import media
 from pipeline.cli import app
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
-from pipeline.core.files import MediaError, content_digest
+from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
+from pipeline.core.schemas import Stream
 from pipeline.corpora.features import read_corpus
 from pipeline.encoders import extraction
-from pipeline.encoders.extraction import FeatureStream, extract
-from pipeline.encoders.sources import Encoded
+from pipeline.encoders.extraction import extract
+from pipeline.encoders.streams import ClipEncoder
+from pipeline.media import Clip
 from pipeline.params import EmbedParams, Params
 from pipeline.sentiment.data import read_target
 from pipeline.sentiment.descriptions import AdaptersDescription
@@ -36,43 +39,59 @@ from tests import tiny, tracks
 
 @dataclass
 class Lengths:
-    """Contents whose numbers are known: the bytes of the file, and half of them; ``asked`` lists what was encoded."""
+    """A stream whose numbers are known: the bytes of the file, and half of them; see ``opened``."""
 
-    folder: Path
+    modality: Any = "audio"
     refuses: str = "no sound"
-    asked: list[str] = field(default_factory=list)
+    identity: dict[str, Any] = field(default_factory=lambda: {"name": "lengths", "version": 3, "width": 2})
+    columns: tuple[str, ...] = ("size.mean", "half.mean")
+    width = 2
+    asked = None
+    sound_seconds = 1.0
 
-    def digests(self, values: Sequence[str]) -> Iterator[str | MediaError]:
-        for value in values:
-            path = self.folder / value
-            yield content_digest(path) if path.exists() else MediaError("file not found")
+    def prepare(self, clip: Clip) -> np.ndarray:
+        size = len(clip.sound())
+        if size % 5 == 0:
+            raise MediaError(f"{self.refuses}: made so")
+        return np.array([size, size / 2], dtype=np.float32)
 
-    def encode(self, pending: Mapping[str, str]) -> Iterator[Encoded]:
-        for digest, value in pending.items():
-            self.asked.append(value)
-            size = len((self.folder / value).read_bytes())
-            refused = MediaError(f"{self.refuses}: made so")
-            yield {digest: np.array([size, size / 2], dtype=np.float32) if size % 5 else refused}
-
-
-def stream(folder: Path, modality: Any = "audio", **changed: Any) -> FeatureStream:
-    identity = {"name": "lengths", "version": 3, "width": 2} | changed
-    return FeatureStream(modality, identity, ("size.mean", "half.mean"), Lengths(folder), frozenset({"no sound"}))
+    def encode(self, items: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
+        return np.stack(items)
 
 
 def clips(folder: Path, sizes: Sequence[int], **columns: Sequence[Any]) -> Path:
     """A table of files of so many bytes."""
     for at, size in enumerate(sizes):
-        (folder / f"{at}.mp4").write_bytes(bytes([at]) * size)
+        (folder / f"{at}.mp4").write_bytes(bytes([at % 256]) * size)
     rows = {"id": [f"c{at}" for at in range(len(sizes))], "video": [f"{at}.mp4" for at in range(len(sizes))]}
     pd.DataFrame(rows | columns).to_csv(folder / "clips.csv", index=False)
     return folder / "clips.csv"
 
 
-def run(folder: Path, streams: Sequence[FeatureStream], name: str = "corpus.parquet") -> extraction.Extracted:
-    return extract(
-        folder / "clips.csv", folder / name, folder, streams, EmbedParams(), Layout(folder), torch.device("cpu")
-    )
+def run(
+    folder: Path, streams: Sequence[Lengths], name: str = "corpus.parquet", max_bad_share: float = 0.05
+) -> extraction.Extracted:
+    names: list[Stream] = ["sound", "speech", "frames"]
+    encoder = ClipEncoder(dict(zip(names, streams, strict=False)), batch=2)
+    embed = EmbedParams(max_bad_share=max_bad_share)
+    return extract(folder / "clips.csv", folder / name, folder, encoder, embed, Layout(folder), torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were opened as clips, in order. Such a file of N zeros and more is heard as N samples."""
+    names: list[str] = []
+    real = media.read_clip
+
+    def read_clip(path: Path, **asked: Any) -> Clip:
+        names.append(path.name)
+        data = path.read_bytes()
+        if len(set(data)) > 1:
+            return real(path, **asked)
+        return Clip(MediaError("no video stream"), np.zeros(len(data), np.float32))
+
+    monkeypatch.setattr(media, "read_clip", read_clip)
+    return names
 
 
 @pytest.fixture(autouse=True)
@@ -80,11 +99,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
 
 
-def test_columns_have_names_and_say_what_made_them(tmp_path: Path) -> None:
+def test_columns_have_names_and_say_what_made_them(tmp_path: Path, opened: list[str]) -> None:
     table = clips(
         tmp_path, [3, 4, 5], transcript=["so happy", None, "so sad"], score=[1.5, None, -2], split=["dev"] * 3
     )
-    done = run(tmp_path, [stream(tmp_path)])
+    done = run(tmp_path, [Lengths()])
     assert (done.rows, done.present, done.reasons) == (3, {"audio": 2}, {"no sound: made so": 1})
     frame = pd.read_parquet(tmp_path / "corpus.parquet")
     assert list(frame) == ["id", "group", "score", "split", "text", "audio.size.mean", "audio.half.mean", "reason"]
@@ -101,26 +120,36 @@ def test_columns_have_names_and_say_what_made_them(tmp_path: Path) -> None:
     assert corpus.present["audio"].tolist() == [True, True, False]
     assert corpus.extractors["audio"].name == "lengths"
     before = (tmp_path / "corpus.parquet").read_bytes()
-    again = [stream(tmp_path)]
-    run(tmp_path, again)
+    opened.clear()
+    run(tmp_path, [Lengths()])
     assert (tmp_path / "corpus.parquet").read_bytes() == before
-    assert isinstance(again[0].contents, Lengths)
-    assert again[0].contents.asked == ["2.mp4"]  # what was made is kept; what could not be read is tried again
+    assert opened == []  # what was made is kept, and so is what there is none of
     assert table.exists()
 
 
-def test_streams_have_the_knobs_of_embed(tmp_path: Path) -> None:
-    long, short = (
-        extraction.streams_of(Params.model_validate(given).embed, tmp_path, torch.device("cpu"))
-        for given in ({}, {"embed": {"video": {"sound": {"seconds": 2.0}}}})
+def test_a_clip_is_opened_once_for_all_streams_and_never_for_what_it_is_known_to_lack(
+    tmp_path: Path, opened: list[str]
+) -> None:
+    clips(tmp_path, [3, 5, 4, 6])
+    second = Lengths(identity={"name": "b", "version": 1, "width": 2}, columns=("x.mean", "y.mean"))
+    run(tmp_path, [Lengths(), second])
+    assert sorted(opened) == ["0.mp4", "1.mp4", "2.mp4", "3.mp4"]
+    opened.clear()
+    third = Lengths("visual", refuses="corrupt", identity={"name": "c", "version": 1, "width": 2})
+    run(tmp_path, [Lengths(), second, third], max_bad_share=0.5)
+    assert sorted(opened) == ["0.mp4", "1.mp4", "2.mp4", "3.mp4"]  # the new stream alone
+    opened.clear()
+    run(tmp_path, [Lengths(), second, third], max_bad_share=0.5)
+    assert opened == ["1.mp4"]  # what is corrupt may be read by another release
+    assert pd.read_parquet(tmp_path / "corpus.parquet")["reason"].fillna("").tolist()[1] == (
+        "audio: no sound: made so; visual: corrupt: made so"
     )
-    assert [a.identity == b.identity for a, b in zip(long, short, strict=True)] == [False, True]
 
 
 def test_streams_of_one_modality_stand_side_by_side(tmp_path: Path) -> None:
     clips(tmp_path, [3, 5])
-    second = replace(stream(tmp_path, name="b", version=1), columns=("x.mean", "y.mean"))
-    run(tmp_path, [stream(tmp_path), second, stream(tmp_path, "visual")])
+    second = Lengths(identity={"name": "b", "version": 1, "width": 2}, columns=("x.mean", "y.mean"))
+    run(tmp_path, [Lengths(), second, Lengths("visual")])
     frame = pd.read_parquet(tmp_path / "corpus.parquet")
     assert frame.iloc[0][["audio.size.mean", "audio.y.mean", "visual.size.mean"]].tolist() == [3, 1.5, 3]
     assert frame["reason"].tolist()[1] == "no sound: made so"  # said once where all say it
@@ -132,7 +161,7 @@ def test_bad_clips_are_recorded_and_too_many_stop_it(tmp_path: Path) -> None:
     sizes = [size for size in range(1, 60) if size % 5]
     clips(tmp_path, sizes)
     (tmp_path / "7.mp4").unlink()
-    done = run(tmp_path, [stream(tmp_path)])
+    done = run(tmp_path, [Lengths()])
     assert (done.unreadable, done.examples) == (1, ["c7 (file not found)"])
     for at in range(4):
         (tmp_path / f"{at}.mp4").unlink()
@@ -141,14 +170,14 @@ def test_bad_clips_are_recorded_and_too_many_stop_it(tmp_path: Path) -> None:
         r"clips\.csv: of [0-9]+ of 48 clips nothing can be read .*embed\.max_bad_share, 5\.0%; the first: c0 \(file"
     )
     with pytest.raises(InputError, match=message):
-        run(tmp_path, [stream(tmp_path)])
+        run(tmp_path, [Lengths()])
     assert not list(tmp_path.glob("*corpus*"))
 
 
 def test_a_clip_without_sound_is_no_bad_clip(tmp_path: Path) -> None:
     clips(tmp_path, [5, 10, 15])
-    assert run(tmp_path, [stream(tmp_path)]).unreadable == 0
-    faulty = FeatureStream("audio", {"name": "f", "version": 1, "width": 2}, ("a", "b"), Lengths(tmp_path, "corrupt"))
+    assert run(tmp_path, [Lengths()]).unreadable == 0
+    faulty = Lengths(refuses="corrupt", identity={"name": "f", "version": 1, "width": 2})
     with pytest.raises(InputError, match="of 3 of 3 clips nothing can be read"):
         run(tmp_path, [faulty])
 
@@ -169,7 +198,7 @@ def test_a_bad_table_is_one_line_and_leaves_nothing(
 ) -> None:
     clips(tmp_path, [3, 4], **columns)
     with pytest.raises(InputError) as caught:
-        run(tmp_path, [stream(tmp_path)])
+        run(tmp_path, [Lengths()])
     assert message in str(caught.value)
     assert str(caught.value).startswith(f"{tmp_path / 'clips.csv'}: ")
     assert not list(tmp_path.glob("*corpus*"))
@@ -178,10 +207,10 @@ def test_a_bad_table_is_one_line_and_leaves_nothing(
 def test_a_path_that_leads_out_is_a_bad_clip_and_an_output_is_no_input(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     clips(tmp_path / "in", [3] * 30, video=["../x.mp4", *(f"{at}.mp4" for at in range(1, 30))])
-    done = run(tmp_path / "in", [stream(tmp_path / "in")])
+    done = run(tmp_path / "in", [Lengths()])
     assert done.reasons == {"path leads out of the folder of the clips": 1}
     with pytest.raises(InputError, match=r"1\.mp4: is the input .*1\.mp4"):
-        run(tmp_path / "in", [stream(tmp_path / "in")], name="1.mp4")
+        run(tmp_path / "in", [Lengths()], name="1.mp4")
     result = CliRunner().invoke(app, ["extract", str(tmp_path / "in" / "clips.csv"), "--out", str(tmp_path / "a.csv")])
     assert result.exit_code == 2
     assert "--out" in result.stderr

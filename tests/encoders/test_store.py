@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.encoders.store import Store
+from pipeline.core.files import MediaError
+from pipeline.encoders.store import Store, forget
 
 IDENTITY = {"name": "tiny", "sha256": "0" * 64, "width": 3}
 
@@ -46,6 +47,30 @@ def test_the_first_vector_of_a_key_stays(tmp_path: Path) -> None:
         store.put({"a": vector(1, 2, 3)})
         store.put({"a": vector(9, 9, 9)})
         np.testing.assert_array_equal(store.get(["a"])["a"], vector(1, 2, 3))
+
+
+def test_why_there_is_no_vector_comes_back_and_can_be_forgotten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Store(tmp_path, IDENTITY) as store:
+        store.put({"a": vector(1, 2, 3)})
+        store.put_absent({"b": MediaError("no face: in none of 8 frames"), "c": MediaError("no sound: silence")})
+    with Store(tmp_path, IDENTITY) as store:
+        found = store.absent(["a", "b", "c", "d"])
+        assert {key: str(of) for key, of in found.items()} == {
+            "b": "no face: in none of 8 frames",
+            "c": "no sound: silence",
+        }
+        with store.connection:
+            store.connection.execute("UPDATE absent SET reason = x'00' WHERE key = 'c'")
+        assert list(store.absent(["b", "c"])) == ["b"]
+        assert "1 vectors were damaged" in capsys.readouterr().err
+        path = store.path
+    assert forget(path, ["a", "b", "d"], count_only=True) == 2
+    assert forget(path, ["b"]) == 1
+    assert b"in none of 8 frames" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    with Store(tmp_path, IDENTITY) as store:
+        assert (list(store.get(["a", "b"])), store.absent(["b"])) == (["a"], {})
 
 
 def write_many(folder: Path, start: int) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.nets.fusion import FirstPresent, LinearFusion
+from pipeline.nets.fusion import AveragedFusion, FirstPresent, LinearFusion
 
 WIDTHS = {"b": 2, "a": 1}
 VECTORS = {"a": torch.tensor([[1.0], [2.0], [3.0]]), "b": torch.tensor([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]])}
@@ -41,3 +41,18 @@ def test_the_first_modality_in_order_that_is_there_speaks():
     with torch.no_grad():
         net.nothing.copy_(torch.tensor([7.0, 8.0]))
     np.testing.assert_allclose(net(VECTORS, EXPERTS, PRESENT).numpy(), [[-1, 1], [0.5, -0.5], [7, 8]])
+
+
+def test_the_average_is_that_of_log_probabilities_and_no_scale_of_logits_outweighs_another():
+    first, second = FirstPresent(WIDTHS, 2, order=("b", "a")), FirstPresent(WIDTHS, 2, order=("a", "b"))
+    with torch.no_grad():
+        first.nothing.copy_(torch.tensor([7.0, 8.0]))
+        second.nothing.copy_(torch.tensor([107.0, 107.0]))
+    said = AveragedFusion(WIDTHS, [first, second])(VECTORS, EXPERTS, PRESENT).numpy()
+    # Row 0: logits (-1, 1) and (.5, -.5); row 2: (7, 8) and (107, 107), whose log-probabilities are log(1/2) each.
+    expected = [
+        (np.log([1 / (1 + np.e**2), 1 / (1 + np.e**-2)]) + np.log([1 / (1 + 1 / np.e), 1 / (1 + np.e)])) / 2,
+        np.log([1 / (1 + 1 / np.e), 1 / (1 + np.e)]),
+        (np.log([1 / (1 + np.e), 1 / (1 + 1 / np.e)]) + np.log([0.5, 0.5])) / 2,
+    ]
+    np.testing.assert_allclose(said, expected, rtol=1e-6)

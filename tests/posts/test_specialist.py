@@ -11,10 +11,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from scipy.special import log_softmax
 
 from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
+from pipeline.core.schemas import FusionCandidate
 from pipeline.params import Params
+from pipeline.posts.fusion_candidates import average, build, fit_fusion, try_fusion
+from pipeline.posts.fusion_rows import read_fusion_rows
 from pipeline.posts.specialist import train
 from pipeline.stages import embed, fuse, train_image, train_text, train_video
 from tests import tiny
@@ -241,11 +245,11 @@ def test_up_to_so_many_rows_the_final_model_learns_from_validation_rows_too(tmp_
     assert set(rows.loc[rows["split"] == "val", "fold"]) <= {"fold-0", "fold-1", "fold-2"}
 
 
-@pytest.mark.parametrize(("most", "folds"), [(10, {"final"}), (10_000, {"fold-0", "fold-1"})])
-def test_the_fusion_is_chosen_on_rows_that_its_candidates_had_not_seen(
-    tmp_path: Path, most: int, folds: set[str]
-) -> None:
-    layout = Layout(tmp_path)
+FUSION = {"folds": 2, "epochs": 3, "width": 16, "hidden": 16}
+
+
+def two_modalities(layout: Layout, fuse_block: dict[str, Any], most: int) -> Params:
+    """Texts and pictures of 80 posts, both with a signal, and their specialists trained."""
     posts_table(layout, [{**row, "image_path": "x"} for row in texts(80)])
     table = artifacts.read_posts(layout.table("posts"))
     signal = (table["label"] == "good").to_numpy()[:, None]
@@ -254,10 +258,19 @@ def test_the_fusion_is_chosen_on_rows_that_its_candidates_had_not_seen(
         embeddings(layout, name, vectors.astype(np.float32), np.ones(80, dtype=bool), table["sample_id"].tolist())
     embeddings(layout, "video", np.zeros((80, 4), np.float32), np.zeros(80, dtype=bool), table["sample_id"].tolist())
     block = {"candidates": ["logreg"], "folds": 2, "inner_rows": most}
-    small = {"inner_rows": most, "folds": 2, "epochs": 3, "width": 16, "hidden": 16}
-    params = Params.model_validate({"train_text": block, "train_image": block, "fuse": small})
-    for stage in (train_text, train_image, train_video, fuse):
+    params = Params.model_validate({"train_text": block, "train_image": block, "fuse": fuse_block})
+    for stage in (train_text, train_image, train_video):
         stage.run(params, layout)
+    return params
+
+
+@pytest.mark.parametrize(("most", "folds"), [(10, {"final"}), (10_000, {"fold-0", "fold-1"})])
+def test_the_fusion_is_chosen_on_rows_that_its_candidates_had_not_seen(
+    tmp_path: Path, most: int, folds: set[str]
+) -> None:
+    layout = Layout(tmp_path)
+    params = two_modalities(layout, {**FUSION, "inner_rows": most}, most)
+    fuse.run(params, layout)
     rows = artifacts.read_predictions(layout.predictions("fuse"), classes=2).rows
     known = rows[(rows["kind"] == "fusion") & (rows["split"] != "test")]
     assert set(known["fold"]) == folds
@@ -265,3 +278,35 @@ def test_the_fusion_is_chosen_on_rows_that_its_candidates_had_not_seen(
     metrics = json.loads(layout.details("fuse").read_text())["posts"]
     assert list(metrics["choice"]["tried"]) == list(params.fuse.candidates)
     assert metrics["out_of_fold"]["macro_f1"] > 0.8
+
+
+@pytest.mark.parametrize("most", [10, 10_000])
+def test_the_averaged_fusion_is_the_mean_of_its_parts_fitted_alone(tmp_path: Path, most: int) -> None:
+    layout = Layout(tmp_path)
+    names: list[FusionCandidate] = ["stacked_logreg", "trained"]
+    params = two_modalities(layout, {**FUSION, "inner_rows": most, "candidates": [*names, "averaged"]}, most)
+    rows = read_fusion_rows(params, layout)
+    folds = rows.grouping.inner(2, most)
+    tried = [try_fusion(name, rows, folds, params) for name in names]
+    averaged = average(tried)
+    unseen = np.concatenate([fold.unseen for fold in folds])
+    means = np.mean([log_softmax(of.logits[unseen], axis=1) for of in tried], axis=0)
+    np.testing.assert_allclose(averaged.logits[unseen], means, rtol=1e-5, atol=1e-6)
+
+    final = averaged.final
+    if most == 10_000:
+        assert final is None
+        final = fit_fusion("averaged", rows, rows.modalities, rows.grouping.whole(), params, averaged.settings)
+    assert final is not None
+    test = rows.grouping.part("test")
+    whole_fold = rows.grouping.whole()
+    parts = [of.final or fit_fusion(of.name, rows, rows.modalities, whole_fold, params, of.settings) for of in tried]
+    with torch.inference_mode():
+        said = [of.net(*rows.inputs(test, rows.modalities)).log_softmax(dim=1) for of in parts]
+        whole = final.net(*rows.inputs(test, rows.modalities))
+    torch.testing.assert_close(whole, torch.stack(said).mean(dim=0))
+    rebuilt = build(final.described)
+    rebuilt.load_state_dict(final.net.state_dict())
+    with torch.inference_mode():
+        again = rebuilt.eval()(*rows.inputs(test, rows.modalities))
+    torch.testing.assert_close(again, whole)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.encoders import image, weights
-from pipeline.nets.fusion import FirstPresent, FusedNet, Fusion, LinearFusion
+from pipeline.nets.fusion import AveragedFusion, FirstPresent, FusedNet, Fusion, LinearFusion
 from pipeline.serving import bundle, card, onnx
 from pipeline.serving.predictor import Predictor
 from pipeline.training.device import pick
@@ -198,10 +198,12 @@ def fused(kind: str, widths: dict[str, int], classes: int) -> FusedNet:
         return LinearFusion(widths, classes, vectors=True, experts=True)
     if kind == "first_present":
         return FirstPresent(widths, classes, order=("video", "text", "image"))
+    if kind == "averaged":
+        return AveragedFusion(widths, [fused("linear", widths, classes), fused("gated", widths, classes)])
     return Fusion(widths, classes, strategy=kind, width=16, hidden=16)
 
 
-@pytest.mark.parametrize("kind", ["attention", "gated", "concat", "linear", "first_present"])
+@pytest.mark.parametrize("kind", ["attention", "gated", "concat", "linear", "first_present", "averaged"])
 def test_onnx_computes_the_same(predictor: Predictor, tmp_path: Path, kind: str) -> None:
     trained = predictor.model
     torch.manual_seed(0)

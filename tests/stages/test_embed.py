@@ -491,6 +491,30 @@ def test_streams_of_a_clip_stand_side_by_side_each_kept_by_itself(tmp_path: Path
     np.testing.assert_array_equal(alone.vectors[:2], found.vectors[:2, columns["frames"]])
 
 
+def test_a_clip_is_opened_once_for_all_streams_and_not_for_what_it_is_known_to_lack(
+    tmp_path: Path, encoders: EmbedParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = project(tmp_path, [("p0", None, None, "a.mkv"), ("p1", None, None, "silent.mkv")])
+    sounding(tmp_path / "media" / "a.mkv", tone()[None])
+    sounding(tmp_path / "media" / "silent.mkv", None)
+    opened: list[str] = []
+    real = media.read_clip
+
+    def counted(path: Path, **asked: Any) -> media.Clip:
+        opened.append(path.name)
+        return real(path, **asked)
+
+    monkeypatch.setattr(media, "read_clip", counted)
+    both = params(encoders, video=encoders.video.model_copy(update={"streams": ("frames", "sound")}))
+    embed.run(both, layout)
+    assert sorted(opened) == ["a.mkv", "silent.mkv"]
+    first, details = layout.embeddings("posts", "video").read_bytes(), layout.details("embed").read_bytes()
+    embed.run(both, layout)
+    assert len(opened) == 2  # that there is no sound is kept as the vectors are
+    assert layout.embeddings("posts", "video").read_bytes() == first
+    assert layout.details("embed").read_bytes() == details
+
+
 def test_groups_are_standardised_by_their_own_clips() -> None:
     vectors = np.array([[1.0, 5], [3, 5], [2, np.nan], [9, 9], [9, 9]], dtype=np.float32)
     groups = np.array(["a", "a", "a", "b", "b"])

@@ -1,10 +1,12 @@
 """Workers: they end with whoever started them, and say nothing of Ctrl-C."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -34,6 +36,19 @@ def square(number: int) -> int:
     return number * number
 
 
+class Signalled(list[int]):
+    """Jobs of which the second comes with a signal to us: when it is asked for, the workers are being started."""
+
+    def __init__(self, how: signal.Signals) -> None:
+        super().__init__(range(2))
+        self.how = how
+
+    def __iter__(self) -> Iterator[int]:
+        yield 0
+        os.kill(os.getpid(), self.how)
+        yield 1
+
+
 def fall(number: int) -> int:
     if number:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -50,6 +65,19 @@ def test_a_process_that_is_ended_from_outside_is_one_line() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_while_workers_are_started_is_not_lost(how: signal.Signals) -> None:
+    before = signal.signal(how, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(in_processes(square, Signalled(how), 2, "squares"))
+    finally:
+        signal.signal(how, before)
+    assert multiprocessing.active_children() == []
+    assert how not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_whoever_started_them(tmp_path: Path, how: signal.Signals) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -59,7 +87,6 @@ def test_workers_end_with_whoever_started_them(tmp_path: Path, how: signal.Signa
         if len(list(tmp_path.glob("started-*"))) == 2:
             break
         time.sleep(0.1)
-    time.sleep(1)  # while it starts workers the parent takes no notice of Ctrl-C
     workers = psutil.Process(started.pid).children(recursive=True)
     assert len(workers) >= 2
     if how is signal.SIGINT:
