@@ -560,7 +560,32 @@ def load(path: Path) -> Params:
         raise InputError(f"{path}: train_source.heads: {heads} does not divide train_source.width, {width}")
     if params.split.val_share + params.split.test_share > 0.8:
         raise InputError(f"{path}: split: val_share and test_share leave less than 0.2 of the rows for training")
+    _refuse_addresses(params, path)
     return params
+
+
+COPIES = {
+    "posts.manifest": "data/posts",
+    "source.corpus": "data/source",
+    "source.texts": "data/source_texts",
+    "target.corpus": "data/target",
+}
+"""What may lie in a store, and a folder for its copy."""
+
+
+def _refuse_addresses(params: Params, path: Path) -> None:
+    """Stages read a file several times, and DVC watches it, so it must be here. Raises InputError, which says how."""
+    for key, folder in COPIES.items():
+        block, _, name = key.partition(".")
+        address = str(getattr(getattr(params, block), name))
+        if "://" in address:
+            media = f", and posts.media to {folder}" if key == "posts.manifest" else ""
+            raise InputError(
+                f"{path}: {key}: {address} is an address, and stages read files; run `python -m pipeline fetch "
+                f"{address} {folder}`, then set {key} to {folder}/{address.rpartition('/')[2]}{media}"
+            )
+    if "://" in params.posts.media:
+        raise InputError(f"{path}: posts.media: {params.posts.media} is an address; give the folder of a `fetch`")
 
 
 def _lines(errors: Sequence[Any]) -> list[str]:
