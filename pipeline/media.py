@@ -55,6 +55,9 @@ UNKNOWN_CODEC, UNDECODED = "unknown codec", "its audio track cannot be decoded"
 UNREADABLE = (OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 """What Pillow's readers raise on damaged files; each is a bug of the file, and none says so in one way."""
 
+ANIMATED = (GifImagePlugin.GifImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile)
+"""Pillow's readers of pictures that may have several frames, and so be clips."""
+
 TRANSPOSE: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda picture: picture[:, ::-1],
     3: lambda picture: picture[::-1, ::-1],
@@ -374,11 +377,88 @@ def read_clip(
     limits = MediaLimits(max_pixels, max_seconds, deadline)
     with reading(source) as handle:
         reader = _picture_reader(_head(handle))
-        if reader in (GifImagePlugin.GifImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile):
+        if reader in ANIMATED:
             return Clip(_animation_frames(handle, frames, limits), MediaError(f"{NO_SOUND}: an animated picture"))
     if reader is not None:
         raise MediaError("not a clip")
     return _video_clip(source, frames, sound_seconds, limits)
+
+
+@dataclass(frozen=True)
+class Footage:
+    """The beginning of a clip, small: what is shown, frame by frame, and what is heard.
+
+    Attributes:
+        starts: float64 [F], when each frame is shown, in seconds, ascending from 0.
+        frames: uint8 [F, side, side], gray, means over the frame's pixels.
+        sound: float32 [samples], as of ``Clip.sound``; empty where nothing is heard.
+    """
+
+    starts: np.ndarray
+    frames: np.ndarray
+    sound: np.ndarray
+
+
+def read_footage(path: Path, *, side: int, seconds: float, max_pixels: int) -> Footage:
+    """All frames and the sound of a clip's first ``seconds``, or the frames of an animated picture.
+
+    A frame lies as it is stored, whatever turn the file asks for, and frames that cannot be decoded are left out.
+
+    Raises:
+        MediaError: as ``read_clip``; a clip that is cut short gives what there is of it.
+    """
+    limits = MediaLimits(max_pixels, math.inf, math.inf)
+    with reading(path) as handle:
+        reader = _picture_reader(_head(handle))
+        if reader in ANIMATED:
+            return _animated_footage(handle, side, seconds, limits)
+    if reader is not None:
+        raise MediaError("not a clip")
+    try:
+        with _container(path) as container:
+            return _video_footage(container, side, seconds, limits)
+    except FFmpegError:
+        raise MediaError("corrupt") from None
+
+
+def _animated_footage(handle: BufferedReader, side: int, seconds: float, limits: MediaLimits) -> Footage:
+    starts, frames, end = [], [], 0.0
+    with _opened(handle, limits.max_pixels) as image:
+        for _ in _each_frame(image, limits):
+            if end > seconds:
+                break
+            starts.append(end)
+            frames.append(_small_gray(np.asarray(Image.fromarray(_rgb(image)).convert("L")), side))
+            end += max(float(image.info.get("duration", 0)), 1.0) / 1000
+    return Footage(np.array(starts), np.stack(frames), np.zeros(0, dtype=np.float32))
+
+
+def _video_footage(container: InputContainer, side: int, seconds: float, limits: MediaLimits) -> Footage:
+    stream, hearing = _video_stream(container), _hearing(container, seconds)
+    _check_size(stream.codec_context.width, stream.codec_context.height, limits.max_pixels)
+    starts: list[float] = []
+    frames: list[np.ndarray] = []
+    for packet in container.demux(stream, *hearing.streams):
+        if packet.stream is not stream:
+            hearing.take(packet)
+            continue
+        for frame in packet.decode():
+            assert isinstance(frame, VideoFrame)
+            _check_size(frame.width, frame.height, limits.max_pixels)  # a stream may change its size on the way
+            if frame.pts is not None and (not starts or frame.time > starts[-1]):
+                starts.append(frame.time)
+                frames.append(_small_gray(frame.reformat(format="gray").to_ndarray(), side))
+        if starts and starts[-1] - starts[0] > seconds:
+            break
+    if not starts:
+        raise MediaError("no frames")
+    heard = hearing.heard()
+    sound = np.zeros(0, dtype=np.float32) if isinstance(heard, MediaError) else heard
+    return Footage(np.array(starts) - starts[0], np.stack(frames), sound)
+
+
+def _small_gray(gray: np.ndarray, side: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(gray).resize((side, side), Image.Resampling.BOX))
 
 
 def pictures_digest(path: Path) -> str:

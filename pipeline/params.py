@@ -89,6 +89,8 @@ class SplitParams(ParamsBlock):
     """Share of the rows that only `evaluate` scores, where the manifest gives no split."""
     picture_agreement: Annotated[float, Field(ge=0.5, le=1.0)] = 0.6
     """Pictures are one group if the details of their thumbnails correlate at least so in every window of them."""
+    clip_agreement: Annotated[float, Field(ge=0.5, le=1.0)] = 0.6
+    """Clips that look the same are one group if their motion correlates at least so; half so if they sound the same."""
     max_group_share: Share = 0.1
     """A group that copies have grown beyond this share of the posts is warned of, with the copy that joins most."""
     max_refused_share: Share = 0.05

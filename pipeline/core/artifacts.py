@@ -54,15 +54,23 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder to fill; on success it takes the place of ``path``, whatever stood there before."""
+    """Yields an empty folder to fill; on success it takes the place of ``path``, whatever stood there before.
+
+    What stood there is moved out of the way whole, and only then removed: who reads ``path`` meanwhile, or is killed,
+    has the old folder or the new one, and nothing between them but the moment of two renames. Raises InputError where
+    ``path`` is a link.
+    """
+    if path.is_symlink():
+        raise InputError(f"{path}: is a link; give the folder that it leads to")
     aside = _aside(path)
-    aside.mkdir()
+    made, old = aside / "new", aside / "old"
+    made.mkdir(parents=True)
     try:
         with naming(path):
-            yield aside
+            yield made
         if path.exists():
-            shutil.rmtree(path)
-        aside.replace(path)
+            path.replace(old)
+        made.replace(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -14,6 +14,7 @@ So time follows the number of pictures, and not that of their pairs.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -112,20 +113,20 @@ def _border(lines: np.ndarray) -> int:
 # --- coarse shades -------------------------------------------------------------------------------------------------
 
 
-def _cosines(low: float, high: float, count: int = COARSE) -> np.ndarray:
-    """float32 [count, SIDE]: integrals of the first cosines over the interval, by pixel."""
-    at = np.clip((np.linspace(0, 1, SIDE + 1) - low) / (high - low), 0, 1)
+def cosines(low: float, high: float, count: int = COARSE, side: int = SIDE) -> np.ndarray:
+    """float32 [count, side]: integrals of the first cosines over the interval, by pixel."""
+    at = np.clip((np.linspace(0, 1, side + 1) - low) / (high - low), 0, 1)
     waves = [at] + [np.sqrt(2) * np.sin(np.pi * k * at) / (np.pi * k) for k in range(1, count)]
     return np.diff(np.stack(waves), axis=1).astype(np.float32)
 
 
 def shades(thumbnails: np.ndarray, box: Box = (0, 1, 0, 1)) -> np.ndarray:
     """float32 [N, COARSE, COARSE]: the lowest cosines within the box, without the mean, of length 1."""
-    values = _cosines(*box[:2]) @ thumbnails.astype(np.float32) @ _cosines(*box[2:]).T
-    return _without_mean(values)
+    values = cosines(*box[:2]) @ thumbnails.astype(np.float32) @ cosines(*box[2:]).T
+    return without_mean(values)
 
 
-def _without_mean(values: np.ndarray) -> np.ndarray:
+def without_mean(values: np.ndarray) -> np.ndarray:
     values[..., 0, 0] = 0
     return values / np.maximum(np.linalg.norm(values, axis=(-2, -1), keepdims=True), 1e-6)
 
@@ -149,7 +150,12 @@ def turned(values: np.ndarray, turn: int) -> np.ndarray:
     return values.swapaxes(-1, -2) if turn & 4 else values
 
 
-def _turned_shades(coarse: np.ndarray) -> np.ndarray:
+def turn_fit(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """float32 [8, N]: cosine of the shades [N, COARSE, COARSE] of the left ones and of the right ones in each turn."""
+    return np.einsum("nuv,tnuv->tn", left, turned_shades(right))
+
+
+def turned_shades(coarse: np.ndarray) -> np.ndarray:
     """[N, COARSE, COARSE] → [8, N, COARSE, COARSE]: the shades of the picture in each turn."""
     sign = (-1.0) ** np.arange(COARSE, dtype=np.float32)
     ways = [coarse * (sign if turn & 1 else 1) * (sign[:, None] if turn & 2 else 1) for turn in range(4)]
@@ -172,33 +178,38 @@ def details(thumbnails: np.ndarray) -> np.ndarray:
     return values / np.maximum(np.linalg.norm(values, axis=(-2, -1), keepdims=True), 1e-6)
 
 
-def _resampling(low: float, high: float) -> np.ndarray:
-    """float32 [SIDE, SIDE]: a side cut to the interval, as means over the pixels that it covers."""
-    edges = np.linspace(0, 1, SIDE + 1)
+def _resampling(low: float, high: float, side: int = SIDE) -> np.ndarray:
+    """float32 [side, side]: a side cut to the interval, as means over the pixels that it covers."""
+    edges = np.linspace(0, 1, side + 1)
     wanted = low + (high - low) * edges
     shared = np.minimum(edges[1:], wanted[1:, None]) - np.maximum(edges[:-1], wanted[:-1, None])
     return (np.maximum(shared, 0) / np.diff(wanted)[:, None]).astype(np.float32)
 
 
 _INTERVALS = [(low, 1 - high) for low in _EDGES for high in _EDGES]
-_WHOLE = _cosines(0, 1, FINE)
-_FINE = np.concatenate([_cosines(*interval, FINE) for interval in _INTERVALS])
-_CUT = np.stack([_resampling(*interval) for interval in _INTERVALS])
+_WHOLE = cosines(0, 1, FINE)
+_FINE = np.concatenate([cosines(*interval, FINE) for interval in _INTERVALS])
 
 
 def best_cut(thumbnails: np.ndarray, others: np.ndarray) -> np.ndarray:
     """int [N, 2]: which interval of rows and of columns of each thumbnail fits the whole of the other best."""
     every = _FINE @ thumbnails.astype(np.float32) @ _FINE.T
     count = len(_INTERVALS)
-    boxes = _without_mean(np.ascontiguousarray(every.reshape(-1, count, FINE, count, FINE).swapaxes(2, 3)))
-    other = _without_mean(_WHOLE @ others.astype(np.float32) @ _WHOLE.T)
+    boxes = without_mean(np.ascontiguousarray(every.reshape(-1, count, FINE, count, FINE).swapaxes(2, 3)))
+    other = without_mean(_WHOLE @ others.astype(np.float32) @ _WHOLE.T)
     fit = np.einsum("nabuv,nuv->nab", boxes, other, optimize=True)
     return np.stack(np.unravel_index(fit.reshape(len(fit), -1).argmax(axis=1), (count, count)), axis=1)
 
 
+@cache
+def _cuts(side: int) -> np.ndarray:
+    return np.stack([_resampling(*interval, side) for interval in _INTERVALS])
+
+
 def cut(thumbnails: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """float32 [N, SIDE, SIDE]: each thumbnail cut to the intervals that ``best_cut`` gives."""
-    return _CUT[which[:, 0]] @ thumbnails.astype(np.float32) @ _CUT[which[:, 1]].swapaxes(-1, -2)
+    """float32 [N, side, side]: each thumbnail, of any side, cut to the intervals that ``best_cut`` gives."""
+    every = _cuts(thumbnails.shape[-1])
+    return every[which[:, 0]] @ thumbnails.astype(np.float32) @ every[which[:, 1]].swapaxes(-1, -2)
 
 
 # --- pairs ---------------------------------------------------------------------------------------------------------
@@ -234,7 +245,7 @@ def matches(thumbnails: np.ndarray, neighbours: int = NEIGHBOURS) -> Iterator[Ma
         other = near[row, place]
         keep = other != at * CHUNK + row
         row, other = row[keep], other[keep]
-        fit = np.einsum("nuv,tnuv->tn", cropped[row], _turned_shades(whole[other]))
+        fit = turn_fit(cropped[row], whole[other])
         alike = np.flatnonzero(fit.max(axis=0, initial=-1) >= COARSE_ALIKE)
         yield Matches(some[row[alike]], known[other[alike]], fit[:, alike].argmax(axis=0))
 

@@ -1,4 +1,4 @@
-"""Which posts are copies of each other: same text, same file, near-identical pictures."""
+"""Which posts are copies of each other: same text, same file, near-identical pictures or clips."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.corpora.duplicates import Edges, components, merge_groups, same_keys, same_texts
-from pipeline.corpora.pictures import clip_or_none, fingerprints, near_pairs
+from pipeline.corpora.pictures import clip_fingerprints, fingerprints, near_clips, near_pairs
+from pipeline.params import Params
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Links:
     picture: Edges
     near_picture: Edges
     clip: Edges
+    near_clip: Edges
 
     def sets(self, count: int) -> dict[str, np.ndarray]:
         """What copies have in common → int [count], equal numbers for rows that have it in common."""
@@ -27,24 +29,31 @@ class Links:
             "the same picture": components(self.picture, count),
             "nearly the same picture": components(self.picture + self.near_picture, count),
             "the same clip": components(self.clip, count),
+            "nearly the same clip": components(self.clip + self.near_clip, count),
         }
 
 
-def find_links(rows: pd.DataFrame, folder: Path, *, agreement: float, max_pixels: int, workers: int) -> Links:
+def find_links(rows: pd.DataFrame, folder: Path, params: Params) -> Links:
     """Finds the copies among rows with the columns ``text, image, video, group``, None where a row has none.
 
     Paths are relative to ``folder``; how often its text stands in which groups says whether a short one is a copy.
     """
-    pictures = np.flatnonzero(rows["image"].notna())
+    pictures, clips = (np.flatnonzero(rows[column].notna()) for column in ("image", "video"))
+    max_pixels, workers = params.embed.max_pixels, params.embed.workers
     prints = fingerprints([folder / path for path in rows["image"].iloc[pictures]], max_pixels, workers)
-    clips = [None if path is None else clip_or_none(folder / path) for path in rows["video"]]
-    near = near_pairs(prints, agreement)
+    footage = clip_fingerprints([folder / path for path in rows["video"].iloc[clips]], max_pixels, workers)
+    alike, moving = params.split.picture_agreement, params.split.clip_agreement
     return Links(
         text=same_texts(rows["text"].tolist(), rows["group"].tolist()),
-        picture=[(pictures[a], pictures[b]) for a, b in same_keys([item.content if item else None for item in prints])],
-        near_picture=[(pictures[a], pictures[b]) for a, b in near],
-        clip=same_keys(clips),
+        picture=_of_rows(same_keys([item.content if item else None for item in prints]), pictures),
+        near_picture=_of_rows(near_pairs(prints, alike), pictures),
+        clip=_of_rows(same_keys([item.content if item else None for item in footage]), clips),
+        near_clip=_of_rows(near_clips(footage, moving, alike), clips),
     )
+
+
+def _of_rows(edges: Edges, rows: np.ndarray) -> Edges:
+    return [(int(rows[a]), int(rows[b])) for a, b in edges]
 
 
 def linked_groups(rows: pd.DataFrame, sets: dict[str, np.ndarray]) -> np.ndarray:

@@ -30,13 +30,7 @@ def divide_posts(params: Params, layout: Layout) -> Divided:
     rows, refused = manifest.rows, manifest.refused
     stop_if_too_many(refused, len(rows) + len(refused), params.split.max_refused_share, manifest_path)
 
-    links = find_links(
-        rows,
-        folder,
-        agreement=params.split.picture_agreement,
-        max_pixels=params.embed.max_pixels,
-        workers=params.embed.workers,
-    )
+    links = find_links(rows, folder, params)
     assigned = _assign(rows, links, params.split, np.random.default_rng(params.seed))
     rows, how = assigned.rows, assigned.how
     for warning in assigned.warnings:
@@ -148,6 +142,7 @@ def _metrics(
             "same_picture": len(links.picture),
             "near_picture_pairs": len(links.near_picture),
             "same_clip": len(links.clip),
+            "near_clip_pairs": len(links.near_clip),
         },
         "refused": {"rows": len(refused), **count_reasons(refused)},
         "ignored_columns": ", ".join(manifest.ignored_columns),

@@ -30,6 +30,7 @@ COPIES = {
     "picture": "same picture as",
     "near_picture": "nearly the same picture as",
     "clip": "same clip as",
+    "near_clip": "nearly the same clip as",
 }
 
 
@@ -142,9 +143,7 @@ def _copies(posts: pd.DataFrame, ids: Sequence[str], folder: Path, params: Param
     links = find_links(
         near.rename(columns={"image_path": "image", "video_path": "video", "group_id": "group"}),
         folder,
-        agreement=params.split.picture_agreement,
-        max_pixels=params.embed.max_pixels,
-        workers=params.embed.workers,
+        params,
     )
     copies: dict[str, list[str]] = defaultdict(list)
     for kind, words in COPIES.items():

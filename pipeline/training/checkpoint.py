@@ -1,6 +1,7 @@
 """Weights as safetensors with readable JSON beside them; and the state that resumes a killed training."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -154,15 +155,15 @@ class ResumeState:
         write_tensors(self.path, tensors, {"progress": json.dumps(asdict(progress))})
 
     def load(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor]] | None:
-        """Restores net, optimizer and random state; None when there is nothing to resume."""
-        if not self.path.exists():
+        """Restores net, optimizer and random state; None when there is nothing to resume, or it is damaged."""
+        try:
+            progress, parts = self._read()
+        except FileNotFoundError:
             return None
-        with safe_open(self.path, framework="pt") as file:
-            progress = Progress(**json.loads(file.metadata()["progress"]))
-            parts: dict[str, dict[str, Tensor]] = {"net": {}, "best": {}, "optimizer": {}, "rng": {}}
-            for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-                part, _, name = key.partition(".")
-                parts[part][name] = file.get_tensor(key)
+        except (SafetensorError, ValueError, KeyError, TypeError):
+            print(f"{self.path}: is damaged; that training begins anew", file=sys.stderr)
+            self.clear()
+            return None
         net.load_state_dict(parts["net"])
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in parts["optimizer"].items():
@@ -173,6 +174,15 @@ class ResumeState:
         if "cuda" in parts["rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(parts["rng"]["cuda"])
         return progress, parts["best"]
+
+    def _read(self) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
+        with safe_open(self.path, framework="pt") as file:
+            progress = Progress(**json.loads(file.metadata()["progress"]))
+            parts: dict[str, dict[str, Tensor]] = {"net": {}, "best": {}, "optimizer": {}, "rng": {}}
+            for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                part, _, name = key.partition(".")
+                parts[part][name] = file.get_tensor(key)
+        return progress, parts
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)

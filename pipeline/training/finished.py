@@ -10,6 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -54,16 +55,19 @@ class Finished:
             write_tensors(path, tensors, {"value": json.dumps(_packed(dict(make()), tensors))})
         try:
             return _read(path)
+        except FileNotFoundError:  # another run of this stage, in another workspace, ended meanwhile and cleared
+            return self.once(name, make)
         except (SafetensorError, ValueError, KeyError):  # damaged; what is made again is the same
-            path.unlink()
+            path.unlink(missing_ok=True)
             return self.once(name, make)
 
     def clear(self) -> None:
         """Removes the pieces of a stage that is whole, and those that nobody has taken up for long."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for other in self.folder.parent.glob("*"):
-            if time.time() - other.stat().st_mtime > FORGOTTEN_S:
-                shutil.rmtree(other, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another run clears, too
+                if time.time() - other.stat().st_mtime > FORGOTTEN_S:
+                    shutil.rmtree(other, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,35 @@ def test_a_failed_folder_leaves_the_old_folder(tmp_path: Path) -> None:
         (aside / "new").touch()
         raise RuntimeError
     assert [item.name for item in tmp_path.rglob("*")] == ["out", "old"]
+
+
+def test_whoever_reads_a_folder_while_it_is_replaced_has_the_old_one_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = tmp_path / "out", []
+    monkeypatch.setattr(shutil, "rmtree", looking_at(folder, seen))
+    for name in ("old", "new"):
+        with artifacts.replacing_folder(folder) as aside:
+            for part in ("a", "b"):
+                (aside / part).write_text(name)
+    assert seen == [{"old"}, {"new"}]
+    monkeypatch.undo()
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    with pytest.raises(InputError, match="link: is a link"), artifacts.replacing_folder(link):
+        pass
+    assert {path.read_text() for path in folder.iterdir()} == {"new"}
+
+
+def looking_at(folder: Path, seen: list[set[str]]) -> Callable[..., None]:
+    """``shutil.rmtree``, which notes what the folder holds when something is removed."""
+    remove = shutil.rmtree
+
+    def rmtree(path: Path, ignore_errors: bool = False) -> None:
+        seen.append({part.read_text() for part in folder.iterdir()})
+        remove(path, ignore_errors=ignore_errors)
+
+    return rmtree
 
 
 def test_writing_never_touches_a_file_hard_linked_elsewhere(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pandas as pd
 
 from pipeline.core.schemas import Feature
 from pipeline.corpora.duplicates import SHINGLES_SHARED, merge_groups, near_rows, same_texts
+from pipeline.params import Params
 from pipeline.posts.duplicates import find_links
 from tests.altered import scene
 
@@ -25,8 +26,9 @@ def test_links_by_what_is_shared(tmp_path: Path) -> None:
         },
         dtype=object,
     ).replace({np.nan: None})
-    links = find_links(rows, tmp_path, agreement=0.7, max_pixels=10**6, workers=1)
-    assert (links.text, links.picture, links.near_picture, links.clip) == ([(0, 3)], [(0, 1)], [], [(1, 4)])
+    links = find_links(rows, tmp_path, Params())
+    assert (links.text, links.picture, links.near_picture) == ([(0, 3)], [(0, 1)], [])
+    assert (links.clip, links.near_clip) == ([(1, 4)], [])
 
 
 LONG = "i cannot believe that this has happened again"

@@ -75,7 +75,7 @@ SPLIT = {
         "split": "given",
         **{part: {"rows": 80, "class": {"anger": 40, "joy": 40}} for part in schemas.SPLITS},
         "groups": {"given": 123, "after_merging": 120, "largest_share": 0.0123},
-        "copies": {"same_text": 7, "same_picture": 5, "near_picture_pairs": 3, "same_clip": 2},
+        "copies": {"same_text": 7, "same_picture": 5, "near_picture_pairs": 3, "same_clip": 2, "near_clip_pairs": 1},
     }
 }
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,31 @@ def test_a_bundle_predicts_as_the_project_does(trained: Trained, predictor: Pred
     expected = predictor.predict(posts, coverage=0.8)
     assert [made.as_json() for made in loaded.predict(posts, coverage=0.8)] == [made.as_json() for made in expected]
     assert loaded.explain(posts[1]).as_json() == predictor.explain(posts[1]).as_json()
+
+
+def test_a_bundle_that_is_replaced_while_it_is_used_is_the_old_one_the_new_one_or_a_line(
+    trained: Trained, folder: Path, own: Path
+) -> None:
+    """Who has it open keeps what was read; who opens it in the very moment is told, and has it the next time."""
+    served, posts = Predictor.load(own), trained.posts()
+    expected = [made.as_json() for made in served.predict(posts)]
+    replacing = threading.Thread(target=lambda: [bundle.export(trained.params, trained.layout, own) for _ in range(3)])
+    replacing.start()
+    loaded = 0
+    while replacing.is_alive():
+        assert [made.as_json() for made in served.predict(posts)] == expected
+        try:
+            opened = Predictor.load(own)
+        except InputError as error:
+            assert str(own) in str(error) and "\n" not in str(error)
+        else:
+            loaded += 1
+            assert [made.as_json() for made in opened.predict(posts)] == expected
+    replacing.join()
+    assert loaded
+    assert [made.as_json() for made in Predictor.load(own).predict(posts)] == expected
+    names = [{path.relative_to(place) for path in place.rglob("*")} for place in (own, folder)]
+    assert names[0] == names[1] and [path.name for path in own.parent.iterdir()] == [own.name]
 
 
 def test_tuned_encoders_travel_with_their_specialists_and_need_no_peft(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline.training import finished as module
 from pipeline.training.finished import Finished, finished, rows_digest
 
 TABLE = pd.DataFrame(
@@ -69,6 +70,24 @@ def test_a_stage_that_is_whole_leaves_nothing_of_its_own_and_nothing_old(tmp_pat
     os.utime(old.folder, (0, time.time() - 40 * 86400))
     own.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_another_run_that_ends_meanwhile_and_clears_costs_no_more_than_making_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs, made = Finished(tmp_path / "stage"), Finished(tmp_path / "stage"), []
+    read = module._read
+
+    def cleared_before(path: Path) -> dict[str, Any]:
+        if len(made) == 1:
+            theirs.clear()
+        return read(path)
+
+    monkeypatch.setattr(module, "_read", cleared_before)
+    assert ours.once("fold", lambda: {"calls": made.append(1) or len(made)}) == {"calls": 2}
+    (tmp_path / "vanished").symlink_to(tmp_path / "nowhere")  # listed, and not there when it is looked at
+    ours.clear()
+    assert not ours.folder.exists()
 
 
 def test_whatever_determines_a_training_tells_its_pieces_apart(tmp_path: Path) -> None:

@@ -232,6 +232,21 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert not resume.path.exists()
 
 
+@pytest.mark.parametrize("damage", [b"", b"x" * 100, b"\2\0\0\0\0\0\0\0{}"])
+def test_a_damaged_state_is_said_and_not_taken_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: bytes
+) -> None:
+    plan, expected, model = TrainingPlan(epochs=2, patience=9, seed=5), net(), net()
+    run(expected, plan)
+    resume = resume_state(tmp_path, {})
+    resume.path.parent.mkdir()
+    resume.path.write_bytes(damage)
+    run(model, plan, resume=resume)
+    assert capsys.readouterr().err == f"{resume.path}: is damaged; that training begins anew\n"
+    for name, value in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
 def test_another_identity_is_another_state(tmp_path: Path) -> None:
     assert resume_state(tmp_path, {"fold": 1}).path != resume_state(tmp_path, {"fold": 2}).path
 
