@@ -140,9 +140,20 @@ class EmbedSpeechParams(ParamsBlock):
     """At most so much of a clip's sound, from its beginning; it is encoded in the windows that the model takes."""
 
 
+class EmbedTranscriptParams(ParamsBlock):
+    encoder: str = "openai/whisper-base"
+    """A Whisper on the hub or in a local folder, as transformers or (extra `speech`) as CTranslate2 keeps it."""
+    revision: str | None = None
+    """The hub commit to pin; a hub encoder without one resolves the newest commit and records it."""
+    language: Annotated[str, Field(pattern="^[a-z]{2,3}$")] | None = None
+    """The language that is spoken, as `en`; null has it heard, from the beginning of each clip."""
+    seconds: Annotated[float, Field(ge=0.5, le=3600.0)] = 600.0
+    """At most so much of a clip's sound, from its beginning; memory follows this, and not the length of the clip."""
+
+
 class EmbedVideoParams(EmbedImageParams):
     streams: Annotated[tuple[Stream, ...], Field(strict=False, min_length=1)] = ("frames", "sound")
-    """What a clip is read by: its pictures (`encoder`, `frames`, `pool` are theirs), `sound`, `speech`, `faces`."""
+    """What a clip is read by: pictures (`encoder`, `frames`, `pool`), `sound`, `speech`, `faces`, `transcript`."""
     frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""
     pool: Literal["mean", "mean_std"] = "mean_std"
@@ -150,6 +161,7 @@ class EmbedVideoParams(EmbedImageParams):
     faces: EmbedFacesParams = EmbedFacesParams()
     sound: EmbedSoundParams = EmbedSoundParams()
     speech: EmbedSpeechParams = EmbedSpeechParams()
+    transcript: EmbedTranscriptParams = EmbedTranscriptParams()
     per_group: bool = False
     """Standardise each stream's columns within every group, where a group is a recording with several clips."""
 
@@ -174,7 +186,7 @@ class EmbedParams(ParamsBlock):
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Threads that read and decode media while the encoder works."""
     engine: Literal["local", "ray"] = "local"
-    """Where `embed` encodes: in its own process, or in those of a Ray cluster (extra `ray`); vectors are the same."""
+    """Where `embed` encodes texts and pictures: in its own process, or in those of a Ray cluster (extra `ray`)."""
     ray: RayParams = RayParams()
     max_pixels: Annotated[int, Field(ge=65_536, le=1_000_000_000)] = 50_000_000
     """A picture or frame with more pixels is refused unread: a small file can unpack to many gigabytes."""

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 Modality = Literal["text", "image", "video"]
 Feature = Literal["text", "audio", "visual"]
-Stream = Literal["faces", "frames", "sound", "speech"]
-"""What a clip is read by: the faces in it, its pictures, its sound, its speech; see ``encoders.streams``."""
+Stream = Literal["faces", "frames", "sound", "speech", "transcript"]
+"""What a clip is read by: the faces in it, its pictures, its sound, its speech, its words; see ``encoders.streams``."""
 Split = Literal["train", "val", "test"]
 Role = Literal["train", "val"]
 Candidate = Literal["majority", "stream_logreg", "logreg", "tfidf_logreg", "joint_logreg", "head", "lora", "full"]

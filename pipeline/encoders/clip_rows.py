@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from pipeline.core import artifacts
 from pipeline.core.files import MediaError
@@ -16,8 +17,7 @@ from pipeline.core.schemas import Stream
 from pipeline.encoders import clip_streams
 from pipeline.encoders.clip_streams import ClipStreams
 from pipeline.encoders.embedding import CHUNK, Tally, content_digests, write_results
-from pipeline.encoders.sources import ModalitySource
-from pipeline.encoders.streams import per_group, slices
+from pipeline.encoders.streams import ClipEncoder, per_group, slices
 from pipeline.params import Params
 
 OF_GROUP = MediaError("too few clips of its group")
@@ -38,16 +38,15 @@ class ClipRows:
         self, values: Sequence[str | None], digests: Sequence[str | MediaError], advance: Callable[[int], None]
     ) -> list[np.ndarray | MediaError]:
         """Each row's vector, float32 [width], with NaN where a stream is not there; or why it has none."""
-        encoded = self.clips.encode(values, digests, advance)
-        identity = self.clips.source.identity
-        columns = slices(identity)
+        encoded = self.clips.encode(values, digests, advance).streams
+        columns = slices(self.clips.encoder.identity)
         rows: list[np.ndarray | MediaError] = []
         for digest in digests:
             if isinstance(digest, MediaError):
                 rows.append(digest)
                 continue
             parts: dict[Stream, np.ndarray | MediaError] = {name: encoded[name][digest] for name in columns}
-            vector = np.full(identity["width"], np.nan, dtype=np.float32)
+            vector = np.full(self.clips.encoder.width, np.nan, dtype=np.float32)
             reasons = []
             for name, part in parts.items():
                 if isinstance(part, MediaError):
@@ -61,43 +60,46 @@ class ClipRows:
         return rows
 
 
-def embed_clips(posts: pd.DataFrame, source: ModalitySource, params: Params, layout: Layout) -> dict[str, Any]:
+def embed_clips(
+    posts: pd.DataFrame, encoder: ClipEncoder, device: torch.device, params: Params, layout: Layout
+) -> dict[str, Any]:
     """Writes the embeddings of the clips; returns what became of the rows, and of each stream of them.
 
     Raises InputError when more files than ``embed.max_bad_share`` cannot be read.
     """
-    tally, path, identity = Tally(), layout.embeddings("posts", "video"), source.identity
+    embed, path = params.embed, layout.embeddings("posts", "video")
+    tally, folder = Tally(), layout.root / params.posts.media
     with ExitStack() as stack:
-        clips = stack.enter_context(clip_streams.opened(source, layout))
+        clips = stack.enter_context(clip_streams.opened(encoder, folder, device, embed, layout))
         rows = ClipRows(clips)
-        writer = stack.enter_context(artifacts.embeddings_writer(path, identity["width"], identity))
+        writer = stack.enter_context(artifacts.embeddings_writer(path, encoder.width, encoder.identity))
         advance = stack.enter_context(progress("embedding video", len(posts)))
-        for at in range(0, len(posts), CHUNK * source.chunks):
-            some = posts.iloc[at : at + CHUNK * source.chunks]
+        for at in range(0, len(posts), CHUNK):
+            some = posts.iloc[at : at + CHUNK]
             values = some["video_path"].tolist()
-            digests = content_digests(values, source.digests)
+            digests = content_digests(values, clips.digests)
             results = rows.results(values, digests, advance)
-            write_results(writer, some["sample_id"].tolist(), results, digests, identity["width"])
+            write_results(writer, some["sample_id"].tolist(), results, digests, encoder.width)
             tally.add(values, results)
-        tally.check("video", params.embed.max_bad_share)
-    if identity["per_group"]:
-        _standardise(posts, identity, layout)
-    streams = {name: of.report(identity["streams"][name]) for name, of in rows.tallies.items()}
-    return tally.report(identity) | {"per_group": identity["per_group"], "streams": streams}
+        tally.check("video", embed.max_bad_share)
+    if encoder.per_group:
+        _standardise(posts, encoder, layout)
+    streams = {name: of.report(encoder.streams[name].identity) for name, of in rows.tallies.items()}
+    return tally.report(encoder.identity) | {"per_group": encoder.per_group, "streams": streams}
 
 
-def _standardise(posts: pd.DataFrame, identity: dict[str, Any], layout: Layout) -> None:
+def _standardise(posts: pd.DataFrame, encoder: ClipEncoder, layout: Layout) -> None:
     """Writes the table of the clips again, each stream standardised within its group."""
     path = layout.embeddings("posts", "video")
     raw = artifacts.read_embeddings_of(posts, path)
     reasons = artifacts.read_parquet(path)["reason"].to_pylist()
     vectors = np.where(raw.present[:, None], raw.vectors, np.float32(np.nan))
-    made = per_group(vectors, posts["group_id"].to_numpy(), slices(identity))
+    made = per_group(vectors, posts["group_id"].to_numpy(), slices(encoder.identity))
     results: list[np.ndarray | MediaError] = []
     for vector, reason in zip(made, reasons, strict=True):
         if reason is None and np.isnan(vector).all():
             results.append(OF_GROUP)
         else:
             results.append(vector if reason is None else MediaError(reason))
-    with artifacts.embeddings_writer(path, identity["width"], identity) as writer:
-        write_results(writer, raw.sample_ids.tolist(), results, [str(of) for of in raw.content], identity["width"])
+    with artifacts.embeddings_writer(path, encoder.width, encoder.identity) as writer:
+        write_results(writer, raw.sample_ids.tolist(), results, [str(of) for of in raw.content], encoder.width)

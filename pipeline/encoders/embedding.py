@@ -16,7 +16,7 @@ from pipeline.core.progress import progress
 from pipeline.core.schemas import Modality
 from pipeline.encoders.sources import EMPTY, ContentSource, ModalitySource
 from pipeline.encoders.store import Store
-from pipeline.media import NO_FACE, NO_SOUND
+from pipeline.media import NO_FACE, NO_SOUND, NO_WORDS
 from pipeline.params import Params
 
 CHUNK = 1024
@@ -28,7 +28,7 @@ EXAMPLES = 3
 NONE = "none"
 """Why a row without a value has nothing to encode."""
 
-ABSENT = (NONE, EMPTY, NO_SOUND, NO_FACE)
+ABSENT = (NONE, EMPTY, NO_SOUND, NO_FACE, NO_WORDS)
 """Reasons that are no fault of the file; any other is."""
 
 

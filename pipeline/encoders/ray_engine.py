@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -28,9 +28,8 @@ import pipeline
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.prefetch import ahead
-from pipeline.core.schemas import Modality
-from pipeline.encoders.contents import load_steps
-from pipeline.encoders.sources import Encoded, Steps, computation, encoded_batch
+from pipeline.encoders import image, text
+from pipeline.encoders.sources import Encoded, Steps, TextContents, computation, encoded_batch, picture_files
 from pipeline.params import EmbedParams, RayParams
 
 RETRIES = 3
@@ -49,12 +48,16 @@ CHUNKS = 4
 """Chunks of rows for each encoder at once: at the end of them some have nothing to do."""
 
 
+Divided = Literal["text", "image"]
+"""Modalities whose work is divided; clips, of which much is opened once for several streams, are encoded here."""
+
+
 class _Worker:
     """One process of the cluster, reader or encoder; an encoder is loaded when its modality comes first."""
 
     def __init__(self, embed: EmbedParams, folder: str, device: str) -> None:
         self.embed, self.folder, self.device = embed, Path(folder), torch.device(device)
-        self.steps: dict[Modality, Steps] = {}
+        self.steps: dict[Divided, Steps] = {}
 
     def begun(self) -> dict[str, Any]:
         """Who this is, for ``_check``."""
@@ -67,21 +70,26 @@ class _Worker:
             "media": self.folder.is_dir(),
         }
 
-    def digests(self, modality: Modality, values: Sequence[str]) -> list[str | MediaError]:
+    def digests(self, modality: Divided, values: Sequence[str]) -> list[str | MediaError]:
         return list(self._of(modality).digests(values))
 
-    def read(self, modality: Modality, values: Sequence[Any]) -> list[Any]:
+    def read(self, modality: Divided, values: Sequence[Any]) -> list[Any]:
         return list(ahead(self._of(modality).read, values, workers=self.embed.workers, depth=len(values)))
 
-    def vectors(self, modality: Modality, keys: Sequence[str], items: Sequence[Any]) -> dict[str, Any]:
+    def vectors(self, modality: Divided, keys: Sequence[str], items: Sequence[Any]) -> dict[str, Any]:
         return encoded_batch(self._of(modality), dict(zip(keys, items, strict=True)))
 
-    def _of(self, modality: Modality) -> Steps:
+    def _of(self, modality: Divided) -> Steps:
         if modality not in self.steps:
             if self.device.type == "cpu":
                 torch.set_num_threads(1)  # of which Ray's own default may be another, in a process begun anew
-            self.steps[modality] = load_steps(modality, self.embed, self.folder, self.device)
+            self.steps[modality] = self._loaded(modality)
         return self.steps[modality]
+
+    def _loaded(self, modality: Divided) -> Steps:
+        if modality == "text":
+            return TextContents(text.load(self.embed.text), self.device)
+        return picture_files(image.load(self.embed.image), self.folder, self.device, self.embed)
 
 
 def _code() -> str:
@@ -107,9 +115,6 @@ class Pool:
     encoders: list[Any]
     device: torch.device
     computed: dict[str, Any] = field(default_factory=dict)
-
-    def source(self, modality: Modality, steps: Steps) -> "RaySource":
-        return RaySource(modality, steps, self)
 
     def result(self, reference: Any, what: str) -> Any:
         """Raises InputError where it was one in the other process, or where that died again and again."""
@@ -146,7 +151,7 @@ class RaySource:
         steps: the same in this process, which cuts the batches and takes the digests of texts.
     """
 
-    modality: Modality
+    modality: Divided
     steps: Steps
     pool: Pool
 
@@ -228,8 +233,7 @@ def _least(load: Counter[int], workers: Sequence[Any]) -> int:
 
 def _some(values: Sequence[Any]) -> str:
     """What a batch holds, for messages: files by their names, or how many texts."""
-    names = [value[0] if isinstance(value, tuple) else value for value in values]
-    files = [name for name in names if isinstance(name, str)]
+    files = [value for value in values if isinstance(value, str)]
     return f"the files {files[0]} … {files[-1]}" if files else f"{len(values)} texts"
 
 

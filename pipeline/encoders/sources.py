@@ -4,7 +4,7 @@ The steps stand apart, so that one process can take them all, as ``encode`` does
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,8 +30,8 @@ COMPUTATION_VERSION = 2
 EMPTY = "empty"
 """Why a text of blanks has no vector."""
 
-Encoded = Mapping[str, Any]
-"""Content digest → vector (of a clip: stream → vector, or why there is none), or a MediaError: why there is none."""
+Encoded = Mapping[str, np.ndarray | MediaError]
+"""Content digest → vector, or why there is none."""
 
 
 class ContentSource(Protocol):
@@ -81,8 +81,8 @@ class Steps(ModalitySource, Protocol):
         """What the encoder takes for one value, or a MediaError."""
         ...
 
-    def vectors(self, items: list[Any], /) -> Iterable[Any]:
-        """What the encoder makes of a batch of those."""
+    def vectors(self, items: list[Any], /) -> np.ndarray:
+        """A batch of those → float32 [n, width]."""
         ...
 
 
@@ -144,14 +144,14 @@ class MediaFiles:
 
     Attributes:
         prepare: value → what the encoder takes for one row. Raises MediaError.
-        vectors: a batch of those → float32 [n, width], or what else stands for a row's vector.
+        vectors: a batch of those → float32 [n, width].
         batch: files in a batch.
         identity: that of the encoder.
     """
 
     folder: Path
     prepare: Callable[[Any], Any]
-    vectors: Callable[[list[Any]], Iterable[Any]]
+    vectors: Callable[[list[Any]], np.ndarray]
     batch: int
     workers: int
     identity: dict[str, Any]
@@ -165,10 +165,7 @@ class MediaFiles:
         return computation(self.device)
 
     def digests(self, values: Sequence[str]) -> Iterator[str | MediaError]:
-        def digest(value: str) -> str | MediaError:
-            return or_error(lambda: content_digest(inside(self.folder, value)))
-
-        return ahead(digest, values, workers=self.workers, depth=16 * self.workers)
+        return file_digests(self.folder, values, self.workers)
 
     def batches(self, pending: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         items = iter(pending.items())
@@ -182,6 +179,15 @@ class MediaFiles:
         decoded = ahead(self.read, pending.values(), workers=self.workers, depth=2 * self.batch + self.workers)
         for batch in self.batches(pending):
             yield encoded_batch(self, dict(zip(batch, islice(decoded, len(batch)), strict=True)))
+
+
+def file_digests(folder: Path, values: Sequence[str], workers: int) -> Iterator[str | MediaError]:
+    """What identifies the content of each file of a folder, or why it cannot be read."""
+
+    def digest(value: str) -> str | MediaError:
+        return or_error(lambda: content_digest(inside(folder, value)))
+
+    return ahead(digest, values, workers=workers, depth=16 * workers)
 
 
 def or_error(function: Callable[[], Result]) -> Result | MediaError:

@@ -1,7 +1,7 @@
 """Vectors kept between runs: one SQLite file for each encoder identity, keyed by the digest of what was encoded.
 
 Where a content has nothing of what an encoder reads, as a clip without a face, the reason is kept in place of a vector,
-so that it is not looked for again.
+so that it is not looked for again. What is said in a clip is kept likewise.
 
 It lies outside the outputs of DVC, which deletes those before a stage runs. Every batch is committed as it comes, so a
 killed run goes on where it was, and new posts cost only themselves. Two processes may use one file at once. Each entry
@@ -34,11 +34,12 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS identity (json TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS checked (key TEXT PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS absent (key TEXT PRIMARY KEY, reason BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS words (key TEXT PRIMARY KEY, words BLOB NOT NULL, crc INTEGER NOT NULL);
 DROP TABLE IF EXISTS vectors;
 """
 
 
-KEPT = ("checked", "absent")
+KEPT = ("checked", "absent", "words")
 """The tables that hold what was made of contents, by their keys."""
 
 
@@ -115,6 +116,10 @@ class Store:
         blobs = self._blobs("SELECT key, reason, crc FROM absent", "absent", keys)
         return {key: MediaError(blob.decode()) for key, blob in blobs.items()}
 
+    def words(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """What was put under those of the keys by ``put_words``."""
+        return self._blobs("SELECT key, words, crc FROM words", "words", keys)
+
     def _blobs(self, query: str, table: str, keys: Sequence[str]) -> dict[str, bytes]:
         """What stands under the keys, undamaged."""
         blobs: dict[str, bytes] = {}
@@ -133,7 +138,7 @@ class Store:
 
     def _remove(self, table: str, damaged: Collection[str]) -> None:
         if damaged:
-            print(f"{self.path}: {len(damaged)} vectors were damaged, and are made again", file=sys.stderr)
+            print(f"{self.path}: {len(damaged)} entries were damaged, and are made again", file=sys.stderr)
             with self._explained(), self.connection:
                 self.connection.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in damaged])
 
@@ -153,6 +158,10 @@ class Store:
     def put_absent(self, reasons: Mapping[str, MediaError]) -> None:
         """Keeps why contents have no vector, and never will have."""
         self._keep("absent", {key: str(reason).encode() for key, reason in reasons.items()})
+
+    def put_words(self, words: Mapping[str, bytes]) -> None:
+        """Keeps what is said in contents, as its maker packed it."""
+        self._keep("words", words)
 
     def _keep(self, table: str, blobs: Mapping[str, bytes]) -> None:
         rows = [(key, blob, checksum(key, blob)) for key, blob in blobs.items()]

@@ -12,32 +12,36 @@ Writes: ``data/embeddings/posts/{text,image,video}.parquet``,
 Keeps:  vectors by content and encoder in the user's cache folder, so that new posts cost only themselves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.core import artifacts, off
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
-from pipeline.core.schemas import FEATURES, MODALITIES, Modality
-from pipeline.encoders import engine
+from pipeline.core.schemas import FEATURES, MODALITIES
+from pipeline.encoders import engine, image, streams, text
 from pipeline.encoders.clip_rows import embed_clips
 from pipeline.encoders.embedding import NONE, embed_posts
-from pipeline.encoders.sources import ModalitySource
+from pipeline.encoders.engine import Engine
+from pipeline.encoders.sources import ModalitySource, TextContents, picture_files
+from pipeline.encoders.text import TextEncoder
 from pipeline.params import Params
 from pipeline.sentiment.embedding import embed_corpus
 from pipeline.sentiment.samples import Rows
+from pipeline.training.device import pick
 
 
 def run(params: Params, layout: Layout) -> None:
     """Raises InputError when an encoder cannot be loaded, too many files of a modality are unreadable, none of its
     columns is of use, or the engine cannot do the work."""
     report: dict[str, Any] = {}
-    with engine.opened(params, layout) as contents:
-        words = contents("text")
+    with engine.opened(params, layout) as here:
+        encoder = text.load(params.embed.text)
+        words = here.source("text", TextContents(encoder, here.device))
         if off.is_off("posts", layout):
             _leave_empty(layout, "posts", MODALITIES)
         else:
-            report |= _posts(words, contents, params, layout)
+            report |= _posts(encoder, words, here, params, layout)
         if off.is_off("sentiment", layout):
             for corpus in ("source", "target"):
                 _leave_empty(layout, corpus, FEATURES)
@@ -49,16 +53,16 @@ def run(params: Params, layout: Layout) -> None:
     write_metrics(layout, "embed", report)
 
 
-def _posts(
-    words: ModalitySource, contents: Callable[[Modality], ModalitySource], params: Params, layout: Layout
-) -> dict[str, Any]:
+def _posts(encoder: TextEncoder, words: ModalitySource, here: Engine, params: Params, layout: Layout) -> dict[str, Any]:
     """Writes the vectors of the posts; returns what became of each modality."""
+    embed, folder = params.embed, layout.root / params.posts.media
     posts = artifacts.read_posts(layout.table("posts"))
-    pictures, clips = contents("image"), contents("video")
+    files = picture_files(image.load(embed.image), folder, here.device, embed)
+    clips = streams.load(embed, encoder)
     return {
         "text": embed_posts("text", posts, "text", words, params, layout),
-        "image": embed_posts("image", posts, "image_path", pictures, params, layout),
-        "video": embed_clips(posts, clips, params, layout),
+        "image": embed_posts("image", posts, "image_path", here.source("image", files), params, layout),
+        "video": embed_clips(posts, clips, pick(params.device), params, layout),
     }
 
 
