@@ -319,8 +319,8 @@ class FuseParams(BalanceParams):
         "stacked_logreg",
         "vectors_logreg",
         "joint_logreg",
-        "trained",
         "averaged",
+        "trained",
     )
     """What is tried, the simplest first; inner folds take the first that is not clearly behind the best."""
     inner_rows: Annotated[int, Field(ge=2)] = 10_000
