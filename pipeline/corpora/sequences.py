@@ -68,7 +68,7 @@ class _Sequence:
     path: Path
     data: Any
 
-    def keys(self) -> list[str]:
+    def listed(self) -> list[str]:
         try:
             return hdf5.names(self.data)
         except hdf5.HDF5Error as error:
@@ -161,14 +161,14 @@ def _role(path: Path, root: str) -> str:
 
 
 def _holds_words(sequence: _Sequence) -> bool:
-    first = next((steps for key in sequence if (steps := sequence.steps(key)) is not None), None)
+    first = next((steps for key in sequence.listed() if (steps := sequence.steps(key)) is not None), None)
     return first is not None and first[0].dtype.kind in "SOU"
 
 
 def _cut(labels: _Sequence, words: _Sequence | None, features: Mapping[Feature, _Sequence]) -> Segments:
     """Cuts every sequence into the segments of the labels."""
     segments = Segments([], [], [], None if words is None else [], {modality: [] for modality in features})
-    for key in labels.keys():  # noqa: SIM118 - no mapping
+    for key in labels.listed():
         label = labels.steps(key)
         if label is None:
             raise InputError(f"{labels.path}: data/{key} is listed, and is not there; get the file again")
