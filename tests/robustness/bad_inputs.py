@@ -239,12 +239,8 @@ def sequences() -> Iterator[Case]:
 
         yield Case("csd", f"cut-{share}", write, corpus, "labels.csd: not a readable HDF5 file")
     for number, at in enumerate(places(whole, b"SNOD")):  # the nodes that list what a group holds
-
-        def write(folder: Path, at: int = at) -> Path:
-            (folder / "labels.csd").write_bytes(whole[:at] + b"xxxx" + whole[at + 4 :])
-            return folder
-
-        yield Case("csd", f"node-{number}", write, corpus, "labels.csd: ")
+        damaged = bytes_at("labels.csd", whole[:at] + b"xxxx" + whole[at + 4 :])
+        yield Case("csd", f"node-{number}", lambda folder, of=damaged: of(folder).parent, corpus, "labels.csd: ")
 
 
 def places(whole: bytes, part: bytes) -> list[int]:
