@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from pipeline import media
 from pipeline.corpora import looks
@@ -38,6 +39,19 @@ def test_a_turn_changes_no_descriptor_and_is_named(turn: int) -> None:
     ways = {(int(a), int(b)): int(way) for a, b, way in zip(found.left, found.right, found.turn, strict=True)}
     for at in range(5) if turn else ():
         assert np.array_equal(turned(other[at], ways[at, at + 5]), some[at])
+
+
+def test_the_nearest_equal_those_of_a_tree() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(3000, 4)).astype(np.float32)
+    asked = np.concatenate([points[:500], rng.normal(size=(100, 4)).astype(np.float32)])
+    row, column = looks.nearest(asked, points, 0.5, 5)
+    _, near = cKDTree(points).query(asked, k=5, distance_upper_bound=0.5)
+    assert sorted(zip(row, column, strict=True)) == sorted(
+        (at, int(place)) for at, places in enumerate(near) for place in places if place < len(points)
+    )
+    assert np.bincount(row).max() == 5
+    assert [len(of) for of in looks.nearest(asked + 100, points, 0.5, 5)] == [0, 0]
 
 
 def test_a_crop_is_cut_out_of_its_original() -> None:
