@@ -91,7 +91,7 @@ def timing(folder: Path, rows: pd.DataFrame, settings: dict) -> None:
     some, device = rows["video"].head(20), pick("cpu")
     for names in SETS:
         block = settings | {"streams": list(names)}
-        encoder = streams.load(Params.model_validate({"embed": {"video": block}}).embed.video)
+        encoder = streams.load(Params.model_validate({"embed": {"video": block}}).embed)
         before, start = most_memory(), time.perf_counter()
         for value in some:
             clip = read_clip(folder / value, max_pixels=50_000_000, **encoder.asks())

@@ -377,6 +377,9 @@ def extract_command(
         Path | None,
         typer.Option(help="What the table's paths are relative to; otherwise its own folder.", exists=True),
     ] = None,
+    transcribe: Annotated[
+        bool, typer.Option("--transcribe", help="Hear the words of clips without text, by embed.video.transcript.")
+    ] = False,
     project: Project = Path(),
 ) -> None:
     """Turn raw clips into a corpus of features, for source.corpus, target.corpus and predict --corpus."""
@@ -388,7 +391,9 @@ def extract_command(
 
         layout = Layout(project)
         check_output(out, [clips, *layout.own])
-        print(extraction.run(params.load(layout.params), layout, clips, out, media or clips.parent))
+        print(
+            extraction.run(params.load(layout.params), layout, clips, out, media or clips.parent, transcribe=transcribe)
+        )
 
 
 @app.command("serve")

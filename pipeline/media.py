@@ -43,6 +43,9 @@ SOUND_RATE = 16_000
 NO_SOUND = "no sound"
 """The kind of a MediaError where nothing is to be heard, which is no fault of the file."""
 
+NO_WORDS = "no words"
+"""The kind of a MediaError where nobody is heard to speak."""
+
 NO_FACE = "no face"
 """The kind of a MediaError where no face is to be seen, which is no fault of the file either."""
 

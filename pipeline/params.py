@@ -140,9 +140,20 @@ class EmbedSpeechParams(ParamsBlock):
     """At most so much of a clip's sound, from its beginning; it is encoded in the windows that the model takes."""
 
 
+class EmbedTranscriptParams(ParamsBlock):
+    encoder: str = "openai/whisper-base"
+    """A Whisper on the hub or in a local folder, as transformers or (extra `speech`) as CTranslate2 keeps it."""
+    revision: str | None = None
+    """The hub commit to pin; a hub encoder without one resolves the newest commit and records it."""
+    language: Annotated[str, Field(pattern="^[a-z]{2,3}$")] | None = None
+    """The language that is spoken, as `en`; null has it heard, from the beginning of each clip."""
+    seconds: Annotated[float, Field(ge=0.5, le=3600.0)] = 600.0
+    """At most so much of a clip's sound, from its beginning; memory follows this, and not the length of the clip."""
+
+
 class EmbedVideoParams(EmbedImageParams):
     streams: Annotated[tuple[Stream, ...], Field(strict=False, min_length=1)] = ("frames", "sound")
-    """What a clip is read by: its pictures (`encoder`, `frames`, `pool` are theirs), `sound`, `speech`, `faces`."""
+    """What a clip is read by: pictures (`encoder`, `frames`, `pool`), `sound`, `speech`, `faces`, `transcript`."""
     frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""
     pool: Literal["mean", "mean_std"] = "mean_std"
@@ -150,6 +161,7 @@ class EmbedVideoParams(EmbedImageParams):
     faces: EmbedFacesParams = EmbedFacesParams()
     sound: EmbedSoundParams = EmbedSoundParams()
     speech: EmbedSpeechParams = EmbedSpeechParams()
+    transcript: EmbedTranscriptParams = EmbedTranscriptParams()
     per_group: bool = False
     """Standardise each stream's columns within every group, where a group is a recording with several clips."""
 
@@ -291,8 +303,8 @@ class FuseParams(BalanceParams):
         "stacked_logreg",
         "vectors_logreg",
         "joint_logreg",
-        "trained",
         "averaged",
+        "trained",
     )
     """What is tried, the simplest first; inner folds take the first that is not clearly behind the best."""
     inner_rows: Annotated[int, Field(ge=2)] = 10_000

@@ -1,9 +1,11 @@
 """Tiny encoders with random weights, saved the way transformers saves real ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, models
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -13,6 +15,7 @@ from transformers import (
     DistilBertTokenizer,
     WhisperConfig,
     WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
     WhisperModel,
 )
 
@@ -69,6 +72,57 @@ def clip(folder: Path) -> Path:
     CLIPImageProcessorPil(
         size={"shortest_edge": CLIP_SIZE}, crop_size={"height": CLIP_SIZE, "width": CLIP_SIZE}
     ).save_pretrained(folder)
+    return folder
+
+
+SAYS = ("so", "happy", "today")
+"""What ``speaking`` hears in whatever is no silence."""
+
+
+def speaking(folder: Path, says: Sequence[str] = SAYS, *, nobody: bool = False, seconds: int = SPEECH_SECONDS) -> Path:
+    """A Whisper that hears ``says``, in German, in every window; or with ``nobody``, that nobody speaks, all the same.
+
+    Every layer of its decoder adds nothing, so that the vector of a position decides which token follows it.
+    """
+    marks = ["<pad>", "<|startoftranscript|>", "<|endoftext|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>"]
+    names = [*marks, "<|nospeech|>", "<|notimestamps|>", *dict.fromkeys(says)]
+    tokens = {name: at for at, name in enumerate(names)}
+    width = 32
+    half: dict[str, Any] = {"layers": 1, "attention_heads": 1, "ffn_dim": 8}
+    config = WhisperConfig(
+        vocab_size=len(tokens),
+        num_mel_bins=20,
+        d_model=width,
+        max_source_positions=50 * seconds,
+        max_target_positions=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+        suppress_tokens=[],
+        begin_suppress_tokens=[],
+        **{f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in half.items()},
+    )
+    torch.manual_seed(0)
+    net: Any = WhisperForConditionalGeneration(config)
+    decoder = net.model.decoder
+    with torch.no_grad():
+        for layer in decoder.layers:
+            for linear in (layer.self_attn.out_proj, layer.encoder_attn.out_proj, layer.fc2):
+                linear.weight.zero_()
+                linear.bias.zero_()
+        decoder.embed_tokens.weight.copy_(torch.eye(len(tokens), width))
+        decoder.embed_positions.weight.zero_()
+        # After the prompt of four (start, language, task, no time stamps), its last position decides the first word.
+        follows = ["<|nospeech|>" if nobody else "<|de|>", "<pad>", "<pad>", *says, "<|endoftext|>"]
+        for at, name in enumerate(follows):
+            decoder.embed_positions.weight[at, tokens[name]] = 60.0
+        decoder.embed_positions.weight[0, tokens["<|de|>"]] = 40.0 if nobody else 60.0
+    net.save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=20, chunk_length=seconds).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel(tokens, unk_token="<pad>"))
+    words.add_special_tokens([name for name in names if name.startswith("<")])
+    words.save(str(folder / "tokenizer.json"))
     return folder
 
 

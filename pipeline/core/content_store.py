@@ -28,11 +28,12 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS identity (json TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS checked (key TEXT PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS absent (key TEXT PRIMARY KEY, reason BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS words (key TEXT PRIMARY KEY, words BLOB NOT NULL, crc INTEGER NOT NULL);
 DROP TABLE IF EXISTS vectors;
 """
 
-MADE, ABSENT = "checked", "absent"
-"""The tables that hold what was made of contents, and why nothing was, by their keys."""
+MADE, ABSENT, WORDS = "checked", "absent", "words"
+"""The tables that hold what was made of contents, why nothing was, and what is said in them, by their keys."""
 
 
 def identity_digest(identity: Mapping[str, Any]) -> str:
@@ -122,7 +123,7 @@ class ContentStore:
 
     def remove(self, damaged: Collection[str], table: str = MADE) -> None:
         if damaged:
-            print(f"{self.path}: {len(damaged)} {self.what} were damaged, and are made again", file=sys.stderr)
+            print(f"{self.path}: {len(damaged)} entries were damaged, and are made again", file=sys.stderr)
             with self._explained(), self.connection:
                 self.connection.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in damaged])
 
@@ -141,7 +142,7 @@ def forget(path: Path, keys: Sequence[str], *, count_only: bool = False) -> int:
     with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as connection:
         try:
             named = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-            tables = [name for name in (MADE, ABSENT) if (name,) in named]
+            tables = [name for name in (MADE, ABSENT, WORDS) if (name,) in named]
             if not tables:
                 return 0  # a file of an earlier release, which ``Store`` empties
             connection.execute("CREATE TEMP TABLE forgotten (key TEXT PRIMARY KEY)")

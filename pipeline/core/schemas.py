@@ -8,13 +8,13 @@ import pyarrow as pa
 
 Modality = Literal["text", "image", "video"]
 Feature = Literal["text", "audio", "visual"]
-Stream = Literal["faces", "frames", "sound", "speech"]
-"""What a clip is read by: the faces in it, its pictures, its sound, its speech; see ``encoders.streams``."""
+Stream = Literal["faces", "frames", "sound", "speech", "transcript"]
+"""What a clip is read by: the faces in it, its pictures, its sound, its speech, its words; see ``encoders.streams``."""
 Split = Literal["train", "val", "test"]
 Role = Literal["train", "val"]
 Candidate = Literal["majority", "stream_logreg", "logreg", "tfidf_logreg", "joint_logreg", "head", "lora", "full"]
 """What a specialist may be; see ``posts.candidates``."""
-FusionCandidate = Literal["best_specialist", "stacked_logreg", "vectors_logreg", "joint_logreg", "trained", "averaged"]
+FusionCandidate = Literal["best_specialist", "stacked_logreg", "vectors_logreg", "joint_logreg", "averaged", "trained"]
 """What a fusion may be; see ``posts.fusion_candidates``."""
 AVERAGED: tuple[FusionCandidate, ...] = ("stacked_logreg", "vectors_logreg", "joint_logreg", "trained")
 """The candidates that ``averaged`` is the mean of, where they stand."""

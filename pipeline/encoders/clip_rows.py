@@ -38,7 +38,7 @@ class ClipRows:
         self, values: Sequence[str | None], digests: Sequence[str | MediaError], advance: Callable[[int], None]
     ) -> list[np.ndarray | MediaError]:
         """Each row's vector, float32 [width], with NaN where a stream is not there; or why it has none."""
-        encoded = self.clips.encode(values, digests, advance)
+        encoded = self.clips.encode(values, digests, advance).streams
         columns = slices(self.clips.encoder.identity)
         rows: list[np.ndarray | MediaError] = []
         for digest in digests:

@@ -23,7 +23,7 @@ from pipeline.core.schemas import Modality
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.store import Store
 from pipeline.encoders.text import LEAST_TOKENS, TextEncoder, equal_length_batches, length_batches
-from pipeline.media import NO_FACE, NO_SOUND, inside
+from pipeline.media import NO_FACE, NO_SOUND, NO_WORDS, inside
 from pipeline.params import EmbedParams, Params
 from pipeline.training.device import side_by_side
 
@@ -41,7 +41,7 @@ EXAMPLES = 3
 NONE, EMPTY = "none", "empty"
 """Why a row has nothing to encode: no value, or a text of blanks."""
 
-ABSENT = (NONE, EMPTY, NO_SOUND, NO_FACE)
+ABSENT = (NONE, EMPTY, NO_SOUND, NO_FACE, NO_WORDS)
 """Reasons that are no fault of the file; any other is."""
 
 Encoded = Mapping[str, np.ndarray | MediaError]

@@ -25,10 +25,11 @@ from pipeline.core.schemas import FEATURES, Feature, Stream
 from pipeline.corpora import named_columns
 from pipeline.corpora.clips import NO_CLIP, ClipRows, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
-from pipeline.encoders import clip_streams, streams
+from pipeline.encoders import clip_streams, streams, transcription
 from pipeline.encoders.clip_streams import ClipStreams
 from pipeline.encoders.embedding import EXAMPLES
 from pipeline.encoders.streams import ClipEncoder
+from pipeline.encoders.transcription import Recogniser, Words
 from pipeline.media import NO_FACE, NO_SOUND
 from pipeline.params import EmbedParams, Params
 from pipeline.training.device import pick
@@ -44,12 +45,14 @@ class Extracted:
     Attributes:
         present: modality → rows that have it.
         reasons: reason → rows, of those that lack something of their clip.
+        heard: rows whose text is what was heard.
         unreadable: rows of whose clip no stream could read anything; ``examples`` names the first of them.
     """
 
     rows: int = 0
     present: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    heard: int = 0
     unreadable: int = 0
     examples: list[str] = field(default_factory=list)
 
@@ -57,13 +60,27 @@ class Extracted:
 Made = dict[Stream, list[np.ndarray | MediaError]]
 """What each stream made of each row."""
 
+Heard = list[Words | MediaError | None]
+"""The words of each row, or why there are none; None where they were not asked for."""
 
-def run(params: Params, layout: Layout, clips: Path, out: Path, folder: Path) -> str:
-    """Extracts as params say; returns what to print. Raises InputError as ``extract``."""
-    encoder = streams.load(params.embed.video)
-    done = extract(clips, out, folder, encoder, params.embed, layout, pick(params.device))
+
+def run(params: Params, layout: Layout, clips: Path, out: Path, folder: Path, *, transcribe: bool = False) -> str:
+    """Extracts as params say; returns what to print. Raises InputError as ``extract``.
+
+    Words are texts of the corpus, and no numbers of it: they fill its text where the table has none, if they are to be
+    told or are among the streams.
+    """
+    video = params.embed.video
+    wanted = tuple(name for name in video.streams if name != "transcript")
+    if not wanted:
+        raise InputError("params.yaml: embed.video.streams: transcript alone makes no features; name another as well")
+    encoder = streams.load(params.embed.model_copy(update={"video": video.model_copy(update={"streams": wanted})}))
+    recogniser = transcription.load(video.transcript) if transcribe or wanted != video.streams else None
+    done = extract(clips, out, folder, encoder, params.embed, layout, pick(params.device), recogniser)
     columns = {name: sum(len(encoder.streams[of].columns) for of in its) for name, its in _of(encoder).items()}
     had = "; ".join(f"{name}: {done.present[name]} rows of {count} columns" for name, count in columns.items())
+    if recogniser is not None:
+        had += f"; words of {done.heard} heard"
     lacking = "".join(f"\n  {rows} rows: {reason}" for reason, rows in sorted(done.reasons.items()))
     return f"{out}: {done.rows} rows; {had}" + (f"\nlacking, as the column reason says:{lacking}" if lacking else "")
 
@@ -76,10 +93,12 @@ def extract(
     embed: EmbedParams,
     layout: Layout,
     device: torch.device,
+    recogniser: Recogniser | None = None,
 ) -> Extracted:
     """Writes the corpus of the clips that a table names.
 
     Args:
+        recogniser: what hears the words of clips without a text in the table.
         folder: what the table's paths are relative to; none may lead out of it.
         out: a ``.parquet`` file, which appears only when it is whole.
 
@@ -87,47 +106,67 @@ def extract(
         InputError: the table is not as it should be, a clip would be written over, or of a larger share of the clips
             than ``embed.max_bad_share`` nothing can be read.
     """
-    total, done, schema = check_clips(clips, folder, out), Extracted(), corpus_schema(encoder)
+    total, done = check_clips(clips, folder, out), Extracted()
+    schema = corpus_schema(encoder, with_language=recogniser is not None)
     with ExitStack() as stack:
-        contents = stack.enter_context(clip_streams.opened(encoder, folder, device, embed, layout))
+        contents = stack.enter_context(clip_streams.opened(encoder, folder, device, embed, layout, recogniser))
         aside = stack.enter_context(artifacts.replacing(out))
         writer = stack.enter_context(pq.ParquetWriter(aside, schema, compression="zstd"))
         advance = stack.enter_context(progress("extracting", total))
         for part in read_clips(clips, folder):
-            made = _encoded(part, contents, advance)
-            reasons = [_reason(encoder, made, at) for at in range(len(part.files))]
-            _count(done, part, encoder, made, reasons)
+            made, words = _encoded(part, contents, advance)
+            reasons = [_reason(encoder, made, words[at], at) for at in range(len(part.files))]
+            _count(done, part, encoder, made, words, reasons)
             _stop_if_too_many(done, total, embed.max_bad_share, clips)
-            writer.write_table(_table(part, encoder, made, reasons, schema))
+            writer.write_table(_table(part, encoder, made, words, reasons, schema))
     return done
 
 
-def _encoded(part: ClipRows, contents: ClipStreams, advance: Callable[[int], None]) -> Made:
+def _encoded(part: ClipRows, contents: ClipStreams, advance: Callable[[int], None]) -> tuple[Made, Heard]:
+    """What each stream made of each row, and the words of those that have no text, where words are to be heard."""
     root = contents.folder.resolve()
     values = [file.relative_to(root).as_posix() if isinstance(file, Path) else None for file in part.files]
     known = contents.digests([value for value in values if value is not None])
     digests = [next(known) if isinstance(file, Path) else file for file in part.files]
-    encoded = contents.encode(values, digests, advance)
-    return {name: [of[key] if isinstance(key, str) else key for key in digests] for name, of in encoded.items()}
+    to_hear = part.rows["text"].isna().tolist() if contents.recogniser is not None else [False] * len(digests)
+    wanted = {key for key, hear in zip(digests, to_hear, strict=True) if hear}
+    encoded = contents.encode(values, digests, advance, {key for key in digests if isinstance(key, str)} - wanted)
+    words: Heard = [
+        (encoded.words[key] if isinstance(key, str) else key) if hear else None
+        for key, hear in zip(digests, to_hear, strict=True)
+    ]
+    return {
+        name: [of[key] if isinstance(key, str) else key for key in digests] for name, of in encoded.streams.items()
+    }, words
 
 
-def _reason(encoder: ClipEncoder, made: Made, at: int) -> str | None:
+def _reason(encoder: ClipEncoder, made: Made, words: Words | MediaError | None, at: int) -> str | None:
     """Why a row lacks something of its clip; said once where all streams say the same."""
-    results = [(name, made[of][at]) for name, its in _of(encoder).items() for of in its]
+    results: list[tuple[Feature, object]] = [(name, made[of][at]) for name, its in _of(encoder).items() for of in its]
+    if words is not None:
+        results.append(("text", words))
     said = [(name, str(result)) for name, result in results if _no(result)]
     if len(said) == len(results) and len({why for _, why in said}) == 1:
         return said[0][1]
     return "; ".join(dict.fromkeys(f"{modality}: {why}" for modality, why in said)) or None
 
 
-def _no(result: np.ndarray | MediaError) -> bool:
+def _no(result: object) -> bool:
     return isinstance(result, MediaError)
 
 
 # --- counting --------------------------------------------------------------------------------------------------------
 
 
-def _count(done: Extracted, part: ClipRows, encoder: ClipEncoder, made: Made, reasons: Sequence[str | None]) -> None:
+def _count(
+    done: Extracted,
+    part: ClipRows,
+    encoder: ClipEncoder,
+    made: Made,
+    words: Heard,
+    reasons: Sequence[str | None],
+) -> None:
+    done.heard += sum(isinstance(of, Words) for of in words)
     for at, name in enumerate(part.rows["id"]):
         results: dict[Stream, np.ndarray | MediaError] = {stream: of[at] for stream, of in made.items()}
         done.rows += 1
@@ -161,10 +200,12 @@ def _of(encoder: ClipEncoder) -> dict[Feature, list[Stream]]:
     return {name: its for name, its in of.items() if its}
 
 
-def corpus_schema(encoder: ClipEncoder) -> pa.Schema:
-    """``id, group, score, split, text``, the numbers of each modality, why a row lacks some; and what made them."""
+def corpus_schema(encoder: ClipEncoder, *, with_language: bool = False) -> pa.Schema:
+    """``id, group, score, split, text``, the ``language`` of texts that were heard where any are, the numbers of each
+    modality, why a row lacks some; and what made them."""
     fields = [pa.field("id", pa.string(), nullable=False), pa.field("group", pa.string())]
     fields += [pa.field("score", pa.float64()), pa.field("split", pa.string()), pa.field("text", pa.string())]
+    fields += [pa.field("language", pa.string())] if with_language else []
     made_by: dict[Feature, Extractor] = {}
     for name, its in _of(encoder).items():
         columns = tuple(column for key in its for column in encoder.streams[key].columns)
@@ -180,11 +221,20 @@ def corpus_schema(encoder: ClipEncoder) -> pa.Schema:
 
 
 def _table(
-    part: ClipRows, encoder: ClipEncoder, made: Made, reasons: Sequence[str | None], schema: pa.Schema
+    part: ClipRows,
+    encoder: ClipEncoder,
+    made: Made,
+    words: Heard,
+    reasons: Sequence[str | None],
+    schema: pa.Schema,
 ) -> pa.Table:
     columns = [pa.array(part.rows[name], pa.string()) for name in ("id", "group")]
     columns.append(pa.array(part.rows["score"].to_numpy(), pa.float64(), from_pandas=True))
-    columns += [pa.array(part.rows[name], pa.string()) for name in ("split", "text")]
+    heard = [of if isinstance(of, Words) else None for of in words]
+    texts = [text if of is None else of.text for text, of in zip(part.rows["text"], heard, strict=True)]
+    columns += [pa.array(part.rows["split"], pa.string()), pa.array(texts, pa.string(), from_pandas=True)]
+    if "language" in schema.names:
+        columns.append(pa.array([None if of is None else of.language for of in heard], pa.string()))
     for its in _of(encoder).values():
         for name in its:
             columns += _numbers(made[name], len(encoder.streams[name].columns))

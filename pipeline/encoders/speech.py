@@ -11,26 +11,20 @@ The weights are a folder's: as transformers keeps them, or as CTranslate2 does (
 Source: Radford et al., "Robust speech recognition via large-scale weak supervision", 2022.
 """
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoConfig, WhisperFeatureExtractor, WhisperModel
 
-from pipeline.core.errors import InputError
 from pipeline.core.schemas import Feature
-from pipeline.encoders import weights
+from pipeline.encoders import weights, whisper
 from pipeline.encoders.sound import check_heard
 from pipeline.encoders.weights import Weights
 from pipeline.media import SOUND_RATE, Clip
 from pipeline.params import EmbedSpeechParams
-
-WINDOW = 3000
-"""Frames of the spectrum in a full window, which a model for CTranslate2 does not tell."""
 
 VERSION = 1
 """Raised when the same sound would have other vectors than before, so that those kept are not used."""
@@ -100,7 +94,7 @@ def load(params: EmbedSpeechParams, key: str = "embed.video.speech") -> SpeechEn
     resolved = weights.resolve(key, params.encoder, params.revision, None, ct2=True)
     where = f"params.yaml: {key}.encoder: {params.encoder}"
     with weights.quiet(), weights.loading(where):
-        if (resolved.path / weights.CT2_WEIGHTS).is_file() and not any(resolved.path.glob(weights.SAFE_WEIGHTS)):
+        if whisper.is_converted(resolved.path):
             runtime, (states, spectrum, width) = "ctranslate2", _by_ctranslate2(resolved, where)
         else:
             runtime, (states, spectrum, width) = "transformers", _by_transformers(resolved, where)
@@ -110,11 +104,10 @@ def load(params: EmbedSpeechParams, key: str = "embed.video.speech") -> SpeechEn
 
 def _by_transformers(resolved: Weights, where: str) -> tuple[States, WhisperFeatureExtractor, int]:
     config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
-    if config.model_type != "whisper":
-        raise InputError(f"{where}: a {config.model_type} is not a Whisper")
+    whisper.check_family(config, where)
     net = weights.load_model(WhisperModel, resolved).get_encoder().eval()
     spectrum = WhisperFeatureExtractor.from_pretrained(resolved.path, local_files_only=True)
-    _check_spectrum(spectrum, config.num_mel_bins, 2 * config.max_source_positions, where)
+    whisper.check_spectrum(spectrum, config.num_mel_bins, 2 * config.max_source_positions, where)
 
     @torch.inference_mode()
     def states(mel: np.ndarray, device: torch.device) -> np.ndarray:
@@ -123,41 +116,12 @@ def _by_transformers(resolved: Weights, where: str) -> tuple[States, WhisperFeat
     return states, spectrum, config.d_model
 
 
-def _check_spectrum(spectrum: WhisperFeatureExtractor, bands: int, frames: int, where: str) -> None:
-    told = (spectrum.sampling_rate, spectrum.feature_size, spectrum.nb_max_frames, spectrum.dither)
-    if told != (SOUND_RATE, bands, frames, 0.0):
-        raise InputError(
-            f"{where}: preprocessor_config.json is not of this model, which takes {frames} frames of {bands} bands at "
-            f"{SOUND_RATE} Hz"
-        )
-
-
 def _by_ctranslate2(resolved: Weights, where: str) -> tuple[States, WhisperFeatureExtractor, int]:
-    """CTranslate2 computes on the processor, whatever the device: its wheels find no CUDA libraries of torch's."""
-    try:
-        ctranslate2: Any = importlib.import_module("ctranslate2")
-    except ImportError:
-        raise InputError(
-            f"{where}: was converted for CTranslate2, which is not installed; "
-            '`pip install "emocare-pipeline[speech]"`, or name a Whisper as transformers keeps it'
-        ) from None
-    threads = torch.get_num_threads()
-    model = ctranslate2.models.Whisper(
-        str(resolved.path), device="cpu", compute_type="float32", intra_threads=threads, inter_threads=1
-    )
-    spectrum = _spectrum_of(resolved.path, model.n_mels)
-    _check_spectrum(spectrum, model.n_mels, WINDOW, where)
+    runtime, model, spectrum = whisper.open_converted(resolved.path, where)
 
     def states(mel: np.ndarray, device: torch.device) -> np.ndarray:
-        made = model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[None])), to_cpu=True)
+        made = model.encode(runtime.StorageView.from_array(np.ascontiguousarray(mel[None])), to_cpu=True)
         return np.array(made)[0]
 
-    silence = np.zeros((model.n_mels, WINDOW), dtype=np.float32)
+    silence = np.zeros((model.n_mels, whisper.WINDOW), dtype=np.float32)
     return states, spectrum, states(silence, torch.device("cpu")).shape[1]
-
-
-def _spectrum_of(folder: Path, bands: int) -> WhisperFeatureExtractor:
-    """Folders for CTranslate2 often come without a description of the spectrum, which is then Whisper's usual one."""
-    if (folder / "preprocessor_config.json").is_file():
-        return WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
-    return WhisperFeatureExtractor(feature_size=bands)

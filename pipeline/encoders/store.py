@@ -1,7 +1,7 @@
 """Vectors kept between runs, by the digest of what was encoded, for each encoder.
 
 Where a content has nothing of what an encoder reads, as a clip without a face, the reason is kept in place of a vector,
-so that it is not looked for again.
+so that it is not looked for again. What is said in a clip is kept likewise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.core.content_store import ABSENT, ContentStore
+from pipeline.core.content_store import ABSENT, WORDS, ContentStore
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 
@@ -41,6 +41,10 @@ class Store(ContentStore):
         """Why those of the keys have no vector of which that is known."""
         return {key: MediaError(blob.decode()) for key, blob in self.blobs(keys, ABSENT).items()}
 
+    def words(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """What was put under those of the keys by ``put_words``."""
+        return self.blobs(keys, WORDS)
+
     def put(self, vectors: Mapping[str, np.ndarray]) -> None:
         """Keeps the vectors, all or none; a key that another process put meanwhile stays as it is.
 
@@ -55,3 +59,7 @@ class Store(ContentStore):
     def put_absent(self, reasons: Mapping[str, MediaError]) -> None:
         """Keeps why contents have no vector, and never will have."""
         self.keep({key: str(reason).encode() for key, reason in reasons.items()}, ABSENT)
+
+    def put_words(self, words: Mapping[str, bytes]) -> None:
+        """Keeps what is said in contents, as its maker packed it."""
+        self.keep(words, WORDS)

@@ -15,12 +15,14 @@ import torch
 
 from pipeline.core.files import MediaError
 from pipeline.core.schemas import Feature, Stream
-from pipeline.encoders import faces, image, speech, video
+from pipeline.encoders import faces, image, speech, text, transcription, video
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sound import SoundEncoder
+from pipeline.encoders.text import TextEncoder
+from pipeline.encoders.transcription import TranscriptEncoder
 from pipeline.encoders.video import VideoEncoder
 from pipeline.media import Clip, Frames
-from pipeline.params import EmbedVideoParams
+from pipeline.params import EmbedParams, EmbedVideoParams
 
 FEWEST_OF_GROUP = 3
 """Clips of a group, at least, by which its streams can be standardised."""
@@ -57,17 +59,17 @@ class StreamEncoder(Protocol):
         """How much of the sound it listens to."""
         ...
 
-    def prepare(self, clip: Clip) -> np.ndarray:
+    def prepare(self, clip: Clip) -> Any:
         """What ``encode`` takes of a clip; threads call it. Raises MediaError when the clip has nothing of it."""
         ...
 
-    def encode(self, items: Sequence[np.ndarray], device: torch.device, /) -> np.ndarray:
+    def encode(self, items: Sequence[Any], device: torch.device, /) -> np.ndarray:
         """float32 [len(items), width]."""
         ...
 
 
-Ready = Mapping[Stream, np.ndarray | MediaError]
-"""A clip as its encoders take it, stream by stream, or why a stream is not there."""
+Ready = Mapping[Stream, np.ndarray | str | MediaError]
+"""A clip as its encoders take it, stream by stream: arrays, and words as they are; or why a stream is not there."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,12 @@ class ClipEncoder:
         of = self.streams.get("frames")
         return of if isinstance(of, VideoEncoder) else None
 
+    @property
+    def transcript(self) -> TranscriptEncoder | None:
+        """The stream of words, which are kept by themselves."""
+        of = self.streams.get("transcript")
+        return of if isinstance(of, TranscriptEncoder) else None
+
     def asks(self, names: Sequence[Stream] | None = None) -> dict[str, Any]:
         """What ``media.read_clip`` is to read for these streams, or for all of them; first what `frames` looks at."""
         wanted = sorted(self.streams if names is None else names, key=lambda name: name != "frames")
@@ -102,7 +110,7 @@ class ClipEncoder:
 
     def prepare(self, clip: Clip, names: Sequence[Stream] | None = None) -> Ready:
         """Raises MediaError when the clip has none of its streams: the reason of the first."""
-        ready: dict[Stream, np.ndarray | MediaError] = {}
+        ready: dict[Stream, np.ndarray | str | MediaError] = {}
         for name in self.streams if names is None else names:
             try:
                 ready[name] = self.streams[name].prepare(clip)
@@ -114,7 +122,7 @@ class ClipEncoder:
         """float32 [N, width], with NaN where a stream is not there. What several clips share is encoded once."""
         vectors = np.full((len(clips), self.width), np.nan, dtype=np.float32)
         for name, columns in slices(self.identity).items():
-            have = [at for at, clip in enumerate(clips) if isinstance(clip.get(name), np.ndarray)]
+            have = [at for at, clip in enumerate(clips) if isinstance(clip.get(name), np.ndarray | str)]
             if have:
                 items: dict[int, Any] = {id(clips[at][name]): clips[at][name] for at in have}
                 made = dict(zip(items, self.streams[name].encode(list(items.values()), device), strict=True))
@@ -135,13 +143,20 @@ def slices(identity: Mapping[str, Any]) -> dict[Stream, slice]:
     return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
 
 
-def load(params: EmbedVideoParams) -> ClipEncoder:
-    """Loads the encoders of the streams that params ``embed.video`` names. Raises InputError as ``image.load``."""
-    return of_streams(params, image.load(params, "embed.video") if "frames" in params.streams else None)
+def load(embed: EmbedParams, texts: TextEncoder | None = None) -> ClipEncoder:
+    """Loads the encoders of the streams that params ``embed.video`` names, but ``texts`` where it is loaded already.
+
+    Raises InputError as ``image.load``.
+    """
+    names = embed.video.streams
+    pictures = image.load(embed.video, "embed.video") if "frames" in names else None
+    if texts is None and "transcript" in names:
+        texts = text.load(embed.text)
+    return of_streams(embed.video, pictures, texts)
 
 
-def of_streams(params: EmbedVideoParams, pictures: ImageEncoder | None) -> ClipEncoder:
-    """The streams that params name; ``pictures`` encodes their frames, where they are among them."""
+def of_streams(params: EmbedVideoParams, pictures: ImageEncoder | None, texts: TextEncoder | None) -> ClipEncoder:
+    """The streams that params name; ``pictures`` encodes frames, and ``texts`` words, where they are among them."""
     streams: dict[Stream, StreamEncoder] = {}
     if "faces" in params.streams:
         streams["faces"] = faces.load(params.faces)
@@ -152,6 +167,9 @@ def of_streams(params: EmbedVideoParams, pictures: ImageEncoder | None) -> ClipE
         streams["sound"] = SoundEncoder(params.sound)
     if "speech" in params.streams:
         streams["speech"] = speech.load(params.speech)
+    if "transcript" in params.streams:
+        assert texts is not None
+        streams["transcript"] = TranscriptEncoder(transcription.load(params.transcript), texts)
     return ClipEncoder(streams, max(params.batch // params.frames, 1), params.per_group)
 
 

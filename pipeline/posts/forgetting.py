@@ -94,7 +94,7 @@ class Plan:
         yield f"media that no other post uses: {len(self.traces.media)}{names(self.traces.media)}"
         yield f"rows of the run's tables: {sum(self.tables.values())}{names(self.tables)}"
         yield f"outputs that show them, removed whole: {len(self.outputs)}{names(self.outputs)}"
-        yield f"vectors and looks in the stores: {sum(self.vectors.values())}"
+        yield f"vectors, words and looks in the stores: {sum(self.vectors.values())}"
         yield f"objects of DVC's cache: {len(self.cached)}"
         yield f"kept results of trainings: {len(self.trained)}"
 

@@ -63,9 +63,10 @@ def choose_fusion(corpus: FusionRows, params: Params) -> FusionOutcome:
     folds = grouping.inner(block.folds, block.inner_rows)
     compared = grouping.compared(folds)
     with one_thread():
-        tried = [try_fusion(name, corpus, folds, params) for name in block.candidates if name != "averaged"]
+        by_name = {name: try_fusion(name, corpus, folds, params) for name in block.candidates if name != "averaged"}
         if "averaged" in block.candidates:
-            tried.append(average(tried))
+            by_name["averaged"] = average(by_name.values())
+        tried = [by_name[name] for name in block.candidates]
         choice = selection.choose(
             [of.name for of in tried],
             [of.logits[compared] for of in tried],

@@ -4,11 +4,12 @@
 ``stacked_logreg``   multinomial logistic regression on what the specialists say (stacking)
 ``vectors_logreg``   the same on the vectors of all modalities side by side
 ``joint_logreg``     the same on both
+``averaged``         the mean log-probabilities of the three before it and of ``trained``; its loss is never above the
+                     mean of theirs, so it counts as simpler than a net on its own
 ``trained``          the net of ``fuse.strategy``, trained by epochs: attention, gates or concatenation
-``averaged``         the mean log-probabilities of the four before it
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -101,7 +102,7 @@ def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], par
     return best
 
 
-def average(tried: Sequence[TriedFusion]) -> TriedFusion:
+def average(tried: Collection[TriedFusion]) -> TriedFusion:
     """The candidate ``averaged`` of the others that were tried; it needs nothing fitted on the folds."""
     parts = [of for of in tried if of.name in AVERAGED]
     finals = [of.final for of in parts if of.final is not None]

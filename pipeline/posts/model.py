@@ -159,11 +159,16 @@ def load_encoders(embed: EmbedParams, modalities: list[Modality]) -> dict[Modali
     if pictures is not None:
         encoders["image"] = pictures
     if "video" in modalities:
-        if "frames" in embed.video.streams:
-            encoders["video"] = streams.of_streams(embed.video, _pictures_of(embed, pictures))
-        else:
-            encoders["video"] = streams.of_streams(embed.video, None)
+        frames = _pictures_of(embed, pictures) if "frames" in embed.video.streams else None
+        encoders["video"] = streams.of_streams(embed.video, frames, _texts_of(embed, encoders.get("text")))
     return encoders
+
+
+def _texts_of(embed: EmbedParams, texts: Encoder | None) -> TextEncoder | None:
+    """What encodes the words of a clip, where these are a stream of it."""
+    if "transcript" not in embed.video.streams:
+        return None
+    return texts if isinstance(texts, TextEncoder) else text.load(embed.text)
 
 
 def _pictures_of(embed: EmbedParams, pictures: ImageEncoder | None) -> ImageEncoder:

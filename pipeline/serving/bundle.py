@@ -7,7 +7,8 @@ safetensors, the rest is JSON, and ``README.md`` is the model card.
     predictor.json                   the posts track: how media are read, nonconformity of the calibration rows
     fuse/  text/  image/  video/     the fusion and the final specialists: model.json, model.safetensors
     encoders/text/  encoders/image/  the frozen encoders, with the tokenizer
-    encoders/speech/  encoders/faces/  what hears a clip's speech and sees its faces, where these are streams of it
+    encoders/speech/  encoders/faces/  encoders/transcript/  what hears speech, sees faces, and tells words, where these
+                                   are streams of a clip
     score.json  sentiment/           the sentiment track; see ``score_bundle``
     onnx/                            on request: classifiers and fusion for other runtimes
 """
@@ -32,7 +33,14 @@ from pipeline.encoders import face_models, image, streams, text, tfidf, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
 from pipeline.media import inside
-from pipeline.params import EmbedFacesParams, EmbedParams, EmbedSpeechParams, EmbedVideoParams, Params
+from pipeline.params import (
+    EmbedFacesParams,
+    EmbedParams,
+    EmbedSpeechParams,
+    EmbedTranscriptParams,
+    EmbedVideoParams,
+    Params,
+)
 from pipeline.posts import model
 from pipeline.posts.model import Encoder, Model
 from pipeline.serving import card, score_bundle, score_model
@@ -50,7 +58,7 @@ EXPORT = "python -m pipeline export"
 SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".md", ".onnx", ".tflite")
 """What the files of a bundle may be: none of these can run a program. Pickles can, and so are refused unopened."""
 
-SPEECH, FACES = "encoders/speech", "encoders/faces"
+SPEECH, FACES, TRANSCRIPT = "encoders/speech", "encoders/faces", "encoders/transcript"
 CONVERTED = f"{SPEECH}/{weights.CT2_WEIGHTS}"
 """The one file more: it is read by CTranslate2 alone, whose format holds tensors only."""
 
@@ -171,12 +179,13 @@ def _write_nets(parts: Model, folder: Path) -> None:
 def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str]:
     """``predictor.json`` and the encoders, whose folders it returns; pictures and frames may share one."""
     # Of what the model does not know nothing is told: it may be a path of this machine.
-    unknown = {name for name in MODALITIES if name not in parts.branches}
+    needed = _needed(list(parts.branches), params.embed)
+    unknown = {name for name in MODALITIES if name not in needed}
     embed = params.embed.model_dump(exclude=unknown)
     written: dict[str, str] = {}
     if "video" in parts.branches:
         embed["video"] |= _write_streams(params.embed.video, folder)
-    for name in parts.branches:
+    for name in needed:
         if name == "video" and "frames" not in params.embed.video.streams:
             embed[name] |= {"encoder": image.PACKAGED, "revision": None}  # which nothing asks for
             continue
@@ -189,15 +198,17 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
         embed[name] |= {"encoder": written[key], "revision": None}
     nonconformity = {label: row.tolist() for label, row in zip(parts.labels, parts.nonconformity, strict=True)}
     artifacts.write_json(folder / SETTINGS, {"embed": embed, "nonconformity": nonconformity})
-    return {name: embed[name]["encoder"] for name in parts.branches if embed[name]["encoder"] in written.values()}
+    return {name: embed[name]["encoder"] for name in needed if embed[name]["encoder"] in written.values()}
 
 
 def _write_streams(video: EmbedVideoParams, folder: Path) -> dict[str, Any]:
-    """What ``embed.video`` of a bundle says of faces and speech, whose encoders are written where they are streams.
+    """What ``embed.video`` of a bundle says of faces, speech and words, whose encoders are written where they are
+    streams.
 
     Of those that are not, it says what is usual, for nothing asks.
     """
     speech, faces = EmbedSpeechParams().model_dump(), EmbedFacesParams().model_dump()
+    transcript = EmbedTranscriptParams().model_dump()
     if "speech" in video.streams:
         block = video.speech
         found = weights.resolve("embed.video.speech", block.encoder, block.revision, None, ct2=True)
@@ -206,7 +217,18 @@ def _write_streams(video: EmbedVideoParams, folder: Path) -> dict[str, Any]:
     if "faces" in video.streams:
         face_models.write(video.faces, folder / FACES)
         faces = video.faces.model_dump() | {"models": FACES}
-    return {"speech": speech, "faces": faces}
+    if "transcript" in video.streams:
+        block = video.transcript
+        found = weights.resolve("embed.video.transcript", block.encoder, block.revision, None, ct2=True)
+        write_encoder(found, folder / TRANSCRIPT)
+        transcript = block.model_dump() | {"encoder": TRANSCRIPT, "revision": None}
+    return {"speech": speech, "faces": faces, "transcript": transcript}
+
+
+def _needed(modalities: list[Modality], embed: EmbedParams) -> list[Modality]:
+    """The modalities whose encoders are needed: that of texts also where a clip's words are read by it."""
+    words = "video" in modalities and "transcript" in embed.video.streams
+    return [name for name in MODALITIES if name in modalities or (name == "text" and words)]
 
 
 def _packaged(name: Modality) -> str:
@@ -306,11 +328,14 @@ def _check_file(path: Path, expected: str) -> None:
 def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> dict[Modality, Encoder]:
     """As ``model.load_encoders``, from the bundle's own folders."""
     seen = "frames" in embed.video.streams
-    have = [name for name in modalities if name != "video" or seen]
+    have = [name for name in _needed(modalities, embed) if name != "video" or seen]
     here = {name: encoder_folder(folder, SETTINGS, getattr(embed, name)) for name in have}
     encoders: dict[Modality, Encoder] = {}
-    if "text" in modalities:
-        encoders["text"] = text.build(weights.local(here["text"], "the bundle"), embed.text, str(here["text"]))
+    texts = None
+    if "text" in here:
+        texts = text.build(weights.local(here["text"], "the bundle"), embed.text, str(here["text"]))
+    if texts is not None and "text" in modalities:
+        encoders["text"] = texts
     pictures = load_pictures(here["image"]) if "image" in modalities else None
     if pictures is not None:
         encoders["image"] = pictures
@@ -319,16 +344,19 @@ def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> d
         if seen:
             shared = pictures if here.get("image") == here["video"] else None
             frames = shared or load_pictures(here["video"])
-        encoders["video"] = streams.of_streams(_own_streams(folder, embed.video), frames)
+        encoders["video"] = streams.of_streams(_own_streams(folder, embed.video), frames, texts)
     return encoders
 
 
 def _own_streams(folder: Path, video: EmbedVideoParams) -> EmbedVideoParams:
-    """The block with the bundle's own encoders of speech and faces. Raises DamagedError where it names others."""
+    """The block with the bundle's own nets of speech, words and faces. Raises DamagedError where it names others."""
     own: dict[str, Any] = {}
     if "speech" in video.streams:
         _check_own(folder, video.speech.encoder, SPEECH, pinned=video.speech.revision is not None)
         own["speech"] = video.speech.model_copy(update={"encoder": str(folder / SPEECH)})
+    if "transcript" in video.streams:
+        _check_own(folder, video.transcript.encoder, TRANSCRIPT, pinned=video.transcript.revision is not None)
+        own["transcript"] = video.transcript.model_copy(update={"encoder": str(folder / TRANSCRIPT)})
     if "faces" in video.streams:
         _check_own(folder, video.faces.models, FACES)
         own["faces"] = video.faces.model_copy(update={"models": str(folder / FACES)})

@@ -127,6 +127,7 @@ def _personal(model: Model) -> list[str]:
         "faces": "what the largest face of each frame does (mouth, brows, eyes, head, expression)",
         "sound": "how the sound is (pitch, loudness, spectrum)",
         "speech": "what and how is spoken, as a speech recogniser's encoder hears it",
+        "transcript": "what is said, by the words that a speech recogniser hears",
     }
     told = [text for name, text in of.items() if name in streams]
     if not told:

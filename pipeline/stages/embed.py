@@ -54,7 +54,7 @@ def _posts(words: TextContents, params: Params, layout: Layout) -> dict[str, Any
     device, embed = words.device, params.embed
     posts = artifacts.read_posts(layout.table("posts"))
     folder = layout.root / params.posts.media
-    pictures, clips = image.load(embed.image), streams.load(embed.video)
+    pictures, clips = image.load(embed.image), streams.load(embed, words.encoder)
     picture_source = picture_files(pictures, folder, device, embed)
     return {
         "text": embed_posts("text", posts, "text", words.encoder.identity, words, device, params, layout),

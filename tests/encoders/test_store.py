@@ -65,7 +65,7 @@ def test_why_there_is_no_vector_comes_back_and_can_be_forgotten(
         with store.connection:
             store.connection.execute("UPDATE absent SET reason = x'00' WHERE key = 'c'")
         assert list(store.absent(["b", "c"])) == ["b"]
-        assert "1 vectors were damaged" in capsys.readouterr().err
+        assert "1 entries were damaged" in capsys.readouterr().err
         path = store.path
     assert forget(path, ["a", "b", "d"], count_only=True) == 2
     assert forget(path, ["b"]) == 1
@@ -151,7 +151,7 @@ def test_a_damaged_vector_is_made_again(tmp_path: Path, damage: str, capsys: pyt
         with store.connection:
             store.connection.execute(damage)
         assert set(store.get(["a", "b"])) == {"b"}
-        assert "1 vectors were damaged, and are made again" in capsys.readouterr().err
+        assert "1 entries were damaged, and are made again" in capsys.readouterr().err
         store.put(good)
         np.testing.assert_array_equal(store.get(["a"])["a"], good["a"])
 

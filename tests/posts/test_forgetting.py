@@ -159,7 +159,7 @@ def test_nothing_is_left_of_a_forgotten_post(project: Layout) -> None:
     assert code == 0, said
     assert "rows of the manifest: 1" in said
     assert "media that no other post uses: 1: posts/ann.png" in said
-    assert "vectors and looks in the stores: 3" in said
+    assert "vectors, words and looks in the stores: 3" in said
     after = everything(project)
     for name, secret in secrets.items():
         assert [path for path, data in after.items() if secret in decoded(path, data)] == [], name

@@ -116,7 +116,7 @@ def train(root: Path, kind: str, modalities: set[str] | None = None) -> Trained:
 def embed_posts(params: Params, layout: Layout) -> None:
     """What the stage `embed` does for posts, one post at a time."""
     table, block, cpu = artifacts.read_posts(layout.table("posts")), params.embed, torch.device("cpu")
-    texts, pictures, clips = text.load(block.text), image.load(block.image), streams.load(block.video)
+    texts, pictures, clips = text.load(block.text), image.load(block.image), streams.load(block)
 
     def picture(path: str) -> np.ndarray:
         limits = {"max_pixels": block.max_pixels, "at_least": pictures.at_least}

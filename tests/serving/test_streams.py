@@ -103,6 +103,28 @@ def test_another_encoder_of_speech_is_refused(spoken: Trained, tmp_path: Path) -
         Predictor.load(tmp_path / "made")
 
 
+def test_a_bundle_carries_what_hears_words_and_what_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
+    folder = tiny.speaking(tmp_path / "speaking")
+    words = train(tmp_path / "project", ["sound", "transcript"], transcript={"encoder": str(folder)})
+    bundle.export(words.params, words.layout, tmp_path / "made")
+    assert (tmp_path / "made" / "encoders" / "transcript" / "tokenizer.json").is_file()
+    assert (tmp_path / "made" / "encoders" / "text" / "model.safetensors").is_file()
+    assert str(tmp_path) not in (tmp_path / "made" / "predictor.json").read_text()
+    assert "what is said, by the words" in (tmp_path / "made" / "README.md").read_text()
+    clips = [Post(video=words.layout.root / f"{at}.mkv") for at in (0, 3)]
+    expected = [answer.as_json() for answer in words.predictor().predict(clips)]
+    moved = Path(shutil.move(tmp_path / "made", tmp_path / "elsewhere"))
+    assert [answer.as_json() for answer in Predictor.load(moved).predict(clips)] == expected
+    assert expected[0]["modalities"]["video"]["streams"]["transcript"]["present"]
+    assert expected[1]["modalities"]["video"] | {"streams": None} == {
+        **expected[1]["modalities"]["video"],
+        "state": "absent",
+        "reason": "no sound: no audio track",
+        "streams": None,
+    }
+
+
 def test_a_bundle_carries_the_nets_of_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(face_models, "load", lambda params: made_of(face_models.read(params)[0]))
