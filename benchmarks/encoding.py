@@ -12,8 +12,8 @@ from PIL import Image
 
 from benchmarks.measuring import OURS, Work, peers
 from pipeline.encoders import image, text
-from pipeline.encoders.embedding import Encoded, TextContents, picture_files
 from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.sources import Encoded, TextContents, picture_files
 from pipeline.params import EmbedParams
 
 CPU = torch.device("cpu")

@@ -20,8 +20,9 @@ from benchmarks.measuring import OURS, Work
 from pipeline import media
 from pipeline.core.layout import Layout
 from pipeline.encoders import image
-from pipeline.encoders.embedding import embed_posts, picture_files
+from pipeline.encoders.embedding import embed_posts
 from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.sources import picture_files
 from pipeline.params import EmbedParams, Params
 
 NEW = 0.01
@@ -35,7 +36,7 @@ def embed(files: Sequence[str], folder: Path, root: Path, workers: int, encoder:
     params = Params(embed=EmbedParams(workers=workers))
     posts = pd.DataFrame({"sample_id": list(files), "image_path": list(files)})
     source = picture_files(encoder, folder, CPU, params.embed)
-    embed_posts("image", posts, "image_path", encoder.identity, source, CPU, params, Layout(root))
+    embed_posts("image", posts, "image_path", source, params, Layout(root))
 
 
 def works(paths: Sequence[Path], scratch: Path, workers: int) -> Iterator[Work]:

@@ -166,12 +166,28 @@ class EmbedVideoParams(EmbedImageParams):
     """Standardise each stream's columns within every group, where a group is a recording with several clips."""
 
 
+class RayParams(ParamsBlock):
+    address: str = "local"
+    """`local` starts a cluster on this machine and ends it; `auto`, or `host:port`, joins one (`ray start`)."""
+    encoders: Annotated[int, Field(ge=1, le=4096)] = 2
+    """Processes that encode, on a processor core or on `gpus` each."""
+    readers: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Processes that read and decode media for the encoders, by `embed.workers` threads each."""
+    gpus: Annotated[float, Field(ge=0.0, le=64.0)] = 0.0
+    """Graphics cards of each encoder, or a share of one; 0: a processor core, whatever `device` says."""
+    object_store_mb: Annotated[int, Field(ge=80, le=1_000_000)] = 512
+    """Memory for decoded media between processes, of a cluster that `local` starts."""
+
+
 class EmbedParams(ParamsBlock):
     text: EmbedTextParams = EmbedTextParams()
     image: EmbedImageParams = EmbedImageParams()
     video: EmbedVideoParams = EmbedVideoParams()
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Threads that read and decode media while the encoder works."""
+    engine: Literal["local", "ray"] = "local"
+    """Where `embed` encodes texts and pictures: in its own process, or in those of a Ray cluster (extra `ray`)."""
+    ray: RayParams = RayParams()
     max_pixels: Annotated[int, Field(ge=65_536, le=1_000_000_000)] = 50_000_000
     """A picture or frame with more pixels is refused unread: a small file can unpack to many gigabytes."""
     max_bad_share: Share = 0.05
@@ -558,7 +574,32 @@ def load(path: Path) -> Params:
         raise InputError(f"{path}: train_source.heads: {heads} does not divide train_source.width, {width}")
     if params.split.val_share + params.split.test_share > 0.8:
         raise InputError(f"{path}: split: val_share and test_share leave less than 0.2 of the rows for training")
+    _refuse_addresses(params, path)
     return params
+
+
+COPIES = {
+    "posts.manifest": "data/posts",
+    "source.corpus": "data/source",
+    "source.texts": "data/source_texts",
+    "target.corpus": "data/target",
+}
+"""What may lie in a store, and a folder for its copy."""
+
+
+def _refuse_addresses(params: Params, path: Path) -> None:
+    """Stages read a file several times, and DVC watches it, so it must be here. Raises InputError, which says how."""
+    for key, folder in COPIES.items():
+        block, _, name = key.partition(".")
+        address = str(getattr(getattr(params, block), name))
+        if "://" in address:
+            media = f", and posts.media to {folder}" if key == "posts.manifest" else ""
+            raise InputError(
+                f"{path}: {key}: {address} is an address, and stages read files; run `python -m pipeline fetch "
+                f"{address} {folder}`, then set {key} to {folder}/{address.rpartition('/')[2]}{media}"
+            )
+    if "://" in params.posts.media:
+        raise InputError(f"{path}: posts.media: {params.posts.media} is an address; give the folder of a `fetch`")
 
 
 def _lines(errors: Sequence[Any]) -> list[str]:

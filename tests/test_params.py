@@ -86,6 +86,18 @@ def test_yaml_12_floats_are_numbers(tmp_path: Path) -> None:
             "beside it",
         ),
         ("fuse: {candidates: [trained, trained]}", "fuse.candidates: trained stands there twice; name each once"),
+        (
+            "posts: {manifest: s3://bucket/mine/posts.parquet}",
+            "posts.manifest: s3://bucket/mine/posts.parquet is an address, and stages read files; run `python -m "
+            "pipeline fetch s3://bucket/mine/posts.parquet data/posts`, then set posts.manifest to "
+            "data/posts/posts.parquet, and posts.media to data/posts",
+        ),
+        (
+            "target: {corpus: https://server/mosi.pkl}",
+            "target.corpus: https://server/mosi.pkl is an address, and stages read files; run `python -m pipeline "
+            "fetch https://server/mosi.pkl data/target`, then set target.corpus to data/target/mosi.pkl",
+        ),
+        ("posts: {media: gs://bucket}", "posts.media: gs://bucket is an address; give the folder of a `fetch`"),
         ("seed: abc", "seed: 'abc' is not allowed; give a whole number, at least 0"),
         ("seed: 1.5", "seed: 1.5 is not allowed"),
         (

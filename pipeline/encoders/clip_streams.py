@@ -16,7 +16,8 @@ from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.prefetch import ahead
 from pipeline.core.schemas import Stream
-from pipeline.encoders.embedding import file_digests, open_store, or_error
+from pipeline.encoders.embedding import open_store
+from pipeline.encoders.sources import computation, file_digests, or_error
 from pipeline.encoders.store import Store
 from pipeline.encoders.streams import ClipEncoder, Ready
 from pipeline.encoders.transcription import Recogniser, Words
@@ -200,9 +201,10 @@ def opened(
         recogniser = encoder.transcript.recogniser
     with ExitStack() as stack:
         stores: dict[Stream, Store] = {
-            name: stack.enter_context(open_store(of.identity, device, layout)) for name, of in encoder.streams.items()
+            name: stack.enter_context(open_store(of.identity, computation(device), layout))
+            for name, of in encoder.streams.items()
         }
         said = None
         if recogniser is not None:  # it computes on the processor, whatever the device
-            said = stack.enter_context(open_store(recogniser.identity, torch.device("cpu"), layout))
+            said = stack.enter_context(open_store(recogniser.identity, computation(torch.device("cpu")), layout))
         yield ClipStreams(encoder, folder, device, embed.max_pixels, embed.workers, stores, recogniser, said)

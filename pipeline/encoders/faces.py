@@ -80,18 +80,35 @@ class FaceEncoder:
 
     def _numbers(self, frame: np.ndarray) -> np.ndarray | None:
         """Of the largest face in a frame, uint8 [H, W, 3]; None where there is none."""
+        seen = self._largest(frame)
+        if seen is None:
+            return None
+        box, mesh = seen
+        numbers = face_shape.measures(mesh[None], np.array([face_finding.tilt(box)]))[0]
+        if self.nets.expression is None:
+            return numbers
+        return np.concatenate([numbers, self._expressions(frame, box)])
+
+    def box(self, frame: np.ndarray) -> tuple[float, float, float, float] | None:
+        """Where the face that is measured lies in a frame, uint8 [H, W, 3]: left, top, width and height, as shares.
+
+        It serves to be shown to who gave the frame, and is not kept. None where there is none.
+        """
+        seen = self._largest(frame)
+        if seen is None:
+            return None
+        (left, top), (right, bottom) = (seen[0].corners / (frame.shape[1], frame.shape[0])).clip(0.0, 1.0)
+        return float(left), float(top), float(right - left), float(bottom - top)
+
+    def _largest(self, frame: np.ndarray) -> tuple[Box, np.ndarray] | None:
+        """The largest face and its mesh."""
         nets, sizes = self.nets, self.nets.sizes
         boxes = face_finding.find(frame, nets.detector, sizes["detector"])
         if not boxes:
             return None
         box = max(boxes, key=lambda of: of.area)
         mesh = face_finding.mesh(frame, box, nets.mesh, sizes["mesh"])
-        if mesh is None:
-            return None
-        numbers = face_shape.measures(mesh[None], np.array([face_finding.tilt(box)]))[0]
-        if nets.expression is None:
-            return numbers
-        return np.concatenate([numbers, self._expressions(frame, box)])
+        return None if mesh is None else (box, mesh)
 
     def _expressions(self, frame: np.ndarray, box: Box) -> np.ndarray:
         """Probabilities, float64 [len(EXPRESSIONS)]."""

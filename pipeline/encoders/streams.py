@@ -16,6 +16,7 @@ import torch
 from pipeline.core.files import MediaError
 from pipeline.core.schemas import Feature, Stream
 from pipeline.encoders import faces, image, speech, text, transcription, video
+from pipeline.encoders.faces import FaceEncoder
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sound import SoundEncoder
 from pipeline.encoders.text import TextEncoder
@@ -94,6 +95,12 @@ class ClipEncoder:
         """The stream of pictures, which can be tuned."""
         of = self.streams.get("frames")
         return of if isinstance(of, VideoEncoder) else None
+
+    @property
+    def faces(self) -> FaceEncoder | None:
+        """The stream of faces, which can say where they are."""
+        of = self.streams.get("faces")
+        return of if isinstance(of, FaceEncoder) else None
 
     @property
     def transcript(self) -> TranscriptEncoder | None:

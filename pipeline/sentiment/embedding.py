@@ -19,12 +19,12 @@ from pipeline.corpora.feature_columns import faulty_columns, filled, medians
 from pipeline.encoders.embedding import (
     CHUNK,
     NONE,
-    TextContents,
     content_digests,
     encode_missing,
     open_store,
     write_results,
 )
+from pipeline.encoders.sources import ModalitySource
 from pipeline.params import EmbedParams
 from pipeline.sentiment.samples import Rows
 
@@ -43,7 +43,7 @@ def extracted_alike(one: Rows, other: Rows) -> frozenset[Feature]:
 
 
 def embed_corpus(
-    rows: Rows, wanted: Sequence[Feature], words: TextContents, params: EmbedParams, layout: Layout, other: Rows
+    rows: Rows, wanted: Sequence[Feature], words: ModalitySource, params: EmbedParams, layout: Layout, other: Rows
 ) -> dict[str, Any]:
     """Writes the tables of all three modalities, those that are not wanted as absent; returns what became of each.
 
@@ -152,13 +152,16 @@ def _write_vectors(
             writer.write(sample_ids[part].tolist(), some, reasons, content[part])
 
 
-def _embed_words(path: Path, rows: Rows, words: TextContents, layout: Layout, shared: dict[str, Any]) -> dict[str, Any]:
+def _embed_words(
+    path: Path, rows: Rows, words: ModalitySource, layout: Layout, shared: dict[str, Any]
+) -> dict[str, Any]:
     """Encodes texts one by one; a sample of several texts has the mean of their vectors."""
-    identity = words.encoder.identity | ({"level": "group"} if rows.grouped else {}) | shared
+    identity, width = words.identity, words.identity["width"]
+    told = identity | ({"level": "group"} if rows.grouped else {}) | shared
     texts, present = rows.texts(), 0
     with (
-        open_store(words.encoder.identity, words.device, layout) as store,
-        artifacts.embeddings_writer(path, words.encoder.width, identity) as writer,
+        open_store(identity, words.computed, layout) as store,
+        artifacts.embeddings_writer(path, width, told) as writer,
         progress(f"embedding {rows.name} text", sum(len(some) for some in texts)) as advance,
     ):
         for at in range(0, len(texts), CHUNK):
@@ -174,10 +177,10 @@ def _embed_words(path: Path, rows: Rows, words: TextContents, layout: Layout, sh
                 rows.sample_ids[at : at + CHUNK].tolist(),
                 results,
                 [key for _, key in pooled],
-                words.encoder.width,
+                width,
             )
             present += sum(not isinstance(result, MediaError) for result in results)
-    return _summary(len(texts), present, words.encoder.identity)
+    return _summary(len(texts), present, identity)
 
 
 def _mean(vectors: Sequence[tuple[np.ndarray | MediaError, str]]) -> tuple[np.ndarray | MediaError, str | MediaError]:

@@ -305,15 +305,18 @@ def prepare(predictor: Predictor, asked: Asked, clip_seconds: float, deadline: f
         predictor.prepared(pixels),
         asked.coverage,
         pixels if asked.explain else None,
-        _looked_at(pixels) if asked.looked_at else None,
+        _looked_at(predictor, pixels) if asked.looked_at else None,
     )
 
 
-def _looked_at(post: Post) -> dict[str, Any]:
-    """Of a post that was read."""
+def _looked_at(predictor: Predictor, post: Post) -> dict[str, Any]:
+    """Of a post that was read; ``faces`` only of models that measure them: frames, and the box of each one's face."""
+    seen = predictor.faces(post.video) if isinstance(post.video, Clip) else None
+    faces = None if seen is None else [{"frame": _thumbnail(frame), "box": box} for frame, box in seen]
     return {
         "image": _thumbnail(post.image) if isinstance(post.image, np.ndarray) else None,
         "frames": _frames(post.video),
+        "faces": faces,
     }
 
 

@@ -203,6 +203,17 @@ class Predictor:
 
         return Post(post.text, small(post.image, self._pixels), small(post.video, self._streams))
 
+    def faces(self, clip: media.Clip) -> list[tuple[np.ndarray, tuple[float, float, float, float] | None]] | None:
+        """The frames of a clip that was read in which faces are measured, each with where its face is, if it has one.
+
+        See ``FaceEncoder.box``. None where the model measures no faces, or the clip has no frames.
+        """
+        branch = self.model.branches.get("video")
+        encoder = branch.frozen.faces if branch is not None and isinstance(branch.frozen, ClipEncoder) else None
+        if encoder is None or isinstance(clip.shown, MediaError):
+            return None
+        return [(frame, encoder.box(frame)) for frame in clip.frames(*encoder.asked)]
+
     def _frame_by_frame(self, clip: media.Clip) -> Iterator[Prepared | MediaError]:
         """The clip with each of its first frames left out in turn, for the streams that look at these; none without."""
         if isinstance(clip.shown, MediaError) or not clip.shown:

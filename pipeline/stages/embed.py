@@ -19,9 +19,12 @@ from pipeline.core import artifacts, off
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FEATURES, MODALITIES
-from pipeline.encoders import image, streams, text
+from pipeline.encoders import engine, image, streams, text
 from pipeline.encoders.clip_rows import embed_clips
-from pipeline.encoders.embedding import NONE, TextContents, embed_posts, picture_files
+from pipeline.encoders.embedding import NONE, embed_posts
+from pipeline.encoders.engine import Engine
+from pipeline.encoders.sources import ModalitySource, TextContents, picture_files
+from pipeline.encoders.text import TextEncoder
 from pipeline.params import Params
 from pipeline.sentiment.embedding import embed_corpus
 from pipeline.sentiment.samples import Rows
@@ -29,37 +32,37 @@ from pipeline.training.device import pick
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Raises InputError when an encoder cannot be loaded, too many files of a modality are unreadable, or none of its
-    columns is of use."""
-    device, embed = pick(params.device), params.embed
-    words = TextContents(text.load(embed.text), device)
+    """Raises InputError when an encoder cannot be loaded, too many files of a modality are unreadable, none of its
+    columns is of use, or the engine cannot do the work."""
     report: dict[str, Any] = {}
-    if off.is_off("posts", layout):
-        _leave_empty(layout, "posts", MODALITIES)
-    else:
-        report |= _posts(words, params, layout)
-    if off.is_off("sentiment", layout):
-        for corpus in ("source", "target"):
-            _leave_empty(layout, corpus, FEATURES)
-    else:
-        source, target = Rows.read("source", params.source, layout), Rows.read("target", params.target, layout)
-        report["source"] = embed_corpus(source, FEATURES, words, embed, layout, target)
-        wanted = params.target.modalities or FEATURES
-        report["target"] = embed_corpus(target, wanted, words, embed, layout, source)
+    with engine.opened(params, layout) as here:
+        encoder = text.load(params.embed.text)
+        words = here.source("text", TextContents(encoder, here.device))
+        if off.is_off("posts", layout):
+            _leave_empty(layout, "posts", MODALITIES)
+        else:
+            report |= _posts(encoder, words, here, params, layout)
+        if off.is_off("sentiment", layout):
+            for corpus in ("source", "target"):
+                _leave_empty(layout, corpus, FEATURES)
+        else:
+            source, target = Rows.read("source", params.source, layout), Rows.read("target", params.target, layout)
+            report["source"] = embed_corpus(source, FEATURES, words, params.embed, layout, target)
+            wanted = params.target.modalities or FEATURES
+            report["target"] = embed_corpus(target, wanted, words, params.embed, layout, source)
     write_metrics(layout, "embed", report)
 
 
-def _posts(words: TextContents, params: Params, layout: Layout) -> dict[str, Any]:
+def _posts(encoder: TextEncoder, words: ModalitySource, here: Engine, params: Params, layout: Layout) -> dict[str, Any]:
     """Writes the vectors of the posts; returns what became of each modality."""
-    device, embed = words.device, params.embed
+    embed, folder = params.embed, layout.root / params.posts.media
     posts = artifacts.read_posts(layout.table("posts"))
-    folder = layout.root / params.posts.media
-    pictures, clips = image.load(embed.image), streams.load(embed, words.encoder)
-    picture_source = picture_files(pictures, folder, device, embed)
+    files = picture_files(image.load(embed.image), folder, here.device, embed)
+    clips = streams.load(embed, encoder)
     return {
-        "text": embed_posts("text", posts, "text", words.encoder.identity, words, device, params, layout),
-        "image": embed_posts("image", posts, "image_path", pictures.identity, picture_source, device, params, layout),
-        "video": embed_clips(posts, clips, device, params, layout),
+        "text": embed_posts("text", posts, "text", words, params, layout),
+        "image": embed_posts("image", posts, "image_path", here.source("image", files), params, layout),
+        "video": embed_clips(posts, clips, pick(params.device), params, layout),
     }
 
 

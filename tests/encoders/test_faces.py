@@ -228,6 +228,17 @@ def numbers_of(levels: Sequence[int], made: FaceNets | None = None) -> dict[str,
     return dict(zip(encoder.columns, vector.tolist(), strict=True))
 
 
+def test_the_box_is_that_of_the_face_that_is_measured() -> None:
+    """Of two faces the larger counts; a frame is twice as wide as the square in which a detector sees it is high."""
+    encoder = FaceEncoder(EmbedFacesParams(), nets(((0.3, 0.5), 0.1, 3.0), ((0.6, 0.5), 0.2, 2.0)))
+    light = np.full((100, 200, 3), 200, np.uint8)
+    assert encoder.box(light) == pytest.approx((0.5, 0.3, 0.2, 0.4), abs=0.01)
+    assert encoder.box(np.zeros_like(light)) is None
+    edge = FaceEncoder(EmbedFacesParams(), nets(((0.95, 0.5), 0.2, 3.0)))
+    left, _, width, _ = edge.box(light) or (0.0, 0.0, 0.0, 0.0)
+    assert (left, left + width) == pytest.approx((0.85, 1.0), abs=0.01)  # no farther than the frame
+
+
 def test_numbers_are_means_and_deviations_over_the_frames_with_a_face() -> None:
     found = numbers_of([51, 0, 153, 0])
     assert found["face.share"] == 0.5

@@ -72,7 +72,7 @@ def test_silence_is_never_shown_to_the_model(folder: Path, samples: Any, why: st
 
 def test_where_nobody_speaks_what_is_made_up_does_not_count(tmp_path: Path) -> None:
     recogniser = load(tiny.speaking(tmp_path, nobody=True))
-    music = np.sum([tone(of, 1.5) for of in (220.0, 277.2, 329.6)], axis=0, dtype=np.float32)
+    music = (tone(220.0, 1.5) + tone(277.2, 1.5) + tone(329.6, 1.5)).astype(np.float32)
     states = recogniser.model.encode(recogniser._mel(music))
     assert recogniser.model.decode(states, recogniser.model.marks.prompt("de")).tokens  # it does make words up
     with pytest.raises(MediaError, match="no words: nobody is heard to speak"):

@@ -1,6 +1,7 @@
 """A clip's streams from training to prediction: a bundle carries the encoders of those it uses, and no others."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.encoders import face_models
 from pipeline.params import Params
-from pipeline.serving import bundle
+from pipeline.serving import bundle, intake
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from pipeline.stages import embed, fuse, train_image, train_text, train_video
@@ -142,6 +143,14 @@ def test_a_bundle_carries_the_nets_of_faces(tmp_path: Path, monkeypatch: pytest.
     assert [answer.as_json() for answer in Predictor.load(tmp_path / "made").predict(clips)] == expected
     assert expected[1]["modalities"]["video"]["streams"]["faces"]["present"]
     assert not expected[1]["modalities"]["video"]["streams"]["sound"]["present"]
+    # The page is told where the face is that was measured, in each frame in which it was sought.
+    asked = intake.Asked(clips[0], looked_at=True)
+    looked_at = intake.prepare(Predictor.load(tmp_path / "made"), asked, 60.0, math.inf).looked_at
+    assert looked_at is not None
+    assert [of["frame"][:23] for of in looked_at["faces"]] == ["data:image/jpeg;base64,"] * len(looked_at["faces"])
+    assert looked_at["faces"][0]["box"][2] > 0.2
+    deaf = intake.prepare(seen.predictor(), intake.Asked(Post(text="so")), 60.0, math.inf)
+    assert deaf.looked_at is None
 
 
 def made_of(files: dict[face_models.Role, bytes]) -> face_models.FaceNets:

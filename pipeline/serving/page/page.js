@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const NAMES = { text: "Text", image: "Picture", video: "Clip" };
-const STREAMS = { frames: "its pictures", sound: "its sound", faces: "its faces", speech: "its speech" };
+const STREAMS = { frames: "its pictures", sound: "its sound", faces: "its faces", speech: "its speech", transcript: "its words" };
 const STRONG = 0.55; // how opaque the strongest word or patch is marked
 
 const OFTEN = 0.9; // how often a score's interval holds the true one, unless another rate is chosen
@@ -240,6 +240,7 @@ function emotions(answer, text) {
   const seen = answer.looked_at;
   if (seen?.image) content.push(panel("The picture that was looked at", ...picture(seen.image, explained, answer.label)));
   if (seen?.frames?.length) content.push(panel("The frames that were looked at", frames(seen.frames, explained)));
+  if (seen?.faces?.length) content.push(panel("The faces that were measured", ...faces(seen.faces)));
   const unread = parts.filter(([, part]) => part.reason);
   if (unread.length) {
     content.push(make("p", { class: "warnings unread" },
@@ -304,6 +305,20 @@ function frames(sources, explained) {
     return make("li", {}, make("figure", {}, make("img", { src: source, alt: `Frame ${at + 1} of ${sources.length}` }), told));
   });
   return make("ul", { class: "looked" }, ...items);
+}
+
+// The frames in which faces were sought, with a box around the one that was measured.
+function faces(seen) {
+  const items = seen.map(({ frame, box }, at) => {
+    const name = `Frame ${at + 1} of ${seen.length}: ${box ? "a face" : "no face"}`;
+    const image = make("img", { src: frame, alt: name });
+    if (!box) return make("li", {}, make("figure", {}, image, make("figcaption", {}, "no face")));
+    const [x, y, width, height] = box;
+    const drawn = make("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" },
+      make("rect", { x, y, width, height, class: "face" }));
+    return make("li", {}, make("figure", {}, make("div", { class: "patched" }, image, drawn)));
+  });
+  return [make("ul", { class: "looked" }, ...items), make("p", { class: "says muted" }, "Of several faces the largest counts. Whose it is nobody asks.")];
 }
 
 // --- examples --------------------------------------------------------------------------------------------------------
