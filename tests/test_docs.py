@@ -74,6 +74,7 @@ RUN_BY = {
     "python -m benchmarks.scale": "tests/test_scale.py::test_the_measured_runs_come_out_and_wrong_rates_are_refused",
     "python -m tests.robustness.bad_inputs": "tests/robustness/test_bad_inputs.py::test_a_wrong_input_gets_its_line",
     "python -m tests.robustness.kills": "tests/robustness/test_kills.py",
+    "python -m tests.robustness.fuzz --minutes": "tests/robustness/test_fuzz.py",
     "python -m tests.robustness.matrix --cell": "tests/robustness/test_matrix.py",
     "python -m pipeline params": "tests/test_cli.py::test_params_prints_every_knob",
     "python -m pipeline fetch": "tests/corpora/test_remote.py::test_what_cannot_be_is_one_line",

@@ -159,12 +159,8 @@ def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
 
     Raises InputError when the file is missing, is not Parquet or has another shape than the schema.
     """
-    try:
+    with _reading_parquet(path, "delete it and run `dvc repro`"):
         table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; run the stage that makes it, or `dvc repro`") from None
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error}); delete it and run `dvc repro`") from None
     if schema is not None and table.schema.names != schema.names:
         raise InputError(f"{path}: has columns {table.schema.names}, expected {schema.names}; run `dvc repro`")
     if schema is not None and table.schema.types != schema.types:
@@ -173,12 +169,22 @@ def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
+@contextmanager
+def _reading_parquet(path: Path, remedy: str) -> Iterator[None]:
+    """What a missing or damaged table raises, whichever byte is wrong, as InputError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; run the stage that makes it, or `dvc repro`") from None
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable Parquet file ({why}); {remedy}") from None
+
+
 def count_rows(path: Path) -> int:
     """How many rows a table has, without reading them. Raises InputError as ``read_parquet``."""
-    try:
+    with _reading_parquet(path, "delete it and run `dvc repro`"):
         return pq.read_metadata(path).num_rows
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return len(read_parquet(path))  # says what is wrong
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -274,17 +280,13 @@ def read_embeddings(path: Path) -> Embeddings:
     """Raises InputError when the file is missing, holds a value that is not finite, or has another shape than
     ``schemas.embeddings_table``.
     """
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; run `dvc repro embed`") from None
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error}); run `dvc repro embed`") from None
-    with file:
+    with _reading_parquet(path, "run `dvc repro embed`"), pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         if "vector" not in schema.names or not pa.types.is_fixed_size_list(schema.field("vector").type):
             raise InputError(f"{path}: has no fixed-size `vector` column; run `dvc repro embed`")
         shape = (file.metadata.num_rows, schema.field("vector").type.list_size)
+        if not schema.equals(schemas.embeddings_table(shape[1])):
+            raise InputError(f"{path}: has other columns than `dvc repro embed` writes; run that")
         vectors = _room(shape)
         encoder = json.loads((schema.metadata or {}).get(b"encoder", b"{}"))
         # In the columns of a stream that a clip lacks stands NaN.

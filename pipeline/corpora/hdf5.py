@@ -66,6 +66,17 @@ def member(group: Any, name: str) -> Any:
         raise HDF5Error(f"{name!r} cannot be read: {' '.join(str(error).split())}") from None
 
 
+def names(group: Any) -> list[str]:
+    """What a group's members are called. Raises HDF5Error where its list of them is damaged."""
+    try:
+        found = [str(name) for name in group]
+        for name in found:
+            name.encode()
+        return found
+    except UNREADABLE as error:
+        raise HDF5Error(f"cannot be read: {' '.join(str(error).split())}") from None
+
+
 def group(parent: Any, name: str) -> Any:
     """The group of this name in ``parent``; None where either is no group."""
     import h5py

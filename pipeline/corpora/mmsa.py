@@ -72,7 +72,8 @@ def _mmsa_cells(path: Path, name: str, key: str, part: dict[str, Any]) -> Iterat
     """One vector a row; where no length is given, steps of zeros at either end are padding."""
     rows = len(part["id"])
     try:
-        values = np.asarray(part[key], dtype=np.float32) if key in part else np.zeros((rows, 0), np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is no finite number is counted later on
+            values = np.asarray(part[key], dtype=np.float32) if key in part else np.zeros((rows, 0), np.float32)
     except (ValueError, TypeError):
         raise InputError(f"{path}: {name}: {key} is no array of numbers of one shape") from None
     if values.ndim not in (2, 3) or len(values) != rows:

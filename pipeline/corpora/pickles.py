@@ -6,13 +6,15 @@ that a corpus from a stranger costs at worst memory and time: the whole file is 
 """
 
 import math
+import os
 import pickle
 import re
 import struct
 from collections.abc import Callable, Collection, Iterator
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, ClassVar, Never
 
 import numpy as np
 
@@ -123,8 +125,37 @@ for _core in ("numpy.core", "numpy._core"):  # moved by numpy 2
     _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _Named(_from_buffer)
 
 
+class _Bounded:
+    """A file that takes no more memory than it has bytes, whatever number of them it is asked for."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._left = os.fstat(file.fileno()).st_size
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(min(size, self._left))
+        self._left -= len(data)
+        return data
+
+    def readline(self) -> bytes:
+        line = self._file.readline()
+        self._left -= len(line)
+        return line
+
+
+def _load_bytearray8(unpickler: Any) -> None:
+    """Python's own makes room for as many bytes as the file says, and then looks how many there are."""
+    (size,) = struct.unpack("<Q", unpickler.read(8))
+    data = unpickler.read(size)
+    if len(data) < size:
+        raise EOFError
+    unpickler.append(bytearray(data))
+
+
 class _PlainUnpickler(pickle._Unpickler):
     """Of Python's own two, the one in Python: that in C takes as much memory as a number in the file says."""
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _load_bytearray8}
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -208,7 +239,7 @@ def read_plain(path: Path, where: str) -> Any:
     """
     try:
         with reading(path) as file:
-            value = _PlainUnpickler(file, encoding="latin1").load()
+            value = _PlainUnpickler(_Bounded(file), encoding="latin1").load()
         _check_extent(value, path.stat().st_size)
         return value
     except MediaError as error:

@@ -68,6 +68,12 @@ class _Sequence:
     path: Path
     data: Any
 
+    def listed(self) -> list[str]:
+        try:
+            return hdf5.names(self.data)
+        except hdf5.HDF5Error as error:
+            raise InputError(f"{self.path}: data {error}") from None
+
     def steps(self, key: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Features [T, width] and intervals [T, 2] of a key in the order of time, or None without the key."""
         try:
@@ -114,7 +120,7 @@ def _opened(path: Path) -> Iterator[tuple[str, _Sequence]]:
     """The name of a file's top group, and the sequence."""
     with hdf5.opened(path) as file:
         try:
-            inside = {str(name): hdf5.group(hdf5.member(file, name), "data") for name in file}
+            inside = {str(name): hdf5.group(hdf5.member(file, name), "data") for name in hdf5.names(file)}
         except (hdf5.HDF5Error, *hdf5.UNREADABLE) as error:
             raise InputError(f"{path}: not a readable HDF5 file: {' '.join(str(error).split())}") from None
         roots = {name: data for name, data in inside.items() if data is not None}
@@ -155,16 +161,17 @@ def _role(path: Path, root: str) -> str:
 
 
 def _holds_words(sequence: _Sequence) -> bool:
-    first = next((steps for key in sequence.data if (steps := sequence.steps(key)) is not None), None)
+    first = next((steps for key in sequence.listed() if (steps := sequence.steps(key)) is not None), None)
     return first is not None and first[0].dtype.kind in "SOU"
 
 
 def _cut(labels: _Sequence, words: _Sequence | None, features: Mapping[Feature, _Sequence]) -> Segments:
     """Cuts every sequence into the segments of the labels."""
     segments = Segments([], [], [], None if words is None else [], {modality: [] for modality in features})
-    for key in labels.data:
+    for key in labels.listed():
         label = labels.steps(key)
-        assert label is not None
+        if label is None:
+            raise InputError(f"{labels.path}: data/{key} is listed, and is not there; get the file again")
         segments.ids.extend(f"{key}[{number}]" for number in range(len(label[0])))
         # In aligned corpora each segment has a key of its own, `video[3]`.
         segments.groups.extend(key.partition("[")[0] for _ in label[0])

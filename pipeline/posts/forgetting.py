@@ -36,6 +36,9 @@ OUTPUTS = ("data/split", "data/embeddings", "models", "metrics", "plots", ".dvc/
 PICTURES_OF_POSTS = ("contact_sheet.png", "report.html")
 """What shows posts as pictures, in which no text can be searched."""
 
+BLOCK = 2**20
+"""Bytes of a file that are searched at a time, at least."""
+
 SHOWN = 5
 """Names of a list that are printed."""
 
@@ -67,6 +70,10 @@ class Traces:
         spelled |= {json.dumps(word, ensure_ascii=False)[1:-1] for word in words}
         either = b"|".join(re.escape(word.encode()) for word in sorted(spelled, key=len, reverse=True))
         return re.compile(rb"(?<![\w.-])(?:" + either + rb")(?![\w-]|\.\d)")
+
+    def reach(self) -> int:
+        """No match of the pattern is longer, in bytes: none of a sign is longer than JSON's, two of ``\\u0000``."""
+        return 12 * max(map(len, (*self.ids, *self.texts, *self.digests)))
 
 
 @dataclass
@@ -130,7 +137,7 @@ def carry_out(made: Plan) -> None:
         path.chmod(0o644)
         path.unlink()
     for path in made.tables:
-        artifacts.write_parquet(path, _without(_table(path), made.traces)[0])
+        artifacts.write_parquet(path, _without(_table(path), made.traces))
     for path in made.outputs:
         path.unlink(missing_ok=True)
     for path in made.vectors:
@@ -187,10 +194,12 @@ def _find_outputs(made: Plan, layout: Layout) -> None:
         if not path.is_file() or path.is_relative_to(layout.root / "data" / "sample"):
             continue
         if path.suffix == ".parquet":
-            rows = _without(_table(path), made.traces)[1]
-            if rows:
+            rows = _held_rows(path, made.traces)
+            if rows is None:
+                made.outputs.append(path)
+            elif rows:
                 made.tables[path] = rows
-        elif path.name in PICTURES_OF_POSTS or pattern.search(path.read_bytes()):
+        elif path.name in PICTURES_OF_POSTS or _holds_words(path, pattern, made.traces.reach()):
             made.outputs.append(path)
 
 
@@ -199,18 +208,53 @@ def _table(path: Path) -> pa.Table:
         return file.read()
 
 
-def _without(table: pa.Table, traces: Traces) -> tuple[pa.Table, int]:
-    """The rows of a table that hold nothing of the posts, and how many others there were."""
+def _held_rows(path: Path, traces: Traces) -> int | None:
+    """How many rows of a table hold something of the posts; None where it is damaged: `dvc repro` makes it again."""
+    try:
+        with pq.ParquetFile(path) as file:
+            words = [of.name for of in file.schema_arrow if _holds_text(of)]
+            return sum(_kept(batch, traces).count(False) for batch in file.iter_batches(columns=words) if words)
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+
+
+def _holds_words(path: Path, pattern: re.Pattern[bytes], reach: int) -> bool:
+    """Whether the pattern, which looks one byte back and two ahead, matches a file; some of it is read at a time."""
+    window, begins, size = b"", True, max(BLOCK, reach)
+    with path.open("rb") as handle:
+        while True:
+            block = handle.read(size)
+            window, ends = window + block, len(block) < size
+            for match in pattern.finditer(window):
+                # At an edge of the window it cannot be seen what stands beside it; the next window, or the last, shows.
+                if (match.start() or begins) and (ends or match.end() + 2 <= len(window)):
+                    return True
+            if ends:
+                return False
+            window, begins = window[-(reach + 3) :], False
+
+
+def _holds_text(column: pa.Field) -> bool:
+    """Whether cells of this column are compared with what the posts have."""
+    numbered = column.name == "id" and pa.types.is_integer(column.type)
+    return numbered or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+
+
+def _without(table: pa.Table, traces: Traces) -> pa.Table:
+    """The rows of a table that hold nothing of the posts."""
+    return table.filter(pa.array(_kept(table, traces), type=pa.bool_()))
+
+
+def _kept(table: pa.Table | pa.RecordBatch, traces: Traces) -> list[bool]:
+    """Of each row, whether it holds nothing of the posts."""
     words = {*traces.ids, *traces.texts, *traces.digests}
     kept = [True] * len(table)
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        kind = column.type
-        numbered = name == "id" and pa.types.is_integer(kind)
-        if numbered or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    for of, column in zip(table.schema, table.columns, strict=True):
+        if _holds_text(of):
             kept = [
                 keep and str(cell).strip() not in words for keep, cell in zip(kept, column.to_pylist(), strict=True)
             ]
-    return table.filter(pa.array(kept, type=pa.bool_())), kept.count(False)
+    return kept
 
 
 # --- the cache of DVC ------------------------------------------------------------------------------------------------
@@ -259,12 +303,7 @@ def _md5(path: Path) -> str:
 def _holds(path: Path, traces: Traces, pattern: re.Pattern[bytes]) -> bool:
     with path.open("rb") as handle:
         parquet = handle.read(4) == b"PAR1"
-    if not parquet:
-        return pattern.search(path.read_bytes()) is not None
-    try:
-        return _without(_table(path), traces)[1] > 0
-    except pa.ArrowException:  # damaged: nothing can be said of it, and DVC makes it again
-        return True
+    return _held_rows(path, traces) != 0 if parquet else _holds_words(path, pattern, traces.reach())
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

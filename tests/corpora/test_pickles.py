@@ -13,6 +13,7 @@ import pytest
 from pipeline.core.errors import InputError
 from pipeline.corpora.mmsa import read_mmsa
 from pipeline.corpora.pickles import read_plain
+from tests.imports import ROOT
 
 
 class Runs:
@@ -251,3 +252,27 @@ def test_half_a_character_in_an_id_names_the_row(tmp_path: Path) -> None:
     (tmp_path / "corpus.pkl").write_bytes(pickle.dumps({"train": part}))
     with pytest.raises(InputError, match=r"train: id: row 2 is not UTF-8, or holds half a character"):
         read_mmsa(tmp_path / "corpus.pkl", "target.corpus")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is not limited there")
+@pytest.mark.parametrize("opcode", [pickle.BYTEARRAY8, pickle.BINBYTES8, pickle.BINUNICODE8, pickle.FRAME])
+def test_a_number_in_the_file_takes_no_memory(tmp_path: Path, opcode: bytes) -> None:
+    """Eight bytes that stand for 16 GB, read by a process that may have two."""
+    path = tmp_path / "c.pkl"
+    path.write_bytes(pickle.PROTO + b"\5" + opcode + (2**34).to_bytes(8, "little") + b"x.")
+    script = """
+import resource, sys
+from pathlib import Path
+from pipeline.core.errors import InputError
+from pipeline.corpora.pickles import read_plain
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read_plain(Path(sys.argv[1]), "target.corpus")
+except InputError as error:
+    print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, cwd=ROOT, check=True)
+    said, grown = done.stdout.splitlines()
+    assert "c.pkl: not a readable pickle" in said
+    assert int(grown) < 64

@@ -19,6 +19,7 @@ from pipeline.corpora.looks import look
 from pipeline.encoders import image, text
 from pipeline.media import read_picture
 from pipeline.params import EmbedImageParams, EmbedTextParams
+from pipeline.posts import forgetting
 from pipeline.training.device import pick
 from pipeline.training.finished import Finished
 from tests import tiny
@@ -219,6 +220,31 @@ def test_settings_of_dvc_that_cannot_be_read_are_one_line(project: Layout) -> No
     assert code == 1
     assert "config: are no settings of DVC (" in said and said.count("\n") == 1
     assert everything(project) == before
+
+
+def test_a_damaged_table_is_removed_as_one_that_may_hold_the_post(project: Layout) -> None:
+    kept, made = project.root / ".dvc" / "cache" / "files" / "md5" / "ab" / "cd", project.predictions("train_text")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    damaged = made.read_bytes()[:100] + bytes(100) + b"PAR1"
+    for path in (kept, made):
+        path.write_bytes(damaged)
+    assert forget(project, GONE, "--yes")[0] == 0
+    assert not kept.exists() and not made.exists()
+
+
+@pytest.mark.parametrize(("before", "held"), [(b" ", True), (b"x", False), (b"-", False)])
+@pytest.mark.parametrize("after", [b"", b".5", b". ", b"-", b" "])
+def test_a_word_is_found_wherever_the_parts_of_a_file_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes, held: bool, after: bytes
+) -> None:
+    traces = forgetting.Traces(frozenset({"p7"}), frozenset({'a "b"'}), frozenset(), ())
+    pattern, path = traces.pattern(), tmp_path / "log"
+    monkeypatch.setattr(forgetting, "BLOCK", 8)
+    for word in (b"p7", b'a \\"b\\"'):
+        for at in range(2 * traces.reach() + 16):
+            path.write_bytes(b"." * at + before + word + after + b"." * (20 if after else 0))
+            found = forgetting._holds_words(path, pattern, traces.reach())
+            assert found == (held and after not in (b".5", b"-")) == bool(pattern.search(path.read_bytes())), at
 
 
 def test_a_damaged_list_of_a_folder_is_removed_as_one_that_may_name_the_post(project: Layout) -> None:

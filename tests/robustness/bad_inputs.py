@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import sys
 import tempfile
 from collections import Counter
@@ -172,6 +173,16 @@ def parquet(folder: Path, columns: dict[str, Any]) -> Path:
     return folder / "m.parquet"
 
 
+def zeroed_parquet(folder: Path, share: int) -> Path:
+    """Its footer, or the end of it, is zeros, as after a power failure."""
+    path = parquet(folder, {"sample_id": ["a"]})
+    whole = path.read_bytes()
+    (size,) = struct.unpack("<I", whole[-8:-4])
+    start = len(whole) - 8 - size + size * (share - 1) // 16
+    path.write_bytes(whole[:start] + bytes(len(whole) - 8 - start) + whole[-8:])
+    return path
+
+
 def cut_parquet(kind: str, columns: dict[str, Any], read: Callable[[Path], object]) -> Iterator[Case]:
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
@@ -227,6 +238,13 @@ def sequences() -> Iterator[Case]:
             return folder
 
         yield Case("csd", f"cut-{share}", write, corpus, "labels.csd: not a readable HDF5 file")
+    for number, at in enumerate(places(whole, b"SNOD")):  # the nodes that list what a group holds
+        damaged = bytes_at("labels.csd", whole[:at] + b"xxxx" + whole[at + 4 :])
+        yield Case("csd", f"node-{number}", lambda folder, of=damaged: of(folder).parent, corpus, "labels.csd: ")
+
+
+def places(whole: bytes, part: bytes) -> list[int]:
+    return [at for at in range(len(whole)) if whole.startswith(part, at)]
 
 
 # --- media -----------------------------------------------------------------------------------------------------------
@@ -313,6 +331,13 @@ def made_by_stages() -> Iterator[Case]:
     columns = {"columns": {"sample_id": ["a"]}}
     yield Case("outputs", "posts-columns", partial(parquet, **columns), posts, "has columns ['sample_id'], expected")
     yield Case("outputs", "embeddings-columns", partial(parquet, **columns), vectors, "has no fixed-size `vector`")
+    fixed = pa.FixedSizeListArray.from_arrays(pa.array([1.0], pa.float32()), 1)
+    write = partial(parquet, columns={"sample_id": ["a"], "vector": fixed})
+    yield Case("outputs", "embeddings-lacks-present", write, vectors, "has other columns than `dvc repro embed` writes")
+    for name, reader in (("posts", posts), ("embeddings", vectors)):
+        for share in range(1, 7):
+            write = partial(zeroed_parquet, share=share)
+            yield Case("outputs", f"{name}-zeroed-{share}", write, reader, "m.parquet: not a readable Parquet file")
     for share in range(4):
         write = bytes_at("m.parquet", b"PAR1" + bytes(share))
         yield Case("outputs", f"posts-cut-{share}", write, posts, "not a readable Parquet file")
