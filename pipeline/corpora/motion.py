@@ -13,6 +13,7 @@ So time follows the seconds of film, and not the pairs of clips. A clip in which
 and by its sound; one that moves, but for less than a second, by its content alone.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -74,6 +75,23 @@ class ClipPrint:
     samples: np.ndarray
     stills: np.ndarray
     sound: np.ndarray
+
+    def packed(self) -> bytes:
+        parts = (self.samples.astype("<u2"), self.stills, self.sound.astype("<f2"))
+        return b"".join([*(len(part).to_bytes(4, "little") for part in parts), *(part.tobytes() for part in parts)])
+
+    @classmethod
+    def unpacked(cls, blob: bytes) -> "ClipPrint":
+        """Of what ``packed`` gave; read-only."""
+        parts, at = [], 12
+        for place, (kind, shape) in enumerate(
+            (("<u2", (CELLS, CELLS)), ("u1", (SIDE, SIDE)), ("<f2", (len(BANDS) - 2,)))
+        ):
+            count = int.from_bytes(blob[4 * place : 4 * place + 4], "little")
+            part = np.frombuffer(blob, kind, count * math.prod(shape), at).reshape(count, *shape)
+            parts.append(part)
+            at += part.nbytes
+        return cls(*parts)
 
 
 def clip_print(footage: Footage) -> ClipPrint:

@@ -1,19 +1,31 @@
-"""What identifies a picture or a clip, and which of them are copies of one another."""
+"""What identifies a picture or a clip, and which of them are copies of one another.
 
-from collections.abc import Sequence
+What a file looks like is kept by the digest of its content, so that it is decoded once however often posts are divided.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import av
 import numpy as np
+import PIL
 
 from pipeline import media
+from pipeline.core.content_store import ContentStore
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.prefetch import ahead
 from pipeline.core.progress import progress
 from pipeline.corpora.duplicates import Edges
 from pipeline.corpora.looks import SIDE, look, same_looks
 from pipeline.corpora.motion import SECONDS, ClipPrint, clip_print, same_clips
+
+LOOKS_VERSION = 1
+"""Raised when a look or a clip's print is made otherwise."""
+
+CHUNK = 256
+"""Looks put into the store at once."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,18 @@ class Fingerprint:
     look: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class ClipFingerprint:
+    """What identifies a clip: its content, and its ``print`` (None when it cannot be decoded).
+
+    Its content is what copies of it have in common, put into another container or not: the digest of its encoded
+    pictures; of what is none, an animated picture among them, that of its bytes.
+    """
+
+    content: str
+    print: ClipPrint | None
+
+
 def content_or_none(path: Path) -> str | None:
     try:
         return content_digest(path)
@@ -31,24 +55,86 @@ def content_or_none(path: Path) -> str | None:
         return None
 
 
-def fingerprints(paths: Sequence[Path], max_pixels: int, workers: int) -> list[Fingerprint | None]:
+def fingerprints(paths: Sequence[Path], max_pixels: int, workers: int, cache: Path) -> list[Fingerprint | None]:
+    """Those of pictures; None where there is no file. Raises InputError as ``ContentStore``, kept in ``cache``."""
     prints: list[Fingerprint | None] = []
-    with progress("comparing pictures", len(paths)) as advance:
-        for item in ahead(partial(fingerprint, max_pixels=max_pixels), paths, workers=workers, depth=4 * workers):
-            prints.append(item)
-            advance(1)
+    for digest, blob in _kept("pictures", paths, partial(_look, max_pixels=max_pixels), max_pixels, workers, cache):
+        seen = None if blob is None else np.frombuffer(blob, dtype=np.uint8).reshape(2, SIDE, SIDE)
+        prints.append(None if digest is None else Fingerprint(digest, seen))
     return prints
 
 
-def fingerprint(path: Path, *, max_pixels: int) -> Fingerprint | None:
-    """None when there is no file; the digest alone when it is no picture."""
-    content = content_or_none(path)
-    if content is None:
-        return None
+def clip_fingerprints(
+    paths: Sequence[Path], max_pixels: int, workers: int, cache: Path
+) -> list[ClipFingerprint | None]:
+    """Those of clips, as ``fingerprints``."""
+    prints: list[ClipFingerprint | None] = []
+    for digest, blob in _kept("clips", paths, partial(_clip, max_pixels=max_pixels), max_pixels, workers, cache):
+        if digest is None:
+            prints.append(None)
+        elif blob is None:
+            prints.append(ClipFingerprint(digest, None))
+        else:
+            prints.append(ClipFingerprint(blob[:64].decode(), ClipPrint.unpacked(blob[64:])))
+    return prints
+
+
+def _look(path: Path, *, max_pixels: int) -> bytes:
+    return look(media.read_picture(path, max_pixels=max_pixels, at_least=64)).tobytes()
+
+
+def _clip(path: Path, *, max_pixels: int) -> bytes:
+    """64 hexadecimal digits of its content, and its print."""
     try:
-        return Fingerprint(content, look(media.read_picture(path, max_pixels=max_pixels, at_least=64)))
+        content = media.pictures_digest(path)
     except MediaError:
-        return Fingerprint(content, None)
+        content = content_digest(path)
+    footage = media.read_footage(path, side=SIDE, seconds=SECONDS, max_pixels=max_pixels)
+    return content.encode() + clip_print(footage).packed()
+
+
+def _kept(
+    what: str,
+    paths: Sequence[Path],
+    make: Callable[[Path], bytes],
+    max_pixels: int,
+    workers: int,
+    cache: Path,
+) -> Iterator[tuple[str | None, bytes | None]]:
+    """The digest of each file and what is made of it, from the store or put there; None where there is none."""
+    identity = {"what": what, "version": LOOKS_VERSION, "max_pixels": max_pixels}
+    versions = {"pillow": PIL.__version__, "av": av.__version__, "numpy": np.__version__}
+    digests = list(ahead(content_or_none, paths, workers=workers, depth=16 * workers))
+    first = {digest: path for digest, path in reversed(list(zip(digests, paths, strict=True))) if digest is not None}
+    with ContentStore(cache / "looks", identity | versions, f"looks of {what}") as store:
+        made = store.blobs(list(first))
+        pending = {digest: path for digest, path in sorted(first.items()) if digest not in made}
+        for some in _made(what, pending, make, workers):
+            store.keep(some)
+            made |= some
+    for digest in digests:
+        yield digest, None if digest is None else made.get(digest)
+
+
+def _made(
+    what: str, pending: Mapping[str, Path], make: Callable[[Path], bytes], workers: int
+) -> Iterator[dict[str, bytes]]:
+    def made_or_none(path: Path) -> bytes | None:
+        try:
+            return make(path)
+        except MediaError:
+            return None
+
+    some: dict[str, bytes] = {}
+    with progress(f"comparing {what}", len(pending)) as advance:
+        blobs = ahead(made_or_none, pending.values(), workers=workers, depth=4 * workers)
+        for digest, blob in zip(pending, blobs, strict=True):
+            some |= {} if blob is None else {digest: blob}
+            if len(some) == CHUNK:
+                yield some
+                some = {}
+            advance(1)
+    yield some
 
 
 def near_pairs(prints: Sequence[Fingerprint | None], agreement: float) -> Edges:
@@ -64,52 +150,12 @@ def near_pairs(prints: Sequence[Fingerprint | None], agreement: float) -> Edges:
     return [(shown[a], shown[b]) for a, b in same_looks(np.stack(looks), agreement)]
 
 
-@dataclass(frozen=True)
-class ClipFingerprint:
-    """What identifies a clip: what ``clip_content`` says, and its ``print`` (None when it cannot be decoded)."""
-
-    content: str
-    print: ClipPrint | None
-
-
-def clip_content(path: Path) -> str | None:
-    """What copies of a clip have in common, put into another container or not: the digest of its encoded pictures.
-
-    Of a file that is no clip, an animated picture among them, that of its bytes; None when there is no file.
-    """
-    try:
-        return media.pictures_digest(path)
-    except MediaError:
-        return content_or_none(path)
-
-
-def clip_fingerprints(paths: Sequence[Path], max_pixels: int, workers: int) -> list[ClipFingerprint | None]:
-    prints: list[ClipFingerprint | None] = []
-    with progress("comparing clips", len(paths)) as advance:
-        for item in ahead(partial(clip_fingerprint, max_pixels=max_pixels), paths, workers=workers, depth=4 * workers):
-            prints.append(item)
-            advance(1)
-    return prints
-
-
-def clip_fingerprint(path: Path, *, max_pixels: int) -> ClipFingerprint | None:
-    """None when there is no file; what identifies its content alone when it is no clip."""
-    content = clip_content(path)
-    if content is None:
-        return None
-    try:
-        footage = media.read_footage(path, side=SIDE, seconds=SECONDS, max_pixels=max_pixels)
-    except MediaError:
-        return ClipFingerprint(content, None)
-    return ClipFingerprint(content, clip_print(footage))
-
-
 def near_clips(prints: Sequence[ClipFingerprint | None], clip_agreement: float, picture_agreement: float) -> Edges:
     """Pairs of different clips that are copies, as in ``same_clips``; of equal ones the first stands for all."""
     first: dict[str, int] = {}
+    compared: list[ClipPrint] = []
     for at, item in enumerate(prints):
-        if item and item.print is not None:
-            first.setdefault(item.content, at)
+        if item and item.print is not None and first.setdefault(item.content, at) == at:
+            compared.append(item.print)
     shown = list(first.values())
-    compared = [item.print for item in (prints[at] for at in shown) if item and item.print is not None]
     return [(shown[a], shown[b]) for a, b in same_clips(compared, clip_agreement, picture_agreement)]

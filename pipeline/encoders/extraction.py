@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline.core import artifacts
+from pipeline.core.content_store import identity_digest
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
@@ -24,7 +25,7 @@ from pipeline.core.schemas import FEATURES, Feature, Stream
 from pipeline.corpora import named_columns
 from pipeline.corpora.clips import NO_CLIP, ClipRows, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
-from pipeline.encoders import clip_streams, streams, transcription, weights
+from pipeline.encoders import clip_streams, streams, transcription
 from pipeline.encoders.clip_streams import ClipStreams
 from pipeline.encoders.embedding import EXAMPLES
 from pipeline.encoders.streams import ClipEncoder
@@ -212,7 +213,7 @@ def corpus_schema(encoder: ClipEncoder, *, with_language: bool = False) -> pa.Sc
         made_by[name] = Extractor(
             name="+".join(str(of["name"]) for of in identities),
             version="+".join(str(of.get("revision", of.get("version"))) for of in identities),
-            digest=weights.digest({"streams": identities}),
+            digest=identity_digest({"streams": identities}),
             columns=columns,
         )
         fields += [pa.field(f"{name}.{column}", pa.float32()) for column in columns]

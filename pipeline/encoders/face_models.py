@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.core.content_store import identity_digest
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, reading
 from pipeline.encoders import weights
@@ -109,7 +110,7 @@ def write(params: EmbedFacesParams, folder: Path) -> None:
 
 def _identity(name: str, revision: str, files: Mapping[Role, bytes]) -> dict[str, Any]:
     hashes = {role: hashlib.sha256(content).hexdigest() for role, content in files.items()}
-    return {"name": name, "revision": revision, "sha256": weights.digest(hashes)}
+    return {"name": name, "revision": revision, "sha256": identity_digest(hashes)}
 
 
 def _of_folder(folder: Path, role: Role, where: str) -> bytes:

@@ -1,146 +1,49 @@
-"""Vectors kept between runs: one SQLite file for each encoder identity, keyed by the digest of what was encoded.
+"""Vectors kept between runs, by the digest of what was encoded, for each encoder.
 
 Where a content has nothing of what an encoder reads, as a clip without a face, the reason is kept in place of a vector,
 so that it is not looked for again. What is said in a clip is kept likewise.
-
-It lies outside the outputs of DVC, which deletes those before a stage runs. Every batch is committed as it comes, so a
-killed run goes on where it was, and new posts cost only themselves. Two processes may use one file at once. Each entry
-has a checksum: one that was damaged is not there, and so is made again.
 """
 
-import json
-import sqlite3
-import sys
-import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
+from pipeline.core.content_store import ABSENT, WORDS, ContentStore
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
-from pipeline.encoders import weights
-
-WAIT_S = 60.0
-"""How long to wait for another process that is writing."""
-
-KEYS_AT_ONCE = 500
-"""Keys in one query; SQLite takes at least 999 parameters."""
-
-TABLES = """
-CREATE TABLE IF NOT EXISTS identity (json TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS checked (key TEXT PRIMARY KEY, vector BLOB NOT NULL, crc INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS absent (key TEXT PRIMARY KEY, reason BLOB NOT NULL, crc INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS words (key TEXT PRIMARY KEY, words BLOB NOT NULL, crc INTEGER NOT NULL);
-DROP TABLE IF EXISTS vectors;
-"""
 
 
-KEPT = ("checked", "absent", "words")
-"""The tables that hold what was made of contents, by their keys."""
-
-
-class Store:
-    """A map from content digests to vectors, float32 [width], or why there is none; a context manager, for one thread.
+class Store(ContentStore):
+    """A map from content digests to vectors, float32 [width], or why there is none.
 
     Args:
         folder: where the files of all encoders lie; created when missing.
         identity: the encoder's identity; its ``width`` is the length of every vector.
 
     Raises:
-        InputError: the file is damaged or not ours, the disk is full, the folder cannot be written. Any method may.
+        InputError: as ``ContentStore``.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.path = folder / f"{weights.digest(identity)[:32]}.sqlite"
+        super().__init__(folder, identity, "vectors")
         self.width = int(identity["width"])
-        with self._explained():
-            folder.mkdir(parents=True, exist_ok=True)
-            self.connection = sqlite3.connect(self.path, timeout=WAIT_S)
-        try:
-            self._prepare(json.dumps(identity, sort_keys=True, ensure_ascii=False))
-        except InputError:
-            self.connection.close()
-            raise
-
-    def _prepare(self, identity: str) -> None:
-        with self._explained():
-            # Readers and a writer do not block each other; after a power failure the last batches may be missing.
-            self.connection.execute("PRAGMA journal_mode=WAL")
-            self.connection.execute("PRAGMA synchronous=NORMAL")
-            with self.connection:
-                self.connection.execute("BEGIN IMMEDIATE")
-                for statement in TABLES.strip().split("\n"):
-                    self.connection.execute(statement)
-                stored = self.connection.execute("SELECT json FROM identity").fetchone()
-                if stored is None:
-                    self.connection.execute("INSERT INTO identity VALUES (?)", (identity,))
-            if stored is not None and stored[0] != identity:
-                raise InputError(f"{self.path}: holds the vectors of another encoder; delete this file and run again")
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise InputError(
-                f"{self.path}: cannot be used as the store of embeddings ({error}); free the disk, or delete this file "
-                "and run again, or name another folder in the environment variable EMOCARE_CACHE"
-            ) from None
-        except OSError as error:
-            raise InputError(
-                f"{self.path.parent}: cannot be written ({error.strerror}); name another folder in the environment "
-                "variable EMOCARE_CACHE"
-            ) from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.connection.close()
 
     def get(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
         """The vectors of those keys that are there, undamaged; they are read-only."""
-        blobs = self._blobs("SELECT key, vector, crc FROM checked", "checked", keys)
+        blobs = self.blobs(keys)
         right = {key: blob for key, blob in blobs.items() if len(blob) == 4 * self.width}
-        self._remove("checked", blobs.keys() - right.keys())
+        self.remove(blobs.keys() - right.keys())
         return {key: np.frombuffer(blob, dtype="<f4") for key, blob in right.items()}
 
     def absent(self, keys: Sequence[str]) -> dict[str, MediaError]:
         """Why those of the keys have no vector of which that is known."""
-        blobs = self._blobs("SELECT key, reason, crc FROM absent", "absent", keys)
-        return {key: MediaError(blob.decode()) for key, blob in blobs.items()}
+        return {key: MediaError(blob.decode()) for key, blob in self.blobs(keys, ABSENT).items()}
 
     def words(self, keys: Sequence[str]) -> dict[str, bytes]:
         """What was put under those of the keys by ``put_words``."""
-        return self._blobs("SELECT key, words, crc FROM words", "words", keys)
-
-    def _blobs(self, query: str, table: str, keys: Sequence[str]) -> dict[str, bytes]:
-        """What stands under the keys, undamaged."""
-        blobs: dict[str, bytes] = {}
-        damaged: list[str] = []
-        for at in range(0, len(keys), KEYS_AT_ONCE):
-            some = list(keys[at : at + KEYS_AT_ONCE])
-            marks = ",".join("?" * len(some))
-            with self._explained():
-                for key, blob, crc in self.connection.execute(f"{query} WHERE key IN ({marks})", some):
-                    if crc == checksum(key, blob):
-                        blobs[key] = blob
-                    else:
-                        damaged.append(key)
-        self._remove(table, damaged)
-        return blobs
-
-    def _remove(self, table: str, damaged: Collection[str]) -> None:
-        if damaged:
-            print(f"{self.path}: {len(damaged)} entries were damaged, and are made again", file=sys.stderr)
-            with self._explained(), self.connection:
-                self.connection.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in damaged])
+        return self.blobs(keys, WORDS)
 
     def put(self, vectors: Mapping[str, np.ndarray]) -> None:
         """Keeps the vectors, all or none; a key that another process put meanwhile stays as it is.
@@ -151,58 +54,12 @@ class Store:
             raise InputError(
                 "the encoder made a vector with a value that is not finite; choose another in params embed"
             )
-        self._keep(
-            "checked", {key: np.ascontiguousarray(vector, dtype="<f4").tobytes() for key, vector in vectors.items()}
-        )
+        self.keep({key: np.ascontiguousarray(vector, dtype="<f4").tobytes() for key, vector in vectors.items()})
 
     def put_absent(self, reasons: Mapping[str, MediaError]) -> None:
         """Keeps why contents have no vector, and never will have."""
-        self._keep("absent", {key: str(reason).encode() for key, reason in reasons.items()})
+        self.keep({key: str(reason).encode() for key, reason in reasons.items()}, ABSENT)
 
     def put_words(self, words: Mapping[str, bytes]) -> None:
         """Keeps what is said in contents, as its maker packed it."""
-        self._keep("words", words)
-
-    def _keep(self, table: str, blobs: Mapping[str, bytes]) -> None:
-        rows = [(key, blob, checksum(key, blob)) for key, blob in blobs.items()]
-        with self._explained(), self.connection:
-            self.connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", rows)
-
-
-def forget(path: Path, keys: Sequence[str], *, count_only: bool = False) -> int:
-    """Removes what a store's file holds of the keys, so that no byte of it is left; returns how many entries it had.
-
-    Raises InputError when the file is damaged, or another process is at work on it.
-    """
-    with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as connection:
-        try:
-            named = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-            tables = [name for name in KEPT if (name,) in named]
-            if not tables:
-                return 0  # a file of an earlier release, which ``Store`` empties
-            connection.execute("CREATE TEMP TABLE forgotten (key TEXT PRIMARY KEY)")
-            connection.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", [(key,) for key in keys])
-            there = sum(_forget_of(table, connection, count_only) for table in tables)
-            if not count_only:
-                # What is deleted stays in free pages and in the log until both are written anew; an earlier attempt may
-                # have been cut off in between, so this is done though nothing was there.
-                connection.execute("VACUUM")
-                (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                if busy:
-                    raise InputError(f"{path}: another process is at work on it; wait until it has ended")
-        except sqlite3.Error as error:
-            raise InputError(f"{path}: cannot be cleaned ({error}); delete this file, and run again") from None
-    return there
-
-
-def _forget_of(table: str, connection: sqlite3.Connection, count_only: bool) -> int:
-    where = "WHERE key IN (SELECT key FROM forgotten)"
-    (there,) = connection.execute(f"SELECT count(*) FROM {table} {where}").fetchone()
-    if there and not count_only:
-        connection.execute(f"DELETE FROM {table} {where}")
-    return int(there)
-
-
-def checksum(key: str, blob: bytes) -> int:
-    """CRC-32 of key and vector: one that stands under another's key is damaged, too."""
-    return zlib.crc32(blob, zlib.crc32(key.encode()))
+        self.keep(words, WORDS)

@@ -4,9 +4,7 @@ A name is one of the packaged encoders, a folder, or a model on the Hugging Face
 never run.
 """
 
-import hashlib
 import importlib.util
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from huggingface_hub.errors import (
 from transformers.utils import logging as transformers_logging
 
 from pipeline.core import json_text
+from pipeline.core.content_store import identity_digest
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, content_digest
 from pipeline.training.checkpoint import WEIGHTS, not_finite, write_tensors
@@ -108,11 +107,6 @@ class Weights:
     identity: dict[str, Any]
 
 
-def digest(identity: dict[str, Any]) -> str:
-    """sha256 of an identity's canonical JSON, in hex."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
 def resolve(key: str, encoder: str, revision: str | None, packaged: str | None, *, ct2: bool = False) -> Weights:
     """Finds the weights of ``encoder``, downloading them if they are on the hub and not in its cache.
 
@@ -180,7 +174,7 @@ def _folder(where: str, folder: Path, name: str, revision: str, *, ct2: bool) ->
 def _files_digest(files: list[Path]) -> str:
     """The sha256 of a single file, or of the names and sha256 of several."""
     hashes = {path.name: content_digest(path) for path in files}
-    return next(iter(hashes.values())) if len(hashes) == 1 else digest(hashes)
+    return next(iter(hashes.values())) if len(hashes) == 1 else identity_digest(hashes)
 
 
 def _from_hub(key: str, name: str, revision: str | None, packaged: str | None, others: list[str]) -> tuple[Path, str]:

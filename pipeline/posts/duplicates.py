@@ -33,15 +33,16 @@ class Links:
         }
 
 
-def find_links(rows: pd.DataFrame, folder: Path, params: Params) -> Links:
+def find_links(rows: pd.DataFrame, folder: Path, params: Params, cache: Path) -> Links:
     """Finds the copies among rows with the columns ``text, image, video, group``, None where a row has none.
 
     Paths are relative to ``folder``; how often its text stands in which groups says whether a short one is a copy.
+    What pictures and clips look like is kept in ``cache``. Raises InputError where that cannot be used.
     """
     pictures, clips = (np.flatnonzero(rows[column].notna()) for column in ("image", "video"))
-    max_pixels, workers = params.embed.max_pixels, params.embed.workers
-    prints = fingerprints([folder / path for path in rows["image"].iloc[pictures]], max_pixels, workers)
-    footage = clip_fingerprints([folder / path for path in rows["video"].iloc[clips]], max_pixels, workers)
+    how = params.embed.max_pixels, params.embed.workers, cache
+    prints = fingerprints([folder / path for path in rows["image"].iloc[pictures]], *how)
+    footage = clip_fingerprints([folder / path for path in rows["video"].iloc[clips]], *how)
     alike, moving = params.split.picture_agreement, params.split.clip_agreement
     return Links(
         text=same_texts(rows["text"].tolist(), rows["group"].tolist()),

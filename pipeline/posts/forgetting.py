@@ -18,14 +18,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core import artifacts
+from pipeline.core import artifacts, content_store
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
 from pipeline.corpora.tabular import read_texts
 from pipeline.corpora.without_rows import drop_rows
-from pipeline.encoders import store
 from pipeline.media import inside
 from pipeline.params import Params
 
@@ -102,7 +101,7 @@ class Plan:
         yield f"media that no other post uses: {len(self.traces.media)}{names(self.traces.media)}"
         yield f"rows of the run's tables: {sum(self.tables.values())}{names(self.tables)}"
         yield f"outputs that show them, removed whole: {len(self.outputs)}{names(self.outputs)}"
-        yield f"vectors and words in the stores: {sum(self.vectors.values())}"
+        yield f"vectors, words and looks in the stores: {sum(self.vectors.values())}"
         yield f"objects of DVC's cache: {len(self.cached)}"
         yield f"kept results of trainings: {len(self.trained)}"
 
@@ -126,14 +125,14 @@ def plan(params: Params, layout: Layout, ids: Sequence[str]) -> Plan:
     made = Plan(manifest, traces, int(table.cells["id"].isin(traces.ids).sum()))
     _find_outputs(made, layout)
     made.cached = _cached(_dvc_cache(layout.root), traces)
-    stores = sorted((layout.cache / "embeddings").glob("*.sqlite"))
-    made.vectors = {path: store.forget(path, list(traces.digests), count_only=True) for path in stores}
+    stores = [path for name in ("embeddings", "looks") for path in sorted((layout.cache / name).glob("*.sqlite"))]
+    made.vectors = {path: content_store.forget(path, list(traces.digests), count_only=True) for path in stores}
     made.trained = [path for name in ("finished", "training") for path in sorted((layout.cache / name).glob("*"))]
     return made
 
 
 def carry_out(made: Plan) -> None:
-    """Removes what the plan names. Raises InputError as ``store.forget``; run it again after that."""
+    """Removes what the plan names. Raises InputError as ``content_store.forget``; run it again after that."""
     for path in made.cached:
         path.chmod(0o644)
         path.unlink()
@@ -142,7 +141,7 @@ def carry_out(made: Plan) -> None:
     for path in made.outputs:
         path.unlink(missing_ok=True)
     for path in made.vectors:
-        store.forget(path, list(made.traces.digests))
+        content_store.forget(path, list(made.traces.digests))
     for path in made.trained:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     for path in made.traces.media:

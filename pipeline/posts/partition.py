@@ -30,7 +30,7 @@ def divide_posts(params: Params, layout: Layout) -> Divided:
     rows, refused = manifest.rows, manifest.refused
     stop_if_too_many(refused, len(rows) + len(refused), params.split.max_refused_share, manifest_path)
 
-    links = find_links(rows, folder, params)
+    links = find_links(rows, folder, params, layout.cache)
     assigned = _assign(rows, links, params.split, np.random.default_rng(params.seed))
     rows, how = assigned.rows, assigned.how
     for warning in assigned.warnings:

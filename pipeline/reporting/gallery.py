@@ -104,7 +104,7 @@ def cards(rows: Sequence[dict[str, Any]], params: Params, layout: Layout) -> lis
         raise InputError(f"{layout.table('posts')}: has no post {unknown[0]!r}; run `dvc repro`")
     folder = layout.root / params.posts.media
     families = posts.groupby(["split", "group_id"])["sample_id"].transform("size")
-    flags = _copies(posts, [row["id"] for row in rows], folder, params)
+    flags = _copies(posts, [row["id"] for row in rows], params, layout)
     return [
         Card(
             **row,
@@ -137,13 +137,14 @@ def _shown(post: pd.Series, folder: Path, max_pixels: int) -> dict[str, Any]:
     return shown
 
 
-def _copies(posts: pd.DataFrame, ids: Sequence[str], folder: Path, params: Params) -> dict[str, list[str]]:
+def _copies(posts: pd.DataFrame, ids: Sequence[str], params: Params, layout: Layout) -> dict[str, list[str]]:
     """What each post is a copy of, in words; `split` has put copies into one group, so only there is searched."""
     near = posts[posts["group_id"].isin(posts.loc[list(ids), "group_id"])]
     links = find_links(
         near.rename(columns={"image_path": "image", "video_path": "video", "group_id": "group"}),
-        folder,
+        layout.root / params.posts.media,
         params,
+        layout.cache,
     )
     copies: dict[str, list[str]] = defaultdict(list)
     for kind, words in COPIES.items():

@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.core import artifacts, json_text
+from pipeline.core.content_store import identity_digest
 from pipeline.core.descriptions import NAME, read_object, read_typed
 from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.files import MediaError, content_digest
@@ -190,7 +191,7 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
             continue
         block = getattr(params.embed, name)
         found = weights.resolve(f"embed.{name}", block.encoder, block.revision, _packaged(name))
-        key = weights.digest(found.identity)
+        key = identity_digest(found.identity)
         if key not in written:
             written[key] = f"encoders/{name}"
             write_encoder(found, folder / written[key])

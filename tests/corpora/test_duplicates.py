@@ -26,7 +26,7 @@ def test_links_by_what_is_shared(tmp_path: Path) -> None:
         },
         dtype=object,
     ).replace({np.nan: None})
-    links = find_links(rows, tmp_path, Params())
+    links = find_links(rows, tmp_path, Params(), tmp_path / "cache")
     assert (links.text, links.picture, links.near_picture) == ([(0, 3)], [(0, 1)], [])
     assert (links.clip, links.near_clip) == ([(1, 4)], [])
 

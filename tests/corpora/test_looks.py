@@ -3,12 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from pipeline import media
 from pipeline.corpora import looks
 from pipeline.corpora.duplicates import components
 from pipeline.corpora.looks import SIDE, descriptors, look, same_looks, shades, turned
-from pipeline.corpora.pictures import Fingerprint, fingerprint, near_pairs
+from pipeline.corpora.pictures import Fingerprint, fingerprints, near_pairs
 from tests.altered import ALTERED, jpeg, scene
 
 SCENES = 30
@@ -38,6 +39,19 @@ def test_a_turn_changes_no_descriptor_and_is_named(turn: int) -> None:
     ways = {(int(a), int(b)): int(way) for a, b, way in zip(found.left, found.right, found.turn, strict=True)}
     for at in range(5) if turn else ():
         assert np.array_equal(turned(other[at], ways[at, at + 5]), some[at])
+
+
+def test_the_nearest_equal_those_of_a_tree() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(3000, 4)).astype(np.float32)
+    asked = np.concatenate([points[:500], rng.normal(size=(100, 4)).astype(np.float32)])
+    row, column = looks.nearest(asked, points, 0.5, 5)
+    _, near = cKDTree(points).query(asked, k=5, distance_upper_bound=0.5)
+    assert sorted(zip(row, column, strict=True)) == sorted(
+        (at, int(place)) for at, places in enumerate(near) for place in places if place < len(points)
+    )
+    assert np.bincount(row).max() == 5
+    assert [len(of) for of in looks.nearest(asked + 100, points, 0.5, 5)] == [0, 0]
 
 
 def test_a_crop_is_cut_out_of_its_original() -> None:
@@ -80,9 +94,30 @@ def test_equal_files_are_compared_once(tmp_path: Path) -> None:
     scene(3).resize((160, 120)).save(tmp_path / "4.jpg", quality=60)
     (tmp_path / "5.png").write_bytes((tmp_path / "3.png").read_bytes())
     (tmp_path / "6.png").write_bytes(b"no picture")
-    prints = [fingerprint(path, max_pixels=10**6) for path in sorted(tmp_path.iterdir())]
-    assert near_pairs([*prints, None], 0.6) == [(3, 4)]
+    paths = [*sorted(tmp_path.iterdir()), tmp_path / "missing.png"]
+    prints = fingerprints(paths, 10**6, 1, tmp_path / "cache")
+    assert near_pairs(prints, 0.6) == [(3, 4)]
     assert prints[3] and prints[5] and prints[3].content == prints[5].content
     assert isinstance(prints[6], Fingerprint)
     assert prints[6].look is None
-    assert fingerprint(tmp_path / "missing.png", max_pixels=10**6) is None
+    assert prints[7] is None
+
+
+def test_a_picture_is_read_once_however_often_it_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{seed}.png" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        scene(seed).save(path)
+    first = fingerprints(paths, 10**6, 1, tmp_path / "cache")
+    scene(3).save(paths[0])
+    read = []
+    before = media.read_picture
+    monkeypatch.setattr(media, "read_picture", lambda path, **how: read.append(path) or before(path, **how))
+    again = fingerprints(paths, 10**6, 1, tmp_path / "cache")
+    assert read == [paths[0]]
+    assert [here == there for here, there in zip(contents(first), contents(again), strict=True)] == [False, True, True]
+    # One that is too large now is no picture, whatever was kept of it before.
+    assert [look for _, look in contents(fingerprints(paths, 10**4, 1, tmp_path / "cache"))] == [None] * 3
+
+
+def contents(prints: list[Fingerprint | None]) -> list[tuple[str, bytes | None]]:
+    return [(of.content, None if of.look is None else of.look.tobytes()) for of in prints if of]

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.corpora import motion
 from pipeline.corpora.motion import ClipPrint, Likeness, clip_print, same_clips
-from pipeline.corpora.pictures import ClipFingerprint, clip_fingerprint, near_clips
+from pipeline.corpora.pictures import ClipFingerprint, clip_fingerprints, near_clips
 from pipeline.media import Footage
 from pipeline.params import SplitParams
 from tests.altered import scene
@@ -23,8 +23,8 @@ TAKES = [(place, take) for place in range(2) for take in range(2)]
 AGREEMENTS = SplitParams().clip_agreement, SplitParams().picture_agreement
 
 
-def prints_of(paths: list[Path]) -> list[ClipFingerprint | None]:
-    return [clip_fingerprint(path, max_pixels=10**6) for path in paths]
+def prints_of(paths: list[Path], folder: Path) -> list[ClipFingerprint | None]:
+    return clip_fingerprints(paths, 10**6, 1, folder / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_copies_are_found_whatever_was_done_to_them_and_other_takes_are_not(take
             paths.append(tmp_path / f"{number}.{at}.mp4")
             alter_clip(take, paths[-1], ALTERED_CLIPS[kind])
             source.append(at)
-    pairs = near_clips(prints_of(paths), *AGREEMENTS)
+    pairs = near_clips(prints_of(paths, tmp_path), *AGREEMENTS)
     assert [pair for pair in pairs if source[pair[0]] != source[pair[1]]] == []
     of_originals = {pair for pair in pairs if pair[0] < len(takes)}
     missed = {
@@ -61,17 +61,25 @@ def test_equal_clips_are_compared_once_and_what_is_no_clip_is_none(takes: list[P
     (tmp_path / "same.mp4").write_bytes(takes[0].read_bytes())
     (tmp_path / "bad.mp4").write_bytes(b"no clip")
     paths = [takes[0], tmp_path / "same.mp4", tmp_path / "copy.mp4", tmp_path / "bad.mp4", tmp_path / "missing.mp4"]
-    prints = prints_of(paths)
+    prints = prints_of(paths, tmp_path)
+    kept = prints_of(paths, tmp_path)
     assert near_clips(prints, *AGREEMENTS) == [(0, 2)]
     assert prints[3] is not None
     assert prints[3].print is None
     assert prints[4] is None
+    for item, other in zip(prints[:3], kept[:3], strict=True):
+        assert item is not None
+        assert other is not None
+        assert item.content == other.content
+        assert item.print is not None
+        assert other.print is not None
+        assert item.print.packed() == other.print.packed()
 
 
 def test_an_animated_picture_of_a_clip_is_a_copy_of_it(takes: list[Path], tmp_path: Path) -> None:
     frames = [picture.quantize(64) for _, picture in frames_of(takes[0])][::2]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=80)
-    assert near_clips(prints_of([*takes, tmp_path / "a.gif"]), *AGREEMENTS) == [(0, len(takes))]
+    assert near_clips(prints_of([*takes, tmp_path / "a.gif"], tmp_path), *AGREEMENTS) == [(0, len(takes))]
 
 
 def test_still_clips_are_told_apart_by_picture_and_sound(tmp_path: Path) -> None:
@@ -88,7 +96,7 @@ def test_still_clips_are_told_apart_by_picture_and_sound(tmp_path: Path) -> None
     }
     for name, (place, song, crf) in made.items():
         write_clip(tmp_path / f"{name}.mp4", [(at / 25, scene(place)) for at in range(100)], song, crf=crf)
-    pairs = near_clips(prints_of([tmp_path / f"{name}.mp4" for name in made]), *AGREEMENTS)
+    pairs = near_clips(prints_of([tmp_path / f"{name}.mp4" for name in made], tmp_path), *AGREEMENTS)
     assert pairs == [(0, 2), (0, 4), (1, 4), (2, 4)]
 
 

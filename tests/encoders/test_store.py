@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.core.content_store import forget
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
-from pipeline.encoders.store import Store, forget
+from pipeline.encoders.store import Store
 
 IDENTITY = {"name": "tiny", "sha256": "0" * 64, "width": 3}
 
@@ -128,7 +129,7 @@ def test_a_file_of_another_encoder_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(only_file(tmp_path)) as connection:
         connection.execute("UPDATE identity SET json = '{}'")
     connection.close()
-    with pytest.raises(InputError, match="holds the vectors of another encoder"):
+    with pytest.raises(InputError, match="holds vectors that were made otherwise"):
         Store(tmp_path, IDENTITY)
 
 

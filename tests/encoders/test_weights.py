@@ -7,11 +7,6 @@ from pipeline.core.errors import InputError
 from pipeline.encoders import weights
 
 
-def test_digest_ignores_the_order_of_keys() -> None:
-    assert weights.digest({"a": 1, "b": [2.5]}) == weights.digest({"b": [2.5], "a": 1})
-    assert weights.digest({"a": 1}) != weights.digest({"a": 2})
-
-
 def test_packaged_weights_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     altered = replace(weights.PACKAGED["minilm"], sha256="0" * 64)
     monkeypatch.setitem(weights.PACKAGED, "minilm", altered)

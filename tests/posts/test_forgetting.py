@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.core.layout import Layout
+from pipeline.corpora.looks import look
 from pipeline.encoders import image, text
 from pipeline.media import read_picture
 from pipeline.params import EmbedImageParams, EmbedTextParams
@@ -148,6 +149,7 @@ def test_nothing_is_left_of_a_forgotten_post(project: Layout) -> None:
         "words": b"secret",
         "digest": hashlib.sha256(SECRET.encode()).hexdigest().encode(),
         "picture": picture,
+        "its look": look(read_picture(project.root / "posts" / "ann.png", max_pixels=10**6, at_least=64)).tobytes(),
         "its name": b"ann.png",
         **{f"vector {at}": vector for at, vector in enumerate(vectors(project))},
     }
@@ -158,7 +160,7 @@ def test_nothing_is_left_of_a_forgotten_post(project: Layout) -> None:
     assert code == 0, said
     assert "rows of the manifest: 1" in said
     assert "media that no other post uses: 1: posts/ann.png" in said
-    assert "vectors and words in the stores: 2" in said
+    assert "vectors, words and looks in the stores: 3" in said
     after = everything(project)
     for name, secret in secrets.items():
         assert [path for path, data in after.items() if secret in decoded(path, data)] == [], name

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.corpora.pictures import fingerprint, near_pairs
+from pipeline.corpora.pictures import clip_fingerprints, fingerprints, near_clips, near_pairs
 from pipeline.params import SplitParams
 from pipeline.synthetic.drawing import EXPRESSIONS, render_clip
 from pipeline.synthetic.posts import FLIPPED, MOODS, bare, cross_quotas, plan_posts, quotas, render_posts
@@ -135,9 +135,12 @@ def test_manifest_names_media_that_decode(corpus: Path) -> None:
             assert clip[0].shape == (224, 224, 3)
 
 
-def test_no_picture_looks_like_another(corpus: Path) -> None:
-    prints = [fingerprint(corpus / r["image"], max_pixels=10**6) for r in rows(corpus) if r["image"]]
-    assert near_pairs(prints, SplitParams().picture_agreement) == []
+def test_no_picture_and_no_clip_looks_like_another(corpus: Path, tmp_path: Path) -> None:
+    pictures, clips = ([corpus / r[kind] for r in rows(corpus) if r[kind]] for kind in ("image", "video"))
+    split = SplitParams()
+    assert near_pairs(fingerprints(pictures, 10**6, 1, tmp_path), split.picture_agreement) == []
+    moving = clip_fingerprints(clips, 10**6, 1, tmp_path)
+    assert near_clips(moving, split.clip_agreement, split.picture_agreement) == []
 
 
 def test_feelings_unfold_in_a_clip() -> None:
