@@ -15,6 +15,7 @@ import logging
 import os
 import platform
 import signal
+import socket
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ RETRIES = 3
 
 START_S = 600.0
 """How long to wait until all processes have begun."""
+
+KNOCK_S = 10.0
+"""How long a machine of the cluster may take to answer at its address."""
 
 DEPTH = 2
 """Batches that each process has at hand, so that it need not wait for the next."""
@@ -286,12 +290,20 @@ def _connect(ray: Any, embed: EmbedParams) -> None:
         ray.init("local", num_cpus=_processors(embed), object_store_memory=store, include_dashboard=False, **quiet)
         return
     try:
+        _knock(asked.address)
         ray.init(asked.address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"params.yaml: embed.ray.address: no Ray cluster answers at {asked.address} ({_first_line(error)}); start "
             "one with `ray start --head` and `ray start --address=…`, or give local"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens at ``host:port``: Ray itself would try again for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in address and port.isdecimal():  # not `auto`, nor the `ray://…` of a client
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 def _pool(ray: Any, embed: EmbedParams, folder: Path) -> Pool:
