@@ -3,6 +3,7 @@
 Copies end in one group, so that none is trained on while its twin is scored.
 """
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
@@ -119,7 +120,8 @@ def _near_texts(texts: Sequence[str | None]) -> Edges:
     rarest shingles first, two such sets share one of the first (1 - share) of either.
     """
     first = {text: at for at, text in reversed(list(enumerate(texts))) if text is not None}
-    shingles = {at: _shingles(text.split()) for text, at in first.items() if text.count(" ") >= NEAR_WORDS - 1}
+    long = {at: text for text, at in first.items() if text.count(" ") >= NEAR_WORDS - 1}
+    shingles = {at: _shingles(long[at].split()) for at in _with_recurring(long)}
     frequency = Counter(shingle for some in shingles.values() for shingle in some)
     holders: defaultdict[str, list[int]] = defaultdict(list)
     edges: Edges = []
@@ -134,6 +136,29 @@ def _near_texts(texts: Sequence[str | None]) -> Edges:
         for shingle in prefix:
             holders[shingle].append(at)
     return edges + one_word_apart(texts, NEAR_WORDS)
+
+
+def _with_recurring(texts: Mapping[int, str]) -> Iterator[int]:
+    """Those texts of which ``SHINGLES_SHARED`` of the shingles stand in another text too; no others can share so many.
+
+    Shingles are counted by their hashes, of which memory holds eight bytes each: few texts are left to be compared.
+    """
+    hashes, counts = array("q"), array("q")
+    for text in texts.values():
+        some = _shingles(text.split())
+        hashes.extend(map(hash, some))
+        counts.append(len(some))
+    known = np.frombuffer(hashes, np.int64)
+    ordered = np.sort(known)
+    recurring = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(recurring):
+        return
+    place = np.minimum(np.searchsorted(recurring, known), len(recurring) - 1)
+    shared = np.concatenate([[0], np.cumsum(recurring[place] == known)])
+    sizes = np.frombuffer(counts, np.int64)
+    ends = np.cumsum(sizes)
+    enough = shared[ends] - shared[ends - sizes] >= SHINGLES_SHARED * sizes
+    yield from (at for at, is_enough in zip(texts, enough, strict=True) if is_enough)
 
 
 def _shingles(words: Sequence[str]) -> set[str]:

@@ -90,7 +90,8 @@ BAD_PATHS = {OUTSIDE: "path leads out of posts.media", NO_FILE: "path is a circl
 def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
     """The first thing that is wrong with each row, or None."""
     has_splits = rows["split"].notna().any()
-    first = rows.drop_duplicates("id").set_index("id")["row"]
+    unique = rows.drop_duplicates("id")
+    first = dict(zip(unique["id"], unique["row"], strict=True))
 
     def reason(row: Mapping[Hashable, Any]) -> str | None:
         if row["id"] is None:
@@ -110,4 +111,5 @@ def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
             return "split is none of train, val, test"
         return None
 
-    return pd.Series([reason(row) for row in rows.to_dict("records")], dtype=object)
+    names = list(rows)  # one row at a time: a list of all as dictionaries would be larger than the table
+    return pd.Series([reason(dict(zip(names, row, strict=True))) for row in rows.itertuples(index=False)], dtype=object)

@@ -2,9 +2,11 @@
 
 import re
 import unicodedata
-from collections import defaultdict
+from array import array
 from collections.abc import Sequence
 from itertools import accumulate
+
+import numpy as np
 
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Letters of Thai, Lao, Burmese, Khmer, Japanese and Chinese, which have no spaces between words: two are one word."""
@@ -70,14 +72,32 @@ def one_word_apart(texts: Sequence[str | None], fewest: int) -> list[tuple[int, 
     it is a form that many fill in, like "day 12 of …".
     """
     first = {text: at for at, text in reversed(list(enumerate(texts))) if text is not None}
-    holders: defaultdict[int, list[int]] = defaultdict(list)
+    # Two flat arrays, and no list for each number: nearly all numbers are of one text, and link nothing.
+    numbers, rows = array("Q"), array("q")
     for text, at in sorted(first.items(), key=lambda item: item[1]):
         words = text.split()
         if len(words) >= fewest:
-            for key in _shortened(words):
-                holders[key].append(at)
-    few = (held for held in holders.values() if len(held) <= FORM)
-    return sorted({(held[0], other) for held in few for other in held[1:]})
+            shorter = _shortened(words)
+            numbers.extend(shorter)
+            rows.extend([at] * len(shorter))
+    return sorted(_few_alike(np.frombuffer(numbers, np.uint64), np.frombuffer(rows, np.int64)))
+
+
+def _few_alike(numbers: np.ndarray, rows: np.ndarray) -> set[tuple[int, int]]:
+    """Pairs of the first row with a number and each other one, where at most ``FORM`` have it.
+
+    Args:
+        numbers: uint64 [N].
+        rows: int64 [N], ascending.
+    """
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=numbers[order[:1]] + np.uint64(1)))
+    sizes = np.diff(starts, append=len(order))
+    pairs: set[tuple[int, int]] = set()
+    for start, size in zip(starts[(sizes > 1) & (sizes <= FORM)], sizes[(sizes > 1) & (sizes <= FORM)], strict=True):
+        held, *others = rows[order[start : start + size]].tolist()
+        pairs.update((held, other) for other in others)
+    return pairs
 
 
 def _shortened(words: Sequence[str]) -> set[int]:

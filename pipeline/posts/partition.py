@@ -85,8 +85,17 @@ def _assign(rows: pd.DataFrame, links: Links, params: SplitParams, rng: np.rando
 
 
 def _strata(rows: pd.DataFrame) -> pd.DataFrame:
-    modality_set = rows[["text", "image", "video"]].notna().apply(lambda row: "+".join(row.index[row]), axis="columns")
-    return pd.DataFrame({"label": rows["label"], "modalities": modality_set})
+    present = rows[["text", "image", "video"]].notna()
+    return pd.DataFrame({"label": rows["label"], "modalities": _modality_sets(present)})
+
+
+def _modality_sets(present: pd.DataFrame) -> pd.Series:
+    """What is there in each row, such as ``text+image``."""
+    bits = range(present.shape[1])
+    names = [str(name) for name in present]
+    sets = ["+".join(names[bit] for bit in bits if code >> bit & 1) for code in range(2 ** len(names))]
+    codes = present.to_numpy() @ (1 << np.arange(len(names)))
+    return pd.Series([sets[code] for code in codes], index=present.index)
 
 
 def _check_classes(rows: pd.DataFrame, labels: tuple[str, ...], path: Path) -> None:
@@ -102,7 +111,7 @@ def _check_classes(rows: pd.DataFrame, labels: tuple[str, ...], path: Path) -> N
 def count_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows a split by class and by set of modalities: ``split, kind (class | modalities), name, rows``."""
     present = pd.DataFrame({name: rows[column].notna() for name, column in zip(MODALITIES, COLUMNS, strict=True)})
-    sets = present.apply(lambda row: "+".join(row.index[row]), axis="columns")
+    sets = _modality_sets(present)
     parts = []
     for kind, names in (("class", rows["label"]), ("modalities", sets)):
         table = pd.crosstab(rows["split"], names).reindex(
