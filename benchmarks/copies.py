@@ -101,7 +101,7 @@ def measure_clips(paths: Sequence[Path], sample: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for kind, how in ALTERED_CLIPS.items():
             altered: list[ClipPrint] = []
-            for at in chosen:
+            for at in chosen.tolist():
                 alter_clip(paths[at], Path(folder) / "altered.mp4", how)
                 altered.append(clip_print(_footage(Path(folder) / "altered.mp4")))
             found = list(likenesses(prints + altered))

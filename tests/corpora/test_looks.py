@@ -48,7 +48,7 @@ def test_the_nearest_equal_those_of_a_tree() -> None:
     row, column = looks.nearest(asked, points, 0.5, 5)
     _, near = cKDTree(points).query(asked, k=5, distance_upper_bound=0.5)
     assert sorted(zip(row, column, strict=True)) == sorted(
-        (at, int(place)) for at, places in enumerate(near) for place in places if place < len(points)
+        (at, int(place)) for at, places in enumerate(np.asarray(near)) for place in places if place < len(points)
     )
     assert np.bincount(row).max() == 5
     assert [len(of) for of in looks.nearest(asked + 100, points, 0.5, 5)] == [0, 0]
