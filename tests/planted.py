@@ -135,7 +135,7 @@ class Planted:
             nets = dict.fromkeys(losses, adapter)
             of_folds = {"folds": (FINAL,), "net": nets, "adapters": losses, "zero_shot_adapters": losses}
             return AdaptersDescription(modalities=self.used, **of_folds, **known)
-        widths = dict.fromkeys(self.used, 1)
+        widths: dict[str, int] = dict.fromkeys(self.used, 1)
         carried = TransferNetArguments(adapters={}, source=None, widths=widths, text_head=False, columns=widths)
         rest: dict[str, Any] = {"folds": (FINAL,), "level": "row", "words": None, "scores": (-3.0, 3.0), "choices": {}}
         return FinetunedDescription(modalities=self.used, used=self.used, net=carried, **rest, **known)

@@ -183,7 +183,8 @@ def test_what_a_killed_process_leaves_goes_with_the_next_write_and_not_before(tm
     assert left.name.startswith(".a*[b].") and left.name.endswith(".tmp")
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     alive, other = tmp_path / f".a*[b].{sleeper.pid}.tmp", tmp_path / ".notes.tmp"
-    alive.write_text("being written"), other.write_text("somebody's")
+    alive.write_text("being written")
+    other.write_text("somebody's")
     try:
         with getattr(artifacts, how)(out) as aside:
             (aside / "whole" if how == "replacing_folder" else aside).write_text("whole")

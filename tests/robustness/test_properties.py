@@ -19,7 +19,7 @@ from pipeline.corpora.tabular import read_texts
 from pipeline.encoders.store import Store
 from pipeline.training.finished import Finished
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))  # pyright: ignore[reportArgumentType]
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 CELLS = st.lists(st.tuples(st.one_of(st.none(), st.integers(), TEXTS), st.one_of(st.none(), TEXTS)), min_size=1)

@@ -366,8 +366,8 @@ def test_only_named_candidates_are_compared(folded: Track) -> None:
     of = setting(folded, FOLD)
 
     def among(*names: str) -> Setting:
-        params = of.job.params.model_copy(deep=True)
-        params.finetune_e2e.__dict__["candidates"] = names
+        block = of.job.params.finetune_e2e.model_copy(update={"candidates": names})
+        params = of.job.params.model_copy(update={"finetune_e2e": block})
         return replace(of, job=replace(of.job, params=params))
 
     assert choose(among("ridge")).taken == "ridge"
