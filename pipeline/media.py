@@ -55,7 +55,10 @@ NO_PICTURES = "no video stream"
 UNKNOWN_CODEC, UNDECODED = "unknown codec", "its audio track cannot be decoded"
 """What lies behind the colon where another release of FFmpeg may know better."""
 
-UNREADABLE = (OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+UNREADABLE = (
+    *(OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, TypeError, AssertionError, struct.error),
+    zlib.error,
+)
 """What Pillow's readers raise on damaged files; each is a bug of the file, and none says so in one way."""
 
 ANIMATED = (GifImagePlugin.GifImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile)
@@ -251,7 +254,8 @@ class Hearing:
         if self.resampler is None:
             if frame is None:
                 return None
-            self.resampler = AudioResampler("fltp", frame.layout, SOUND_RATE)
+            # Channels side by side in one plane: of more planes than eight PyAV reads memory that is not theirs.
+            self.resampler = AudioResampler("flt", frame.layout, SOUND_RATE)
         try:
             resampled = self.resampler.resample(frame)
         except ValueError:
@@ -262,7 +266,7 @@ class Hearing:
 
     def _keep(self, frames: Sequence[AudioFrame]) -> None:
         for frame in frames:
-            part = frame.to_ndarray().mean(axis=0, dtype=np.float32)
+            part = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).mean(axis=1, dtype=np.float32)
             self.parts.append(part)
             self.samples += len(part)
 

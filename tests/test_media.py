@@ -470,6 +470,16 @@ def test_sound_alone_is_no_clip(tmp_path: Path) -> None:
     assert reason(path) == "no video stream"
 
 
+def test_a_later_frame_without_its_colours_is_damage(tmp_path: Path) -> None:
+    black, dotted = Image.new("L", (8, 8)), Image.new("L", (8, 8))
+    dotted.putpixel((0, 0), 255)
+    path = saved(tmp_path / "a.gif", black, save_all=True, append_images=[dotted], disposal=2)
+    content = path.read_bytes()
+    colours = 3 * 2 ** ((content[10] & 7) + 1)
+    path.write_bytes(content[:10] + b"\0" + content[11:13] + content[13 + colours :])
+    assert reason(path) == "corrupt"
+
+
 def test_playlists_do_not_lead_to_other_files(tmp_path: Path) -> None:
     encode(tmp_path / "secret.mp4", 4)
     (tmp_path / "a.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nsecret.mp4\n#EXT-X-ENDLIST\n")

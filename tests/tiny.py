@@ -89,19 +89,8 @@ def speaking(folder: Path, says: Sequence[str] = SAYS, *, nobody: bool = False, 
     tokens = {name: at for at, name in enumerate(names)}
     width = 32
     half: dict[str, Any] = {"layers": 1, "attention_heads": 1, "ffn_dim": 8}
-    config = WhisperConfig(
-        vocab_size=len(tokens),
-        num_mel_bins=20,
-        d_model=width,
-        max_source_positions=50 * seconds,
-        max_target_positions=64,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=1,
-        suppress_tokens=[],
-        begin_suppress_tokens=[],
-        **{f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in half.items()},
+    config = whisper_config(
+        len(tokens), width, seconds, half, max_target_positions=64, suppress_tokens=[], begin_suppress_tokens=[]
     )
     torch.manual_seed(0)
     net: Any = WhisperForConditionalGeneration(config)
@@ -126,22 +115,27 @@ def speaking(folder: Path, says: Sequence[str] = SAYS, *, nobody: bool = False, 
     return folder
 
 
+def whisper_config(words: int, width: int, seconds: int, half: dict[str, Any], **rest: Any) -> WhisperConfig:
+    """Of so many tokens, the first three of which are padding, start and end; ``half`` is what both halves are of."""
+    return WhisperConfig(
+        vocab_size=words,
+        num_mel_bins=20,
+        d_model=width,
+        max_source_positions=50 * seconds,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+        **{f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in half.items()},
+        **rest,
+    )
+
+
 def whisper(folder: Path, seconds: int = SPEECH_SECONDS) -> Path:
     """A Whisper whose states have ``SPEECH_WIDTH`` and whose windows last so many ``seconds``."""
     torch.manual_seed(0)
     half: dict[str, Any] = {"layers": 2, "attention_heads": 2, "ffn_dim": 32}
-    config = WhisperConfig(
-        vocab_size=50,
-        num_mel_bins=20,
-        d_model=SPEECH_WIDTH,
-        max_source_positions=50 * seconds,
-        max_target_positions=16,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=3,
-        **{f"{part}_{name}": value for part in ("encoder", "decoder") for name, value in half.items()},
-    )
+    config = whisper_config(50, SPEECH_WIDTH, seconds, half, max_target_positions=16)
     WhisperModel(config).save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=20, chunk_length=seconds).save_pretrained(folder)
     return folder

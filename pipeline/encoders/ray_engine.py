@@ -292,7 +292,7 @@ def _connect(ray: Any, embed: EmbedParams) -> None:
     try:
         _knock(asked.address)
         ray.init(asked.address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:  # a port of 99999 overflows
         raise InputError(
             f"params.yaml: embed.ray.address: no Ray cluster answers at {asked.address} ({_first_line(error)}); start "
             "one with `ray start --head` and `ray start --address=…`, or give local"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -134,9 +135,10 @@ def test_a_run_that_was_killed_goes_on_from_what_is_stored(
 
 
 @pytest.mark.usefixtures("ray")
-def test_no_cluster_at_the_address(tmp_path: Path) -> None:
-    embed = EmbedParams(engine="ray", ray=RayParams(address="127.0.0.1:1"))
-    refused = pytest.raises(InputError, match=r"no Ray cluster answers at 127\.0\.0\.1:1 .*`ray start")
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "no host:1"])
+def test_no_cluster_at_the_address(tmp_path: Path, address: str) -> None:
+    embed = EmbedParams(engine="ray", ray=RayParams(address=address))
+    refused = pytest.raises(InputError, match=rf"no Ray cluster answers at {re.escape(address)} .*`ray start")
     with refused as error, ray_engine.started(embed, tmp_path):
         raise AssertionError("there is no cluster")
     assert "\n" not in str(error.value)

@@ -63,6 +63,19 @@ def heard(path: Path, seconds: float = 60.0) -> np.ndarray:
     return media.read_clip(path, frames=[(2, None)], sound_seconds=seconds, max_pixels=LIMIT).sound()
 
 
+def test_fifty_channels_are_their_mean(tmp_path: Path) -> None:
+    """PyAV gives at most eight planes, and reading a ninth ended the process."""
+    channels = tone(220.0, 0.5)[:, None] * np.linspace(0, 1, 50, dtype=np.float32)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        audio: Any = container.add_stream("pcm_s16le", rate=SOUND_RATE, layout="50 channels")
+        samples = (32767 * channels).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="50 channels")
+        frame.sample_rate = SOUND_RATE
+        container.mux(audio.encode(frame))
+        container.mux(audio.encode())
+    np.testing.assert_allclose(heard(tmp_path / "a.mkv"), channels.mean(axis=1), atol=1e-4)
+
+
 @pytest.mark.parametrize("hertz", [90.0, 220.0, 440.0])
 def test_pitch_of_a_tone_is_its_frequency(hertz: float) -> None:
     pitch, periodicity = sound.pitches(tone(hertz))

@@ -177,6 +177,7 @@ def clips() -> dict[str, bytes]:
 
 def read_clip(path: Path) -> None:
     media.read_frames(path, frames=3, max_pixels=10**6, at_least=8)
+    media.read_footage(path, side=32, seconds=60.0, max_pixels=10**6)
     media.read_clip(path, sound_seconds=2.0, max_pixels=10**6).sound()
 
 
