@@ -1,7 +1,5 @@
 """A small corpus of posts in words, shades and clips that tiny encoders can read, and models trained on it."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +22,8 @@ from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from pipeline.stages import fuse, train_image, train_text, train_video
 from tests import tiny
-from tests.imports import ROOT
 from tests.posts.test_specialist import gifs, posts_table, sentences
+from tests.processes import Started, start
 
 HEAD = {"candidates": ["head"], "folds": 2, "head": {"epochs": 4}}
 TUNED = {"tuned": {"batch": 8, "folds": 2, "epochs": 1, "encoder_learning_rate": 3e-3}}
@@ -171,17 +169,17 @@ def predictor(trained: Trained) -> Predictor:
 
 
 @contextmanager
-def serving(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(bundle: Path, *options: str) -> Iterator[tuple[Started, str]]:
     """`serve` as a process of its own on a free port, and its address; it is told to end when this ends."""
-    command = [sys.executable, "-m", "pipeline", "serve", str(bundle), "--port", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    process = start("serve", bundle, "--port", "0", *options)
+    with process.stdout, process.stderr:
         try:
-            assert process.stderr is not None
             first = process.stderr.readline()
             assert first.startswith("http://"), first + process.stderr.read()
             yield process, first.split()[0]
         finally:
             process.terminate()
+            process.wait()
 
 
 @pytest.fixture(scope="session")

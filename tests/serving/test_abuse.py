@@ -173,5 +173,4 @@ def test_noise_is_no_news_for_the_log(exported: Path) -> None:
                 one.sendall(sent)
                 assert one.recv(4096).startswith(b"HTTP/1.1 ")
         process.terminate()
-        assert process.stderr is not None
         assert process.stderr.read() == ""

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
-from tests.imports import ROOT
+from tests.processes import run
 from tests.serving.conftest import Trained
 
 runner = CliRunner()
@@ -91,21 +90,10 @@ def test_an_error_that_names_a_hostile_file_has_no_say_either(exported: Path, tm
 
 @pytest.mark.parametrize("options", [[], ["--json"], ["--explain"], ["--explain", "--json"]])
 def test_bytes_that_are_no_text_are_answered(exported: Path, options: list[str]) -> None:
-    command = [sys.executable, "-m", "pipeline", "predict", "--text", b"so \xff happy", "--bundle", exported, *options]
-    done = subprocess.run(command, capture_output=True, cwd=ROOT)
-    assert (done.returncode, done.stderr) == (0, b"")
+    done = run("predict", "--text", b"so \xff happy", "--bundle", exported, *options)
+    assert (done.returncode, done.stderr) == (0, "")
     if "--json" in options:
         assert "label" in json.loads(done.stdout)
-
-
-FULL = """
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
-from pipeline.cli import app
-app()
-"""
-"""A limit on the size of files refuses a write as a full disk does, in the middle of it."""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
@@ -121,7 +109,7 @@ def test_without_room_one_line_names_the_file_and_nothing_is_left(
         params = trained.layout.params
         YAML(typ="safe", pure=True).dump(trained.params.model_dump(mode="json"), params)
         given = ["export", out, "--project", trained.layout.root]
-    done = subprocess.run([sys.executable, "-c", FULL, str(room), *given], capture_output=True, text=True, cwd=ROOT)
+    done = run(*given, largest_file=room)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     (line,) = done.stderr.splitlines()

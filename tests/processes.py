@@ -1,0 +1,93 @@
+"""`python -m pipeline` as a process of its own that begins with everything imported: a fork of one that did that once.
+
+To import torch and transformers takes longer than what a test asks of a process. Windows cannot fork: there each
+imports them anew.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import IO, Any
+
+from tests.imports import ROOT
+
+CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
+_CONTEXT: Any = multiprocessing.get_context("forkserver" if CAN_FORK else "spawn")
+_CONTEXT.set_forkserver_preload(["tests.processes", "pipeline.cli", "pipeline.serving.app", "pipeline.serving.bundle"])
+
+
+@dataclass(frozen=True)
+class Started:
+    """A command under way, and what it writes; it knows of ``subprocess.Popen`` what tests ask for."""
+
+    process: Any
+    stdout: IO[str]
+    stderr: IO[str]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.process.terminate()
+
+    def wait(self, seconds: float | None = None) -> int:
+        """Its exit status, negative after a signal."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired("pipeline", seconds or 0.0)
+        return self.process.exitcode
+
+
+def start(*arguments: object, largest_file: int | None = None) -> Started:
+    """Starts ``pipeline`` with these arguments; bytes are passed as they are.
+
+    ``largest_file`` is how many bytes a file may grow to, as if there were no more room.
+    """
+    given = [of if isinstance(of, bytes) else os.fsencode(str(of)) for of in arguments]
+    with ExitStack() as stack:
+        (out, out_end), (err, err_end) = (_CONTEXT.Pipe(duplex=False) for _ in range(2))
+        ends = [stack.enter_context(end) for end in (out_end, err_end)]
+        process = _CONTEXT.Process(target=_run, args=(given, dict(os.environ), ends, largest_file))
+        process.start()
+    return Started(process, _text(out), _text(err))
+
+
+def run(*arguments: object, largest_file: int | None = None) -> subprocess.CompletedProcess[str]:
+    """As ``start``, to the end. What is written to stderr must fit a pipe while stdout is read."""
+    started = start(*arguments, largest_file=largest_file)
+    with started.stdout, started.stderr:
+        out, err = started.stdout.read(), started.stderr.read()
+    return subprocess.CompletedProcess(list(arguments), started.wait(), out, err)
+
+
+def _text(end: Connection) -> IO[str]:
+    with end:
+        return os.fdopen(os.dup(end.fileno()), encoding="utf-8", errors="surrogateescape")
+
+
+def _run(given: Sequence[bytes], environment: Mapping[str, str], ends: Sequence[Connection], room: int | None) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    for number, end in enumerate(ends, start=1):
+        os.dup2(end.fileno(), number)
+        end.close()
+    if room is not None:
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    from pipeline.cli import app
+
+    sys.argv = ["pipeline", *map(os.fsdecode, given)]
+    app()
