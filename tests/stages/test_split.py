@@ -451,7 +451,7 @@ def test_a_group_is_one_however_its_rows_spell_its_name(tmp_path: Path) -> None:
     table(tmp_path / "texts.parquet", [row | {"group": f"@{row['group']}"} for row in source])
     settings = params(source={"texts": "texts.parquet"})
     layout = run(tmp_path, settings, target=[*given, free], source=source)
-    assert read_scored(layout, "target").loc["u", "group_id"] == read_scored(layout, "target").loc["r000", "group_id"]
+    assert read_scored(layout, "target").loc[["u", "r000"], "group_id"].nunique() == 1
     assert read_scored(layout, "source_texts")["split"].equals(read_scored(layout, "source")["split"])
 
 
