@@ -108,7 +108,7 @@ def load(params: EmbedTranscriptParams, key: str = "embed.video.transcript") -> 
     """
     resolved = weights.resolve(key, params.encoder, params.revision, None, ct2=True)
     where = f"params.yaml: {key}.encoder: {params.encoder}"
-    with weights.quiet(), weights.loading(where):
+    with weights.loading(where):
         model = whisper.load(resolved, where)
     language = params.language
     if language is not None and (not model.multilingual or language not in model.marks.languages):
