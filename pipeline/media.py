@@ -44,7 +44,7 @@ NO_SOUND = "no sound"
 """The kind of a MediaError where nothing is to be heard, which is no fault of the file."""
 
 NO_WORDS = "no words"
-"""The kind of a MediaError where nobody is heard to speak."""
+"""The kind of a MediaError where nobody is heard to speak, or nothing is written."""
 
 NO_FACE = "no face"
 """The kind of a MediaError where no face is to be seen, which is no fault of the file either."""
