@@ -8,8 +8,8 @@ finished piece of a training was made again, and compares the bytes. A round in 
 for nothing.
 
 Processes are forks of one that has imported everything, and their workers forks of them, so that a round takes seconds;
-each tenth is a new one from the shell. Where FOLDER lies on a small file system (`mount -t tmpfs -o size=64m tmpfs FOLDER`), no room is none on that;
-otherwise it is a limit on the size of files.
+each twentieth is a new one from the shell. Where FOLDER lies on a small file system, as by `mount -t tmpfs -o size=64m
+tmpfs FOLDER`, no room is none on that; otherwise it is a limit on the size of files.
 """
 
 import argparse
@@ -44,8 +44,14 @@ WITH_WORKERS = ("train_adapters", "finetune_e2e")
 
 COMMANDS = (*STAGES, "export", "predict")
 
-EACH_COLD = 10
+EACH_COLD = 20
 """Of so many rounds one starts a process from the shell."""
+
+PATIENCE_S, HANGS = 240.0, 124
+"""Seconds after which a process hangs, and what stands for its exit status then."""
+
+NO_ROOM = ("File too large", "No space left", "disk is full", "disk I/O error")
+"""How the system says it, and SQLite, whose files may not grow."""
 
 SMALL_DISK = 2**30
 """A file system with fewer bytes is one that may be filled."""
@@ -127,9 +133,9 @@ class Process:
         self._said = of.said
         self._said.unlink(missing_ok=True)
         if cold:
+            limit = f"ulimit -f {room // 512}; " if room else ""
             self._child = subprocess.Popen(
-                ["sh", "-c", f'ulimit -f {room // 512}; exec "$@"' if room else 'exec "$@"', "sh"]
-                + [sys.executable, "-m", "pipeline", *of.words(command)],
+                ["sh", "-c", f'{limit}exec "$@"', "sh", sys.executable, "-m", "pipeline", *of.words(command)],
                 env={**os.environ, "EMOCARE_CACHE": str(of.cache), "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.DEVNULL,
                 stderr=self._said.open("wb"),
@@ -153,15 +159,16 @@ class Process:
         return child.poll() is None if isinstance(child, subprocess.Popen) else child.is_alive()
 
     def finish(self) -> tuple[int, str]:
-        """The exit status, below zero for a signal, and what was printed."""
+        """The exit status, below zero for a signal, and what was printed; one that hangs is ended."""
+        until = time.monotonic() + PATIENCE_S
+        while self.alive() and time.monotonic() < until:
+            time.sleep(0.01)
+        if self.alive():
+            os.killpg(self.pid, signal.SIGKILL)
+            return HANGS, "it did not end"
         child = self._child
-        if isinstance(child, subprocess.Popen):
-            status = child.wait(timeout=600)
-        else:
-            child.join(timeout=600)
-            status = child.exitcode
-        assert status is not None, f"{self.pid} does not end"
-        return status, self._said.read_text(errors="replace") if self._said.exists() else ""
+        status = child.returncode if isinstance(child, subprocess.Popen) else child.exitcode
+        return status or 0, self._said.read_text(errors="replace") if self._said.exists() else ""
 
 
 def server() -> multiprocessing.context.ForkServerContext:
@@ -180,6 +187,7 @@ def _run(of: Project, command: str, room: int | None, noted: bool) -> None:
         _note_pieces(of)
     forked = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda method=None: forked  # workers need not import everything either
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))  # as of a new process
     main = importlib.import_module("pipeline.__main__")
     sys.argv = ["pipeline", *of.words(command)]
     if room is not None:
@@ -256,11 +264,11 @@ def killed(of: Project, command: str, way: str, rng: random.Random, *, cold: boo
     of.empty(command)
     if way == "full":
         status, said = _without_room(of, command, rng, cold=cold)
-        if status != 1 or not ("File too large" in said or "No space left" in said):
+        if status != 1 or not any(words in said for words in NO_ROOM):
             return f"status {status} where there was no room: {said[-300:]}"
     else:
         status, said = _ended(of, command, way, rng, cold=cold)
-        if "go on" in said[:20]:
+        if status == HANGS or "go on" in said[:20]:
             return said
     if "Traceback" in said and not (cold and status == 130):  # Ctrl-C while Python itself starts
         return f"a traceback: {said[-1500:]}"
@@ -341,6 +349,7 @@ def main() -> None:
                 continue
             tried[way, command] += 1
             held[way, command] += wrong is None
+            print(f"{tried.total()}: {command}, {way}", end="\r", flush=True)
             if wrong is not None:
                 print(f"{tried.total()}: {command}, {way}: {wrong}", flush=True)
                 _restore(made, command)
