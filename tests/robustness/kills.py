@@ -28,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import psutil
@@ -43,6 +44,9 @@ WITH_WORKERS = ("train_adapters", "finetune_e2e")
 """Whose children are killed; the other commands have none."""
 
 COMMANDS = (*STAGES, "export", "predict")
+
+SLOW = ("finetune_e2e", "evaluate")
+"""Commands that are ended a third as often."""
 
 EACH_COLD = 20
 """Of so many rounds one starts a process from the shell."""
@@ -171,7 +175,7 @@ class Process:
         return status or 0, self._said.read_text(errors="replace") if self._said.exists() else ""
 
 
-def server() -> multiprocessing.context.ForkServerContext:
+def server() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*WARM, *(f"pipeline.stages.{name}" for name in STAGES)])
     return context
@@ -339,7 +343,8 @@ def main() -> None:
         while tried.total() < arguments.kills:
             at = tried.total() + late
             way = WAYS[at % len(WAYS)]
-            command = rng.choice(WITH_WORKERS if way == "child" else COMMANDS)
+            commands = WITH_WORKERS if way == "child" else COMMANDS
+            (command,) = rng.choices(commands, [1 if name in SLOW else 3 for name in commands])
             try:
                 wrong = killed(
                     made, command, way, rng, cold=at % EACH_COLD == EACH_COLD - 1 - at // EACH_COLD % len(WAYS)
