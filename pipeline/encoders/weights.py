@@ -95,6 +95,18 @@ PACKAGED = {
         file="assets/model_optimized.tflite",
         sha256="181e9dc6b5b19b7a4a3ee661d8de9969249b72c317b2080d79ac12d2b7027da5",
     ),
+    "ppocr-detector": Packaged(
+        package="rapidocr==3.10.0",
+        module="rapidocr",
+        file="models/PP-OCRv6_det_small.onnx",
+        sha256="090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+    ),
+    "ppocr-reader": Packaged(
+        package="rapidocr==3.10.0",
+        module="rapidocr",
+        file="models/PP-OCRv6_rec_small.onnx",
+        sha256="6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+    ),
 }
 
 
