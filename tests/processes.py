@@ -67,7 +67,7 @@ def run(*arguments: object, largest_file: int | None = None) -> subprocess.Compl
     started = start(*arguments, largest_file=largest_file)
     with started.stdout, started.stderr:
         out, err = started.stdout.read(), started.stderr.read()
-    return subprocess.CompletedProcess(list(arguments), started.wait(), out, err)
+    return subprocess.CompletedProcess([str(of) for of in arguments], started.wait(), out, err)
 
 
 def _text(end: Connection) -> IO[str]:
