@@ -151,9 +151,20 @@ class EmbedTranscriptParams(ParamsBlock):
     """At most so much of a clip's sound, from its beginning; memory follows this, and not the length of the clip."""
 
 
+class EmbedWordsParams(ParamsBlock):
+    models: str = "packaged"
+    """`packaged`, or a folder with the nets, as RapidOCR takes them, that find lines of letters and read them."""
+    frames: Annotated[int, Field(ge=1, le=256)] = 4
+    """Uniformly spaced frames in which words are read; a clip with fewer gives all it has."""
+    shortest: Annotated[int, Field(ge=64, le=4096)] = 480
+    """The side, in pixels, that a frame's shortest becomes; small letters need more, and time follows its square."""
+    confidence: Share = 0.8
+    """Lines that the net that reads is less sure of do not count."""
+
+
 class EmbedVideoParams(EmbedImageParams):
     streams: Annotated[tuple[Stream, ...], Field(strict=False, min_length=1)] = ("frames", "sound")
-    """What a clip is read by: pictures (`encoder`, `frames`, `pool`), `sound`, `speech`, `faces`, `transcript`."""
+    """What a clip is read by: `frames` (`encoder`, `pool`), `sound`, `speech`, `faces`, `transcript`, `words`."""
     frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""
     pool: Literal["mean", "mean_std"] = "mean_std"
@@ -162,6 +173,7 @@ class EmbedVideoParams(EmbedImageParams):
     sound: EmbedSoundParams = EmbedSoundParams()
     speech: EmbedSpeechParams = EmbedSpeechParams()
     transcript: EmbedTranscriptParams = EmbedTranscriptParams()
+    words: EmbedWordsParams = EmbedWordsParams()
     per_group: bool = False
     """Standardise each stream's columns within every group, where a group is a recording with several clips."""
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 Modality = Literal["text", "image", "video"]
 Feature = Literal["text", "audio", "visual"]
-Stream = Literal["faces", "frames", "sound", "speech", "transcript"]
-"""What a clip is read by: the faces in it, its pictures, its sound, its speech, its words; see ``encoders.streams``."""
+Stream = Literal["faces", "frames", "sound", "speech", "transcript", "words"]
+"""What a clip is read by: the faces in it, its pictures, its sound, its speech, what is said in it, what is written in
+it; see ``encoders.streams``."""
 Split = Literal["train", "val", "test"]
 Role = Literal["train", "val"]
 Candidate = Literal["majority", "stream_logreg", "logreg", "tfidf_logreg", "joint_logreg", "head", "lora", "full"]
@@ -26,6 +27,8 @@ Item = TypeVar("Item")
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 FEATURES: tuple[Feature, ...] = get_args(Feature)
 SPLITS: tuple[Split, ...] = get_args(Split)
+IN_WORDS: tuple[Stream, ...] = ("transcript", "words")
+"""The streams whose vectors are made by the encoder of texts."""
 UNLABELLED = "unlabelled"
 """The split of target rows without a score: adapters may meet their features, and nothing is scored on them."""
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from pipeline.encoders.embedding import open_store
 from pipeline.encoders.sources import computation, file_digests, or_error
 from pipeline.encoders.store import Store
 from pipeline.encoders.streams import ClipEncoder, Ready
-from pipeline.encoders.transcription import Recogniser, Words
+from pipeline.encoders.words import Recogniser, Words
 from pipeline.media import NO_FACE, NO_PICTURES, NO_SOUND, NO_WORDS, UNDECODED, UNKNOWN_CODEC
 from pipeline.params import EmbedParams
+
+SAID: Stream = "transcript"
+"""The stream under which words are told that no stream reads."""
 
 Results = dict[Stream, dict[str, np.ndarray | MediaError]]
 """Stream → content digest → vector, or why there is none."""
@@ -33,11 +37,11 @@ class Encoded:
     """What is known of the contents of some rows.
 
     Attributes:
-        words: content digest → what is said, where a recogniser is asked, or why there are no words.
+        words: stream of words → content digest → what they are, where they were asked for, or why there are none.
     """
 
     streams: Results
-    words: dict[str, Words | MediaError]
+    words: dict[Stream, dict[str, Words | MediaError]]
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,12 @@ class Lacking:
     Attributes:
         value: a file that holds it.
         streams: those that were not made yet.
-        words: whether its words are to be heard.
+        words: of which streams its words are to be recognised.
     """
 
     value: str
     streams: list[Stream]
-    words: bool
+    words: list[Stream]
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ class ClipStreams:
 
     Attributes:
         stores: by stream.
-        recogniser: what hears words, where they are asked for, or are a stream.
-        said: where words are kept.
+        recognisers: what tells words, where they are asked for, or are a stream.
+        said: where the words of each are kept.
     """
 
     encoder: ClipEncoder
@@ -71,8 +75,8 @@ class ClipStreams:
     max_pixels: int
     workers: int
     stores: Mapping[Stream, Store]
-    recogniser: Recogniser | None = None
-    said: Store | None = None
+    recognisers: Mapping[Stream, Recogniser]
+    said: Mapping[Stream, Store]
 
     def digests(self, values: Sequence[str]) -> Iterator[str | MediaError]:
         """What identifies the content of each file, or why it cannot be read."""
@@ -87,27 +91,22 @@ class ClipStreams:
     ) -> Encoded:
         """Every stream of every content in these rows: from the stores, or encoded once and put there at once.
 
-        Of the contents in ``mute`` no words are heard.
+        Of the contents in ``mute`` no words are told that are no stream.
         """
         count = Counter(digest for digest in digests if isinstance(digest, str))
         keys = list(count)
         made: Results = {name: {**store.absent(keys), **store.get(keys)} for name, store in self.stores.items()}
-        encoded = Encoded(made, self._known_words(keys))
-        pending: dict[str, Lacking] = {}
-        for digest, value in zip(digests, values, strict=True):
-            if isinstance(digest, str) and value is not None:
-                streams: list[Stream] = [name for name in self.stores if digest not in made[name]]
-                words = self.said is not None and digest not in encoded.words and digest not in mute
-                if streams or words:
-                    pending.setdefault(digest, Lacking(value, streams, words))
+        encoded = Encoded(made, {name: _known(store, keys) for name, store in self.said.items()})
+        pending = self._lacking(values, digests, encoded, mute)
         advance(len(values) - sum(count[digest] for digest in pending))
         for batch in self._batches(pending):
-            heard = {key: of.words for key, of in batch.items() if of.words is not None}
-            encoded.words.update(heard)
-            self._keep_words(heard)
+            for name, store in self.said.items():
+                told = {key: of.words[name] for key, of in batch.items() if name in of.words}
+                encoded.words[name].update(told)
+                _keep_words(store, told)
             for name in self.stores:
                 items = {
-                    key: _text(encoded.words[key]) if name == "transcript" else of.streams[name]
+                    key: _text(encoded.words[name][key]) if name in self.said else of.streams[name]
                     for key, of in batch.items()
                     if name in pending[key].streams
                 }
@@ -115,16 +114,26 @@ class ClipStreams:
             advance(sum(count[digest] for digest in batch))
         return encoded
 
-    def _known_words(self, keys: Sequence[str]) -> dict[str, Words | MediaError]:
-        if self.said is None:
-            return {}
-        words = {key: Words.unpacked(data) for key, data in self.said.words(keys).items()}
-        return {**self.said.absent(keys), **words}
-
-    def _keep_words(self, heard: Mapping[str, Words | MediaError]) -> None:
-        if self.said is not None:
-            self.said.put_words({key: of.packed() for key, of in heard.items() if isinstance(of, Words)})
-            self.said.put_absent({key: of for key, of in heard.items() if isinstance(of, MediaError) and _lasts(of)})
+    def _lacking(
+        self,
+        values: Sequence[str | None],
+        digests: Sequence[str | MediaError],
+        encoded: Encoded,
+        mute: Set[str],
+    ) -> dict[str, Lacking]:
+        """What is to be made of each content of which something is not known."""
+        pending: dict[str, Lacking] = {}
+        for digest, value in zip(digests, values, strict=True):
+            if isinstance(digest, str) and value is not None:
+                streams: list[Stream] = [name for name in self.stores if digest not in encoded.streams[name]]
+                words: list[Stream] = [
+                    name
+                    for name, known in encoded.words.items()
+                    if digest not in known and (digest not in mute or name in self.stores)
+                ]
+                if streams or words:
+                    pending.setdefault(digest, Lacking(value, streams, words))
+        return pending
 
     def _keep(self, name: Stream, items: Mapping[str, Any]) -> dict[str, np.ndarray | MediaError]:
         """Encodes one stream of a batch, and keeps it."""
@@ -146,31 +155,41 @@ class ClipStreams:
 
     def _read(self, lacking: Lacking) -> "Read":
         """Opens a clip once for all that is lacking; not at all where its words are known and nothing else is."""
-        names: list[Stream] = [name for name in lacking.streams if name != "transcript"]
-        asked = self.encoder.asks(names)
-        if lacking.words and self.recogniser is not None:
-            asked["sound_seconds"] = max(asked["sound_seconds"], self.recogniser.seconds)
-        elif not names:
-            return Read({}, None)
+        names: list[Stream] = [name for name in lacking.streams if name not in self.recognisers]
+        telling: dict[Stream, Recogniser] = {name: self.recognisers[name] for name in lacking.words}
+        if not names and not telling:
+            return Read({}, {})
+        asked = self.encoder.asks(names, list(telling.values()))
 
         def clip() -> media.Clip:
             path = media.inside(self.folder, lacking.value)
             return media.read_clip(path, max_pixels=self.max_pixels, **asked)
 
         opened = or_error(clip)
+        words: dict[Stream, Words | MediaError] = {}
+        for name, of in telling.items():
+            words[name] = opened if isinstance(opened, MediaError) else or_error(partial(of.recognise, opened))
         if isinstance(opened, MediaError):
-            return Read(dict.fromkeys(names, opened), opened if lacking.words else None)
-        heard = self.recogniser if lacking.words else None
-        words = None if heard is None else or_error(lambda: heard.hear(opened))
+            return Read(dict.fromkeys(names, opened), words)
         return Read(self.encoder.prepare(opened, names), words)
 
 
 @dataclass(frozen=True)
 class Read:
-    """A clip as the encoders of its streams take it, and its words where they were to be heard."""
+    """A clip as the encoders of its streams take it, and its words by the streams whose they were to be told."""
 
     streams: Ready
-    words: Words | MediaError | None
+    words: Mapping[Stream, Words | MediaError]
+
+
+def _known(store: Store, keys: Sequence[str]) -> dict[str, Words | MediaError]:
+    words = {key: Words.unpacked(data) for key, data in store.words(keys).items()}
+    return {**store.absent(keys), **words}
+
+
+def _keep_words(store: Store, told: Mapping[str, Words | MediaError]) -> None:
+    store.put_words({key: of.packed() for key, of in told.items() if isinstance(of, Words)})
+    store.put_absent({key: of for key, of in told.items() if isinstance(of, MediaError) and _lasts(of)})
 
 
 def _text(words: Words | MediaError) -> str | MediaError:
@@ -193,18 +212,19 @@ def opened(
     layout: Layout,
     recogniser: Recogniser | None = None,
 ) -> Iterator[ClipStreams]:
-    """With the stores of all streams open; ``recogniser`` is asked for words, where they are no stream.
+    """With the stores of all streams open; ``recogniser`` is asked for what is said, where that is no stream.
 
     Raises InputError as ``Store``.
     """
-    if encoder.transcript is not None:
-        recogniser = encoder.transcript.recogniser
+    recognisers: dict[Stream, Recogniser] = {} if recogniser is None else {SAID: recogniser}
+    recognisers |= encoder.recognisers
     with ExitStack() as stack:
         stores: dict[Stream, Store] = {
             name: stack.enter_context(open_store(of.identity, computation(device), layout))
             for name, of in encoder.streams.items()
         }
-        said = None
-        if recogniser is not None:  # it computes on the processor, whatever the device
-            said = stack.enter_context(open_store(recogniser.identity, computation(torch.device("cpu")), layout))
-        yield ClipStreams(encoder, folder, device, embed.max_pixels, embed.workers, stores, recogniser, said)
+        said: dict[Stream, Store] = {  # words are told on the processor, whatever the device
+            name: stack.enter_context(open_store(of.identity, computation(torch.device("cpu")), layout))
+            for name, of in recognisers.items()
+        }
+        yield ClipStreams(encoder, folder, device, embed.max_pixels, embed.workers, stores, recognisers, said)

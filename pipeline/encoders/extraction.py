@@ -26,10 +26,10 @@ from pipeline.corpora import named_columns
 from pipeline.corpora.clips import NO_CLIP, ClipRows, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
 from pipeline.encoders import clip_streams, streams, transcription
-from pipeline.encoders.clip_streams import ClipStreams
+from pipeline.encoders.clip_streams import SAID, ClipStreams
 from pipeline.encoders.embedding import EXAMPLES
 from pipeline.encoders.streams import ClipEncoder
-from pipeline.encoders.transcription import Recogniser, Words
+from pipeline.encoders.words import Recogniser, Words
 from pipeline.media import NO_FACE, NO_SOUND
 from pipeline.params import EmbedParams, Params
 from pipeline.training.device import pick
@@ -133,11 +133,11 @@ def _encoded(part: ClipRows, contents: ClipStreams, advance: Callable[[int], Non
     values = [file.relative_to(root).as_posix() if isinstance(file, Path) else None for file in part.files]
     known = contents.digests([value for value in values if value is not None])
     digests = [next(known) if isinstance(file, Path) else file for file in part.files]
-    to_hear = part.rows["text"].isna().tolist() if contents.recogniser is not None else [False] * len(digests)
+    to_hear = part.rows["text"].isna().tolist() if SAID in contents.recognisers else [False] * len(digests)
     wanted = {key for key, hear in zip(digests, to_hear, strict=True) if hear}
     encoded = contents.encode(values, digests, advance, {key for key in digests if isinstance(key, str)} - wanted)
     words: Heard = [
-        (encoded.words[key] if isinstance(key, str) else key) if hear else None
+        (encoded.words[SAID][key] if isinstance(key, str) else key) if hear else None
         for key, hear in zip(digests, to_hear, strict=True)
     ]
     return {

@@ -17,23 +17,23 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.core.content_store import identity_digest
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, reading
-from pipeline.encoders import weights
+from pipeline.encoders import net_files, weights
 from pipeline.encoders.face_finding import POINTS, Net, anchors
+from pipeline.encoders.net_files import PACKAGED, NetFile
 from pipeline.params import EmbedFacesParams
-
-PACKAGED = "packaged"
 
 Role = Literal["detector", "mesh", "expression"]
 
-FROM_PACKAGES: dict[Role, str] = {"detector": "blazeface", "mesh": "facemesh", "expression": "facex"}
-
-FILES: dict[Role, tuple[str, ...]] = {
-    "detector": ("face_detector.tflite", "face_detection_short_range.tflite"),
-    "mesh": ("face_landmarks_detector.tflite", "face_landmark.tflite"),
-    "expression": ("face_expression.tflite", "model_optimized.tflite"),
+FILES: dict[Role, NetFile] = {
+    "detector": NetFile("blazeface", ("face_detector.tflite", "face_detection_short_range.tflite")),
+    "mesh": NetFile("facemesh", ("face_landmarks_detector.tflite", "face_landmark.tflite")),
+    "expression": NetFile(
+        "facex",
+        ("face_expression.tflite", "model_optimized.tflite"),
+        ", or set embed.video.faces.expressions to false",
+    ),
 }
 """What the files are called: first as in a ``.task`` file and as a bundle has them, then as in the packages."""
 
@@ -80,50 +80,35 @@ def read(params: EmbedFacesParams) -> tuple[dict[Role, bytes], dict[str, Any]]:
 
     Raises InputError when one is not at hand: what is missing, and how to get it; or is not what it should be.
     """
-    roles: list[Role] = ["detector", "mesh", *(["expression"] if params.expressions else [])]
-    if params.models == PACKAGED:
-        found: list[tuple[Role, weights.Weights]] = [
-            (role, weights.from_package(FROM_PACKAGES[role])) for role in roles
-        ]
-        packaged: dict[Role, bytes] = {role: of.path.read_bytes() for role, of in found}
-        revision = "+".join(of.identity["revision"] for _, of in found)
-        return packaged, _identity("+".join(of.identity["name"] for _, of in found), revision, packaged)
+    wanted: dict[Role, NetFile] = {role: of for role, of in FILES.items() if params.expressions or role != "expression"}
     path = Path(params.models).expanduser()
     where = f"params.yaml: {KEY}: {params.models}"
-    if path.is_dir():
-        files: dict[Role, bytes] = {role: _of_folder(path, role, where) for role in roles}
+    if params.models == PACKAGED:
+        located = net_files.in_packages(wanted)
+    elif path.is_dir():
+        located = net_files.in_folder(path, wanted, where)
     elif path.is_file():
-        files = _of_task(path, roles, where)
+        members = _of_task(path, wanted, where)
+        return members, _identity(path.resolve().name, "local", members)
     else:
         raise InputError(
             f"{where}: neither `{PACKAGED}`, nor a folder, nor a file; MediaPipe's face_landmarker.task will do"
         )
-    return files, _identity(path.resolve().name, "local", files)
+    files: dict[Role, bytes] = {role: _limited(of, where) for role, of in located.paths.items()}
+    return files, _identity(located.name, located.revision, files)
 
 
 def write(params: EmbedFacesParams, folder: Path) -> None:
     """Writes the nets' files into a new folder, from which ``load`` loads them. Raises InputError as ``read``."""
     folder.mkdir(parents=True)
     for role, content in read(params)[0].items():
-        (folder / FILES[role][0]).write_bytes(content)
+        (folder / FILES[role].names[0]).write_bytes(content)
 
 
 def _identity(name: str, revision: str, files: Mapping[Role, bytes]) -> dict[str, Any]:
-    hashes = {role: hashlib.sha256(content).hexdigest() for role, content in files.items()}
-    return {"name": name, "revision": revision, "sha256": identity_digest(hashes)}
-
-
-def _of_folder(folder: Path, role: Role, where: str) -> bytes:
-    for name in FILES[role]:
-        if (folder / name).is_file():
-            return _limited(folder / name, where)
-    raise InputError(_lacks(role, where))
-
-
-def _lacks(role: Role, where: str) -> str:
-    package = weights.PACKAGED[FROM_PACKAGES[role]].package
-    more = ", or set embed.video.faces.expressions to false" if role == "expression" else ""
-    return f"{where}: holds no {' or '.join(FILES[role])}; the package {package} has one{more}"
+    return net_files.identity(
+        name, revision, {of: hashlib.sha256(content).hexdigest() for of, content in files.items()}
+    )
 
 
 def _limited(path: Path, where: str) -> bytes:
@@ -137,14 +122,14 @@ def _limited(path: Path, where: str) -> bytes:
     return content
 
 
-def _of_task(path: Path, roles: Sequence[Role], where: str) -> dict[Role, bytes]:
+def _of_task(path: Path, wanted: Mapping[Role, NetFile], where: str) -> dict[Role, bytes]:
     files: dict[Role, bytes] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for role in roles:
-                name = next((name for name in FILES[role] if name in archive.namelist()), None)
+            for role, of in wanted.items():
+                name = next((name for name in of.names if name in archive.namelist()), None)
                 if name is None:
-                    raise InputError(_lacks(role, where))
+                    raise InputError(of.lacking(where))
                 if archive.getinfo(name).file_size > LARGEST:
                     raise InputError(f"{where}: {name}: is larger than {LARGEST} bytes, and no such net")
                 with archive.open(name) as member:  # the size that is told above may be a lie

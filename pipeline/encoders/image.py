@@ -196,7 +196,7 @@ def efficientnet(resolved: weights.Weights) -> ImageEncoder:
 
 def clip(resolved: weights.Weights, where: str) -> ImageEncoder:
     """The picture tower of a CLIP. Raises InputError, which begins with ``where``, when it is none, or damaged."""
-    with weights.quiet(), weights.loading(where):
+    with weights.loading(where):
         config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
         if config.model_type != "clip":
             raise InputError(f"{where}: a {config.model_type} is not a CLIP")

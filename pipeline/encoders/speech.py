@@ -93,7 +93,7 @@ def load(params: EmbedSpeechParams, key: str = "embed.video.speech") -> SpeechEn
     """
     resolved = weights.resolve(key, params.encoder, params.revision, None, ct2=True)
     where = f"params.yaml: {key}.encoder: {params.encoder}"
-    with weights.quiet(), weights.loading(where):
+    with weights.loading(where):
         if whisper.is_converted(resolved.path):
             runtime, (states, spectrum, width) = "ctranslate2", _by_ctranslate2(resolved, where)
         else:

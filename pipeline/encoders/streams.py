@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from pipeline.core.files import MediaError
-from pipeline.core.schemas import Feature, Stream
-from pipeline.encoders import faces, image, speech, text, transcription, video
+from pipeline.core.schemas import IN_WORDS, Feature, Stream
+from pipeline.encoders import faces, image, ocr, speech, text, transcription, video
 from pipeline.encoders.faces import FaceEncoder
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sound import SoundEncoder
 from pipeline.encoders.text import TextEncoder
-from pipeline.encoders.transcription import TranscriptEncoder
 from pipeline.encoders.video import VideoEncoder
+from pipeline.encoders.words import Recogniser, WordsEncoder
 from pipeline.media import Clip, Frames
 from pipeline.params import EmbedParams, EmbedVideoParams
 
@@ -103,15 +103,15 @@ class ClipEncoder:
         return of if isinstance(of, FaceEncoder) else None
 
     @property
-    def transcript(self) -> TranscriptEncoder | None:
-        """The stream of words, which are kept by themselves."""
-        of = self.streams.get("transcript")
-        return of if isinstance(of, TranscriptEncoder) else None
+    def recognisers(self) -> dict[Stream, Recogniser]:
+        """What tells the words of the streams that are made of words, which are kept by themselves."""
+        return {name: of.recogniser for name, of in self.streams.items() if isinstance(of, WordsEncoder)}
 
-    def asks(self, names: Sequence[Stream] | None = None) -> dict[str, Any]:
-        """What ``media.read_clip`` is to read for these streams, or for all of them; first what `frames` looks at."""
+    def asks(self, names: Sequence[Stream] | None = None, recognisers: Sequence[Recogniser] = ()) -> dict[str, Any]:
+        """What ``media.read_clip`` is to read for these streams, or for all of them, and for these ``recognisers``;
+        first what `frames` looks at."""
         wanted = sorted(self.streams if names is None else names, key=lambda name: name != "frames")
-        some = [self.streams[name] for name in wanted]
+        some = [*(self.streams[name] for name in wanted), *recognisers]
         frames = list(dict.fromkeys(of.asked for of in some if of.asked is not None))
         return {"frames": frames, "sound_seconds": max((of.sound_seconds for of in some), default=0.0)}
 
@@ -157,7 +157,7 @@ def load(embed: EmbedParams, texts: TextEncoder | None = None) -> ClipEncoder:
     """
     names = embed.video.streams
     pictures = image.load(embed.video, "embed.video") if "frames" in names else None
-    if texts is None and "transcript" in names:
+    if texts is None and set(names) & set(IN_WORDS):
         texts = text.load(embed.text)
     return of_streams(embed.video, pictures, texts)
 
@@ -176,7 +176,10 @@ def of_streams(params: EmbedVideoParams, pictures: ImageEncoder | None, texts: T
         streams["speech"] = speech.load(params.speech)
     if "transcript" in params.streams:
         assert texts is not None
-        streams["transcript"] = TranscriptEncoder(transcription.load(params.transcript), texts)
+        streams["transcript"] = WordsEncoder("transcript", "text", transcription.load(params.transcript), texts)
+    if "words" in params.streams:
+        assert texts is not None
+        streams["words"] = WordsEncoder("words", "visual", ocr.load(params.words), texts)
     return ClipEncoder(streams, max(params.batch // params.frames, 1), params.per_group)
 
 

@@ -136,7 +136,7 @@ def load(params: EmbedTextParams) -> TextEncoder:
 
 def build(resolved: weights.Weights, params: EmbedTextParams, where: str) -> TextEncoder:
     """The encoder of these weights; of ``params`` the limits count. Raises InputError, which begins with ``where``."""
-    with weights.quiet(), weights.loading(where):
+    with weights.loading(where):
         tokenizer = AutoTokenizer.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
         model: PreTrainedModel = weights.load_model(AutoModel, resolved)
     if getattr(model, "pooler", None) is not None:

@@ -10,23 +10,20 @@ Longer sound than a window takes is cut where it is quietest, so that few words 
 Source: Radford et al., "Robust speech recognition via large-scale weak supervision", 2022, section 4.5.
 """
 
-import json
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
-from pipeline.core.schemas import Feature
 from pipeline.encoders import weights, whisper
 from pipeline.encoders.sound import check_heard
-from pipeline.encoders.text import LEAST_TOKENS, TextEncoder
 from pipeline.encoders.whisper import Decoded, Whisper
+from pipeline.encoders.words import Words
 from pipeline.media import NO_WORDS, SOUND_RATE, Clip
 from pipeline.params import EmbedTranscriptParams
 
@@ -42,39 +39,26 @@ QUIET = SOUND_RATE // 10
 
 
 @dataclass(frozen=True)
-class Words:
-    """What is said in a clip; ``language`` is a code such as ``en``, None of models that know English alone."""
-
-    text: str
-    language: str | None
-
-    def packed(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False).encode()
-
-    @classmethod
-    def unpacked(cls, data: bytes) -> "Words":
-        return cls(**json.loads(data))
-
-
-@dataclass(frozen=True)
-class Recogniser:
-    """What tells words.
+class WhisperRecogniser:
+    """What hears words; see ``words.Recogniser``.
 
     Attributes:
         identity: what tells its words from those of any other.
         language: which is spoken; None where it is to be heard.
-        seconds: how much of a clip's sound it listens to.
+        sound_seconds: how much of a clip's sound it listens to.
     """
 
     identity: dict[str, Any]
     model: Whisper
     language: str | None
-    seconds: float
+    sound_seconds: float
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
-    def hear(self, clip: Clip) -> Words:
+    asked = None
+
+    def recognise(self, clip: Clip) -> Words:
         """The words of a clip; threads may call it. Raises MediaError where there is no sound, or nobody speaks."""
-        samples = clip.sound()[: int(self.seconds * SOUND_RATE)]
+        samples = clip.sound()[: int(self.sound_seconds * SOUND_RATE)]
         check_heard(samples)
         language, doubted, parts = self.language, False, list[str]()
         with self.lock:  # one after another, so that memory holds the states of one window
@@ -116,52 +100,7 @@ def windows(samples: np.ndarray, longest: int) -> Iterator[np.ndarray]:
         yield samples
 
 
-@dataclass(frozen=True)
-class TranscriptEncoder:
-    """The stream ``transcript``: the words of a clip by the encoder of texts; see ``streams.StreamEncoder``."""
-
-    recogniser: Recogniser
-    texts: TextEncoder
-
-    asked = None
-    modality: Feature = "text"
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        heard = self.recogniser.identity
-        return {
-            "name": heard["name"],
-            "revision": heard["revision"],
-            "sha256": heard["sha256"],
-            "words": heard,
-            "text": self.texts.identity,
-            "width": self.width,
-        }
-
-    @property
-    def width(self) -> int:
-        return self.texts.width
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(f"transcript_{at:04d}" for at in range(self.width))
-
-    @property
-    def sound_seconds(self) -> float:
-        return self.recogniser.seconds
-
-    def prepare(self, clip: Clip) -> str:
-        """Raises MediaError where there is no sound, or nobody speaks."""
-        return self.recogniser.hear(clip).text
-
-    def encode(self, items: Sequence[str], device: torch.device) -> np.ndarray:
-        """Texts → float32 [N, width], each by itself, so that none depends on what else is encoded."""
-        tokens = self.texts.tokenize(items)
-        made = [self.texts.encode_tokens([row], device, least_tokens=LEAST_TOKENS) for row in tokens]
-        return np.concatenate(made)
-
-
-def load(params: EmbedTranscriptParams, key: str = "embed.video.transcript") -> Recogniser:
+def load(params: EmbedTranscriptParams, key: str = "embed.video.transcript") -> WhisperRecogniser:
     """Loads the model that params name, on the processor.
 
     Raises InputError when it cannot be found, is damaged or no Whisper, knows no such language, or CTranslate2 is not
@@ -169,7 +108,7 @@ def load(params: EmbedTranscriptParams, key: str = "embed.video.transcript") -> 
     """
     resolved = weights.resolve(key, params.encoder, params.revision, None, ct2=True)
     where = f"params.yaml: {key}.encoder: {params.encoder}"
-    with weights.quiet(), weights.loading(where):
+    with weights.loading(where):
         model = whisper.load(resolved, where)
     language = params.language
     if language is not None and (not model.multilingual or language not in model.marks.languages):
@@ -182,4 +121,4 @@ def load(params: EmbedTranscriptParams, key: str = "embed.video.transcript") -> 
         "language": language,
         "width": 0,
     }
-    return Recogniser(identity, model, language, params.seconds)
+    return WhisperRecogniser(identity, model, language, params.seconds)

@@ -6,6 +6,7 @@ never run.
 
 import importlib.util
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,10 @@ CT2_WEIGHTS = "model.bin"
 SETTINGS = ("*.json", "*.txt", "*.model")
 """Configuration, vocabulary, preprocessing."""
 
+_LOADING = threading.RLock()
+"""transformers replaces functions of its classes while it loads a model, and puts back what was there before: two loads
+at once would leave the replacements behind, and models that are built later would be wrong."""
+
 
 @dataclass(frozen=True)
 class Packaged:
@@ -89,6 +94,18 @@ PACKAGED = {
         module="facex",
         file="assets/model_optimized.tflite",
         sha256="181e9dc6b5b19b7a4a3ee661d8de9969249b72c317b2080d79ac12d2b7027da5",
+    ),
+    "ppocr-detector": Packaged(
+        package="rapidocr==3.10.0",
+        module="rapidocr",
+        file="models/PP-OCRv6_det_small.onnx",
+        sha256="090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+    ),
+    "ppocr-reader": Packaged(
+        package="rapidocr==3.10.0",
+        module="rapidocr",
+        file="models/PP-OCRv6_rec_small.onnx",
+        sha256="6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
     ),
 }
 
@@ -206,8 +223,25 @@ def _from_hub(key: str, name: str, revision: str | None, packaged: str | None, o
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silences transformers' warnings and progress bars while a model is loaded."""
+def loading(where: str) -> Iterator[None]:
+    """One load at a time, with transformers' warnings and progress bars silenced.
+
+    Raises InputError, which begins with ``where``, for whatever a library raises over the files of an encoder.
+    Everything is caught, as in files of others nothing is sure: tokenizers and configurations that contradict
+    themselves end in errors of all kinds.
+    """
+    with _LOADING, _quiet():
+        try:
+            yield
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{where}: cannot be loaded: {why}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -217,22 +251,6 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def loading(where: str) -> Iterator[None]:
-    """Raises InputError, which begins with ``where``, for whatever a library raises over the files of an encoder.
-
-    Everything is caught, as in files of others nothing is sure: tokenizers and configurations that contradict
-    themselves end in errors of all kinds.
-    """
-    try:
-        yield
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{where}: cannot be loaded: {why}") from None
 
 
 def load_model(family: Any, weights: Weights) -> Any:

@@ -17,7 +17,7 @@ from pipeline.core.descriptions import NAME, read_description
 from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import MODALITIES, Modality
+from pipeline.core.schemas import IN_WORDS, MODALITIES, Modality
 from pipeline.encoders import image, streams, text, tfidf
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.streams import ClipEncoder
@@ -166,7 +166,7 @@ def load_encoders(embed: EmbedParams, modalities: list[Modality]) -> dict[Modali
 
 def _texts_of(embed: EmbedParams, texts: Encoder | None) -> TextEncoder | None:
     """What encodes the words of a clip, where these are a stream of it."""
-    if "transcript" not in embed.video.streams:
+    if not set(embed.video.streams) & set(IN_WORDS):
         return None
     return texts if isinstance(texts, TextEncoder) else text.load(embed.text)
 

@@ -7,8 +7,8 @@ safetensors, the rest is JSON, and ``README.md`` is the model card.
     predictor.json                   the posts track: how media are read, nonconformity of the calibration rows
     fuse/  text/  image/  video/     the fusion and the final specialists: model.json, model.safetensors
     encoders/text/  encoders/image/  the frozen encoders, with the tokenizer
-    encoders/speech/  encoders/faces/  encoders/transcript/  what hears speech, sees faces, and tells words, where these
-                                   are streams of a clip
+    encoders/speech/  encoders/faces/  encoders/transcript/  encoders/words/  what hears speech, sees faces, hears and
+                                   reads words, where these are streams of a clip
     score.json  sentiment/           the sentiment track; see ``score_bundle``
     onnx/                            on request: classifiers and fusion for other runtimes
 """
@@ -27,9 +27,9 @@ from pipeline.core.descriptions import NAME, read_object, read_typed
 from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import MODALITIES, Modality
+from pipeline.core.schemas import IN_WORDS, MODALITIES, Modality
 from pipeline.core.tracks import TRACKS, Track
-from pipeline.encoders import face_models, image, streams, text, tfidf, weights
+from pipeline.encoders import face_models, image, ocr, streams, text, tfidf, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
 from pipeline.media import inside
@@ -39,6 +39,7 @@ from pipeline.params import (
     EmbedSpeechParams,
     EmbedTranscriptParams,
     EmbedVideoParams,
+    EmbedWordsParams,
     Params,
 )
 from pipeline.posts import model
@@ -58,7 +59,8 @@ EXPORT = "python -m pipeline export"
 SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".md", ".onnx", ".tflite")
 """What the files of a bundle may be: none of these can run a program. Pickles can, and so are refused unopened."""
 
-SPEECH, FACES, TRANSCRIPT = "encoders/speech", "encoders/faces", "encoders/transcript"
+SPEECH, FACES = "encoders/speech", "encoders/faces"
+TRANSCRIPT, WORDS = "encoders/transcript", "encoders/words"
 CONVERTED = f"{SPEECH}/{weights.CT2_WEIGHTS}"
 """The one file more: it is read by CTranslate2 alone, whose format holds tensors only."""
 
@@ -208,7 +210,7 @@ def _write_streams(video: EmbedVideoParams, folder: Path) -> dict[str, Any]:
     Of those that are not, it says what is usual, for nothing asks.
     """
     speech, faces = EmbedSpeechParams().model_dump(), EmbedFacesParams().model_dump()
-    transcript = EmbedTranscriptParams().model_dump()
+    transcript, words = EmbedTranscriptParams().model_dump(), EmbedWordsParams().model_dump()
     if "speech" in video.streams:
         block = video.speech
         found = weights.resolve("embed.video.speech", block.encoder, block.revision, None, ct2=True)
@@ -222,12 +224,15 @@ def _write_streams(video: EmbedVideoParams, folder: Path) -> dict[str, Any]:
         found = weights.resolve("embed.video.transcript", block.encoder, block.revision, None, ct2=True)
         write_encoder(found, folder / TRANSCRIPT)
         transcript = block.model_dump() | {"encoder": TRANSCRIPT, "revision": None}
-    return {"speech": speech, "faces": faces, "transcript": transcript}
+    if "words" in video.streams:
+        ocr.write(video.words, folder / WORDS)
+        words = video.words.model_dump() | {"models": WORDS}
+    return {"speech": speech, "faces": faces, "transcript": transcript, "words": words}
 
 
 def _needed(modalities: list[Modality], embed: EmbedParams) -> list[Modality]:
     """The modalities whose encoders are needed: that of texts also where a clip's words are read by it."""
-    words = "video" in modalities and "transcript" in embed.video.streams
+    words = "video" in modalities and set(embed.video.streams) & set(IN_WORDS)
     return [name for name in MODALITIES if name in modalities or (name == "text" and words)]
 
 
@@ -360,6 +365,9 @@ def _own_streams(folder: Path, video: EmbedVideoParams) -> EmbedVideoParams:
     if "faces" in video.streams:
         _check_own(folder, video.faces.models, FACES)
         own["faces"] = video.faces.model_copy(update={"models": str(folder / FACES)})
+    if "words" in video.streams:
+        _check_own(folder, video.words.models, WORDS)
+        own["words"] = video.words.model_copy(update={"models": str(folder / WORDS)})
     return video.model_copy(update=own)
 
 

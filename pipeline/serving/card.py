@@ -128,6 +128,7 @@ def _personal(model: Model) -> list[str]:
         "sound": "how the sound is (pitch, loudness, spectrum)",
         "speech": "what and how is spoken, as a speech recogniser's encoder hears it",
         "transcript": "what is said, by the words that a speech recogniser hears",
+        "words": "what is written in its pictures, by the words that are read there",
     }
     told = [text for name, text in of.items() if name in streams]
     if not told:

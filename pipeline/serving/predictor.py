@@ -490,7 +490,7 @@ def _missing(error: MediaError, was_given: bool, known: bool) -> ModalityAnswer:
     """A text of blanks, and what the model cannot use, are absent; what was given and cannot be read is unreadable."""
     if not was_given:
         return ModalityAnswer("absent", None, 0.0, 0.0, None)
-    unreadable = known and error.kind not in (EMPTY, media.NO_SOUND, media.NO_FACE)
+    unreadable = known and error.kind not in (EMPTY, media.NO_SOUND, media.NO_FACE, media.NO_WORDS)
     return ModalityAnswer("unreadable" if unreadable else "absent", str(error), 0.0, 0.0, None)
 
 

@@ -290,7 +290,7 @@ def test_no_mesh_is_no_face() -> None:
 def folder_of(path: Path, *roles: face_models.Role, at: int = 0) -> Path:
     path.mkdir(exist_ok=True)
     for role in roles:
-        (path / face_models.FILES[role][at]).write_bytes(role.encode())
+        (path / face_models.FILES[role].names[at]).write_bytes(role.encode())
     return path
 
 

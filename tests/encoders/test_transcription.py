@@ -20,8 +20,9 @@ from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.encoders import text, transcription
 from pipeline.encoders.streams import slices
-from pipeline.encoders.transcription import Recogniser, Words, is_sure, windows
+from pipeline.encoders.transcription import WhisperRecogniser, is_sure, windows
 from pipeline.encoders.whisper import Decoded
+from pipeline.encoders.words import Words
 from pipeline.media import SOUND_RATE, Clip
 from pipeline.params import EmbedTextParams, EmbedTranscriptParams, Params
 from pipeline.stages import embed
@@ -38,19 +39,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.speaking(tmp_path_factory.mktemp("speaking"))
 
 
-def load(folder: Path, **more: Any) -> Recogniser:
+def load(folder: Path, **more: Any) -> WhisperRecogniser:
     return transcription.load(EmbedTranscriptParams(encoder=str(folder), **more))
 
 
 def test_words_and_their_language_are_heard(folder: Path) -> None:
-    assert load(folder).hear(Clip({}, tone())) == Words(SAID, "de")
+    assert load(folder).recognise(Clip({}, tone())) == Words(SAID, "de")
     # Two windows of two seconds; the beginning alone where the knob says so.
-    assert load(folder).hear(Clip({}, tone(seconds=3.5))).text == f"{SAID} {SAID}"
-    assert load(folder, seconds=1.0).hear(Clip({}, tone(seconds=3.5))).text == SAID
+    assert load(folder).recognise(Clip({}, tone(seconds=3.5))).text == f"{SAID} {SAID}"
+    assert load(folder, seconds=1.0).recognise(Clip({}, tone(seconds=3.5))).text == SAID
 
 
 def test_a_language_that_is_said_is_not_sought(folder: Path) -> None:
-    assert load(folder, language="en").hear(Clip({}, tone())).language == "en"
+    assert load(folder, language="en").recognise(Clip({}, tone())).language == "en"
     with pytest.raises(InputError, match=r"transcript\.language: xx: .* knows de, en"):
         load(folder, language="xx")
 
@@ -67,7 +68,7 @@ def test_a_language_that_is_said_is_not_sought(folder: Path) -> None:
 def test_silence_is_never_shown_to_the_model(folder: Path, samples: Any, why: str) -> None:
     """The model would hear words in it, as it does in anything."""
     with pytest.raises(MediaError, match=why):
-        load(folder).hear(Clip({}, samples))
+        load(folder).recognise(Clip({}, samples))
 
 
 def test_where_nobody_speaks_what_is_made_up_does_not_count(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_where_nobody_speaks_what_is_made_up_does_not_count(tmp_path: Path) -> N
     states = recogniser.model.encode(recogniser._mel(music))
     assert recogniser.model.decode(states, recogniser.model.marks.prompt("de")).tokens  # it does make words up
     with pytest.raises(MediaError, match="no words: nobody is heard to speak"):
-        recogniser.hear(Clip({}, music))
+        recogniser.recognise(Clip({}, music))
 
 
 def test_words_that_the_model_doubts_or_repeats_do_not_count(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_words_that_the_model_doubts_or_repeats_do_not_count(tmp_path: Path) -> 
     assert not is_sure(Decoded([1], -1.1, 0.0), "so happy")
     assert not is_sure(Decoded([1], -0.1, 0.0), "so happy " * 20)
     with pytest.raises(MediaError, match="no words: none that are sure"):
-        load(tiny.speaking(tmp_path, says=("today",) * 40)).hear(Clip({}, tone()))
+        load(tiny.speaking(tmp_path, says=("today",) * 40)).recognise(Clip({}, tone()))
 
 
 def test_long_sound_is_cut_where_it_is_quiet() -> None:
@@ -128,7 +129,7 @@ def test_both_ways_to_keep_a_model_give_the_same_words(folder: Path, tmp_path: P
     assert ctranslate2.contains_model(str(tmp_path / "converted"))
     first, second = load(kept), load(tmp_path / "converted")
     assert [of.identity["runtime"] for of in (first, second)] == ["transformers", "ctranslate2"]
-    assert first.hear(Clip({}, tone())).text == second.hear(Clip({}, tone())).text == SAID
+    assert first.recognise(Clip({}, tone())).text == second.recognise(Clip({}, tone())).text == SAID
     a, b = (of.model.decode(of.model.encode(of._mel(tone())), of.model.marks.prompt("de")) for of in (first, second))
     assert a.tokens == b.tokens
     assert (a.log_prob, a.no_speech) == pytest.approx((b.log_prob, b.no_speech), abs=1e-3)

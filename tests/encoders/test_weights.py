@@ -1,10 +1,14 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import DistilBertModel, PreTrainedModel
+from transformers.utils import logging
 
 from pipeline.core.errors import InputError
 from pipeline.encoders import weights
+from tests import tiny
 
 
 def test_packaged_weights_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,10 +98,24 @@ def test_hub_models_are_fetched_at_their_commit(tmp_path: Path, monkeypatch: pyt
     assert found.identity["name"] == "openai/clip-vit-base-patch32"
 
 
-def test_quiet_restores_what_it_silenced() -> None:
-    from transformers.utils import logging
-
+def test_loading_restores_what_it_silenced() -> None:
     before = logging.get_verbosity()
-    with weights.quiet():
+    with weights.loading("here"):
         assert logging.get_verbosity() == 40  # ERROR
     assert logging.get_verbosity() == before
+
+
+def test_loads_at_once_leave_nothing_replaced(tmp_path: Path) -> None:
+    """What transformers replaces while it loads stood in its classes for good once two loads had overlapped."""
+    found = weights.local(tiny.distilbert(tmp_path / "bert"), "here")
+    before = PreTrainedModel.tie_weights
+
+    def load() -> None:
+        for _ in range(10):
+            with weights.loading("here"):
+                weights.load_model(DistilBertModel, found)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(load) for _ in range(2)]:
+            done.result()
+    assert PreTrainedModel.tie_weights is before

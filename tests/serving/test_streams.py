@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from pipeline.core import artifacts
-from pipeline.core.errors import InputError
+from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.layout import Layout
-from pipeline.encoders import face_models
-from pipeline.params import Params
+from pipeline.encoders import face_models, ocr
+from pipeline.params import EmbedVideoParams, EmbedWordsParams, Params
 from pipeline.serving import bundle, intake
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from pipeline.stages import embed, fuse, train_image, train_text, train_video
 from tests import tiny
+from tests.encoders import test_ocr
 from tests.encoders.test_faces import folder_of, nets
 from tests.encoders.test_sound import clip as sounding
 from tests.encoders.test_sound import tone
@@ -151,6 +152,44 @@ def test_a_bundle_carries_the_nets_of_faces(tmp_path: Path, monkeypatch: pytest.
     assert looked_at["faces"][0]["box"][2] > 0.2
     deaf = intake.prepare(seen.predictor(), intake.Asked(Post(text="so")), 60.0, math.inf)
     assert deaf.looked_at is None
+
+
+def test_a_bundle_carries_the_nets_of_written_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ocr, "load", reading)
+    models = test_ocr.folder_of(tmp_path / "nets")
+    read = train(tmp_path / "project", ["sound", "words"], words={"models": str(models), "frames": 2})
+    bundle.export(read.params, read.layout, tmp_path / "made")
+    assert (tmp_path / "made" / "encoders" / "words" / "text_reader.onnx").read_bytes() == b"reader"
+    assert (tmp_path / "made" / "encoders" / "text" / "tokenizer.json").is_file()
+    assert str(tmp_path) not in (tmp_path / "made" / "predictor.json").read_text()
+    card = (tmp_path / "made" / "README.md").read_text()
+    assert "what is written in its pictures" in card
+    assert "| video words | made | 1 | `0…` |" in card
+    rng = np.random.default_rng(0)
+    sounding(tmp_path / "wordless.mkv", (0.1 * rng.normal(size=(1, 9600))).astype(np.float32), seconds=0.0)
+    clips = [Post(video=path) for path in (read.layout.root / "0.mkv", read.layout.root / "3.mkv")]
+    clips.append(Post(video=tmp_path / "wordless.mkv"))
+    expected = [answer.as_json() for answer in read.predictor().predict(clips)]
+    predictor = Predictor.load(tmp_path / "made")
+    assert [answer.as_json() for answer in predictor.predict(clips)] == expected
+    told = [answer["modalities"]["video"]["streams"]["words"] for answer in expected]
+    assert [of["present"] for of in told] == [True, True, False]
+    assert told[2] == {"present": False, "reason": "no video stream", "change": 0.0}
+    assert "happy" not in json.dumps(expected)
+    # Without one of its frames, words are read anew.
+    assert predictor.explain(clips[0]).frames == [0.0, 0.0]
+    settings = json.loads((tmp_path / "made" / "predictor.json").read_text())
+    settings["embed"]["video"]["words"]["models"] = str(models)
+    with pytest.raises(DamagedError, match="is no encoder of the bundle"):
+        bundle._own_streams(tmp_path / "made", EmbedVideoParams.model_validate(settings["embed"]["video"]))
+
+
+def reading(params: EmbedWordsParams) -> ocr.OcrRecogniser:
+    """Reads the same words in every frame, with nets that hold their names."""
+    assert {path.read_bytes() for path in Path(params.models).iterdir()} == {b"detector", b"reader"}
+    identity = {"name": "made", "revision": "1", "sha256": "0", "width": 0}
+    return ocr.OcrRecogniser(identity, params, lambda _: [test_ocr.line("so happy")])
 
 
 def made_of(files: dict[face_models.Role, bytes]) -> face_models.FaceNets:

@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const NAMES = { text: "Text", image: "Picture", video: "Clip" };
-const STREAMS = { frames: "its pictures", sound: "its sound", faces: "its faces", speech: "its speech", transcript: "its words" };
+const STREAMS = { frames: "its pictures", sound: "its sound", faces: "its faces", speech: "its speech", transcript: "its spoken words", words: "its written words" };
 const STRONG = 0.55; // how opaque the strongest word or patch is marked
 
 const OFTEN = 0.9; // how often a score's interval holds the true one, unless another rate is chosen
