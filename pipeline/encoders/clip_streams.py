@@ -26,7 +26,7 @@ from pipeline.media import NO_FACE, NO_PICTURES, NO_SOUND, NO_WORDS, UNDECODED, 
 from pipeline.params import EmbedParams
 
 SAID: Stream = "transcript"
-"""The stream as whose words a clip is transcribed where no stream is made of them."""
+"""The stream under which words are told that no stream reads."""
 
 Results = dict[Stream, dict[str, np.ndarray | MediaError]]
 """Stream → content digest → vector, or why there is none."""
@@ -65,7 +65,7 @@ class ClipStreams:
 
     Attributes:
         stores: by stream.
-        recognisers: what recognises words, where they are asked for, or are a stream.
+        recognisers: what tells words, where they are asked for, or are a stream.
         said: where the words of each are kept.
     """
 
@@ -91,7 +91,7 @@ class ClipStreams:
     ) -> Encoded:
         """Every stream of every content in these rows: from the stores, or encoded once and put there at once.
 
-        Of the contents in ``mute`` no words are recognised that are no stream.
+        Of the contents in ``mute`` no words are told that are no stream.
         """
         count = Counter(digest for digest in digests if isinstance(digest, str))
         keys = list(count)
@@ -101,9 +101,9 @@ class ClipStreams:
         advance(len(values) - sum(count[digest] for digest in pending))
         for batch in self._batches(pending):
             for name, store in self.said.items():
-                words = {key: of.words[name] for key, of in batch.items() if name in of.words}
-                encoded.words[name].update(words)
-                _keep_words(store, words)
+                told = {key: of.words[name] for key, of in batch.items() if name in of.words}
+                encoded.words[name].update(told)
+                _keep_words(store, told)
             for name in self.stores:
                 items = {
                     key: _text(encoded.words[name][key]) if name in self.said else of.streams[name]
@@ -156,10 +156,10 @@ class ClipStreams:
     def _read(self, lacking: Lacking) -> "Read":
         """Opens a clip once for all that is lacking; not at all where its words are known and nothing else is."""
         names: list[Stream] = [name for name in lacking.streams if name not in self.recognisers]
-        recognisers: dict[Stream, Recogniser] = {name: self.recognisers[name] for name in lacking.words}
-        if not names and not recognisers:
+        telling: dict[Stream, Recogniser] = {name: self.recognisers[name] for name in lacking.words}
+        if not names and not telling:
             return Read({}, {})
-        asked = self.encoder.asks(names, list(recognisers.values()))
+        asked = self.encoder.asks(names, list(telling.values()))
 
         def clip() -> media.Clip:
             path = media.inside(self.folder, lacking.value)
@@ -167,7 +167,7 @@ class ClipStreams:
 
         opened = or_error(clip)
         words: dict[Stream, Words | MediaError] = {}
-        for name, of in recognisers.items():
+        for name, of in telling.items():
             words[name] = opened if isinstance(opened, MediaError) else or_error(partial(of.recognise, opened))
         if isinstance(opened, MediaError):
             return Read(dict.fromkeys(names, opened), words)
@@ -176,7 +176,7 @@ class ClipStreams:
 
 @dataclass(frozen=True)
 class Read:
-    """A clip as the encoders of its streams take it, and its words by the streams that were to recognise some."""
+    """A clip as the encoders of its streams take it, and its words by the streams whose they were to be told."""
 
     streams: Ready
     words: Mapping[Stream, Words | MediaError]
@@ -187,9 +187,9 @@ def _known(store: Store, keys: Sequence[str]) -> dict[str, Words | MediaError]:
     return {**store.absent(keys), **words}
 
 
-def _keep_words(store: Store, words: Mapping[str, Words | MediaError]) -> None:
-    store.put_words({key: of.packed() for key, of in words.items() if isinstance(of, Words)})
-    store.put_absent({key: of for key, of in words.items() if isinstance(of, MediaError) and _lasts(of)})
+def _keep_words(store: Store, told: Mapping[str, Words | MediaError]) -> None:
+    store.put_words({key: of.packed() for key, of in told.items() if isinstance(of, Words)})
+    store.put_absent({key: of for key, of in told.items() if isinstance(of, MediaError) and _lasts(of)})
 
 
 def _text(words: Words | MediaError) -> str | MediaError:
@@ -223,7 +223,7 @@ def opened(
             name: stack.enter_context(open_store(of.identity, computation(device), layout))
             for name, of in encoder.streams.items()
         }
-        said: dict[Stream, Store] = {  # words are recognised on the processor, whatever the device
+        said: dict[Stream, Store] = {  # words are told on the processor, whatever the device
             name: stack.enter_context(open_store(of.identity, computation(torch.device("cpu")), layout))
             for name, of in recognisers.items()
         }

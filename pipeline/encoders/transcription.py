@@ -1,8 +1,8 @@
-"""The words of a clip, transcribed by a Whisper, and their language. They are kept, and never printed.
+"""The words of a clip, as a Whisper hears them: which, and in which language. They are kept, and never printed.
 
-Where nobody speaks a Whisper makes words up, most often such as end films. So silence is never shown to it, and what it
-transcribes counts only where it finds it likely itself that somebody speaks, is confident of the words, and does not
-repeat itself, by the thresholds of its first release but each for itself: there, confident words counted even where
+A Whisper that hears nobody speak makes words up, most often such as end films. So silence is never shown to it, and
+what it says counts only where it finds it likely itself that somebody speaks, trusts its own words, and does not repeat
+itself, by the thresholds of its first release but each for itself: there, words that were trusted counted even where
 most likely nobody spoke.
 
 Longer sound than a window takes is cut where it is quietest, so that few words are cut.
@@ -40,12 +40,12 @@ QUIET = SOUND_RATE // 10
 
 @dataclass(frozen=True)
 class WhisperRecogniser:
-    """A Whisper that transcribes clips; see ``words.Recogniser``.
+    """What hears words; see ``words.Recogniser``.
 
     Attributes:
-        identity: what distinguishes its words from those of any other.
-        language: which is spoken; None where it is to be detected.
-        sound_seconds: how much of a clip's sound is transcribed.
+        identity: what tells its words from those of any other.
+        language: which is spoken; None where it is to be heard.
+        sound_seconds: how much of a clip's sound it listens to.
     """
 
     identity: dict[str, Any]
@@ -66,12 +66,12 @@ class WhisperRecogniser:
                 states = self.model.encode(self._mel(window))
                 if language is None and self.model.multilingual:
                     language = self.model.detect(states)
-                decoded = self.model.decode(states, self.model.marks.prompt(language))
-                text = " ".join(str(self.model.tokenizer.decode(decoded.tokens, skip_special_tokens=True)).split())
-                if any(map(str.isalnum, text)) and decoded.no_speech <= NOBODY:
-                    confident = is_confident(decoded, text)
-                    parts += [text] if confident else []
-                    doubted = doubted or not confident
+                said = self.model.decode(states, self.model.marks.prompt(language))
+                text = " ".join(str(self.model.tokenizer.decode(said.tokens, skip_special_tokens=True)).split())
+                if any(map(str.isalnum, text)) and said.no_speech <= NOBODY:
+                    sure = is_sure(said, text)
+                    parts += [text] if sure else []
+                    doubted = doubted or not sure
         if not parts:
             raise MediaError(f"{NO_WORDS}: {'none that are sure' if doubted else 'nobody is heard to speak'}")
         return Words(" ".join(parts), language)
@@ -81,10 +81,10 @@ class WhisperRecogniser:
         return made["input_features"][0].astype(np.float32)
 
 
-def is_confident(decoded: Decoded, text: str) -> bool:
-    """Whether the model is confident of its words and does not repeat itself, as it does where it loses the thread."""
+def is_sure(said: Decoded, text: str) -> bool:
+    """Whether the model trusts its words, and does not repeat itself, as it does where it has lost the thread."""
     data = text.encode()
-    return decoded.log_prob >= DOUBTED and len(data) / len(zlib.compress(data)) <= REPEATED
+    return said.log_prob >= DOUBTED and len(data) / len(zlib.compress(data)) <= REPEATED
 
 
 def windows(samples: np.ndarray, longest: int) -> Iterator[np.ndarray]:

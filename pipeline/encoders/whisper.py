@@ -1,4 +1,4 @@
-"""A window of sound transcribed by a Whisper, through transformers or CTranslate2: its language, and its tokens.
+"""What a Whisper says of a window of sound, by transformers or by CTranslate2: which language, and which tokens.
 
 Both decode greedily, so that the same sound has the same words, and both leave out the tokens that the model's own
 settings suppress (signs of music, brackets).
@@ -29,7 +29,7 @@ from pipeline.encoders.weights import Weights
 from pipeline.media import SOUND_RATE
 
 WINDOW = 3000
-"""Frames of the spectrum in a full window, which a model for CTranslate2 does not state."""
+"""Frames of the spectrum in a full window, which a model for CTranslate2 does not tell."""
 
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
 """How the token is called that stands where nobody speaks; older releases called it the other."""
@@ -81,7 +81,7 @@ class Whisper:
         spectrum: its log-mel spectrum; its ``n_samples`` are those of a window.
         encode: log-mel spectrum of a full window, float32 [bands, frames] → states, as the two below take them.
         detect: states → the likeliest language.
-        decode: states, prompt → the tokens and how likely they are.
+        decode: states, prompt → what was said.
     """
 
     runtime: str
@@ -111,7 +111,7 @@ def is_converted(folder: Path) -> bool:
 def _tokenizer(folder: Path, where: str) -> PreTrainedTokenizerFast:
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise InputError(f"{where}: {folder}: holds no tokenizer.json, without which nothing can be transcribed")
+        raise InputError(f"{where}: {folder}: holds no tokenizer.json, without which no words can be told")
     return PreTrainedTokenizerFast(tokenizer_file=str(path))
 
 
@@ -193,8 +193,8 @@ def check_family(config: Any, where: str) -> None:
 
 
 def check_spectrum(spectrum: WhisperFeatureExtractor, bands: int, frames: int, where: str) -> None:
-    has = (spectrum.sampling_rate, spectrum.feature_size, spectrum.nb_max_frames, spectrum.dither)
-    if has != (SOUND_RATE, bands, frames, 0.0):
+    told = (spectrum.sampling_rate, spectrum.feature_size, spectrum.nb_max_frames, spectrum.dither)
+    if told != (SOUND_RATE, bands, frames, 0.0):
         raise InputError(
             f"{where}: preprocessor_config.json is not of this model, which takes {frames} frames of {bands} bands at "
             f"{SOUND_RATE} Hz"

@@ -1,6 +1,6 @@
 """Words of a clip, said or shown, as a stream: whoever recognises them, the encoder of texts makes a vector of them.
 
-Words are kept in a store of their own, so that another encoder of texts needs no second recognition, and never printed.
+Words are kept in a store of their own, so that another encoder of texts asks nobody again, and never printed.
 """
 
 import json
@@ -18,7 +18,7 @@ from pipeline.media import Clip, Frames
 
 @dataclass(frozen=True)
 class Words:
-    """What is said or shown in a clip; ``language`` is a code such as ``en``, None where it is not known."""
+    """What is said or shown in a clip; ``language`` is a code such as ``en``, None where nobody tells."""
 
     text: str
     language: str | None
@@ -32,11 +32,11 @@ class Words:
 
 
 class Recogniser(Protocol):
-    """What recognises the words of a clip."""
+    """What tells the words of a clip."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What distinguishes its words from those of any other; with a ``width`` of 0, for they are no vector."""
+        """What tells its words from those of any other; with a ``width`` of 0, for they are no vector."""
         ...
 
     @property
@@ -65,12 +65,12 @@ class WordsEncoder:
 
     @property
     def identity(self) -> dict[str, Any]:
-        recogniser = self.recogniser.identity
+        told = self.recogniser.identity
         return {
-            "name": recogniser["name"],
-            "revision": recogniser["revision"],
-            "sha256": recogniser["sha256"],
-            "words": recogniser,
+            "name": told["name"],
+            "revision": told["revision"],
+            "sha256": told["sha256"],
+            "words": told,
             "text": self.texts.identity,
             "width": self.width,
         }

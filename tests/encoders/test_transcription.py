@@ -20,7 +20,7 @@ from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.encoders import text, transcription
 from pipeline.encoders.streams import slices
-from pipeline.encoders.transcription import WhisperRecogniser, is_confident, windows
+from pipeline.encoders.transcription import WhisperRecogniser, is_sure, windows
 from pipeline.encoders.whisper import Decoded
 from pipeline.encoders.words import Words
 from pipeline.media import SOUND_RATE, Clip
@@ -81,9 +81,9 @@ def test_where_nobody_speaks_what_is_made_up_does_not_count(tmp_path: Path) -> N
 
 
 def test_words_that_the_model_doubts_or_repeats_do_not_count(tmp_path: Path) -> None:
-    assert is_confident(Decoded([1], -0.9, 0.0), "so happy")
-    assert not is_confident(Decoded([1], -1.1, 0.0), "so happy")
-    assert not is_confident(Decoded([1], -0.1, 0.0), "so happy " * 20)
+    assert is_sure(Decoded([1], -0.9, 0.0), "so happy")
+    assert not is_sure(Decoded([1], -1.1, 0.0), "so happy")
+    assert not is_sure(Decoded([1], -0.1, 0.0), "so happy " * 20)
     with pytest.raises(MediaError, match="no words: none that are sure"):
         load(tiny.speaking(tmp_path, says=("today",) * 40)).recognise(Clip({}, tone()))
 
