@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -48,16 +48,17 @@ class Started:
         return self.process.exitcode
 
 
-def start(*arguments: object, largest_file: int | None = None) -> Started:
+def start(*arguments: object, largest_file: int | None = None, before: Callable[[], None] | None = None) -> Started:
     """Starts ``pipeline`` with these arguments; bytes are passed as they are.
 
-    ``largest_file`` is how many bytes a file may grow to, as if there were no more room.
+    ``largest_file`` is how many bytes a file may grow to, as if there were no more room. ``before``, a function of a
+    module, is called there first.
     """
     given = [of if isinstance(of, bytes) else os.fsencode(str(of)) for of in arguments]
     with ExitStack() as stack:
         (out, out_end), (err, err_end) = (_CONTEXT.Pipe(duplex=False) for _ in range(2))
         ends = [stack.enter_context(end) for end in (out_end, err_end)]
-        process = _CONTEXT.Process(target=_run, args=(given, dict(os.environ), ends, largest_file))
+        process = _CONTEXT.Process(target=_run, args=(given, dict(os.environ), ends, largest_file, before))
         process.start()
     return Started(process, _text(out), _text(err))
 
@@ -75,7 +76,13 @@ def _text(end: Connection) -> IO[str]:
         return os.fdopen(os.dup(end.fileno()), encoding="utf-8", errors="surrogateescape")
 
 
-def _run(given: Sequence[bytes], environment: Mapping[str, str], ends: Sequence[Connection], room: int | None) -> None:
+def _run(
+    given: Sequence[bytes],
+    environment: Mapping[str, str],
+    ends: Sequence[Connection],
+    room: int | None,
+    before: Callable[[], None] | None,
+) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(ROOT)
@@ -87,6 +94,8 @@ def _run(given: Sequence[bytes], environment: Mapping[str, str], ends: Sequence[
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    if before is not None:
+        before()
     from pipeline.cli import app
 
     sys.argv = ["pipeline", *map(os.fsdecode, given)]

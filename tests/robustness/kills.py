@@ -13,6 +13,7 @@ tmpfs FOLDER`, no room is none on that; otherwise it is a limit on the size of f
 """
 
 import argparse
+import faulthandler
 import importlib
 import json
 import multiprocessing
@@ -51,7 +52,7 @@ SLOW = ("finetune_e2e", "evaluate")
 EACH_COLD = 20
 """Of so many rounds one starts a process from the shell."""
 
-PATIENCE_S, HANGS = 240.0, 124
+PATIENCE_S, HANGS = 600.0, 124
 """Seconds after which a process hangs, and what stands for its exit status then."""
 
 NO_ROOM = ("File too large", "No space left", "disk is full", "disk I/O error")
@@ -169,7 +170,7 @@ class Process:
             time.sleep(0.01)
         if self.alive():
             os.killpg(self.pid, signal.SIGKILL)
-            return HANGS, "it did not end"
+            return HANGS, f"it did not end: {self._said.read_text(errors='replace')[-1500:]}"
         child = self._child
         status = child.returncode if isinstance(child, subprocess.Popen) else child.exitcode
         return status or 0, self._said.read_text(errors="replace") if self._said.exists() else ""
@@ -187,6 +188,8 @@ def _run(of: Project, command: str, room: int | None, noted: bool) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     os.environ["EMOCARE_CACHE"] = str(of.cache)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    faulthandler.dump_traceback_later(PATIENCE_S - 10, file=sys.stderr)
     if noted:
         _note_pieces(of)
     forked = multiprocessing.get_context("fork")
@@ -336,6 +339,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the project is made")
     arguments = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng, tried, held, late = random.Random(arguments.seed), Counter(), Counter(), 0
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, tempfile.TemporaryDirectory() as aside:
         made = project(Path(folder), Path(aside))

@@ -1,6 +1,6 @@
 """A small corpus of posts in words, shades and clips that tiny encoders can read, and models trained on it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,9 +169,9 @@ def predictor(trained: Trained) -> Predictor:
 
 
 @contextmanager
-def serving(bundle: Path, *options: str) -> Iterator[tuple[Started, str]]:
+def serving(bundle: Path, *options: str, before: Callable[[], None] | None = None) -> Iterator[tuple[Started, str]]:
     """`serve` as a process of its own on a free port, and its address; it is told to end when this ends."""
-    process = start("serve", bundle, "--port", "0", *options)
+    process = start("serve", bundle, "--port", "0", *options, before=before)
     with process.stdout, process.stderr:
         try:
             first = process.stderr.readline()
