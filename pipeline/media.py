@@ -6,13 +6,16 @@ a MediaError; what stands before its colon is one of few kinds, fit for counting
 """
 
 import hashlib
+import logging
 import math
 import struct
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from io import BufferedReader, BytesIO
 from itertools import chain
 from pathlib import Path
@@ -137,6 +140,7 @@ def _opened(handle: BufferedReader, max_pixels: int) -> Iterator[Image.Image]:
     The reader is called directly: ``Image.open`` has a pixel limit of its own that can only be changed for the whole
     process.
     """
+    _silence_pillow()
     reader = _picture_reader(_head(handle))
     if reader is None:
         raise MediaError("not a picture: no JPEG, PNG, GIF, WebP, BMP or TIFF")
@@ -145,6 +149,16 @@ def _opened(handle: BufferedReader, max_pixels: int) -> Iterator[Image.Image]:
         _check_size(*image.size, max_pixels)
         with image:
             yield image
+
+
+@cache
+def _silence_pillow() -> None:
+    """What Pillow warns of, large pictures and damaged tags, is read or refused by us, and told in our own words.
+
+    Once for the process: files are read by threads, and what ``catch_warnings`` puts back in one alters the others.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @contextmanager

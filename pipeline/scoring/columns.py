@@ -20,8 +20,12 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FEW_GROUPS = 8
 """With fewer groups on one side their spread says nothing, and nothing is compared."""
 
-HALVES = 20
-"""Random parts of the fitted rows that show how alike the correlations of unchanged columns are."""
+HALVES, BLOCKS = 20, 4
+"""Random parts of the fitted rows, and parts that lie together, that show how alike the correlations of unchanged
+columns are: neighbours in a table often come from one recording, whatever its groups say."""
+
+COMPARED = 512
+"""Columns whose correlations are compared, at most, evenly from all of them."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,12 @@ class Shift:
     Attributes:
         columns: how many there are.
         moved: how many of them have a mean that differs by more than ``CHANCE`` allows.
-        explained: which share of those columns' difference goes away when columns may change places; 0 where none does.
+        explained: which share of those columns' difference goes away when they may change places among themselves, less
+            what would go away if they had moved as far the other way: among many columns most places are taken by one
+            that fits. 0 where none has moved.
         likeness: correlation, over all pairs of columns, of how strongly they go together in both parts. What the
             score explains is taken out before, or labels that leaked into one part would look like columns in disorder.
-        usual: the lowest such likeness among random parts of the fitted rows, each as large as the scored one.
+        usual: the lowest such likeness among parts of the fitted rows, each as large as the scored one.
     """
 
     columns: int
@@ -72,15 +78,14 @@ def shift(fitted: ColumnSample, scored: ColumnSample, seed: int) -> Shift | None
         ColumnSample(part.values[:, varied].astype(np.float64), part.groups, part.scores) for part in (fitted, scored)
     )
     moved = _moved(fitted, scored)
-    cost = _distances(fitted.values, scored.values)
-    _, place = linear_sum_assignment(cost)
-    before, after = np.diagonal(cost)[moved].sum(), cost[np.arange(len(place)), place][moved].sum()
+    compared = np.unique(np.linspace(0, len(moved) - 1, COMPARED).astype(int))
+    columns = ColumnSample(fitted.values[:, compared], fitted.groups, fitted.scores)
     return Shift(
         columns=int(varied.sum()),
         moved=int(moved.sum()),
-        explained=float(1 - after / before) if moved.any() else 0.0,
-        likeness=_alike(fitted, scored),
-        usual=_usual(fitted, len(scored.names), seed),
+        explained=_explained(fitted.values[:, moved], scored.values[:, moved]) if moved.any() else 0.0,
+        likeness=_alike(columns, ColumnSample(scored.values[:, compared], scored.groups, scored.scores)),
+        usual=_usual(columns, len(scored.names), seed),
     )
 
 
@@ -93,25 +98,37 @@ def _moved(a: ColumnSample, b: ColumnSample) -> np.ndarray:
     return apart > student.ppf(1 - CHANCE / (2 * len(apart)), freedom)
 
 
+def _explained(a: np.ndarray, b: np.ndarray) -> float:
+    """The share of the columns' difference that other places explain, less what they explain of its mirror image."""
+    ends, starts = (np.quantile(x, QUANTILES, axis=0).T for x in (b, a))
+    moves = (ends - starts).mean(axis=1, keepdims=True)
+    shares = []
+    for quantiles in (ends, ends - 2 * moves):
+        cost = _distances(starts, quantiles)
+        rows, places = linear_sum_assignment(cost)
+        shares.append(1 - cost[rows, places].sum() / max(np.diagonal(cost).sum(), 1e-12))
+    return float(shares[0] - shares[1])
+
+
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How differently every column of ``a`` and every column of ``b`` are distributed, [width, width]."""
-    a_quantiles, b_quantiles = (np.quantile(x, QUANTILES, axis=0).T for x in (a, b))
-    a_range, b_range = (np.maximum(np.ptp(q, axis=1), sentiment.FLAT) for q in (a_quantiles, b_quantiles))
+    """How differently columns are distributed, [width, width], by their ``QUANTILES``, [width, 5]."""
+    a_range, b_range = (np.maximum(np.ptp(q, axis=1), sentiment.FLAT) for q in (a, b))
     total = np.zeros((len(a_range), len(b_range)))
     for at in range(len(QUANTILES)):
-        total += np.abs(a_quantiles[:, at, None] - b_quantiles[None, :, at])
+        total += np.abs(a[:, at, None] - b[None, :, at])
     return np.minimum(total / (a_range[:, None] + b_range[None, :]), 10.0)
 
 
 def _usual(fitted: ColumnSample, groups: int, seed: int) -> float:
-    """How alike the columns' correlations are, at the least, in random parts of so many groups and in the rest."""
+    """How alike the columns' correlations are, at the least, in parts of so many groups and in the rest."""
     generator = np.random.default_rng(seed)
     size = min(groups, len(fitted.names) // 2)
-    likenesses = []
-    for _ in range(HALVES):
-        drawn = np.isin(fitted.groups, generator.permutation(fitted.names)[:size])
-        likenesses.append(_alike(fitted.at(drawn), fitted.at(~drawn)))
-    return min(likenesses)
+    in_order = fitted.groups[np.sort(np.unique(fitted.groups, return_index=True)[1])]
+    starts = np.linspace(0, len(in_order) - size, BLOCKS).astype(int)
+    parts = [generator.permutation(fitted.names)[:size] for _ in range(HALVES)]
+    parts += [in_order[start : start + size] for start in starts]
+    drawn = [np.isin(fitted.groups, part) for part in parts]
+    return min(_alike(fitted.at(rows), fitted.at(~rows)) for rows in drawn)
 
 
 def _alike(a: ColumnSample, b: ColumnSample) -> float:

@@ -1,6 +1,6 @@
 """Refuses to score rows that a model behind the score has seen, or whose group or copy it has seen."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -109,8 +109,3 @@ def copies_in_fold(copies: Mapping[str, str], scored: pd.DataFrame, fitted: pd.D
     if not ids:
         return []
     return [Leak(f"{len(ids)} test rows are near-duplicates of rows of {what} fitted on in the same fold", tuple(ids))]
-
-
-def shared_names(scored: Iterable[str], fitted: Iterable[str]) -> list[str]:
-    """Names that two corpora have in common, sorted; a plain number is none, since every corpus counts its rows."""
-    return sorted(name for name in set(scored) & set(fitted) if not name.isdigit())

@@ -1,6 +1,6 @@
 """Every way in which a scored row of the source → target track may have been seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,6 +8,7 @@ import pandas as pd
 from pipeline.core import schemas
 from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature
 from pipeline.corpora import duplicates
+from pipeline.corpora.wording import name_key
 from pipeline.scoring import leaks
 from pipeline.scoring.leaks import Leak
 from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, Track
@@ -127,5 +128,15 @@ def _shared_groups(track: Track, rows: Mapping[str, np.ndarray]) -> list[str]:
     groups: set[str] = set()
     for corpus, table in zip(rows, tables, strict=True):
         named = table["given_group"] != table["sample_id"]
-        groups |= set(table["given_group"] if corpus in track.grouped else table.loc[named, "given_group"])
-    return [name for name in leaks.shared_names(*(table["given_group"] for table in tables)) if name in groups]
+        given = table["given_group"] if corpus in track.grouped else table.loc[named, "given_group"]
+        groups |= set(map(name_key, given))
+    return [name for name in shared_names(*(table["given_group"] for table in tables)) if name_key(name) in groups]
+
+
+def shared_names(scored: Iterable[str], fitted: Iterable[str]) -> list[str]:
+    """Names of ``scored`` that ``fitted`` has too, however it spells them, sorted.
+
+    A plain number is none, since every corpus counts its rows.
+    """
+    keys = {key for key in map(name_key, fitted) if not key.isdigit()}
+    return sorted(name for name in set(scored) if name_key(name) in keys)

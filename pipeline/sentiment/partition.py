@@ -16,6 +16,7 @@ from pipeline.corpora import duplicates, splits
 from pipeline.corpora.features import FeatureCorpus, average_groups, only_scored, read_corpus
 from pipeline.corpora.refusals import Divided, check_parts, count_reasons, crossing_reasons, stop_if_too_many
 from pipeline.corpora.splits import MADE, split_shares
+from pipeline.corpora.wording import name_key
 from pipeline.params import Params, SplitParams
 
 
@@ -40,7 +41,7 @@ def divide_scored(params: Params, layout: Layout) -> tuple[Divided, Divided, Div
         protocol = "holdout" if _has_split(target.rows) else "cross_validation"
     from_source = _divide(source, source_path, params, level=params.source.level, stream=1)
     # Words of a row that tests the source model must not tune the encoder that makes its vectors.
-    parts = zip(from_source.table["given_group"], from_source.table["split"], strict=True)
+    parts = zip(from_source.table["given_group"].map(name_key), from_source.table["split"], strict=True)
     known = dict(parts) if source.words else {}
     words = _divide(texts, texts_path, params, stream=2, known=known) if texts.words else _no_words(texts)
     divided = _divide(target, target_path, params, level=params.target.level, stream=3, protocol=protocol)
@@ -113,7 +114,7 @@ def _divide(
         level: ``group`` averages the rows of a group into one.
         stream: tells the random choices of one corpus from those of another.
         protocol: ``cross_validation`` leaves the parts to the folds.
-        known: group → the part it has elsewhere and must have here, unless the corpus gives a split itself.
+        known: key of a group's name → the part it has elsewhere and must have here, unless the corpus gives a split.
     """
     corpus, edges = _with_copies(corpus, level)
     rows = _with_groups(corpus.rows, edges)
@@ -166,7 +167,7 @@ def _by_shares(
     rows: pd.DataFrame, params: SplitParams, known: Mapping[str, str], rng: np.random.Generator
 ) -> pd.DataFrame:
     """Gives rows a ``part`` by the shares, and a ``group_id`` that copies share."""
-    rank = rows["group"].map(known).map(splits.PROTECTION).groupby(rows["whole"]).transform("max")
+    rank = rows["group"].map(name_key).map(known).map(splits.PROTECTION).groupby(rows["whole"]).transform("max")
     parts = rank.map({level: part for part, level in splits.PROTECTION.items()}).astype(object)
     free = parts.isna()
     if free.any():
@@ -182,8 +183,9 @@ def _keep_given(
 
     A row goes when its group, or a copy of it, also stands in a more protected part.
     """
-    sets = {"group": rows["group"].to_numpy(), "a copy": rows["copies"].to_numpy()}
-    reasons = crossing_reasons(rows["id"].tolist(), rows["split"].tolist(), sets)
+    ids = rows["id"].tolist()
+    sets = {"group": duplicates.merge_groups(rows["group"].tolist(), ids, []), "a copy": rows["copies"].to_numpy()}
+    reasons = crossing_reasons(ids, rows["split"].tolist(), sets)
     kept = np.array([reason is None for reason in reasons])
     left = rows.loc[kept].reset_index(drop=True)
     given, ids = left["group"].tolist(), left["id"].tolist()
@@ -212,9 +214,9 @@ def _unlabelled(rows: pd.DataFrame, scored: pd.DataFrame, protocol: str) -> tupl
     """
     held_out = scored if protocol == "cross_validation" else scored.loc[scored["part"] == "test"]
     bound = rows["whole"].isin(held_out["whole"])
-    names = scored.drop_duplicates("group").set_index("group")["group_id"]
+    names = dict(zip(scored["group"].map(name_key), scored["group_id"], strict=True))
     free = rows.loc[~bound]
-    free = free.assign(part=schemas.UNLABELLED, group_id=free["group"].map(names).fillna(free["whole"]))
+    free = free.assign(part=schemas.UNLABELLED, group_id=free["group"].map(name_key).map(names).fillna(free["whole"]))
     where = "has rows with one" if protocol == "cross_validation" else "is in the test part"
     return free, rows.loc[bound, ["row", "id"]].assign(reason=f"no score, and its group {where}")
 

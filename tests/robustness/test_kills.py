@@ -1,20 +1,26 @@
-"""A few kills of a stage; ``python -m tests.robustness.kills`` makes two hundred, of more stages."""
+"""A few kills of a few stages; ``python -m tests.robustness.kills`` makes two hundred, of all commands."""
 
 import random
 import sys
 
 import pytest
 
-from tests.robustness.kills import Project, killed, project
+from tests.robustness import kills
+from tests.robustness.kills import Project
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
+
+STAGES = ("sample", "split", "embed", "train_text", "train_source", "train_adapters")
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return project(tmp_path_factory.mktemp("kills"), ("train_adapters",))
+    return kills.project(tmp_path_factory.mktemp("kills"), tmp_path_factory.mktemp("aside"), STAGES)
 
 
-@pytest.mark.parametrize("way", ["SIGKILL", "SIGINT", "full"])
-def test_a_stage_that_was_ended_goes_on_as_if_nothing_had_been(small: Project, way: str) -> None:
-    assert killed(small, "train_adapters", way, random.Random(way)) is None
+@pytest.mark.parametrize(
+    ("stage", "way"),
+    [("embed", "SIGKILL"), ("train_text", "SIGTERM"), ("train_adapters", "SIGINT"), ("split", "full")],
+)
+def test_a_stage_that_was_ended_goes_on_as_if_nothing_had_been(small: Project, stage: str, way: str) -> None:
+    assert kills.killed(small, stage, way, random.Random(1)) is None

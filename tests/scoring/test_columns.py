@@ -47,6 +47,28 @@ def test_columns_in_other_places_are_told_by_their_means_or_by_their_company(sta
     assert disorder(found) > 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_wide_features_of_other_recordings_are_in_order(seed: int):
+    """What varies together differs from recording to recording, and of many columns one fits any place."""
+    drawn, (recordings, rows, width) = np.random.default_rng(seed), (6, 96, 800)
+    of = np.arange(rows) * recordings // rows
+    level = 0.5 * np.abs(drawn.normal(size=(recordings, 8))) @ np.abs(drawn.normal(size=(8, width)))
+    together = np.einsum("nf,nfw->nw", drawn.normal(size=(rows, 3)), drawn.normal(size=(recordings, 3, width))[of])
+    values = np.maximum(level[of] + 0.5 * together + 0.5 * drawn.normal(size=(rows, width)), 0)
+    whole = ColumnSample(values, np.arange(rows), drawn.normal(size=rows))
+    found = columns.shift(whole.at(np.arange(rows // 2)), whole.at(np.arange(rows // 2, rows)), seed=0)
+    assert found is not None
+    assert disorder(found) < 1
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_wide_features_whose_columns_changed_places_are_told(changed: bool):
+    order = np.random.default_rng(0).permutation(600) if changed else np.arange(600)
+    found = columns.shift(part(60, 2, width=600), moved(part(20, 3, width=600), order), seed=0)
+    assert found is not None
+    assert (disorder(found) > 1) == changed
+
+
 def test_two_columns_that_changed_places_are_enough():
     order = np.arange(20)
     fitted = part(60, 2)

@@ -72,10 +72,6 @@ def test_a_copy_counts_only_in_the_fold_that_fitted_on_it():
     assert leaks.copies_in_fold({}, IN_FOLDS, seen, "the corpus") == []
 
 
-def test_plain_numbers_are_no_evidence_that_two_corpora_share_a_group():
-    assert leaks.shared_names(["7", "x9", "ann"], ["7", "x9", "bob"]) == ["x9"]
-
-
 def test_every_leak_is_in_the_one_line_that_refuses():
     leaks.refuse([])
     with pytest.raises(InputError) as refusal:

@@ -16,6 +16,7 @@ from pipeline.core.fitted import write_fitted
 from pipeline.params import EvaluateParams, Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment import evaluation as sentiment_evaluation
+from pipeline.sentiment.leaks import shared_names
 from pipeline.sentiment.variants import Variant
 from tests import planted, tracks
 from tests.planted import Planted
@@ -311,9 +312,16 @@ def test_a_scored_row_in_the_source_is_refused_by_text_or_group_but_not_by_a_pla
     seen = fresh.tables["source"].index[0]
     fresh.tables["source"].loc[seen, "given_group"] = group
     refused(fresh, rf"1 groups .* have the names of groups of the source corpus; .* \({group}\)")
+    fresh.tables["source"].loc[seen, "given_group"] = f"@{group.upper()} "
+    refused(fresh, rf"1 groups .* have the names of groups of the source corpus; .* \({group}\)")
     fresh.tables["source"].loc[seen, "given_group"] = "17"
     fresh.target.loc[test, "given_group"] = "17"
     score(fresh.write())
+
+
+@pytest.mark.parametrize("name", ["Bob", "bob ", "ＢＯＢ", "@bob", "b\u200bob"])
+def test_a_group_is_one_however_two_corpora_spell_its_name(name: str):
+    assert shared_names(["7", "bob", "ann"], ["7", "７", name, "bo b"]) == ["bob"]
 
 
 def test_ids_that_number_the_rows_of_both_corpora_are_no_leak(fresh: Planted):

@@ -434,6 +434,27 @@ def test_unlabelled_rows_are_met_unless_their_group_is_scored(tmp_path: Path) ->
     assert found.loc["u2", "group_id"] == "v00"
 
 
+def test_a_group_is_one_however_its_rows_spell_its_name(tmp_path: Path) -> None:
+    rows = features(60, 60)
+    target = [row | {"group": f"speaker {at // 2}"} for at, row in enumerate(rows)]
+    target = [row | {"group": str(row["group"]).upper() + " "} if at % 2 else row for at, row in enumerate(target)]
+    given = [row | {"split": ("train", "val", "test")[at // 20]} for at, row in enumerate(target)]
+    given[2] |= {"split": "test"}
+    layout = run(tmp_path, target=given)
+    assert refusals(layout) == [("target", 4, "r003", "group also stands in a more protected split, as r002")]
+    assert read_scored(layout, "target").groupby("group_id")["split"].nunique().max() == 1
+    # A row without a score goes with its group, and words of a row stay in its part.
+    free = {**rows[0], "id": "u", "score": None, "group": "SPEAKER 0"}
+    source = [
+        row | {"text": WORDS[at], "group": of["group"]} for at, (row, of) in enumerate(zip(rows, target, strict=True))
+    ]
+    table(tmp_path / "texts.parquet", [row | {"group": f"@{row['group']}"} for row in source])
+    settings = params(source={"texts": "texts.parquet"})
+    layout = run(tmp_path, settings, target=[*given, free], source=source)
+    assert read_scored(layout, "target").loc[["u", "r000"], "group_id"].nunique() == 1
+    assert read_scored(layout, "source_texts")["split"].equals(read_scored(layout, "source")["split"])
+
+
 def test_source_rows_need_a_score(tmp_path: Path) -> None:
     source = features(60, 60)
     source[7]["score"] = None
