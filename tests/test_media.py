@@ -72,7 +72,7 @@ def odd_pictures(folder: Path) -> None:
         at = whole.find(b"a camera")
         (folder / f"cut-{name}").write_bytes(whole[: at - 30] + b"\xff" * 20 + whole[at - 10 :])
     saved(folder / "shades.png", halves("P"), transparency=bytes(range(0, 200, 10)))
-    saved(folder / "float.tiff", Image.fromarray(np.float32([[np.nan, np.inf], [-1e38, 1e38]])))
+    saved(folder / "float.tiff", Image.fromarray(np.array([[np.nan, np.inf], [-1e38, 1e38]], dtype=np.float32)))
     gif = bytearray(saved(folder / "small.gif", halves("P")).read_bytes())
     at = gif.rfind(b",\0\0\0\0\x40\0\x28\0")
     gif[at + 5 : at + 9] = struct.pack("<HH", 11_000, 9_000)

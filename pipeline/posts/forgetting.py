@@ -270,8 +270,9 @@ def _dvc_cache(root: Path) -> Path:
         except (configparser.Error, ValueError) as error:
             why = " ".join(str(error).split())
             raise InputError(f"{root / '.dvc' / name}: are no settings of DVC ({why}); nothing was removed") from None
-        folder = (root / ".dvc" / settings.get("cache", "dir", fallback=str(folder))).resolve()
-    return folder
+        if settings.has_option("cache", "dir"):
+            folder = root / ".dvc" / settings.get("cache", "dir")
+    return folder.resolve()
 
 
 def _cached(cache: Path, traces: Traces) -> list[Path]:

@@ -166,6 +166,24 @@ def test_nothing_is_left_of_a_forgotten_post(project: Layout) -> None:
         assert [path for path, data in after.items() if secret in decoded(path, data)] == [], name
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_objects_of_the_cache_go_from_inside_the_project_too(
+    project: Layout, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    """Where the project's folder is the current one, as without ``--project``."""
+    cache = project.root / ".dvc" / "cache"
+    if elsewhere:
+        cache = cache.rename(project.root.parent / "objects")
+        (project.root / ".dvc" / "config").write_text("[cache]\n    dir = ../../objects\n")
+    monkeypatch.chdir(project.root)
+    before = len([path for path in cache.rglob("*") if path.is_file()])
+    made = CliRunner().invoke(app, ["forget", GONE, "--yes"], catch_exceptions=False)
+    assert made.exit_code == 0, made.output
+    left = [path for path in cache.rglob("*") if path.is_file()]
+    assert f"objects of DVC's cache: {before - len(left)}\n" in made.output and len(left) < before
+    assert [path for path in left if GONE.encode() in decoded(path, path.read_bytes())] == []
+
+
 def test_what_others_have_is_left(project: Layout) -> None:
     manifest = project.root / "posts.csv"
     lines = manifest.read_bytes().split(b"\r\n")

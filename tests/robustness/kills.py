@@ -187,6 +187,7 @@ def _run(of: Project, command: str, room: int | None, noted: bool) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     os.environ["EMOCARE_CACHE"] = str(of.cache)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     if noted:
         _note_pieces(of)
     forked = multiprocessing.get_context("fork")
@@ -336,6 +337,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the project is made")
     arguments = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng, tried, held, late = random.Random(arguments.seed), Counter(), Counter(), 0
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, tempfile.TemporaryDirectory() as aside:
         made = project(Path(folder), Path(aside))

@@ -1,12 +1,18 @@
 """A small project of both tracks, with tiny encoders: every stage runs in seconds."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipeline.params import Params
 from pipeline.synthetic.posts import render_posts
 from tests import tiny
+from tests.imports import ROOT
 
 POSTS = 60
 
@@ -28,8 +34,11 @@ SMALL: dict[str, Any] = {
 }
 
 
-def make(root: Path) -> Path:
-    """Writes params, encoders and a manifest of posts with their media into ``root``, and returns it."""
+def make(root: Path, **settings: Any) -> Path:
+    """Writes params, encoders and a manifest of posts with their media into ``root``, and returns it.
+
+    ``settings`` stand beside those of ``SMALL``, or for them.
+    """
     words, clip = tiny.distilbert(root / "encoders" / "words"), tiny.clip(root / "encoders" / "clip")
     render_posts(root / "posts", posts=POSTS, seed=1)
     embed = {
@@ -37,5 +46,34 @@ def make(root: Path) -> Path:
         "image": {"encoder": str(clip)},
         "video": {"encoder": str(clip), "frames": 2, "streams": ["frames"]},
     }
-    YAML(typ="safe").dump({**SMALL, "embed": embed}, root / "params.yaml")
+    params = Params.model_validate({**SMALL, "embed": embed, **settings})
+    YAML(typ="safe").dump(params.model_dump(mode="json"), root / "params.yaml")  # whole, since dvc.yaml names its keys
     return root
+
+
+def under_dvc(root: Path, **settings: Any) -> Path:
+    """A project as ``make`` makes it, of the posts track, with the graph and the code, which git and DVC keep."""
+    make(root, tracks=["posts"], **settings)
+    listed = run(ROOT, "git", "ls-files", "pipeline", "dvc.yaml", ".dvcignore", ".dvc", "*.gitignore").splitlines()
+    for name in listed:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    for command in ("git init -q", "git add -A", "git commit -qm begin"):
+        run(root, *command.split())
+    return root
+
+
+def environment(root: Path) -> dict[str, str]:
+    """With a cache of the project's own, on one thread, and a name for git."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    more = {"EMOCARE_CACHE": f"{root}-cache", "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", "HF_HUB_OFFLINE": "1"}
+    for role in ("AUTHOR", "COMMITTER"):
+        more |= {f"GIT_{role}_NAME": "Somebody", f"GIT_{role}_EMAIL": "somebody@example.com"}
+    return {**os.environ, "PATH": path, **more}
+
+
+def run(root: Path, *command: str) -> str:
+    """What a command prints that ends well in ``root``."""
+    done = subprocess.run(command, cwd=root, env=environment(root), capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-500:]}{done.stderr[-1500:]}"
+    return done.stdout + done.stderr
