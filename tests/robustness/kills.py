@@ -13,6 +13,7 @@ tmpfs FOLDER`, no room is none on that; otherwise it is a limit on the size of f
 """
 
 import argparse
+import faulthandler
 import importlib
 import json
 import multiprocessing
@@ -51,7 +52,7 @@ SLOW = ("finetune_e2e", "evaluate")
 EACH_COLD = 20
 """Of so many rounds one starts a process from the shell."""
 
-PATIENCE_S, HANGS = 240.0, 124
+PATIENCE_S, HANGS = 600.0, 124
 """Seconds after which a process hangs, and what stands for its exit status then."""
 
 NO_ROOM = ("File too large", "No space left", "disk is full", "disk I/O error")
@@ -169,7 +170,7 @@ class Process:
             time.sleep(0.01)
         if self.alive():
             os.killpg(self.pid, signal.SIGKILL)
-            return HANGS, "it did not end"
+            return HANGS, f"it did not end: {self._said.read_text(errors='replace')[-1500:]}"
         child = self._child
         status = child.returncode if isinstance(child, subprocess.Popen) else child.exitcode
         return status or 0, self._said.read_text(errors="replace") if self._said.exists() else ""
@@ -188,6 +189,7 @@ def _run(of: Project, command: str, room: int | None, noted: bool) -> None:
     os.dup2(said, 2)
     os.environ["EMOCARE_CACHE"] = str(of.cache)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    faulthandler.dump_traceback_later(PATIENCE_S - 10, file=sys.stderr)
     if noted:
         _note_pieces(of)
     forked = multiprocessing.get_context("fork")
