@@ -1,14 +1,20 @@
-"""What each stream of a clip says of unseen people: ``python -m benchmarks.clips FOLDER [SETTINGS]``.
+"""What each stream of a clip says of unseen people, and what it costs.
+
+    python -m benchmarks.clips FOLDER [SETTINGS]            macro-F1
+    python -m benchmarks.clips FOLDER [SETTINGS] --cost     seconds and memory
 
 SETTINGS are of the block ``embed.video``, as JSON: ``'{"speech": {"encoder": "whisper"}}'``. FOLDER holds
 ``manifest.parquet`` (``id video label group``) and its clips. Each group is left out in turn as the test part, another
 one validates, and the video specialist learns from the rest; macro-F1 is that of all clips so predicted, its interval
-is over groups. Then the seconds that reading and encoding take a clip, and by how much memory grows.
+is over groups. The cost is that of reading and encoding twenty clips one by one, as ``predict --video`` does, in a
+fresh process for each set of streams: seconds a clip by the clock and of the processor, and the most memory that the
+process held when its encoders were loaded, and when all was done.
 """
 
+import argparse
 import json
 import os
-import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +35,7 @@ from pipeline.stages import embed, split, train_video
 from pipeline.training.device import pick
 
 ALL = ("faces", "frames", "sound", "speech")
+CLIPS = 20
 SETS = (("frames",), ("sound",), ("frames", "sound"), ("speech",), ("faces",), ALL)
 
 
@@ -83,27 +90,57 @@ def main(folder: Path, settings: dict) -> None:
             regime = "standardised within its group" if per_group else "each clip by itself"
             shown = " ".join(f"{key} {value:.3f}" for key, value in ends.items())
             print(f"{'+'.join(names):26} {regime:30} macro-F1 {drawn.value:.3f} {shown}", flush=True)
-    timing(folder, rows, settings)
 
 
-def timing(folder: Path, rows: pd.DataFrame, settings: dict) -> None:
-    """Seconds a clip, of twenty, by what is asked of it, and by how much the process grew meanwhile."""
-    some, device = rows["video"].head(20), pick("cpu")
-    for names in SETS:
-        block = settings | {"streams": list(names)}
-        encoder = streams.load(Params.model_validate({"embed": {"video": block}}).embed)
-        before, start = most_memory(), time.perf_counter()
-        for value in some:
-            clip = read_clip(folder / value, max_pixels=50_000_000, **encoder.asks())
-            encoder.encode([encoder.prepare(clip)], device)
-        seconds = (time.perf_counter() - start) / len(some)
-        print(f"{'+'.join(names):26} {seconds:.3f} s a clip, {most_memory() - before:.0f} MB more", flush=True)
+# --- the cost --------------------------------------------------------------------------------------------------------
+
+
+def costs(folder: Path, settings: dict) -> None:
+    """A line of Markdown for each set of streams; those whose weights are not at hand are left out, with the reason."""
+    print("| streams | s a clip | processor s a clip | MB loaded | MB at most |\n|---|---|---|---|---|")
+    for names in (*SETS[:-1], ("transcript",), ALL):
+        command = [sys.executable, "-m", "benchmarks.clips", str(folder), json.dumps(settings)]
+        done = subprocess.run([*command, "--streams", ",".join(names)], capture_output=True, text=True, check=False)
+        cells = done.stdout.strip() if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+        print(f"| {', '.join(names)} | {cells} |", flush=True)
+
+
+def cost(folder: Path, settings: dict) -> str:
+    """The cells of one set of streams, measured in this process."""
+    rows = pd.read_parquet(folder / "manifest.parquet")
+    some, device = rows["video"].head(CLIPS), pick("cpu")
+    encoder = streams.load(Params.model_validate({"embed": {"video": settings}}).embed)
+    loaded, wall, processor = most_memory(), time.perf_counter(), time.process_time()
+    for value in some:
+        clip = read_clip(folder / value, max_pixels=50_000_000, **encoder.asks())
+        encoder.encode([encoder.prepare(clip)], device)
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    each = f"{wall / len(some):.2f} | {processor / len(some):.2f}"
+    return f"{each} | {loaded:.0f} | {most_memory():.0f}"
 
 
 def most_memory() -> float:
     """The most that this process has held so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if sys.platform == "linux":  # getrusage counts what the parent held before this program was started, too
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) / 2**10
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("settings", type=json.loads, nargs="?", default={})
+    parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--streams", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.streams:
+        print(cost(given.folder, given.settings | {"streams": given.streams.split(",")}))
+    else:
+        (costs if given.cost else main)(given.folder, given.settings)

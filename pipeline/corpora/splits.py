@@ -116,7 +116,7 @@ def target_folds(
     spread, and a part of the remaining groups is for validation; and `final`, which learns from all and tests on none.
 
     Args:
-        table: columns ``sample_id, group_id, split, score``.
+        table: columns ``sample_id, group_id, given_group, split, score``.
 
     Returns:
         ``fold, sample_id, role``, sorted by the first two.
@@ -127,7 +127,7 @@ def target_folds(
     rows = table.loc[table["split"] != UNLABELLED].reset_index(drop=True)
     if protocol == "holdout":
         return _roles(rows, FINAL, rows["split"].to_numpy())
-    _check_enough_groups(rows["group_id"].nunique(), folds)
+    _check_enough_groups(rows, folds)
     groups = rows["group_id"].tolist()
     means = rows["score"].groupby(rows["group_id"]).transform("mean")
     strata = score_strata(means.to_numpy())[["tercile"]]
@@ -145,10 +145,18 @@ def target_folds(
     return pd.concat(tables).sort_values(["fold", "sample_id"], ignore_index=True)
 
 
-def _check_enough_groups(count: int, folds: int) -> None:
+def count_groups(rows: pd.DataFrame, given: str) -> str:
+    """How many groups of rows have a score, and whether copies have joined some of those in the column ``given``."""
+    count, before = rows["group_id"].nunique(), rows[given].nunique()
+    joined = f", {before} before those with copies of each other were joined (where all say the same, leave out text)"
+    return f"{count} group{'s have' if count != 1 else ' has'} a score" + joined * (count < before)
+
+
+def _check_enough_groups(rows: pd.DataFrame, folds: int) -> None:
+    count = rows["group_id"].nunique()
     if count < 2 * folds:
         raise InputError(
-            f"target.corpus: {count} groups have a score, too few for target.folds {folds}; "
+            f"target.corpus: {count_groups(rows, 'given_group')}, too few for target.folds {folds}; "
             + (f"set it to at most {count // 2}" if count >= 4 else "4 are the fewest that can be cross-validated")
         )
 

@@ -34,6 +34,9 @@ from pipeline.media import NO_FACE, NO_SOUND
 from pipeline.params import EmbedParams, Params
 from pipeline.training.device import pick
 
+NOT_FOUND = "file not found"
+"""What ``media.inside`` says of a path at which there is nothing."""
+
 LACKING = frozenset({NO_SOUND, NO_FACE, NO_CLIP})
 """Reasons that are no fault of the clip: one without sound is whole."""
 
@@ -65,18 +68,19 @@ Heard = list[Words | MediaError | None]
 
 
 def run(params: Params, layout: Layout, clips: Path, out: Path, folder: Path, *, transcribe: bool = False) -> str:
-    """Extracts as params say; returns what to print. Raises InputError as ``extract``.
+    """Extracts as params say; returns what to print. Raises InputError as ``check_clips`` and ``extract``.
 
-    Words are texts of the corpus, and no numbers of it: they fill its text where the table has none, if they are to be
-    told or are among the streams.
+    Words are texts of the corpus, and no numbers of it: they fill its text where the table has none, if the clips are
+    to be transcribed or ``transcript`` is among the streams.
     """
     video = params.embed.video
     wanted = tuple(name for name in video.streams if name != "transcript")
     if not wanted:
         raise InputError("params.yaml: embed.video.streams: transcript alone makes no features; name another as well")
+    total = check_clips(clips, folder, out)  # before any weights are loaded, which takes a while
     encoder = streams.load(params.embed.model_copy(update={"video": video.model_copy(update={"streams": wanted})}))
     recogniser = transcription.load(video.transcript) if transcribe or wanted != video.streams else None
-    done = extract(clips, out, folder, encoder, params.embed, layout, pick(params.device), recogniser)
+    done = extract(clips, total, out, folder, encoder, params.embed, layout, pick(params.device), recogniser)
     columns = {name: sum(len(encoder.streams[of].columns) for of in its) for name, its in _of(encoder).items()}
     had = "; ".join(f"{name}: {done.present[name]} rows of {count} columns" for name, count in columns.items())
     if recogniser is not None:
@@ -87,6 +91,7 @@ def run(params: Params, layout: Layout, clips: Path, out: Path, folder: Path, *,
 
 def extract(
     clips: Path,
+    total: int,
     out: Path,
     folder: Path,
     encoder: ClipEncoder,
@@ -95,18 +100,18 @@ def extract(
     device: torch.device,
     recogniser: Recogniser | None = None,
 ) -> Extracted:
-    """Writes the corpus of the clips that a table names.
+    """Writes the corpus of the clips that a table names, which ``check_clips`` has looked at.
 
     Args:
-        recogniser: what hears the words of clips without a text in the table.
+        total: rows of the table.
+        recogniser: what transcribes clips without a text in the table.
         folder: what the table's paths are relative to; none may lead out of it.
         out: a ``.parquet`` file, which appears only when it is whole.
 
     Raises:
-        InputError: the table is not as it should be, a clip would be written over, or of a larger share of the clips
-            than ``embed.max_bad_share`` nothing can be read.
+        InputError: of a larger share of the clips than ``embed.max_bad_share`` nothing can be read.
     """
-    total, done = check_clips(clips, folder, out), Extracted()
+    done = Extracted()
     schema = corpus_schema(encoder, with_language=recogniser is not None)
     with ExitStack() as stack:
         contents = stack.enter_context(clip_streams.opened(encoder, folder, device, embed, layout, recogniser))
@@ -117,7 +122,7 @@ def extract(
             made, words = _encoded(part, contents, advance)
             reasons = [_reason(encoder, made, words[at], at) for at in range(len(part.files))]
             _count(done, part, encoder, made, words, reasons)
-            _stop_if_too_many(done, total, embed.max_bad_share, clips)
+            _stop_if_too_many(done, total, embed.max_bad_share, clips, folder)
             writer.write_table(_table(part, encoder, made, words, reasons, schema))
     return done
 
@@ -181,11 +186,12 @@ def _count(
                 done.examples.append(f"{name} ({reason})")
 
 
-def _stop_if_too_many(done: Extracted, total: int, max_bad_share: float, clips: Path) -> None:
+def _stop_if_too_many(done: Extracted, total: int, max_bad_share: float, clips: Path, folder: Path) -> None:
     if done.unreadable > max_bad_share * total:
+        where = f"; none lies in {folder}: --media names the folder" * (done.reasons[NOT_FOUND] == done.rows)
         raise InputError(
             f"{clips}: of {done.unreadable} of {total} clips nothing can be read ({done.rows} were looked at), more "
-            f"than embed.max_bad_share, {max_bad_share:.1%}; the first: {', '.join(done.examples)}"
+            f"than embed.max_bad_share, {max_bad_share:.1%}; the first: {', '.join(done.examples)}{where}"
         )
 
 

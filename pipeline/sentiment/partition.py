@@ -15,7 +15,7 @@ from pipeline.core.schemas import Feature
 from pipeline.corpora import duplicates, splits
 from pipeline.corpora.features import FeatureCorpus, average_groups, only_scored, read_corpus
 from pipeline.corpora.refusals import Divided, check_parts, count_reasons, crossing_reasons, stop_if_too_many
-from pipeline.corpora.splits import MADE, split_shares
+from pipeline.corpora.splits import MADE, count_groups, split_shares
 from pipeline.corpora.wording import name_key
 from pipeline.params import Params, SplitParams
 
@@ -131,7 +131,7 @@ def _divide(
         divided, how = _by_shares(scored, params.split, known or {}, rng), MADE
     faults = pd.concat([corpus.refused, crossing[["row", "id", "reason"]]])
     stop_if_too_many(faults, len(rows) + len(corpus.refused), params.split.max_refused_share, path)
-    _check_scores(divided, protocol, path)
+    _check_scores(divided, protocol, path, made=how == MADE)
 
     free, bound = _unlabelled(rows.loc[~labelled], divided, protocol)
     table = _scored_table(pd.concat([divided, free]))
@@ -199,7 +199,9 @@ def _keep_given(
     return left, rows.assign(reason=pd.Series(reasons, rows.index, dtype=object)).loc[~kept], how
 
 
-def _check_scores(rows: pd.DataFrame, protocol: str, path: Path) -> None:
+def _check_scores(rows: pd.DataFrame, protocol: str, path: Path, *, made: bool) -> None:
+    if made and rows["group_id"].nunique() < len(schemas.SPLITS):
+        raise InputError(f"{path}: {count_groups(rows, 'group')}, and train, val and test need one each")
     if protocol == "holdout":
         check_parts(set(rows["part"]), path)
     learned = rows.loc[rows["part"] == "train", "score"]

@@ -105,7 +105,8 @@ def scored(groups: int, each: int = 3, seed: int = 0) -> pd.DataFrame:
     table = pd.DataFrame({"sample_id": [f"{name}_{at}" for at, name in enumerate(names)], "group_id": names})
     table = table.assign(split="train", score=means + rng.normal(0, 0.1, len(names)))
     extra = pd.DataFrame({"sample_id": ["u0"], "group_id": ["u"], "split": ["unlabelled"], "score": [np.nan]})
-    return pd.concat([table, extra], ignore_index=True)
+    table = pd.concat([table, extra], ignore_index=True)
+    return table.assign(given_group=table["group_id"])
 
 
 def test_holdout_is_one_fold() -> None:
@@ -160,3 +161,9 @@ def test_too_few_groups_for_the_folds(groups: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         target_folds(scored(groups), "cross_validation", 5, 1, 0.2, 0)
     assert target_folds(scored(10), "cross_validation", 5, 1, 0.2, 0)["fold"].nunique() == 6
+
+
+def test_groups_that_copies_have_joined_are_named() -> None:
+    table = scored(9).assign(group_id="g00")
+    with pytest.raises(InputError, match=r"1 group has a score, 9 before those with copies of each other were joined"):
+        target_folds(table, "cross_validation", 5, 1, 0.2, 0)

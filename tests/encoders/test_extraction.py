@@ -23,6 +23,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import Stream
+from pipeline.corpora.clips import check_clips
 from pipeline.corpora.features import read_corpus
 from pipeline.encoders import extraction
 from pipeline.encoders.extraction import extract
@@ -35,6 +36,7 @@ from pipeline.stages import embed, finetune_e2e, split, train_adapters, train_so
 from pipeline.synthetic.posts import write_clip
 from pipeline.synthetic.voice import RATE
 from tests import tiny, tracks
+from tests.imports import ROOT
 
 
 @dataclass
@@ -74,7 +76,9 @@ def run(
     names: list[Stream] = ["sound", "speech", "frames"]
     encoder = ClipEncoder(dict(zip(names, streams, strict=False)), batch=2)
     embed = EmbedParams(max_bad_share=max_bad_share)
-    return extract(folder / "clips.csv", folder / name, folder, encoder, embed, Layout(folder), torch.device("cpu"))
+    table, out = folder / "clips.csv", folder / name
+    total = check_clips(table, folder, out)
+    return extract(table, total, out, folder, encoder, embed, Layout(folder), torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +176,27 @@ def test_bad_clips_are_recorded_and_too_many_stop_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         run(tmp_path, [Lengths()])
     assert not list(tmp_path.glob("*corpus*"))
+
+
+def test_a_table_of_another_folder_is_told_how_to_name_it(tmp_path: Path) -> None:
+    table = clips(tmp_path, [3, 4])
+    (tmp_path / "elsewhere").mkdir()
+    table.rename(tmp_path / "elsewhere" / "clips.csv")
+    command = ["extract", str(tmp_path / "elsewhere" / "clips.csv"), "--out", str(tmp_path / "corpus.parquet")]
+    result = CliRunner().invoke(app, [*command, "--project", str(ROOT)])
+    assert result.exit_code == 1
+    assert f"(file not found); none lies in {tmp_path / 'elsewhere'}: --media names the folder" in result.stderr
+    clips(tmp_path / "elsewhere", [3, 4])
+    (tmp_path / "elsewhere" / "0.mp4").unlink()
+    with pytest.raises(InputError, match=r"\(file not found\)$"):  # one of two is there: it is the right folder
+        run(tmp_path / "elsewhere", [Lengths()])
+
+
+def test_a_bad_table_is_said_before_any_weights_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips(tmp_path, [3, 4], id=["a", "a"])
+    monkeypatch.setattr(extraction.streams, "load", lambda *_: pytest.fail("weights were loaded"))
+    with pytest.raises(InputError, match="row 2 has the id 'a' of row 1"):
+        extraction.run(Params(), Layout(tmp_path), tmp_path / "clips.csv", tmp_path / "corpus.parquet", tmp_path)
 
 
 def test_a_clip_without_sound_is_no_bad_clip(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,9 +171,14 @@ def predictor(trained: Trained) -> Predictor:
 
 
 @contextmanager
-def serving(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`serve` as a process of its own on a free port, and its address; it is told to end when this ends."""
-    command = [sys.executable, "-m", "pipeline", "serve", str(bundle), "--port", "0", *options]
+def serving(
+    bundle: Path, *options: str, program: Sequence[str] = ("-m", "pipeline")
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`serve` as a process of its own on a free port, and its address; it is told to end when this ends.
+
+    ``program`` is what Python runs in place of the command line, which it must hand over to.
+    """
+    command = [sys.executable, *program, "serve", str(bundle), "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stderr is not None

@@ -4,14 +4,24 @@ import io
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from pipeline.encoders import face_models
+from pipeline.serving import bundle
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
+from pipeline.synthetic.posts import CLIP_SIZE, write_clip
+from tests.encoders.test_faces import folder_of
+from tests.encoders.test_sound import tone
+from tests.serving import test_streams
+from tests.serving.conftest import Trained, serving
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
@@ -30,15 +40,21 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    with shown(browser, address, **getattr(request, "param", {})) as page:
+        expect(page.locator("#examples button")).to_have_count(4)
+        yield page
+
+
+@contextmanager
+def shown(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
     """A fresh page, which must neither complain nor ask anyone but its own server."""
-    context = browser.new_context(reduced_motion="reduce", **getattr(request, "param", {}))
+    context = browser.new_context(reduced_motion="reduce", **options)
     page = context.new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda asked: complaints.append(asked.url) if foreign(asked.url, address) else None)
     page.goto(address)
-    expect(page.locator("#examples button")).to_have_count(4)
     yield page
     context.close()
     assert complaints == []
@@ -220,6 +236,84 @@ def test_the_streams_of_a_clip_say_what_each_did(page: Page) -> None:
     )
     assert told == ["its pictures: −0.2 away from Joy", "its sound: no sound: silence"]
     assert page.evaluate("[streams(undefined, 'Joy'), streams({ frames: {} }, 'Joy')]") == [[], []]
+
+
+# --- a clip with a face ----------------------------------------------------------------------------------------------
+
+FACE = (0.3, 0.3, 0.7, 0.7)
+"""Left, top, right and bottom of what `test_streams.made_of` takes for a face, as shares of a square frame."""
+
+WITH_MADE_NETS = """
+from pipeline.encoders import face_models
+from tests.serving.test_streams import made_of
+face_models.load = lambda params: made_of(face_models.read(params)[0])
+from pipeline.cli import app
+app()
+"""
+
+
+@pytest.fixture(scope="module")
+def watching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Trained, str]]:
+    """A model that measures faces and hears, and the address that serves it; its nets of faces are made ones."""
+    root = tmp_path_factory.mktemp("watching")
+    models = folder_of(root / "nets", "detector", "mesh", "expression")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOCARE_CACHE", str(root / "cache"))
+        patch.setattr(face_models, "load", lambda params: test_streams.made_of(face_models.read(params)[0]))
+        streams = ["faces", "frames", "sound"]
+        trained = test_streams.train(root / "project", streams, faces={"models": str(models), "frames": 3})
+        bundle.export(trained.params, trained.layout, root / "bundle")
+        with serving(root / "bundle", program=("-c", WITH_MADE_NETS)) as (_, address):
+            yield trained, address
+
+
+def talking(path: Path) -> Path:
+    """A clip of three pictures and a deep voice: a drawn face in the first and the last, nothing in the second."""
+    side = CLIP_SIZE
+    face = Image.new("RGB", (side, side), (40, 60, 90))
+    draw = ImageDraw.Draw(face)
+    draw.ellipse([share * side for share in FACE], fill=(236, 196, 160))
+    for eye in (0.42, 0.58):
+        draw.ellipse([eye * side - 5, 0.44 * side - 5, eye * side + 5, 0.44 * side + 5], fill=(40, 30, 30))
+    draw.arc([0.4 * side, 0.48 * side, 0.6 * side, 0.62 * side], 20, 160, fill=(150, 40, 40), width=3)
+    black = Image.new("RGB", (side, side))
+    frames = [*[face] * 4, *[black] * 4, *[face] * 4]
+    write_clip(path, iter(frames), tone(150.0, 1.0).astype(np.float32))
+    return path
+
+
+def test_the_face_of_a_clip_is_framed_and_its_streams_say_what_each_did(
+    browser: Browser, watching: tuple[Trained, str], tmp_path: Path
+) -> None:
+    trained, address = watching
+    clip = talking(tmp_path / "talking.mp4")
+    with shown(browser, address) as page:
+        page.get_by_label("Clip").set_input_files(clip)
+        with page.expect_response("**/api/predict") as asked:
+            page.locator("#go").click()
+        answer = asked.value.json()
+        panel = page.locator("#answer .panel", has=page.get_by_role("heading", name="The faces that were measured"))
+        names = panel.locator("img").evaluate_all("all => all.map(one => one.alt)")
+        assert names == [f"Frame {at + 1} of 3: {'no face' if at == 1 else 'a face'}" for at in range(3)]
+        expect(panel.locator("figcaption")).to_have_text(["no face"])
+        assert panel.locator("rect").count() == 2
+        for at in range(2):
+            drawn, picture = (panel.locator(f".patched {of}").nth(at).bounding_box() for of in ("rect", "img"))
+            assert drawn is not None
+            assert picture is not None
+            box = [(drawn[of] - picture[of]) / picture[size] for of, size in (("x", "width"), ("y", "height"))]
+            box += [start + drawn[size] / picture[size] for start, size in zip(box, ("width", "height"), strict=True)]
+            assert box == pytest.approx(FACE, abs=0.02)
+        parts = answer["modalities"]["video"]["streams"]
+        assert set(parts) == {"faces", "frames", "sound"}
+        assert abs(parts["sound"]["change"]) == max(abs(of["change"]) for of in parts.values()) > 0.1
+        expect(page.locator("#answer .streams li").last).to_have_text(
+            f"its sound: +{parts['sound']['change']:.1f} towards {answer['label']}"
+        )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(face_models, "load", lambda params: test_streams.made_of(face_models.read(params)[0]))
+        (known,) = trained.predictor().predict([Post(video=clip)])
+    assert answer["label"] == known.label == "low"
 
 
 def test_an_amplitude_is_the_largest_of_its_part(page: Page) -> None:
