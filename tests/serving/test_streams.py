@@ -300,7 +300,9 @@ def test_a_bundle_carries_what_reads_pictures(tmp_path: Path, seeing: dict[str, 
     given = [posts[0].image, predictor.prepared(predictor.read(posts[1])).image]
     np.testing.assert_allclose(predictor._look("image", given).vectors, rows.vectors[:2], atol=1e-5)
     # A patch takes words away where it darkens; the page is told where the face is that was measured.
-    assert np.shape(predictor.explain(posts[1]).patches) == (5, 5)
+    patches = predictor.explain(posts[1]).patches
+    assert patches is not None
+    assert patches.shape == (5, 5)
     looked_at = intake.prepare(predictor, intake.Asked(posts[1], looked_at=True), 60.0, math.inf).looked_at
     assert looked_at is not None
     assert looked_at["faces"][0]["box"][2] > 0.2
