@@ -16,7 +16,16 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import check_readable
-from pipeline.core.schemas import AVERAGED, Candidate, Feature, FusionCandidate, Modality, Stream, TargetCandidate
+from pipeline.core.schemas import (
+    AVERAGED,
+    Candidate,
+    ClipStream,
+    Feature,
+    FusionCandidate,
+    Modality,
+    PictureStream,
+    TargetCandidate,
+)
 from pipeline.core.tracks import TRACKS, Track
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -108,7 +117,7 @@ class EmbedTextParams(ParamsBlock):
     """Padded tokens in a batch; texts are sorted by length, so this bounds memory whatever their lengths."""
 
 
-class EmbedImageParams(ParamsBlock):
+class EmbedPixelsParams(ParamsBlock):
     encoder: str = "efficientnet-lite0"
     """`efficientnet-lite0` (packaged), or a CLIP on the hub or in a local folder (openai/clip-vit-base-patch32)."""
     revision: str | None = None
@@ -117,11 +126,14 @@ class EmbedImageParams(ParamsBlock):
     """Pictures in a batch."""
 
 
-class EmbedFacesParams(ParamsBlock):
+class EmbedPictureFacesParams(ParamsBlock):
     models: str = "packaged"
     """`packaged`, or a folder, or a `.task` file of MediaPipe, with the nets that find a face and its mesh."""
     expressions: bool = True
     """Also the probabilities of seven expressions, by a net that is packaged too, or lies in the folder."""
+
+
+class EmbedFacesParams(EmbedPictureFacesParams):
     frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames in which faces are looked for; a clip with fewer gives all it has."""
 
@@ -151,19 +163,29 @@ class EmbedTranscriptParams(ParamsBlock):
     """At most so much of a clip's sound, from its beginning; memory follows this, and not the length of the clip."""
 
 
-class EmbedWordsParams(ParamsBlock):
+class EmbedPictureWordsParams(ParamsBlock):
     models: str = "packaged"
     """`packaged`, or a folder with the nets, as RapidOCR takes them, that find lines of letters and read them."""
-    frames: Annotated[int, Field(ge=1, le=256)] = 4
-    """Uniformly spaced frames in which words are read; a clip with fewer gives all it has."""
     shortest: Annotated[int, Field(ge=64, le=4096)] = 480
-    """The side, in pixels, that a frame's shortest becomes; small letters need more, and time follows its square."""
+    """What the shortest side becomes, in pixels; small letters need more, and time follows its square."""
     confidence: Share = 0.8
     """Lines that the net that reads is less sure of do not count."""
 
 
-class EmbedVideoParams(EmbedImageParams):
-    streams: Annotated[tuple[Stream, ...], Field(strict=False, min_length=1)] = ("frames", "sound")
+class EmbedWordsParams(EmbedPictureWordsParams):
+    frames: Annotated[int, Field(ge=1, le=256)] = 4
+    """Uniformly spaced frames in which words are read; a clip with fewer gives all it has."""
+
+
+class EmbedImageParams(EmbedPixelsParams):
+    streams: Annotated[tuple[PictureStream, ...], Field(strict=False, min_length=1)] = ("pixels",)
+    """What a picture is read by: `pixels` (`encoder`), `faces`, `words`."""
+    faces: EmbedPictureFacesParams = EmbedPictureFacesParams()
+    words: EmbedPictureWordsParams = EmbedPictureWordsParams()
+
+
+class EmbedVideoParams(EmbedPixelsParams):
+    streams: Annotated[tuple[ClipStream, ...], Field(strict=False, min_length=1)] = ("frames", "sound")
     """What a clip is read by: `frames` (`encoder`, `pool`), `sound`, `speech`, `faces`, `transcript`, `words`."""
     frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""

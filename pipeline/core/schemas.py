@@ -8,9 +8,12 @@ import pyarrow as pa
 
 Modality = Literal["text", "image", "video"]
 Feature = Literal["text", "audio", "visual"]
-Stream = Literal["faces", "frames", "sound", "speech", "transcript", "words"]
+ClipStream = Literal["faces", "frames", "sound", "speech", "transcript", "words"]
 """What a clip is read by: the faces in it, its pictures, its sound, its speech, what is said in it, what is written in
 it; see ``encoders.streams``."""
+PictureStream = Literal["faces", "pixels", "words"]
+"""What a picture is read by: the faces in it, what it shows, what is written in it."""
+Stream = ClipStream | PictureStream
 Split = Literal["train", "val", "test"]
 Role = Literal["train", "val"]
 Candidate = Literal["majority", "stream_logreg", "logreg", "tfidf_logreg", "joint_logreg", "head", "lora", "full"]
@@ -29,6 +32,8 @@ FEATURES: tuple[Feature, ...] = get_args(Feature)
 SPLITS: tuple[Split, ...] = get_args(Split)
 IN_WORDS: tuple[Stream, ...] = ("transcript", "words")
 """The streams whose vectors are made by the encoder of texts."""
+LEARNING: dict[Modality, Stream] = {"image": "pixels", "video": "frames"}
+"""The stream of a modality whose encoder can be tuned, which is that of ``embed.<modality>.encoder``."""
 UNLABELLED = "unlabelled"
 """The split of target rows without a score: adapters may meet their features, and nothing is scored on them."""
 

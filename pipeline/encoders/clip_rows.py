@@ -1,4 +1,5 @@
-"""The embeddings of the posts' clips: all streams of a clip in one row, and what became of each of them."""
+"""The embeddings of the posts' clips, and of pictures that are read by streams: all streams of one in one row, and what
+became of each of them."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from pipeline.core import artifacts
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.progress import progress
-from pipeline.core.schemas import Stream
+from pipeline.core.schemas import Modality, Stream
 from pipeline.encoders import clip_streams
 from pipeline.encoders.clip_streams import ClipStreams
 from pipeline.encoders.embedding import CHUNK, Tally, content_digests, write_results
@@ -60,28 +61,34 @@ class ClipRows:
         return rows
 
 
-def embed_clips(
-    posts: pd.DataFrame, encoder: ClipEncoder, device: torch.device, params: Params, layout: Layout
+def embed_streams(
+    modality: Modality,
+    posts: pd.DataFrame,
+    column: str,
+    encoder: ClipEncoder,
+    device: torch.device,
+    params: Params,
+    layout: Layout,
 ) -> dict[str, Any]:
-    """Writes the embeddings of the clips; returns what became of the rows, and of each stream of them.
+    """Writes the embeddings of clips, or of pictures; returns what became of the rows, and of each stream of them.
 
     Raises InputError when more files than ``embed.max_bad_share`` cannot be read.
     """
-    embed, path = params.embed, layout.embeddings("posts", "video")
+    embed, path = params.embed, layout.embeddings("posts", modality)
     tally, folder = Tally(), layout.root / params.posts.media
     with ExitStack() as stack:
         clips = stack.enter_context(clip_streams.opened(encoder, folder, device, embed, layout))
         rows = ClipRows(clips)
         writer = stack.enter_context(artifacts.embeddings_writer(path, encoder.width, encoder.identity))
-        advance = stack.enter_context(progress("embedding video", len(posts)))
+        advance = stack.enter_context(progress(f"embedding {modality}", len(posts)))
         for at in range(0, len(posts), CHUNK):
             some = posts.iloc[at : at + CHUNK]
-            values = some["video_path"].tolist()
+            values = some[column].tolist()
             digests = content_digests(values, clips.digests)
             results = rows.results(values, digests, advance)
             write_results(writer, some["sample_id"].tolist(), results, digests, encoder.width)
             tally.add(values, results)
-        tally.check("video", embed.max_bad_share)
+        tally.check(modality, embed.max_bad_share)
     if encoder.per_group:
         _standardise(posts, encoder, layout)
     streams = {name: of.report(encoder.streams[name].identity) for name, of in rows.tallies.items()}

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import media
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.prefetch import ahead
@@ -22,7 +21,7 @@ from pipeline.encoders.sources import computation, file_digests, or_error
 from pipeline.encoders.store import Store
 from pipeline.encoders.streams import ClipEncoder, Ready
 from pipeline.encoders.words import Recogniser, Words
-from pipeline.media import NO_FACE, NO_PICTURES, NO_SOUND, NO_WORDS, UNDECODED, UNKNOWN_CODEC
+from pipeline.media import NO_FACE, NO_PICTURES, NO_SOUND, NO_WORDS, UNDECODED, UNKNOWN_CODEC, Clip, inside
 from pipeline.params import EmbedParams
 
 SAID: Stream = "transcript"
@@ -159,11 +158,10 @@ class ClipStreams:
         telling: dict[Stream, Recogniser] = {name: self.recognisers[name] for name in lacking.words}
         if not names and not telling:
             return Read({}, {})
-        asked = self.encoder.asks(names, list(telling.values()))
 
-        def clip() -> media.Clip:
-            path = media.inside(self.folder, lacking.value)
-            return media.read_clip(path, max_pixels=self.max_pixels, **asked)
+        def clip() -> Clip:
+            path = inside(self.folder, lacking.value)
+            return self.encoder.read(path, self.max_pixels, names, list(telling.values()))
 
         opened = or_error(clip)
         words: dict[Stream, Words | MediaError] = {}

@@ -22,7 +22,7 @@ from pipeline.core.files import MediaError, reading
 from pipeline.encoders import net_files, weights
 from pipeline.encoders.face_finding import POINTS, Net, anchors
 from pipeline.encoders.net_files import PACKAGED, NetFile
-from pipeline.params import EmbedFacesParams
+from pipeline.params import EmbedPictureFacesParams
 
 Role = Literal["detector", "mesh", "expression"]
 
@@ -32,7 +32,7 @@ FILES: dict[Role, NetFile] = {
     "expression": NetFile(
         "facex",
         ("face_expression.tflite", "model_optimized.tflite"),
-        ", or set embed.video.faces.expressions to false",
+        ", or set `expressions` there to false",
     ),
 }
 """What the files are called: first as in a ``.task`` file and as a bundle has them, then as in the packages."""
@@ -43,7 +43,7 @@ EXPRESSIONS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "s
 LARGEST = 64 * 2**20
 """Bytes of a file; the largest of those known has 4 million."""
 
-KEY = "embed.video.faces.models"
+KEY = "embed.video.faces"
 
 BAD_ZIP = (
     zipfile.BadZipFile,
@@ -75,14 +75,14 @@ class FaceNets:
     sizes: Mapping[Role, int]
 
 
-def read(params: EmbedFacesParams) -> tuple[dict[Role, bytes], dict[str, Any]]:
+def read(params: EmbedPictureFacesParams, key: str = KEY) -> tuple[dict[Role, bytes], dict[str, Any]]:
     """The nets' files, and what tells them from all others.
 
     Raises InputError when one is not at hand: what is missing, and how to get it; or is not what it should be.
     """
     wanted: dict[Role, NetFile] = {role: of for role, of in FILES.items() if params.expressions or role != "expression"}
     path = Path(params.models).expanduser()
-    where = f"params.yaml: {KEY}: {params.models}"
+    where = f"params.yaml: {key}.models: {params.models}"
     if params.models == PACKAGED:
         located = net_files.in_packages(wanted)
     elif path.is_dir():
@@ -98,10 +98,10 @@ def read(params: EmbedFacesParams) -> tuple[dict[Role, bytes], dict[str, Any]]:
     return files, _identity(located.name, located.revision, files)
 
 
-def write(params: EmbedFacesParams, folder: Path) -> None:
+def write(params: EmbedPictureFacesParams, folder: Path, key: str = KEY) -> None:
     """Writes the nets' files into a new folder, from which ``load`` loads them. Raises InputError as ``read``."""
     folder.mkdir(parents=True)
-    for role, content in read(params)[0].items():
+    for role, content in read(params, key)[0].items():
         (folder / FILES[role].names[0]).write_bytes(content)
 
 
@@ -139,10 +139,10 @@ def _of_task(path: Path, wanted: Mapping[Role, NetFile], where: str) -> dict[Rol
     return files
 
 
-def load(params: EmbedFacesParams) -> FaceNets:
+def load(params: EmbedPictureFacesParams, key: str = KEY) -> FaceNets:
     """The nets, ready to run on the processor. Raises InputError as ``read``, or when LiteRT is not installed."""
-    files, identity = read(params)
-    where = f"params.yaml: {KEY}: {params.models}"
+    files, identity = read(params, key)
+    where = f"params.yaml: {key}.models: {params.models}"
     try:
         runtime = importlib.import_module("ai_edge_litert.interpreter")
     except ImportError:

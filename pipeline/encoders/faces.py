@@ -19,7 +19,7 @@ from pipeline.encoders import face_finding, face_models, face_shape
 from pipeline.encoders.face_finding import Box
 from pipeline.encoders.face_models import EXPRESSIONS, FaceNets
 from pipeline.media import NO_FACE, Clip, Frames
-from pipeline.params import EmbedFacesParams
+from pipeline.params import EmbedFacesParams, EmbedPictureFacesParams
 
 VERSION = 1
 """Raised when the columns mean something else than before, so that vectors kept from before are not used."""
@@ -36,16 +36,25 @@ GRAY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 @dataclass(frozen=True)
 class FaceEncoder:
-    """The stream ``faces``; see ``streams.StreamEncoder``."""
+    """The stream ``faces``; see ``streams.StreamEncoder``.
+
+    Attributes:
+        still: of pictures, the shortest side that they keep when they are read, in pixels; None of clips. Numbers of a
+            picture are those of its largest face, and no statistics.
+    """
 
     params: EmbedFacesParams
     nets: FaceNets
+    still: int | None = None
 
     sound_seconds = 0.0
     modality: Feature = "visual"
 
     @property
     def columns(self) -> tuple[str, ...]:
+        if self.still is not None:
+            expressions = EXPRESSIONS if self.nets.expression is not None else ()
+            return (*(f"mesh_{name}" for name in face_shape.NAMES), *(f"expression_{name}" for name in expressions))
         names = [f"mesh_{name}.{of}" for of in ("mean", "std", "p10", "p90") for name in face_shape.NAMES]
         if self.nets.expression is not None:
             names += [f"expression_{name}.{of}" for of in ("mean", "std") for name in EXPRESSIONS]
@@ -57,18 +66,21 @@ class FaceEncoder:
 
     @property
     def identity(self) -> dict[str, Any]:
-        return self.nets.identity | {"version": VERSION, "frames": self.params.frames, "width": self.width}
+        still = {} if self.still is None else {"picture": self.still}
+        return self.nets.identity | {"version": VERSION, "frames": self.params.frames, "width": self.width} | still
 
     @property
     def asked(self) -> Frames:
-        return self.params.frames, AT_LEAST
+        return (self.params.frames, AT_LEAST) if self.still is None else (1, self.still)
 
     def prepare(self, clip: Clip) -> np.ndarray:
-        """float32 [width]. Raises MediaError when the clip has no frames, or no face in any of them."""
+        """float32 [width]. Raises MediaError when there are no frames, or no face in any of them."""
         frames = clip.frames(*self.asked)
         seen = [numbers for frame in frames if (numbers := self._numbers(frame)) is not None]
         if not seen:
-            raise MediaError(f"{NO_FACE}: in none of {len(frames)} frames")
+            raise MediaError(NO_FACE if self.still is not None else f"{NO_FACE}: in none of {len(frames)} frames")
+        if self.still is not None:
+            return seen[0].astype(np.float32)
         mesh, expressions = np.split(np.stack(seen), [len(face_shape.NAMES)], axis=1)
         parts = [mesh.mean(axis=0), mesh.std(axis=0), *np.percentile(mesh, [10, 90], axis=0)]
         parts += [expressions.mean(axis=0), expressions.std(axis=0), [len(seen) / len(frames)]]
@@ -120,5 +132,10 @@ class FaceEncoder:
 
 
 def load(params: EmbedFacesParams) -> FaceEncoder:
-    """Loads the nets that params name. Raises InputError as ``face_models.load``."""
+    """Loads the nets that params name, for clips. Raises InputError as ``face_models.load``."""
     return FaceEncoder(params, face_models.load(params))
+
+
+def of_pictures(params: EmbedPictureFacesParams, still: int) -> FaceEncoder:
+    """The same for pictures, which keep so short a side; see ``FaceEncoder``."""
+    return FaceEncoder(EmbedFacesParams(frames=1, **dict(params)), face_models.load(params, "embed.image.faces"), still)

@@ -18,7 +18,7 @@ from transformers import AutoConfig, CLIPImageProcessorPil, CLIPModel
 
 from pipeline.core.errors import InputError
 from pipeline.encoders import weights
-from pipeline.params import EmbedImageParams
+from pipeline.params import EmbedPixelsParams
 from pipeline.training.checkpoint import not_finite
 from pipeline.training.device import side_by_side
 
@@ -166,7 +166,7 @@ class ImageEncoder:
         return self.net.to(device).eval()(torch.from_numpy(pixels).to(device)).cpu().numpy()
 
 
-def load(params: EmbedImageParams, key: str = "embed.image") -> ImageEncoder:
+def load(params: EmbedPixelsParams, key: str = "embed.image") -> ImageEncoder:
     """Loads the encoder that a params block names, on the processor.
 
     Raises InputError when the model cannot be found, is damaged, or is not a CLIP.

@@ -1,4 +1,5 @@
-"""The words that are written in a clip, as PP-OCR reads them in a few of its frames. They are kept, and never printed.
+"""The words that are written in a picture, or in a few frames of a clip, as PP-OCR reads them. They are kept, and never
+printed.
 
 RapidOCR runs two nets (``pip install "emocare-pipeline[ocr]"``): one marks lines of letters, the other reads each. What
 it is not sure of does not count, nor does a single letter, which it sees in many things that are none. Lines are joined
@@ -9,7 +10,7 @@ Source: Cui et al., "PaddleOCR 3.0 technical report", 2025, https://arxiv.org/ab
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from shutil import copyfile
@@ -24,7 +25,7 @@ from pipeline.encoders import net_files, weights
 from pipeline.encoders.net_files import Located, NetFile
 from pipeline.encoders.words import Words
 from pipeline.media import NO_WORDS, Clip, Frames
-from pipeline.params import EmbedWordsParams
+from pipeline.params import EmbedPictureWordsParams, EmbedWordsParams
 
 VERSION = 1
 """Raised when the same frames would have other words than before, so that those kept are not used."""
@@ -38,6 +39,8 @@ FILES: dict[Role, NetFile] = {
 
 CHARACTERS = "character"
 """Where a reader's file says which characters it tells apart; without it RapidOCR would ask the network."""
+
+KEY = "embed.video.words"
 
 LONGEST = 4
 """A frame is made no longer than so many times the shortest side that is asked for."""
@@ -71,17 +74,22 @@ Reader = Callable[[np.ndarray], Sequence[Line]]
 
 @dataclass(frozen=True)
 class OcrRecogniser:
-    """What reads words; see ``words.Recogniser``."""
+    """What reads words; see ``words.Recogniser``.
+
+    Attributes:
+        still: of pictures, the shortest side that they keep when they are read, in pixels; None of clips.
+    """
 
     identity: dict[str, Any]
     params: EmbedWordsParams
     reader: Reader
+    still: int | None = None
 
     sound_seconds = 0.0
 
     @property
     def asked(self) -> Frames:
-        return self.params.frames, self.params.shortest
+        return (self.params.frames, self.params.shortest) if self.still is None else (1, self.still)
 
     def recognise(self, clip: Clip) -> Words:
         """The words in a clip's frames. Raises MediaError when it has no frames, or no words in any of them."""
@@ -92,7 +100,9 @@ class OcrRecogniser:
             sure = [line for line in read if line.confidence >= self.params.confidence and _letters(line.text)]
             lines += _new(in_reading_order(sure), lines)
         if not lines:
-            raise MediaError(f"{NO_WORDS}: none are read in {len(frames)} frames")
+            raise MediaError(
+                NO_WORDS if self.still is not None else f"{NO_WORDS}: none are read in {len(frames)} frames"
+            )
         return Words(" ".join(lines), None)
 
 
@@ -137,7 +147,7 @@ def _letters(line: str) -> bool:
 # --- nets ------------------------------------------------------------------------------------------------------------
 
 
-def write(params: EmbedWordsParams, folder: Path, key: str = "embed.video.words") -> None:
+def write(params: EmbedPictureWordsParams, folder: Path, key: str = KEY) -> None:
     """Writes the nets' files into a new folder, from which ``load`` loads them. Raises InputError as ``load``."""
     located = _located(params, key)
     folder.mkdir(parents=True)
@@ -145,7 +155,13 @@ def write(params: EmbedWordsParams, folder: Path, key: str = "embed.video.words"
         copyfile(path, folder / FILES[role].names[0])
 
 
-def load(params: EmbedWordsParams, key: str = "embed.video.words") -> OcrRecogniser:
+def of_pictures(params: EmbedPictureWordsParams, still: int) -> OcrRecogniser:
+    """As ``load``, for pictures, which keep so short a side; see ``OcrRecogniser``."""
+    made = load(EmbedWordsParams(frames=1, **dict(params)), "embed.image.words")
+    return replace(made, identity=made.identity | {"picture": still}, still=still)
+
+
+def load(params: EmbedWordsParams, key: str = KEY) -> OcrRecogniser:
     """The nets that params name, ready to run on the processor.
 
     Raises InputError when RapidOCR is not installed, a net is not at hand, or it is not what it should be.
@@ -168,7 +184,7 @@ def load(params: EmbedWordsParams, key: str = "embed.video.words") -> OcrRecogni
     return OcrRecogniser(identity, params, reader)
 
 
-def _located(params: EmbedWordsParams, key: str) -> Located[Role]:
+def _located(params: EmbedPictureWordsParams, key: str) -> Located[Role]:
     if params.models == net_files.PACKAGED:
         return net_files.in_packages(FILES)
     folder, where = Path(params.models).expanduser(), f"params.yaml: {key}.models: {params.models}"

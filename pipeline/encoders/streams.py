@@ -1,32 +1,37 @@
-"""What a clip is read by: streams, each an encoder of its own, side by side in one vector.
+"""What a clip, or a picture, is read by: streams, each an encoder of its own, side by side in one vector.
 
 A clip that lacks a stream has NaN in its columns, which every net takes for the mean of the training rows. A new stream
 is one module with a ``StreamEncoder``, its name in ``core.schemas.Stream``, its block in params, and a line in
 ``load``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from pipeline import media
 from pipeline.core.files import MediaError
-from pipeline.core.schemas import IN_WORDS, Feature, Stream
+from pipeline.core.schemas import IN_WORDS, Feature, Modality, Stream
 from pipeline.encoders import faces, image, ocr, speech, text, transcription, video
 from pipeline.encoders.faces import FaceEncoder
 from pipeline.encoders.image import ImageEncoder
+from pipeline.encoders.pixels import PixelsEncoder
 from pipeline.encoders.sound import SoundEncoder
 from pipeline.encoders.text import TextEncoder
 from pipeline.encoders.video import VideoEncoder
 from pipeline.encoders.words import Recogniser, WordsEncoder
 from pipeline.media import Clip, Frames
-from pipeline.params import EmbedParams, EmbedVideoParams
+from pipeline.params import EmbedImageParams, EmbedParams, EmbedVideoParams
 
 FEWEST_OF_GROUP = 3
 """Clips of a group, at least, by which its streams can be standardised."""
+
+STILL = MediaError(f"{media.NO_SOUND}: a picture")
 
 
 class StreamEncoder(Protocol):
@@ -75,11 +80,17 @@ Ready = Mapping[Stream, np.ndarray | str | MediaError]
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """The streams of a clip, in the order of their columns, which is that of their names."""
+    """The streams of a clip, in the order of their columns, which is that of their names.
+
+    Attributes:
+        still: of pictures, which are clips of one frame that nobody hears, the shortest side that they keep when they
+            are read, in pixels, for all of their streams; None of clips.
+    """
 
     streams: Mapping[Stream, StreamEncoder]
     batch: int
     per_group: bool = False
+    still: int | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -95,6 +106,12 @@ class ClipEncoder:
         """The stream of pictures, which can be tuned."""
         of = self.streams.get("frames")
         return of if isinstance(of, VideoEncoder) else None
+
+    @property
+    def pixels(self) -> ImageEncoder | None:
+        """What encodes a picture as it is, which can be tuned."""
+        of = self.streams.get("pixels")
+        return of.image if isinstance(of, PixelsEncoder) else None
 
     @property
     def faces(self) -> FaceEncoder | None:
@@ -114,6 +131,26 @@ class ClipEncoder:
         some = [*(self.streams[name] for name in wanted), *recognisers]
         frames = list(dict.fromkeys(of.asked for of in some if of.asked is not None))
         return {"frames": frames, "sound_seconds": max((of.sound_seconds for of in some), default=0.0)}
+
+    def read(
+        self,
+        source: Path | bytes,
+        max_pixels: int,
+        names: Sequence[Stream] | None = None,
+        recognisers: Sequence[Recogniser] = (),
+        **limits: float,
+    ) -> Clip:
+        """What these streams look at and listen to, from one opening; ``limits`` as ``media.read_clip`` takes them.
+
+        Raises MediaError.
+        """
+        if self.still is None:
+            return media.read_clip(source, max_pixels=max_pixels, **limits, **self.asks(names, recognisers))
+        return self.of_picture(media.read_picture(source, max_pixels=max_pixels, at_least=self.still))
+
+    def of_picture(self, picture: np.ndarray) -> Clip:
+        """A picture that was read, uint8 [H, W, 3], as streams of pictures take it."""
+        return Clip({(1, self.still): [picture]}, STILL)
 
     def prepare(self, clip: Clip, names: Sequence[Stream] | None = None) -> Ready:
         """Raises MediaError when the clip has none of its streams: the reason of the first."""
@@ -160,6 +197,38 @@ def load(embed: EmbedParams, texts: TextEncoder | None = None) -> ClipEncoder:
     if texts is None and set(names) & set(IN_WORDS):
         texts = text.load(embed.text)
     return of_streams(embed.video, pictures, texts)
+
+
+def reads_words(embed: EmbedParams, modalities: Collection[Modality]) -> bool:
+    """Whether the encoder of texts is needed for streams of these modalities."""
+    read: dict[Modality, Sequence[Stream]] = {"image": embed.image.streams, "video": embed.video.streams}
+    return any(set(its) & set(IN_WORDS) for name, its in read.items() if name in modalities)
+
+
+def of_pictures(
+    params: EmbedImageParams, pixels: ImageEncoder | None, texts: TextEncoder | None
+) -> ImageEncoder | ClipEncoder:
+    """What pictures are read by: ``pixels`` as it is, where params name no stream beside it.
+
+    Raises InputError as ``faces.load`` and ``ocr.load``.
+    """
+    if params.streams == ("pixels",):
+        assert pixels is not None
+        return pixels
+    sides: dict[Stream, int] = {"faces": faces.AT_LEAST, "words": params.words.shortest}
+    if pixels is not None:
+        sides["pixels"] = pixels.at_least
+    still = max(sides[name] for name in params.streams)
+    streams: dict[Stream, StreamEncoder] = {}
+    if "faces" in params.streams:
+        streams["faces"] = faces.of_pictures(params.faces, still)
+    if "pixels" in params.streams:
+        assert pixels is not None
+        streams["pixels"] = PixelsEncoder(pixels, still)
+    if "words" in params.streams:
+        assert texts is not None
+        streams["words"] = WordsEncoder("words", "visual", ocr.of_pictures(params.words, still), texts)
+    return ClipEncoder(streams, params.batch, still=still)
 
 
 def of_streams(params: EmbedVideoParams, pictures: ImageEncoder | None, texts: TextEncoder | None) -> ClipEncoder:

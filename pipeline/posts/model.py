@@ -17,7 +17,7 @@ from pipeline.core.descriptions import NAME, read_description
 from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import IN_WORDS, MODALITIES, Modality
+from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.encoders import image, streams, text, tfidf
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.streams import ClipEncoder
@@ -153,22 +153,17 @@ def _check_fits(path: Path, name: Modality, branch: Branch, fusion: FusionDescri
 def load_encoders(embed: EmbedParams, modalities: list[Modality]) -> dict[Modality, Encoder]:
     """The encoders that params name; pictures and frames share one where it is the same."""
     encoders: dict[Modality, Encoder] = {}
-    if "text" in modalities:
-        encoders["text"] = text.load(embed.text)
-    pictures = image.load(embed.image) if "image" in modalities else None
-    if pictures is not None:
-        encoders["image"] = pictures
+    texts = text.load(embed.text) if "text" in modalities or streams.reads_words(embed, modalities) else None
+    if texts is not None and "text" in modalities:
+        encoders["text"] = texts
+    pictures = None
+    if "image" in modalities:
+        pictures = image.load(embed.image) if "pixels" in embed.image.streams else None
+        encoders["image"] = streams.of_pictures(embed.image, pictures, texts)
     if "video" in modalities:
         frames = _pictures_of(embed, pictures) if "frames" in embed.video.streams else None
-        encoders["video"] = streams.of_streams(embed.video, frames, _texts_of(embed, encoders.get("text")))
+        encoders["video"] = streams.of_streams(embed.video, frames, texts)
     return encoders
-
-
-def _texts_of(embed: EmbedParams, texts: Encoder | None) -> TextEncoder | None:
-    """What encodes the words of a clip, where these are a stream of it."""
-    if not set(embed.video.streams) & set(IN_WORDS):
-        return None
-    return texts if isinstance(texts, TextEncoder) else text.load(embed.text)
 
 
 def _pictures_of(embed: EmbedParams, pictures: ImageEncoder | None) -> ImageEncoder:
@@ -218,9 +213,11 @@ def _with_words(
 def _that_learns(encoder: Encoder) -> TextEncoder | ImageEncoder | VideoEncoder:
     """The part of an encoder that can learn, with weights of its own: of a clip, what encodes its frames."""
     if isinstance(encoder, ClipEncoder):
-        frames = encoder.frames
+        frames, pixels = encoder.frames, encoder.pixels
+        if pixels is not None:
+            return replace(pixels, net=copy.deepcopy(pixels.net))
         if frames is None:
-            raise InputError("a model on frames needs `frames` in embed.video.streams; run `dvc repro`")
+            raise InputError("a model that learned needs `frames` (`pixels`) in embed.video.streams; run `dvc repro`")
         return replace(frames, image=replace(frames.image, net=copy.deepcopy(frames.image.net)))
     return replace(encoder, net=copy.deepcopy(encoder.net))
 

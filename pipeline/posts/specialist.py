@@ -21,7 +21,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.fitted import fitted_rows, write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
-from pipeline.core.schemas import FINAL, Candidate, Modality
+from pipeline.core.schemas import FINAL, LEARNING, Candidate, Modality
 from pipeline.encoders import tfidf
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
@@ -95,11 +95,11 @@ def _names(corpus: SpecialistRows, params: Params) -> list[Candidate]:
 
 
 def _can(name: Candidate, corpus: SpecialistRows) -> bool:
-    """Whether the corpus has what the candidate learns from: words, several streams, or frames."""
+    """Whether the corpus has what the candidate learns from: words, several streams, or pixels."""
     if name == "stream_logreg":
         return len(corpus.streams) > 1
-    if name in TUNED and corpus.modality == "video":
-        return "frames" in corpus.streams
+    if name in TUNED and corpus.streams:
+        return LEARNING[corpus.modality] in corpus.streams
     return corpus.modality == "text" or name not in OF_WORDS
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from pipeline import params as parameters
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FINAL, Candidate
+from pipeline.core.schemas import FINAL, LEARNING, Candidate
 from pipeline.encoders import image, text, video
 from pipeline.encoders.media_rows import MediaRows
 from pipeline.encoders.text_rows import TokenRows
@@ -159,7 +159,7 @@ def _fit_tuned(
 
 def _own_vectors(corpus: SpecialistRows, at: np.ndarray) -> np.ndarray:
     """The vectors of the encoder that can learn: of a clip, those of its frames."""
-    return corpus.vectors[at][:, corpus.streams.get("frames", slice(None))]
+    return corpus.vectors[at][:, corpus.streams[LEARNING[corpus.modality]] if corpus.streams else slice(None)]
 
 
 def _shown(corpus: SpecialistRows, at: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ safetensors, the rest is JSON, and ``README.md`` is the model card.
     encoders/text/  encoders/image/  the frozen encoders, with the tokenizer
     encoders/speech/  encoders/faces/  encoders/transcript/  encoders/words/  what hears speech, sees faces, hears and
                                    reads words, where these are streams of a clip
+    encoders/picture_faces/  encoders/picture_words/  the same of a picture
     score.json  sentiment/           the sentiment track; see ``score_bundle``
     onnx/                            on request: classifiers and fusion for other runtimes
 """
@@ -27,19 +28,18 @@ from pipeline.core.descriptions import NAME, read_object, read_typed
 from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import IN_WORDS, MODALITIES, Modality
+from pipeline.core.schemas import LEARNING, MODALITIES, Modality
 from pipeline.core.tracks import TRACKS, Track
 from pipeline.encoders import face_models, image, ocr, streams, text, tfidf, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
 from pipeline.media import inside
 from pipeline.params import (
-    EmbedFacesParams,
+    EmbedImageParams,
     EmbedParams,
     EmbedSpeechParams,
     EmbedTranscriptParams,
     EmbedVideoParams,
-    EmbedWordsParams,
     Params,
 )
 from pipeline.posts import model
@@ -61,6 +61,7 @@ SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".md", ".onnx", ".tflite"
 
 SPEECH, FACES = "encoders/speech", "encoders/faces"
 TRANSCRIPT, WORDS = "encoders/transcript", "encoders/words"
+PICTURE_FACES, PICTURE_WORDS = "encoders/picture_faces", "encoders/picture_words"
 CONVERTED = f"{SPEECH}/{weights.CT2_WEIGHTS}"
 """The one file more: it is read by CTranslate2 alone, whose format holds tensors only."""
 
@@ -187,8 +188,10 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
     written: dict[str, str] = {}
     if "video" in parts.branches:
         embed["video"] |= _write_streams(params.embed.video, folder)
+    if "image" in parts.branches:
+        embed["image"] |= _write_seen(params.embed.image, folder, PICTURE_FACES, PICTURE_WORDS)
     for name in needed:
-        if name == "video" and "frames" not in params.embed.video.streams:
+        if name in LEARNING and LEARNING[name] not in getattr(params.embed, name).streams:
             embed[name] |= {"encoder": image.PACKAGED, "revision": None}  # which nothing asks for
             continue
         block = getattr(params.embed, name)
@@ -204,35 +207,41 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
 
 
 def _write_streams(video: EmbedVideoParams, folder: Path) -> dict[str, Any]:
-    """What ``embed.video`` of a bundle says of faces, speech and words, whose encoders are written where they are
+    """What ``embed.video`` of a bundle says of speech, faces and words, whose encoders are written where they are
     streams.
 
     Of those that are not, it says what is usual, for nothing asks.
     """
-    speech, faces = EmbedSpeechParams().model_dump(), EmbedFacesParams().model_dump()
-    transcript, words = EmbedTranscriptParams().model_dump(), EmbedWordsParams().model_dump()
+    speech, transcript = EmbedSpeechParams().model_dump(), EmbedTranscriptParams().model_dump()
     if "speech" in video.streams:
         block = video.speech
         found = weights.resolve("embed.video.speech", block.encoder, block.revision, None, ct2=True)
         write_encoder(found, folder / SPEECH)
         speech = block.model_dump() | {"encoder": SPEECH, "revision": None}
-    if "faces" in video.streams:
-        face_models.write(video.faces, folder / FACES)
-        faces = video.faces.model_dump() | {"models": FACES}
     if "transcript" in video.streams:
         block = video.transcript
         found = weights.resolve("embed.video.transcript", block.encoder, block.revision, None, ct2=True)
         write_encoder(found, folder / TRANSCRIPT)
         transcript = block.model_dump() | {"encoder": TRANSCRIPT, "revision": None}
-    if "words" in video.streams:
-        ocr.write(video.words, folder / WORDS)
-        words = video.words.model_dump() | {"models": WORDS}
-    return {"speech": speech, "faces": faces, "transcript": transcript, "words": words}
+    return {"speech": speech, "transcript": transcript} | _write_seen(video, folder, FACES, WORDS)
+
+
+def _write_seen(block: EmbedImageParams | EmbedVideoParams, folder: Path, faces: str, words: str) -> dict[str, Any]:
+    """The same of faces and written words, which pictures have as well; their nets go into these two folders."""
+    key = f"embed.{'image' if isinstance(block, EmbedImageParams) else 'video'}"
+    told = {"faces": type(block.faces)().model_dump(), "words": type(block.words)().model_dump()}
+    if "faces" in block.streams:
+        face_models.write(block.faces, folder / faces, f"{key}.faces")
+        told["faces"] = block.faces.model_dump() | {"models": faces}
+    if "words" in block.streams:
+        ocr.write(block.words, folder / words, f"{key}.words")
+        told["words"] = block.words.model_dump() | {"models": words}
+    return told
 
 
 def _needed(modalities: list[Modality], embed: EmbedParams) -> list[Modality]:
-    """The modalities whose encoders are needed: that of texts also where a clip's words are read by it."""
-    words = "video" in modalities and set(embed.video.streams) & set(IN_WORDS)
+    """The modalities whose encoders are needed: that of texts also where words of clips or pictures are read by it."""
+    words = streams.reads_words(embed, modalities)
     return [name for name in MODALITIES if name in modalities or (name == "text" and words)]
 
 
@@ -332,8 +341,11 @@ def _check_file(path: Path, expected: str) -> None:
 
 def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> dict[Modality, Encoder]:
     """As ``model.load_encoders``, from the bundle's own folders."""
-    seen = "frames" in embed.video.streams
-    have = [name for name in _needed(modalities, embed) if name != "video" or seen]
+    have = [
+        name
+        for name in _needed(modalities, embed)
+        if name not in LEARNING or LEARNING[name] in getattr(embed, name).streams
+    ]
     here = {name: encoder_folder(folder, SETTINGS, getattr(embed, name)) for name in have}
     encoders: dict[Modality, Encoder] = {}
     texts = None
@@ -341,12 +353,13 @@ def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> d
         texts = text.build(weights.local(here["text"], "the bundle"), embed.text, str(here["text"]))
     if texts is not None and "text" in modalities:
         encoders["text"] = texts
-    pictures = load_pictures(here["image"]) if "image" in modalities else None
-    if pictures is not None:
-        encoders["image"] = pictures
+    pictures = load_pictures(here["image"]) if "image" in here else None
+    if "image" in modalities:
+        own = embed.image.model_copy(update=_own_seen(folder, embed.image, PICTURE_FACES, PICTURE_WORDS))
+        encoders["image"] = streams.of_pictures(own, pictures, texts)
     if "video" in modalities:
         frames = None
-        if seen:
+        if "video" in here:
             shared = pictures if here.get("image") == here["video"] else None
             frames = shared or load_pictures(here["video"])
         encoders["video"] = streams.of_streams(_own_streams(folder, embed.video), frames, texts)
@@ -362,13 +375,19 @@ def _own_streams(folder: Path, video: EmbedVideoParams) -> EmbedVideoParams:
     if "transcript" in video.streams:
         _check_own(folder, video.transcript.encoder, TRANSCRIPT, pinned=video.transcript.revision is not None)
         own["transcript"] = video.transcript.model_copy(update={"encoder": str(folder / TRANSCRIPT)})
-    if "faces" in video.streams:
-        _check_own(folder, video.faces.models, FACES)
-        own["faces"] = video.faces.model_copy(update={"models": str(folder / FACES)})
-    if "words" in video.streams:
-        _check_own(folder, video.words.models, WORDS)
-        own["words"] = video.words.model_copy(update={"models": str(folder / WORDS)})
-    return video.model_copy(update=own)
+    return video.model_copy(update=own | _own_seen(folder, video, FACES, WORDS))
+
+
+def _own_seen(folder: Path, block: EmbedImageParams | EmbedVideoParams, faces: str, words: str) -> dict[str, Any]:
+    """The same of what pictures have as well."""
+    own: dict[str, Any] = {}
+    if "faces" in block.streams:
+        _check_own(folder, block.faces.models, faces)
+        own["faces"] = block.faces.model_copy(update={"models": str(folder / faces)})
+    if "words" in block.streams:
+        _check_own(folder, block.words.models, words)
+        own["words"] = block.words.model_copy(update={"models": str(folder / words)})
+    return own
 
 
 def _check_own(folder: Path, named: str, expected: str, *, pinned: bool = False) -> None:

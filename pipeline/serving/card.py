@@ -119,22 +119,26 @@ def _made(model: Model, params: Params) -> str:
     )
 
 
+NAMES = {"image": "picture", "video": "clip"}
+
+
 def _personal(model: Model) -> list[str]:
-    """What is computed of people who are seen or heard in a clip."""
-    branch = model.branches.get("video")
-    streams = set() if branch is None else set((branch.description.encoder or {}).get("streams", {}))
+    """What is computed of people who are seen or heard in a clip or picture."""
+    read = {name: set((branch.description.encoder or {}).get("streams", {})) for name, branch in model.branches.items()}
+    streams = set[str]().union(*read.values())
+    where = " or ".join(NAMES[name] for name, its in sorted(read.items(), reverse=True) if its)
     of = {
-        "faces": "what the largest face of each frame does (mouth, brows, eyes, head, expression)",
+        "faces": "what the largest face of each picture or frame does (mouth, brows, eyes, head, expression)",
         "sound": "how the sound is (pitch, loudness, spectrum)",
         "speech": "what and how is spoken, as a speech recogniser's encoder hears it",
         "transcript": "what is said, by the words that a speech recogniser hears",
-        "words": "what is written in its pictures, by the words that are read there",
+        "words": "what is written there, by the words that are read",
     }
     told = [text for name, text in of.items() if name in streams]
     if not told:
         return []
     return [
-        f"Of a clip it computes {_listed(told)}, as numbers. Nobody is identified by them, yet they are personal: "
+        f"Of a {where} it computes {_listed(told)}, as numbers. Nobody is identified by them, yet they are personal: "
         "ask the people for consent, and see what the law of the place says of reading emotions."
     ]
 

@@ -310,9 +310,14 @@ def prepare(predictor: Predictor, asked: Asked, clip_seconds: float, deadline: f
 
 
 def _looked_at(predictor: Predictor, post: Post) -> dict[str, Any]:
-    """Of a post that was read; ``faces`` only of models that measure them: frames, and the box of each one's face."""
-    seen = predictor.faces(post.video) if isinstance(post.video, Clip) else None
-    faces = None if seen is None else [{"frame": _thumbnail(frame), "box": box} for frame, box in seen]
+    """Of a post that was read; ``faces`` only of models that measure them: the picture and the frames in which they do,
+    and the box of each one's face."""
+    measured = [
+        predictor.face(post.image) if isinstance(post.image, np.ndarray) else None,
+        predictor.faces(post.video) if isinstance(post.video, Clip) else None,
+    ]
+    seen = [pair for pairs in measured for pair in pairs or ()]
+    faces = [{"frame": _thumbnail(frame), "box": box} for frame, box in seen] or None
     return {
         "image": _thumbnail(post.image) if isinstance(post.image, np.ndarray) else None,
         "frames": _frames(post.video),

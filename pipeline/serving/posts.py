@@ -18,7 +18,7 @@ State = Literal["present", "absent", "unreadable"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture, float32 [3, S, S], or a clip stream by stream, as their encoders take them."""
+    """A picture, float32 [3, S, S], or a clip or picture stream by stream, as their encoders take them."""
 
     values: np.ndarray | Ready
 
@@ -41,7 +41,7 @@ class Post:
 
 @dataclass(frozen=True)
 class StreamAnswer:
-    """What one stream of a clip did, its frames or its sound; ``reason`` says why it is not there.
+    """What one stream of a clip or picture did, its frames or its sound, say; ``reason`` says why it is not there.
 
     ``change`` is the log-odds of the predicted label less what they are without the stream.
     """
@@ -61,7 +61,7 @@ class ModalityAnswer:
             label.
         share: ``|change|`` as a share of that of all modalities that are there; 0 where it is not there.
         alone: label → probability by the specialist, which sees this modality only; None where it is not there.
-        streams: of a clip that is there, by stream; None of other modalities.
+        streams: of a clip that is there, and of a picture that is read by streams, by stream; None of others.
     """
 
     state: State

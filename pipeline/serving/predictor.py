@@ -20,7 +20,8 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.prefetch import ahead
-from pipeline.core.schemas import MODALITIES, Modality, Stream
+from pipeline.core.schemas import LEARNING, MODALITIES, Modality, Stream
+from pipeline.encoders.faces import FaceEncoder
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.streams import ClipEncoder, Ready, first_reason, slices
 from pipeline.encoders.tfidf import TextWithWords, TfidfEncoder
@@ -55,7 +56,7 @@ class Seen:
         logits: float64 [n, K] of the specialist, calibrated.
         errors: n; None where the modality is there.
         own: float32 [n, w], what the specialist reads.
-        lacking: n; of a clip that is there, which streams are not, and why.
+        lacking: n; of a clip or picture that is there, which streams are not, and why.
     """
 
     vectors: np.ndarray
@@ -126,7 +127,9 @@ class Predictor:
         logits, changes = self._with_changes(given)
         if not np.isfinite(logits).all():
             raise InputError("the model gives numbers that are not finite; its weights are no good, so train it again")
-        streams = self._streams_of(given, logits)
+        streams: dict[Modality, Sequence[dict[Stream, StreamAnswer] | None]] = {
+            name: self._streams_of(name, given, logits) for name in given
+        }
         probabilities, label = emotion.softmax(logits), self._decide(logits)
         sets = None
         if coverage is not None:
@@ -137,7 +140,7 @@ class Predictor:
             Prediction(
                 self.labels[label[at]],
                 self._named(probabilities[at]),
-                self._parts(post, at, given, changes, alone, streams[at]),
+                self._parts(post, at, given, changes, alone, streams),
                 None if sets is None else [name for name, held in zip(self.labels, sets[at], strict=True) if held],
             )
             for at, post in enumerate(posts)
@@ -208,11 +211,19 @@ class Predictor:
 
         See ``FaceEncoder.box``. None where the model measures no faces, or the clip has no frames.
         """
-        branch = self.model.branches.get("video")
-        encoder = branch.frozen.faces if branch is not None and isinstance(branch.frozen, ClipEncoder) else None
+        encoder = self._faces("video")
         if encoder is None or isinstance(clip.shown, MediaError):
             return None
         return [(frame, encoder.box(frame)) for frame in clip.frames(*encoder.asked)]
+
+    def face(self, picture: np.ndarray) -> list[tuple[np.ndarray, tuple[float, float, float, float] | None]] | None:
+        """The same of a picture that was read, uint8 [H, W, 3]."""
+        encoder = self._faces("image")
+        return None if encoder is None else [(picture, encoder.box(picture))]
+
+    def _faces(self, name: Modality) -> FaceEncoder | None:
+        branch = self.model.branches.get(name)
+        return branch.frozen.faces if branch is not None and isinstance(branch.frozen, ClipEncoder) else None
 
     def _frame_by_frame(self, clip: media.Clip) -> Iterator[Prepared | MediaError]:
         """The clip with each of its first frames left out in turn, for the streams that look at these; none without."""
@@ -230,8 +241,9 @@ class Predictor:
         """The pixels that are looked at, uint8 [H, W, 3]. Raises MediaError."""
         if isinstance(source, np.ndarray):
             return source
-        encoder = self._encoder("image")
-        return media.read_picture(source, max_pixels=self.model.embed.max_pixels, at_least=encoder.at_least)
+        encoder: ImageEncoder | ClipEncoder = self._encoder("image")
+        at_least = encoder.still if isinstance(encoder, ClipEncoder) else encoder.at_least
+        return media.read_picture(source, max_pixels=self.model.embed.max_pixels, at_least=at_least)
 
     def _clip(
         self,
@@ -244,8 +256,7 @@ class Predictor:
             return source
         encoder: ClipEncoder = self._encoder("video")
         if isinstance(source, Path | bytes):
-            limits = {"max_pixels": self.model.embed.max_pixels, "max_seconds": max_seconds, "deadline": deadline}
-            return media.read_clip(source, **limits, **encoder.asks())
+            return encoder.read(source, self.model.embed.max_pixels, max_seconds=max_seconds, deadline=deadline)
         shown = dict.fromkeys(encoder.asks()["frames"], source)
         return media.Clip(shown, MediaError(f"{media.NO_SOUND}: frames alone"))
 
@@ -301,7 +312,7 @@ class Predictor:
                 rows = list(good)
                 vectors[rows], own[rows] = self._encode(branch, list(good.values()))
                 logits[rows] = self._classify(branch, own[rows])
-            if name == "video":
+            if isinstance(branch.frozen, ClipEncoder):
                 for at, item in good.items():
                     lacking[at] = {key: str(of) for key, of in item.items() if isinstance(of, MediaError)}
         return Seen(vectors, logits, errors, own, lacking)
@@ -318,29 +329,36 @@ class Predictor:
             own = branch.own.sparse(items).toarray()
         elif isinstance(branch.own, TextWithWords):
             own = branch.own.beside(vectors, items)
-        elif isinstance(branch.own, VideoEncoder):
+        elif branch.own is branch.frozen:
+            own = vectors
+        elif isinstance(branch.frozen, ClipEncoder):
+            (modality,) = branch.description.modalities
+            pixels = [item[LEARNING[modality]] for item in items]
             own = np.full((len(items), branch.own.width), np.nan, dtype=np.float32)
-            shown = [at for at, item in enumerate(items) if isinstance(item["frames"], np.ndarray)]
+            shown = [at for at, of in enumerate(pixels) if isinstance(of, np.ndarray)]
             if shown:
-                own[shown] = branch.own.encode([items[at]["frames"] for at in shown], self.device)
+                own[shown] = self._vectors(branch.own, [pixels[at] for at in shown])
         else:
-            own = vectors if branch.own is branch.frozen else self._vectors(branch.own, items)
+            own = self._vectors(branch.own, items)
         return vectors, own
 
-    def _vectors(self, encoder: Encoder, items: list[Any]) -> np.ndarray:
+    def _vectors(self, encoder: Encoder | VideoEncoder, items: list[Any]) -> np.ndarray:
         if isinstance(encoder, ImageEncoder):
             return encoder.encode(np.stack(items), self.device)
         return encoder.encode(items, self.device)
 
-    def _pixels(self, source: Any) -> np.ndarray | MediaError:
-        """float32 [3, S, S], or why there is none."""
+    def _pixels(self, source: Any) -> np.ndarray | Ready | MediaError:
+        """float32 [3, S, S], or what the streams of a picture take, or why there is none."""
         if isinstance(source, Prepared):
-            assert isinstance(source.values, np.ndarray)
             return source.values
         found = self._or_error(source, self._picture)
-        if found is None:
-            return MediaError("none")
-        return found if isinstance(found, MediaError) else self._encoder("image").preprocess(found)
+        if found is None or isinstance(found, MediaError):
+            return found or MediaError("none")
+        encoder: ImageEncoder | ClipEncoder = self._encoder("image")
+        if isinstance(encoder, ImageEncoder):
+            return encoder.preprocess(found)
+        ready = encoder.prepare(encoder.of_picture(found))
+        return first_reason(ready) or ready
 
     def _streams(self, source: Any) -> Ready | MediaError:
         """A clip as its encoders take it, or why there is none."""
@@ -393,16 +411,21 @@ class Predictor:
         return logits, {name: changes.get(name, np.zeros(len(label))) for name in given}
 
     @torch.inference_mode()
-    def _streams_of(self, given: Given, logits: np.ndarray) -> list[dict[Stream, StreamAnswer]]:
-        """For each of n posts, what the streams of its clip did: each in turn is masked; empty where there is none."""
-        seen = given.get("video")
-        if seen is None:
-            return [{} for _ in logits]
-        branch, label = self.model.branches["video"], self._decide(logits)
+    def _streams_of(
+        self, name: Modality, given: Given, logits: np.ndarray
+    ) -> Sequence[dict[Stream, StreamAnswer] | None]:
+        """For each of n posts, what the streams of its clip or picture did: each in turn is masked; empty where there
+        is none; None where the modality is not read by streams."""
+        branch, seen = self.model.branches[name], given[name]
+        if not isinstance(branch.frozen, ClipEncoder):
+            return [None for _ in logits]
+        label = self._decide(logits)
         whole = emotion.log_odds(logits, label)
         answers: list[dict[Stream, StreamAnswer]] = [{} for _ in logits]
         for stream, columns in slices(branch.frozen.identity).items():
-            changes = whole - emotion.log_odds(self._logits({**given, "video": self._without(seen, stream)})[0], label)
+            changes = whole - emotion.log_odds(
+                self._logits({**given, name: self._without(name, seen, stream)})[0], label
+            )
             for at, answer in enumerate(answers):
                 if seen.errors[at] is None:
                     there = not np.isnan(seen.vectors[at, columns]).any()
@@ -410,15 +433,15 @@ class Predictor:
                     answer[stream] = StreamAnswer(there, seen.lacking[at].get(stream), change)
         return answers
 
-    def _without(self, seen: Seen, stream: Stream) -> Seen:
-        """Clips as they would be without this stream."""
-        branch = self.model.branches["video"]
+    def _without(self, name: Modality, seen: Seen, stream: Stream) -> Seen:
+        """Clips, or pictures, as they would be without this stream."""
+        branch = self.model.branches[name]
         columns = slices(branch.frozen.identity)[stream]
         vectors, own = seen.vectors.copy(), seen.own.copy()
         vectors[:, columns] = np.nan
         if branch.own is branch.frozen:
             own[:, columns] = np.nan
-        elif stream == "frames":
+        elif stream == LEARNING[name]:
             own[:] = np.nan
         left = [not np.isnan(vector).all() for vector in vectors]
         errors = [error if here else MediaError("none") for error, here in zip(seen.errors, left, strict=True)]
@@ -447,7 +470,7 @@ class Predictor:
         given: Given,
         changes: Mapping[Modality, np.ndarray],
         alone: Mapping[Modality, np.ndarray],
-        streams: dict[Stream, StreamAnswer],
+        streams: Mapping[Modality, Sequence[dict[Stream, StreamAnswer] | None]],
     ) -> dict[Modality, ModalityAnswer]:
         total = sum(abs(float(change[at])) for change in changes.values())
         parts: dict[Modality, ModalityAnswer] = {}
@@ -456,8 +479,9 @@ class Predictor:
             if error is None:
                 change = float(changes[name][at])
                 share = abs(change) / total if total else 0.0
-                own = streams if name == "video" else None
-                parts[name] = ModalityAnswer("present", None, change, share, self._named(alone[name][at]), own)
+                parts[name] = ModalityAnswer(
+                    "present", None, change, share, self._named(alone[name][at]), streams[name][at]
+                )
             else:
                 parts[name] = _missing(error, _value(post, name) is not None, name in given)
         return parts

@@ -20,7 +20,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
 from pipeline.encoders import text, weights
 from pipeline.encoders.weights import write_encoder
-from pipeline.params import EmbedImageParams, EmbedTextParams, Params
+from pipeline.params import EmbedPixelsParams, EmbedTextParams, Params
 from pipeline.sentiment.text_model import text_model_folder
 from pipeline.serving import score_model
 from pipeline.serving.score_model import ScoreModel
@@ -88,7 +88,7 @@ def read(folder: Path) -> ScoreModel:
     return score_model.build(folder / NET, encoder, folder / NET / "text", np.array(settings.calibration))
 
 
-def encoder_folder(folder: Path, settings: str, block: EmbedTextParams | EmbedImageParams) -> Path:
+def encoder_folder(folder: Path, settings: str, block: EmbedTextParams | EmbedPixelsParams) -> Path:
     """The folder of a bundle that holds an encoder: one that ``export`` made. Raises DamagedError for any other name,
     which would have an encoder loaded that the bundle's list does not name, from anywhere.
     """

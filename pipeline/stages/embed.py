@@ -20,9 +20,10 @@ from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FEATURES, MODALITIES
 from pipeline.encoders import engine, image, streams, text
-from pipeline.encoders.clip_rows import embed_clips
+from pipeline.encoders.clip_rows import embed_streams
 from pipeline.encoders.embedding import NONE, embed_posts
 from pipeline.encoders.engine import Engine
+from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sources import ModalitySource, TextContents, picture_files
 from pipeline.encoders.text import TextEncoder
 from pipeline.params import Params
@@ -57,13 +58,16 @@ def _posts(encoder: TextEncoder, words: ModalitySource, here: Engine, params: Pa
     """Writes the vectors of the posts; returns what became of each modality."""
     embed, folder = params.embed, layout.root / params.posts.media
     posts = artifacts.read_posts(layout.table("posts"))
-    files = picture_files(image.load(embed.image), folder, here.device, embed)
-    clips = streams.load(embed, encoder)
-    return {
-        "text": embed_posts("text", posts, "text", words, params, layout),
-        "image": embed_posts("image", posts, "image_path", here.source("image", files), params, layout),
-        "video": embed_clips(posts, clips, pick(params.device), params, layout),
-    }
+    device = pick(params.device)
+    pixels = image.load(embed.image) if "pixels" in embed.image.streams else None
+    pictures, clips = streams.of_pictures(embed.image, pixels, encoder), streams.load(embed, encoder)
+    report = {"text": embed_posts("text", posts, "text", words, params, layout)}
+    if isinstance(pictures, ImageEncoder):
+        files = here.source("image", picture_files(pictures, folder, here.device, embed))
+        report["image"] = embed_posts("image", posts, "image_path", files, params, layout)
+    else:
+        report["image"] = embed_streams("image", posts, "image_path", pictures, device, params, layout)
+    return report | {"video": embed_streams("video", posts, "video_path", clips, device, params, layout)}
 
 
 def _leave_empty(layout: Layout, corpus: str, modalities: Sequence[str]) -> None:

@@ -3,11 +3,13 @@
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.core import artifacts
 from pipeline.core.errors import DamagedError, InputError
@@ -129,7 +131,7 @@ def test_a_bundle_carries_what_hears_words_and_what_reads_them(tmp_path: Path, m
 
 def test_a_bundle_carries_the_nets_of_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(face_models, "load", lambda params: made_of(face_models.read(params)[0]))
+    monkeypatch.setattr(face_models, "load", lambda params, key="": made_of(face_models.read(params)[0]))
     models = folder_of(tmp_path / "nets", "detector", "mesh", "expression")
     seen = train(tmp_path / "project", ["faces", "sound"], faces={"models": str(models), "frames": 3})
     bundle.export(seen.params, seen.layout, tmp_path / "made")
@@ -137,7 +139,7 @@ def test_a_bundle_carries_the_nets_of_faces(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "made" / "encoders" / "faces" / "face_detector.tflite").read_bytes() == b"detector"
     assert str(tmp_path) not in (tmp_path / "made" / "predictor.json").read_text()
     card = (tmp_path / "made" / "README.md").read_text()
-    assert "what the largest face of each frame does" in card
+    assert "what the largest face of each picture or frame does" in card
     assert "Nobody is identified" in card
     clips = [Post(video=seen.layout.root / f"{at}.mkv") for at in (0, 3)]
     expected = [answer.as_json() for answer in seen.predictor().predict(clips)]
@@ -164,7 +166,7 @@ def test_a_bundle_carries_the_nets_of_written_words(tmp_path: Path, monkeypatch:
     assert (tmp_path / "made" / "encoders" / "text" / "tokenizer.json").is_file()
     assert str(tmp_path) not in (tmp_path / "made" / "predictor.json").read_text()
     card = (tmp_path / "made" / "README.md").read_text()
-    assert "what is written in its pictures" in card
+    assert "what is written there" in card
     assert "| video words | made | 1 | `0…` |" in card
     rng = np.random.default_rng(0)
     sounding(tmp_path / "wordless.mkv", (0.1 * rng.normal(size=(1, 9600))).astype(np.float32), seconds=0.0)
@@ -208,3 +210,129 @@ def test_what_is_not_read_is_not_carried(tmp_path: Path, monkeypatch: pytest.Mon
     clips = [Post(video=deaf.layout.root / "0.mkv")]
     expected = [answer.as_json() for answer in deaf.predictor().predict(clips)]
     assert [answer.as_json() for answer in Predictor.load(tmp_path / "made").predict(clips)] == expected
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def shown(root: Path, count: int) -> list[dict[str, Any]]:
+    """Pictures whose label is how light they are, as words are written in the light ones; every seventh is damaged."""
+    rng, rows = np.random.default_rng(0), []
+    for at in range(count):
+        level = (70, 200)[at % 2] + int(rng.integers(-20, 20))
+        pixels = np.clip(rng.normal(level, 8, size=(70, 90, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(root / f"{at}.png")
+        if at % 7 == 3:
+            (root / f"{at}.png").write_bytes((root / f"{at}.png").read_bytes()[:300])
+        rows.append({"id": f"p{at:03d}", "label": ("dark", "light")[at % 2], "image_path": f"{at}.png"})
+    return rows
+
+
+def train_pictures(root: Path, streams: list[str], candidates: Sequence[str] = ("logreg",), **more: Any) -> Trained:
+    layout = Layout(root)
+    root.mkdir(parents=True)
+    posts_table(layout, shown(root, 48))
+    small = {"encoder": str(tiny.clip(root / "clip"))}
+    settings = {
+        "tracks": ["posts"],
+        "posts": {"media": "."},
+        "embed": {
+            "text": {"encoder": str(tiny.distilbert(root / "bert"))},
+            "image": small | {"streams": streams} | more,
+            "video": small,
+            "max_bad_share": 0.5,
+        },
+        "train_image": {
+            "candidates": list(candidates),
+            "folds": 2,
+            "tuned": {"epochs": 1, "batch": 16, "folds": 2, "encoder_learning_rate": 0.01},
+        },
+        "fuse": {"candidates": ["best_specialist"], "folds": 2},
+    }
+    params = Params.model_validate(settings)
+    for stage in (embed, train_text, train_image, train_video, fuse):
+        stage.run(params, layout)
+    artifacts.write_json(layout.details("split"), {"posts": SPLIT})
+    scored = {name: of for name, of in SCORED.items() if name not in ("text", "video")}
+    artifacts.write_json(layout.details("evaluate"), {"posts": scored | {key: {"n": 0} for key in ("text", "video")}})
+    return Trained(params, layout)
+
+
+@pytest.fixture
+def seeing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Words are read in light pictures, and a face is seen in each, by nets that hold their names."""
+    monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(face_models, "load", lambda params, key: made_of(face_models.read(params, key)[0]))
+
+    def load(params: EmbedWordsParams, key: str = "") -> ocr.OcrRecogniser:
+        assert key == "embed.image.words"
+        return ocr.OcrRecogniser(reading(params).identity, params, test_ocr.by_level)
+
+    monkeypatch.setattr(ocr, "load", load)
+    faces = folder_of(tmp_path / "face nets", "detector", "mesh", "expression")
+    return {"faces": {"models": str(faces)}, "words": {"models": str(test_ocr.folder_of(tmp_path / "nets"))}}
+
+
+def test_a_bundle_carries_what_reads_pictures(tmp_path: Path, seeing: dict[str, Any]) -> None:
+    read = train_pictures(tmp_path / "project", ["faces", "pixels", "words"], **seeing)
+    told = artifacts.read_json(read.layout.details("embed"))["image"]["streams"]
+    assert (told["words"]["present"], told["words"]["reasons"]["no words"]) == (20, 21)
+    assert (told["faces"]["present"], told["pixels"]["present"], told["pixels"]["unreadable"]) == (41, 41, 7)
+    bundle.export(read.params, read.layout, tmp_path / "made", onnx=True)
+    names = {path.name for path in (tmp_path / "made" / "encoders").iterdir()}
+    assert names == {"image", "picture_faces", "picture_words", "text"}
+    assert {path.name for path in (tmp_path / "made" / "onnx").iterdir()} == {"image.onnx"}
+    assert str(tmp_path) not in (tmp_path / "made" / "predictor.json").read_text()
+    card = (tmp_path / "made" / "README.md").read_text()
+    assert "| image words | made | 1 |" in card
+    assert "Of a picture it computes what the largest face" in card
+    posts = [Post(image=read.layout.root / f"{at}.png") for at in (0, 1, 3)]
+    expected = [answer.as_json() for answer in read.predictor().predict(posts)]
+    predictor = Predictor.load(tmp_path / "made")
+    assert [answer.as_json() for answer in predictor.predict(posts)] == expected
+    dark, light, damaged = (answer["modalities"]["image"] for answer in expected)
+    assert dark["streams"]["words"] == {"present": False, "reason": "no words", "change": 0.0}
+    assert light["streams"]["words"]["present"]
+    assert light["streams"]["pixels"]["change"] != 0.0
+    assert (damaged["state"], damaged["streams"]) == ("unreadable", None)
+    # What is asked for has the vectors that `embed` wrote, prepared beforehand or not.
+    rows = artifacts.read_embeddings(read.layout.embeddings("posts", "image"))
+    given = [posts[0].image, predictor.prepared(predictor.read(posts[1])).image]
+    np.testing.assert_allclose(predictor._look("image", given).vectors, rows.vectors[:2], atol=1e-5)
+    # A patch takes words away where it darkens; the page is told where the face is that was measured.
+    patches = predictor.explain(posts[1]).patches
+    assert patches is not None
+    assert patches.shape == (5, 5)
+    looked_at = intake.prepare(predictor, intake.Asked(posts[1], looked_at=True), 60.0, math.inf).looked_at
+    assert looked_at is not None
+    assert looked_at["faces"][0]["box"][2] > 0.2
+
+
+def test_pixels_alone_are_read_as_they_always_were(tmp_path: Path, seeing: dict[str, Any]) -> None:
+    plain = train_pictures(tmp_path / "project", ["pixels"], **seeing)
+    assert "streams" not in artifacts.read_embeddings(plain.layout.embeddings("posts", "image")).encoder
+    bundle.export(plain.params, plain.layout, tmp_path / "made")
+    assert {path.name for path in (tmp_path / "made" / "encoders").iterdir()} == {"image"}
+    assert str(tmp_path) not in (tmp_path / "made" / "predictor.json").read_text()
+    answer = Predictor.load(tmp_path / "made").predict([Post(image=plain.layout.root / "0.png")])[0].as_json()
+    assert answer["modalities"]["image"]["streams"] is None
+
+
+def test_words_of_pictures_alone_need_no_encoder_of_pictures(tmp_path: Path, seeing: dict[str, Any]) -> None:
+    read = train_pictures(tmp_path / "project", ["faces", "words"], **seeing)
+    bundle.export(read.params, read.layout, tmp_path / "made")
+    names = {path.name for path in (tmp_path / "made" / "encoders").iterdir()}
+    assert names == {"picture_faces", "picture_words", "text"}
+    Image.new("RGB", (40, 40)).save(tmp_path / "black.png")
+    posts = [Post(image=tmp_path / "black.png"), Post(image=read.layout.root / "1.png")]
+    answers = [answer.as_json()["modalities"]["image"] for answer in Predictor.load(tmp_path / "made").predict(posts)]
+    assert [(of["state"], of["reason"]) for of in answers] == [("absent", "no face"), ("present", None)]
+
+
+def test_a_tuned_encoder_of_pictures_looks_at_their_pixels(tmp_path: Path, seeing: dict[str, Any]) -> None:
+    read = train_pictures(tmp_path / "project", ["pixels", "words"], ["full"], **seeing)
+    assert artifacts.read_json(read.layout.model("train_image") / "model.json")["candidate"] == "full"
+    posts = [Post(image=read.layout.root / f"{at}.png") for at in (0, 1)]
+    expected = [answer.as_json() for answer in read.predictor().predict(posts)]
+    bundle.export(read.params, read.layout, tmp_path / "made")
+    assert [answer.as_json() for answer in Predictor.load(tmp_path / "made").predict(posts)] == expected

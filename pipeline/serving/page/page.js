@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const NAMES = { text: "Text", image: "Picture", video: "Clip" };
-const STREAMS = { frames: "its pictures", sound: "its sound", faces: "its faces", speech: "its speech", transcript: "its spoken words", words: "its written words" };
+const STREAMS = { frames: "its pictures", pixels: "what it shows", sound: "its sound", faces: "its faces", speech: "its speech", transcript: "its spoken words", words: "its written words" };
 const STRONG = 0.55; // how opaque the strongest word or patch is marked
 
 const OFTEN = 0.9; // how often a score's interval holds the true one, unless another rate is chosen
@@ -249,7 +249,7 @@ function emotions(answer, text) {
   return content;
 }
 
-// What each stream of a clip did, or why it is not there; nothing where there is one stream or none.
+// What each stream of a clip or picture did, or why it is not there; nothing where there is one stream or none.
 function streams(parts, label) {
   const listed = Object.entries(parts ?? {});
   if (listed.length < 2) return [];
@@ -307,7 +307,7 @@ function frames(sources, explained) {
   return make("ul", { class: "looked" }, ...items);
 }
 
-// The frames in which faces were sought, with a box around the one that was measured.
+// The picture and the frames in which faces were sought, with a box around the one that was measured.
 function faces(seen) {
   const items = seen.map(({ frame, box }, at) => {
     const name = `Frame ${at + 1} of ${seen.length}: ${box ? "a face" : "no face"}`;
