@@ -75,6 +75,8 @@ RUN_BY = {
     "python -m tests.robustness.bad_inputs": "tests/robustness/test_bad_inputs.py::test_a_wrong_input_gets_its_line",
     "python -m tests.robustness.kills": "tests/robustness/test_kills.py",
     "python -m tests.robustness.fuzz --minutes": "tests/robustness/test_fuzz.py",
+    "python -m tests.robustness.forgotten": "tests/robustness/forgotten.py::main",
+    "python -m tests.robustness.experiments": "tests/robustness/experiments.py::main",
     "python -m tests.robustness.matrix --cell": "tests/robustness/test_matrix.py",
     "python -m pipeline params": "tests/test_cli.py::test_params_prints_every_knob",
     "python -m pipeline fetch": "tests/corpora/test_remote.py::test_what_cannot_be_is_one_line",
