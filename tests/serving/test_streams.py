@@ -42,6 +42,17 @@ def heard(root: Path, count: int) -> list[dict[str, Any]]:
     return rows
 
 
+def trained(settings: dict[str, Any], layout: Layout, absent: tuple[str, str]) -> Trained:
+    """Posts of one modality, through the stages up to ``fuse``; ``absent`` are the other two."""
+    params = Params.model_validate(settings)
+    for stage in (embed, train_text, train_image, train_video, fuse):
+        stage.run(params, layout)
+    artifacts.write_json(layout.details("split"), {"posts": SPLIT})
+    scored = {name: of for name, of in SCORED.items() if name not in absent}
+    artifacts.write_json(layout.details("evaluate"), {"posts": scored | {key: {"n": 0} for key in absent}})
+    return Trained(params, layout)
+
+
 def train(root: Path, streams: list[str], **more: Any) -> Trained:
     layout = Layout(root)
     root.mkdir(parents=True)
@@ -55,13 +66,7 @@ def train(root: Path, streams: list[str], **more: Any) -> Trained:
         "train_video": LOGREG,
         "fuse": {"candidates": ["best_specialist"], "folds": 2},
     }
-    params = Params.model_validate(settings)
-    for stage in (embed, train_text, train_image, train_video, fuse):
-        stage.run(params, layout)
-    artifacts.write_json(layout.details("split"), {"posts": SPLIT})
-    scored = {name: of for name, of in SCORED.items() if name not in ("text", "image")}
-    artifacts.write_json(layout.details("evaluate"), {"posts": scored | {key: {"n": 0} for key in ("text", "image")}})
-    return Trained(params, layout)
+    return trained(settings, layout, absent=("text", "image"))
 
 
 @pytest.fixture(scope="module", params=[["speech"], ["frames", "sound", "speech"]], ids="+".join)
@@ -249,13 +254,7 @@ def train_pictures(root: Path, streams: list[str], candidates: Sequence[str] = (
         },
         "fuse": {"candidates": ["best_specialist"], "folds": 2},
     }
-    params = Params.model_validate(settings)
-    for stage in (embed, train_text, train_image, train_video, fuse):
-        stage.run(params, layout)
-    artifacts.write_json(layout.details("split"), {"posts": SPLIT})
-    scored = {name: of for name, of in SCORED.items() if name not in ("text", "video")}
-    artifacts.write_json(layout.details("evaluate"), {"posts": scored | {key: {"n": 0} for key in ("text", "video")}})
-    return Trained(params, layout)
+    return trained(settings, layout, absent=("text", "video"))
 
 
 @pytest.fixture
