@@ -1,6 +1,11 @@
-"""Shapes in signatures are executed, each test has its own cache, and nothing reaches for a network."""
+"""Shapes in signatures are executed, each test has its own cache, nothing reaches for a network, and charts are drawn
+only where a test looks at them.
+"""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 # Before anything imports the hub client, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,3 +20,21 @@ _hook = install_import_hook("pipeline.nets", "beartype.beartype")
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+LOOK_AT_CHARTS = ("figures", "reporting")
+"""Folders of tests that do; elsewhere a test that does is marked ``drawn``."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
+    """Stages draw charts at their end, which takes longer than all else that they do on a small corpus.
+
+    So most tests get an empty file in place of each; fixtures of a module get what its first test gets.
+    """
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        if item.path.parent.name not in LOOK_AT_CHARTS and item.get_closest_marker("drawn") is None:
+            patch.setattr(Figure, "savefig", lambda _, path, **settings: Path(path).touch())
+        return (yield)

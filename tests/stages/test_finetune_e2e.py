@@ -46,6 +46,7 @@ FOLD, OTHER = "repeat-0.fold-0", "repeat-0.fold-1"
 CURVE = {"curve": (12, 99)}
 LEARNS = {"epochs": 4, "encoder_learning_rate": 1e-3, "head_learning_rate": 0.003, "batch": 8, "weight_decay": 0.0}
 TUNED = {**LEARNS, "patience": 4}
+ONCE = {**LEARNS, "runs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -412,7 +413,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Track]:
 
 
 def spoken(track: Track, root: Path, mode: str) -> Track:
-    return tuned(track, root, text=mode, tuned=LEARNS, first_epochs=0)
+    return tuned(track, root, text=mode, tuned=ONCE, first_epochs=0)
 
 
 @pytest.mark.parametrize("taken", ["text_tuned", "all"])

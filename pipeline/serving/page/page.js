@@ -230,8 +230,7 @@ function emotions(answer, text) {
       : "None: at this rate the post is like none that the model was checked on.")));
   }
   const each = present.map(([name, part]) => panel(NAMES[name] + " alone",
-    make("p", { class: "says muted" }, "pulled ", make("strong", {}, signed(part.change)),
-      ` ${part.change < 0 ? "away from" : "towards"} ${answer.label}, ${percent(part.share)} of all pull`),
+    make("p", { class: "says muted" }, "pulled ", ...pull(part.change, answer.label), `, ${percent(part.share)} of all pull`),
     ...streams(part.streams, answer.label),
     bars(part.alone, `Probabilities by the ${NAMES[name].toLowerCase()} alone`)));
   content.push(make("div", { class: "each" }, ...each));
@@ -249,12 +248,17 @@ function emotions(answer, text) {
   return content;
 }
 
+// How far, and which way; what is rounded away has no direction.
+const pull = (change, label) => (Math.abs(change) < 0.05
+  ? ["neither way"]
+  : [make("strong", {}, signed(change)), ` ${change < 0 ? "away from" : "towards"} ${label}`]);
+
 // What each stream of a clip or picture did, or why it is not there; nothing where there is one stream or none.
 function streams(parts, label) {
   const listed = Object.entries(parts ?? {});
   if (listed.length < 2) return [];
   const items = listed.map(([name, { present, reason, change }]) => make("li", {}, `${STREAMS[name] ?? name}: `,
-    ...(present ? [make("strong", {}, signed(change)), ` ${change < 0 ? "away from" : "towards"} ${label}`] : [reason ?? "not there"])));
+    ...(present ? pull(change, label) : [reason ?? "not there"])));
   return [make("ul", { class: "streams muted" }, ...items)];
 }
 
