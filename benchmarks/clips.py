@@ -1,12 +1,12 @@
 """What each stream of a clip says of unseen people, and what it costs.
 
     python -m benchmarks.clips FOLDER [SETTINGS]            macro-F1
-    python -m benchmarks.clips FOLDER [SETTINGS] --cost     seconds and memory
+    python -m benchmarks.clips FOLDER [SETTINGS] --cost [--clips 20]    seconds and memory
 
 SETTINGS are of the block ``embed.video``, as JSON: ``'{"speech": {"encoder": "whisper"}}'``. FOLDER holds
 ``manifest.parquet`` (``id video label group``) and its clips. Each group is left out in turn as the test part, another
 one validates, and the video specialist learns from the rest; macro-F1 is that of all clips so predicted, its interval
-is over groups. The cost is that of reading and encoding twenty clips one by one, as ``predict --video`` does, in a
+is over groups. The cost is that of reading and encoding so many clips one by one, as ``predict --video`` does, in a
 fresh process for each set of streams: seconds a clip by the clock and of the processor, and the most memory that the
 process held when its encoders were loaded, and when all was done.
 """
@@ -35,7 +35,6 @@ from pipeline.stages import embed, split, train_video
 from pipeline.training.device import pick
 
 ALL = ("faces", "frames", "sound", "speech")
-CLIPS = 20
 SETS = (("frames",), ("sound",), ("frames", "sound"), ("speech",), ("faces",), ALL)
 
 
@@ -95,20 +94,20 @@ def main(folder: Path, settings: dict) -> None:
 # --- the cost --------------------------------------------------------------------------------------------------------
 
 
-def costs(folder: Path, settings: dict) -> None:
+def costs(folder: Path, settings: dict, clips: int) -> None:
     """A line of Markdown for each set of streams; those whose weights are not at hand are left out, with the reason."""
     print("| streams | s a clip | processor s a clip | MB loaded | MB at most |\n|---|---|---|---|---|")
-    for names in (*SETS[:-1], ("transcript",), ALL):
-        command = [sys.executable, "-m", "benchmarks.clips", str(folder), json.dumps(settings)]
+    for names in (*SETS[:-1], ("transcript",), ("words",), ALL):
+        command = [sys.executable, "-m", "benchmarks.clips", str(folder), json.dumps(settings), "--clips", str(clips)]
         done = subprocess.run([*command, "--streams", ",".join(names)], capture_output=True, text=True, check=False)
         cells = done.stdout.strip() if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
         print(f"| {', '.join(names)} | {cells} |", flush=True)
 
 
-def cost(folder: Path, settings: dict) -> str:
+def cost(folder: Path, settings: dict, clips: int) -> str:
     """The cells of one set of streams, measured in this process."""
     rows = pd.read_parquet(folder / "manifest.parquet")
-    some, device = rows["video"].head(CLIPS), pick("cpu")
+    some, device = rows["video"].head(clips), pick("cpu")
     encoder = streams.load(Params.model_validate({"embed": {"video": settings}}).embed)
     loaded, wall, processor = most_memory(), time.perf_counter(), time.process_time()
     for value in some:
@@ -138,9 +137,12 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("settings", type=json.loads, nargs="?", default={})
     parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--clips", type=int, default=20, help="how many the cost is measured on")
     parser.add_argument("--streams", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.streams:
-        print(cost(given.folder, given.settings | {"streams": given.streams.split(",")}))
+        print(cost(given.folder, given.settings | {"streams": given.streams.split(",")}, given.clips))
+    elif given.cost:
+        costs(given.folder, given.settings, given.clips)
     else:
-        (costs if given.cost else main)(given.folder, given.settings)
+        main(given.folder, given.settings)

@@ -86,7 +86,7 @@ RUN_BY = {
     "dvc pull": "tests/test_dvc_remote.py",
     "dvc status": "tests/test_dvc_remote.py",
     "python -m pipeline extract --out --transcribe": "tests/encoders/test_transcription.py",
-    "dvc exp run -S source.corpus target.corpus tracks": "tests/encoders/test_extraction.py::project",
+    "dvc exp run -S source.corpus source.texts target.corpus tracks": "tests/encoders/test_extraction.py::project",
     "python -m pipeline predict --manifest --out": f"{COMMAND}::test_a_manifest",
     "python -m pipeline predict --text --track": COMMAND,
     "python -m pipeline serve": "docs/pictures.py::served",

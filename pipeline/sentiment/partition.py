@@ -1,5 +1,6 @@
 """Gives every row of source and target a group and a split that no group crosses."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,12 @@ def divide_scored(params: Params, layout: Layout) -> tuple[Divided, Divided, Div
     # Rows first: where all of them are faulty there is no modality either, and that would be no help.
     for path, corpus in ((source_path, source), (texts_path, texts), (target_path, target)):
         _check_rows(corpus, path, limit)
+    if source.words and not texts.words:
+        print(
+            f"split: {source_path.name} holds words and {texts_path.name} none, so no text encoder is tuned on them; "
+            f"source.texts={params.source.corpus} tunes it",
+            file=sys.stderr,
+        )
     used = _chosen(params.target.modalities, target, target_path)
     _check_common(source, source_path, used, target_path)
     target = _with_any_of(target, used)

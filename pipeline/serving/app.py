@@ -288,7 +288,7 @@ def build(
         """For Prometheus."""
         return Response(generate_latest(service.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
-    add_page(app, examples() if posts is not None else [])
+    add_page(app, examples(posts.model.branches) if posts is not None else [])
     return app
 
 

@@ -9,7 +9,7 @@ safetensors, the rest is JSON, and ``README.md`` is the model card.
     encoders/text/  encoders/image/  the frozen encoders, with the tokenizer
     encoders/speech/  encoders/faces/  encoders/transcript/  encoders/words/  what hears speech, sees faces, hears and
                                    reads words, where these are streams of a clip
-    encoders/picture_faces/  encoders/picture_words/  the same of a picture
+    encoders/picture_faces/  encoders/picture_words/  the same of a picture, where they are not those of a clip
     score.json  sentiment/           the sentiment track; see ``score_bundle``
     onnx/                            on request: classifiers and fusion for other runtimes
 """
@@ -17,6 +17,7 @@ safetensors, the rest is JSON, and ``README.md`` is the model card.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -232,11 +233,24 @@ def _write_seen(block: EmbedImageParams | EmbedVideoParams, folder: Path, faces:
     told = {"faces": type(block.faces)().model_dump(), "words": type(block.words)().model_dump()}
     if "faces" in block.streams:
         face_models.write(block.faces, folder / faces, f"{key}.faces")
-        told["faces"] = block.faces.model_dump() | {"models": faces}
+        told["faces"] = block.faces.model_dump() | {"models": _kept_once(folder, faces, FACES)}
     if "words" in block.streams:
         ocr.write(block.words, folder / words, f"{key}.words")
-        told["words"] = block.words.model_dump() | {"models": words}
+        told["words"] = block.words.model_dump() | {"models": _kept_once(folder, words, WORDS)}
     return told
+
+
+def _kept_once(folder: Path, written: str, of_clips: str) -> str:
+    """The folder that has the nets just written: that of clips where it holds the same files, and then it alone."""
+    if written == of_clips or not (folder / of_clips).is_dir():
+        return written
+    digests, others = (
+        {path.name: content_digest(path) for path in (folder / name).iterdir()} for name in (written, of_clips)
+    )
+    if digests != others:
+        return written
+    rmtree(folder / written)
+    return of_clips
 
 
 def _needed(modalities: list[Modality], embed: EmbedParams) -> list[Modality]:
@@ -355,7 +369,7 @@ def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> d
         encoders["text"] = texts
     pictures = load_pictures(here["image"]) if "image" in here else None
     if "image" in modalities:
-        own = embed.image.model_copy(update=_own_seen(folder, embed.image, PICTURE_FACES, PICTURE_WORDS))
+        own = embed.image.model_copy(update=_own_seen(folder, embed.image))
         encoders["image"] = streams.of_pictures(own, pictures, texts)
     if "video" in modalities:
         frames = None
@@ -375,23 +389,23 @@ def _own_streams(folder: Path, video: EmbedVideoParams) -> EmbedVideoParams:
     if "transcript" in video.streams:
         _check_own(folder, video.transcript.encoder, TRANSCRIPT, pinned=video.transcript.revision is not None)
         own["transcript"] = video.transcript.model_copy(update={"encoder": str(folder / TRANSCRIPT)})
-    return video.model_copy(update=own | _own_seen(folder, video, FACES, WORDS))
+    return video.model_copy(update=own | _own_seen(folder, video))
 
 
-def _own_seen(folder: Path, block: EmbedImageParams | EmbedVideoParams, faces: str, words: str) -> dict[str, Any]:
-    """The same of what pictures have as well."""
-    own: dict[str, Any] = {}
+def _own_seen(folder: Path, block: EmbedImageParams | EmbedVideoParams) -> dict[str, Any]:
+    """The same of what pictures have as well; they may use the nets of clips."""
+    pictures, own = isinstance(block, EmbedImageParams), dict[str, Any]()
     if "faces" in block.streams:
-        _check_own(folder, block.faces.models, faces)
-        own["faces"] = block.faces.model_copy(update={"models": str(folder / faces)})
+        _check_own(folder, block.faces.models, FACES, *[PICTURE_FACES] * pictures)
+        own["faces"] = block.faces.model_copy(update={"models": str(folder / block.faces.models)})
     if "words" in block.streams:
-        _check_own(folder, block.words.models, words)
-        own["words"] = block.words.model_copy(update={"models": str(folder / words)})
+        _check_own(folder, block.words.models, WORDS, *[PICTURE_WORDS] * pictures)
+        own["words"] = block.words.model_copy(update={"models": str(folder / block.words.models)})
     return own
 
 
-def _check_own(folder: Path, named: str, expected: str, *, pinned: bool = False) -> None:
-    if named != expected or pinned or not (folder / expected).is_dir():
+def _check_own(folder: Path, named: str, *expected: str, pinned: bool = False) -> None:
+    if named not in expected or pinned or not (folder / named).is_dir():
         raise DamagedError(f"{folder / SETTINGS}: {named!r} is no encoder of the bundle", EXPORT)
 
 

@@ -1,11 +1,13 @@
 """Posts to click on the page, drawn as the built-in corpus is: made up, so that nobody's post is shown."""
 
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from pipeline.core.schemas import MODALITIES, Modality
 from pipeline.synthetic.drawing import CLIP_FPS, Mood, render_clip, render_picture
 
 CLIP_SECONDS = 2
@@ -21,13 +23,15 @@ class Example:
     video: bytes | None = None
 
 
-def examples() -> list[Example]:
-    return [
+def examples(modalities: Collection[Modality] = MODALITIES) -> list[Example]:
+    """Those that have nothing but these modalities."""
+    drawn = [
         Example("A text", "why would anyone do this, I am so mad right now"),
         Example("Text and picture", "my whole week in one picture", image=_picture("happy", "best week / ever")),
         Example("Words against picture", "great. just great.", image=_picture("angry", "monday / again")),
         Example("A clip", "", video=_clip("surprised", "wait for it")),
     ]
+    return [of for of in drawn if all(name in modalities for name in MODALITIES if getattr(of, name))]
 
 
 def _picture(mood: Mood, caption: str) -> bytes:

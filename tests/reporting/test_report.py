@@ -173,6 +173,27 @@ def test_a_run_whose_test_rows_are_of_few_groups_has_no_intervals(run: Layout, t
     assert f"[{evaluated['posts']['fusion']['macro_f1_ci_low']:.3f}" not in text
 
 
+def test_what_pictures_are_read_by_is_said_stream_by_stream(run: Layout, tmp_path: Path) -> None:
+    layout = copied(run, tmp_path)
+    nothing = {"present": 0, "absent": 240, "unreadable": 0, "reasons": {"none": 240}, "encoder": "sound", "width": 143}
+    pixels = {"present": 190, "absent": 50, "unreadable": 1, "encoder": "lite0", "width": 1280}
+    pixels["reasons"] = {"none": 49, "corrupt": 1}
+    words = {"present": 63, "absent": 177, "unreadable": 1, "encoder": "ocr", "width": 384}
+    words["reasons"] = {"none": 49, "corrupt": 1, "no words": 127}
+    image = pixels | {"encoder": "pixels+words", "width": 1664, "streams": {"pixels": pixels, "words": words}}
+    video = nothing | {"streams": {"sound": nothing}}
+    artifacts.write_json(layout.details("embed"), {"text": nothing, "image": image, "video": video})
+    tried = {"majority": {"macro_f1": 0.2}, "stream_logreg": {"macro_f1": 0.41}}
+    choice = {"taken": "stream_logreg", "why": "the best", "tried": tried, "settings": {"streams": ["pixels", "words"]}}
+    artifacts.write_json(layout.details("train_image"), {"posts": {"train_rows": 7, "choice": choice}})
+    text = written(layout, tmp_path / "report.html").text
+    assert "image 190 50 1 none given (49), corrupt (1) pixels+words 1664" in text
+    assert "image: words 63 177 1 none given (49), corrupt (1), no words (127) ocr 384" in text
+    assert "video 0 240 0 none given (240) sound 143" in text
+    assert "video: sound" not in text  # no post has any
+    assert "Taken: stream_logreg on pixels and words, the best." in text
+
+
 def test_candidates_are_shown_with_their_scores_and_why_one_was_taken(run: Layout, tmp_path: Path) -> None:
     layout = copied(run, tmp_path)
     scores = {"macro_f1": 0.4321, "macro_f1_behind": 0.0, "macro_f1_error": 0.0, "balanced_log_loss": 0.9876}

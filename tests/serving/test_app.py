@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from pipeline.serving.app import build
+from pipeline.serving.examples import examples
 from pipeline.serving.intake import RequestLimits
 from pipeline.serving.pages import FILES
 from pipeline.serving.posts import Post
@@ -237,6 +238,12 @@ def test_every_file_and_example_of_the_page_is_there(client: TestClient) -> None
         answer = ask(client, text=example["text"] or None, **given)
         assert answer.status_code == 200
         assert all(answer.json()["modalities"][name]["state"] == "present" for name in given)
+
+
+def test_examples_show_only_what_the_model_reads() -> None:
+    assert [of.name for of in examples(["image", "text"])] == ["A text", "Text and picture", "Words against picture"]
+    assert [of.name for of in examples(["video"])] == ["A clip"]
+    assert examples(["image"]) == []
 
 
 def absurd(width: int, height: int) -> bytes:

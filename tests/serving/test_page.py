@@ -284,6 +284,7 @@ def test_the_face_of_a_clip_is_framed_and_its_streams_say_what_each_did(
     trained, address = watching
     clip = talking(tmp_path / "talking.mp4")
     with shown(browser, address) as page:
+        expect(page.locator("#examples button")).to_have_text(["A clip"])  # it reads nothing else
         page.get_by_label("Clip").set_input_files(clip)
         with page.expect_response("**/api/predict") as asked:
             page.locator("#go").click()

@@ -307,6 +307,57 @@ def test_a_bundle_carries_what_reads_pictures(tmp_path: Path, seeing: dict[str, 
     assert looked_at["faces"][0]["box"][2] > 0.2
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_nets_that_clips_and_pictures_are_read_by_are_carried_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alike: bool
+) -> None:
+    monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(face_models, "load", lambda params, key="": made_of(face_models.read(params)[0]))
+    asked: list[Path] = []
+
+    def load(params: EmbedWordsParams, key: str = "") -> ocr.OcrRecogniser:
+        asked.append(Path(params.models))
+        identity = {"name": "made", "revision": "1", "sha256": "0", "width": 0}
+        return ocr.OcrRecogniser(identity, params, test_ocr.by_level)
+
+    monkeypatch.setattr(ocr, "load", load)
+    faces = {"models": str(folder_of(tmp_path / "face nets", "detector", "mesh", "expression"))}
+    nets_of = {name: test_ocr.folder_of(tmp_path / name) for name in ("image", "video")}
+    if not alike:
+        (nets_of["image"] / "text_reader.onnx").write_bytes(b"of pictures")
+    root = tmp_path / "project"
+    root.mkdir()
+    posts_table(
+        Layout(root),
+        [clip | {"image_path": of["image_path"]} for clip, of in zip(heard(root, 48), shown(root, 48), strict=True)],
+    )
+    small = {"encoder": str(tiny.clip(root / "clip"))}
+    words = {name: {"words": {"models": str(of)}, "faces": faces} for name, of in nets_of.items()}
+    settings = {
+        "tracks": ["posts"],
+        "posts": {"media": "."},
+        "embed": {
+            "text": {"encoder": str(tiny.distilbert(root / "bert"))},
+            "image": small | words["image"] | {"streams": ["faces", "pixels", "words"]},
+            "video": small | words["video"] | {"frames": 2, "streams": ["faces", "sound", "words"]},
+            "max_bad_share": 0.5,
+        },
+        "train_image": LOGREG,
+        "train_video": LOGREG,
+        "fuse": {"candidates": ["vectors_logreg"], "folds": 2},
+    }
+    both = trained(settings, Layout(root), absent=("text", "text"))
+    bundle.export(both.params, both.layout, tmp_path / "made")
+    names = {path.name for path in (tmp_path / "made" / "encoders").iterdir()}
+    assert names == {"faces", "image", "text", "words"} | (set() if alike else {"picture_words"})
+    posts = [Post(image=root / f"{at}.png", video=root / f"{at}.mkv") for at in (0, 1)]
+    expected = [answer.as_json() for answer in both.predictor().predict(posts)]
+    moved, asked[:] = Path(shutil.move(tmp_path / "made", tmp_path / "elsewhere")), []
+    assert [answer.as_json() for answer in Predictor.load(moved).predict(posts)] == expected
+    assert {path.name for path in asked} == names & {"picture_words", "words"}
+    assert expected[1]["modalities"]["image"]["streams"]["words"]["present"]
+
+
 def test_pixels_alone_are_read_as_they_always_were(tmp_path: Path, seeing: dict[str, Any]) -> None:
     plain = train_pictures(tmp_path / "project", ["pixels"], **seeing)
     assert "streams" not in artifacts.read_embeddings(plain.layout.embeddings("posts", "image")).encoder

@@ -484,6 +484,18 @@ def test_words_of_the_source_stay_in_the_parts_of_their_rows(tmp_path: Path) -> 
     assert len(read_scored(layout, "source_texts")) == 60
 
 
+def test_words_of_the_source_that_are_not_named_as_its_words_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = [row | {"text": WORDS[at]} for at, row in enumerate(features(60, 30))]
+    table(tmp_path / "other.parquet", features(60, 30))
+    run(tmp_path, params(source={"texts": "other.parquet"}), source=source)
+    told = "source.parquet holds words and other.parquet none, so no text encoder is tuned on them; "
+    assert f"split: {told}source.texts=source.parquet tunes it\n" in capsys.readouterr().err
+    run(tmp_path, source=source)
+    assert "source.texts" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("settings", "corpora", "message"),
     [
