@@ -4,7 +4,7 @@
 
 Takes revisions and names of experiments that learned from the same posts. `compare` shows what each scored; this
 fetches the models of each (DVC finds them in its cache) and scores all of them on the same resamples of whole groups,
-so that a difference carries an interval. Rows of the training part, each predicted by a fold that left it out, are
+so that a difference carries an interval. Training and validation rows, each predicted by a fold that left it out, are
 what a choice may rest on; the last column is of test rows, for whoever asks afterwards. The calibration of each was
 fitted on the same out-of-fold rows, a few numbers on thousands of rows. Prints a line of Markdown an experiment.
 """
@@ -44,11 +44,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Run:
-    """An experiment: its name, which candidate its fusion took, and its predictions of both parts."""
+    """An experiment: its name, which candidate its fusion took, and its predictions of both parts.
+
+    Attributes:
+        learned: training and validation rows, each as a fold predicted it that had left it out.
+    """
 
     name: str
     taken: str
-    train: Part
+    learned: Part
     test: Part
 
 
@@ -64,12 +68,12 @@ def fetched(name: str, folder: Path) -> Run:
     predictions = artifacts.read_predictions(layout.predictions("fuse"), len(description.labels))
     whole = predictions.where((predictions.rows["kind"] == "fusion").to_numpy())
     parts = []
-    for split in ("train", "test"):
-        rows = posts[posts["split"] == split].reset_index(drop=True)
-        part = whole.where((whole.rows["split"] == split).to_numpy())
+    for splits in (("train", "val"), ("test",)):
+        rows = posts[posts["split"].isin(splits)].reset_index(drop=True)
+        part = whole.where(whole.rows["split"].isin(splits).to_numpy())
         at = pd.Index(part.rows["sample_id"]).get_indexer(pd.Index(rows["sample_id"]))
         if (at < 0).any():
-            raise InputError(f"{name}: some posts of {split} have no prediction of the fusion")
+            raise InputError(f"{name}: some posts of {splits[0]} have no prediction of the fusion")
         calibrated = description.calibration.calibrated(part.logits[at])
         parts.append(
             Part(
@@ -85,7 +89,7 @@ def fetched(name: str, folder: Path) -> Run:
 
 def line(run: Run, base: Run) -> str:
     """Raises InputError where both did not learn from the same posts."""
-    mine, other = run.train, base.train
+    mine, other = run.learned, base.learned
     if not (np.array_equal(mine.ids, other.ids) and np.array_equal(mine.codes, other.codes)):
         raise InputError(f"{run.name} and {base.name}: learned from other posts; only runs of one corpus compare")
     classes = mine.probabilities.shape[1]

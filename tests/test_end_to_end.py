@@ -25,6 +25,8 @@ from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from tests.test_dvc_yaml import GRAPH, SPEED_ONLY
 
+pytestmark = pytest.mark.drawn
+
 SENTIMENT = {
     "target": {"folds": 2, "repeats": 1, "processes": 1},
     "train_source": {"epochs": 3},

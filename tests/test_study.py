@@ -22,8 +22,8 @@ def run(name: str, share: float, seed: int) -> Run:
 def test_an_experiment_is_a_line_with_its_difference_to_the_first() -> None:
     base, better = run("base", 0.5, 1), run("better", 0.8, 2)
     name, taken, score, less, error, tested = [cell.strip() for cell in line(better, base).strip("| ").split("|")]
-    known = [f1_score(of.train.codes, of.train.predicted, average="macro") for of in (base, better)]
-    wrong = (better.train.predicted != better.train.codes).mean()  # all of them with a probability of 1
+    known = [f1_score(of.learned.codes, of.learned.predicted, average="macro") for of in (base, better)]
+    wrong = (better.learned.predicted != better.learned.codes).mean()  # all of them with a probability of 1
     assert (name, taken) == ("better", "averaged")
     assert [float(score), float(tested), float(error)] == pytest.approx([known[1], known[1], wrong], abs=6e-4)
     value, low, high = (float(number.strip("[,]")) for number in less.split())
@@ -34,6 +34,6 @@ def test_an_experiment_is_a_line_with_its_difference_to_the_first() -> None:
 
 def test_runs_of_other_posts_are_not_compared() -> None:
     base = run("base", 0.5, 1)
-    other = replace(base, name="other", train=replace(base.train, codes=base.train.codes[::-1]))
+    other = replace(base, name="other", learned=replace(base.learned, codes=base.learned.codes[::-1]))
     with pytest.raises(InputError, match="other and base: learned from other posts"):
         line(other, base)
