@@ -218,15 +218,20 @@ def compare(
     for views in view_sets:
         said = [out_of_fold(vectors, views, codes, groups, folds, draw) for vectors, folds, draw in known]
         after = np.concatenate(said)
-        drawn = intervals.resampled_macro_f1_difference(actual, after, before, group, classes, 2000, 42)
-        ends = intervals.ends(drawn, 0.95)
         pairs = zip(said, plain, strict=True)
         each = [emotion.macro_f1(codes, a, classes) - emotion.macro_f1(codes, b, classes) for a, b in pairs]
-        scores = [emotion.macro_f1(actual, of, classes) for of in (before, after)]
-        yield (
-            f"| {name} | {', '.join(views)} | {scores[0]:.3f} | {scores[1]:.3f} | {drawn.value:+.3f} "
-            f"[{ends['ci_low']:+.3f}, {ends['ci_high']:+.3f}] | {min(each):+.3f} to {max(each):+.3f} |"
-        )
+        cells = before_and_after(actual, before, after, group, classes)
+        yield f"| {name} | {', '.join(views)} | {cells} | {min(each):+.3f} to {max(each):+.3f} |"
+
+
+def before_and_after(
+    actual: np.ndarray, before: np.ndarray, after: np.ndarray, groups: np.ndarray, classes: int
+) -> str:
+    """Three cells: macro-F1 of both, and the difference with its interval over whole groups; classes are int [rows]."""
+    drawn = intervals.resampled_macro_f1_difference(actual, after, before, groups, classes, 2000, 42)
+    ends = intervals.ends(drawn, 0.95)
+    first, second = (emotion.macro_f1(actual, of, classes) for of in (before, after))
+    return f"{first:.3f} | {second:.3f} | {drawn.value:+.3f} [{ends['ci_low']:+.3f}, {ends['ci_high']:+.3f}]"
 
 
 def pictures(folder: Path, sample: int, cache: Path) -> Iterator[str]:

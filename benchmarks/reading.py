@@ -33,7 +33,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.model_selection import StratifiedGroupKFold
 
-from benchmarks.augmentation import CPU, MAX_PIXELS, cached, out_of_fold
+from benchmarks.augmentation import CPU, MAX_PIXELS, before_and_after, cached, out_of_fold
 from benchmarks.transcription import SENTENCES, errors, words
 from pipeline.core import artifacts
 from pipeline.core.files import MediaError
@@ -41,7 +41,7 @@ from pipeline.encoders import image, streams, text
 from pipeline.encoders.streams import ClipEncoder
 from pipeline.encoders.text import TextEncoder
 from pipeline.params import EmbedImageParams, EmbedTextParams
-from pipeline.scoring import emotion, intervals
+from pipeline.scoring import emotion
 
 FONTS = ("DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf", "STIXGeneral.ttf")
 """Of matplotlib; the last is like Times."""
@@ -256,14 +256,9 @@ def compared(
 ) -> str:
     classes = int(codes.max()) + 1
     actual, group = np.tile(codes, DRAWS), np.tile(groups, DRAWS)
-    drawn = intervals.resampled_macro_f1_difference(actual, after.ravel(), before.ravel(), group, classes, 2000, 42)
-    ends = intervals.ends(drawn, 0.95)
-    scores = [emotion.macro_f1(actual, of.ravel(), classes) for of in (before, after)]
+    cells = before_and_after(actual, before.ravel(), after.ravel(), group, classes)
     among = [emotion.macro_f1(np.tile(codes[have], DRAWS), of[:, have].ravel(), classes) for of in (before, after)]
-    return (
-        f"| {name} | {scores[0]:.3f} | {scores[1]:.3f} | {drawn.value:+.3f} "
-        f"[{ends['ci_low']:+.3f}, {ends['ci_high']:+.3f}] | {among[0]:.3f} → {among[1]:.3f} |"
-    )
+    return f"| {name} | {cells} | {among[0]:.3f} → {among[1]:.3f} |"
 
 
 def main() -> None:
