@@ -4,9 +4,11 @@
 imaging library is installed; for a CLIP it equals transformers' CLIPImageProcessorPil.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,13 +16,15 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, CLIPImageProcessorPil, CLIPModel
 
 from pipeline.core.errors import InputError
 from pipeline.encoders import weights
 from pipeline.params import EmbedPixelsParams
 from pipeline.training.checkpoint import not_finite
 from pipeline.training.device import side_by_side
+
+if TYPE_CHECKING:
+    from transformers import CLIPImageProcessorPil, CLIPModel
 
 PACKAGED = "efficientnet-lite0"
 
@@ -196,6 +200,8 @@ def efficientnet(resolved: weights.Weights) -> ImageEncoder:
 
 def clip(resolved: weights.Weights, where: str) -> ImageEncoder:
     """The picture tower of a CLIP. Raises InputError, which begins with ``where``, when it is none, or damaged."""
+    from transformers import AutoConfig, CLIPImageProcessorPil, CLIPModel
+
     with weights.loading(where):
         config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
         if config.model_type != "clip":

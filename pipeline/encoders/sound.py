@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import scipy.fft
 import torch
-from transformers.audio_utils import mel_filter_bank
 
 from pipeline.core.files import MediaError
 from pipeline.core.schemas import Feature
@@ -105,6 +104,8 @@ def _cut(samples: np.ndarray, size: int) -> np.ndarray:
 
 def _spectra(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Level in decibels, float64 [n], and log-mel spectrum, float64 [n, BANDS * 2], of each frame."""
+    from transformers.audio_utils import mel_filter_bank
+
     frames = _cut(samples, WINDOW)
     bank = mel_filter_bank(FFT // 2 + 1, 2 * BANDS, LOWEST_HZ, HIGHEST_HZ, SOUND_RATE)
     hann = np.hanning(WINDOW + 1)[:-1]

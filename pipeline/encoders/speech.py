@@ -11,13 +11,14 @@ The weights are a folder's: as transformers keeps them, or as CTranslate2 does (
 Source: Radford et al., "Robust speech recognition via large-scale weak supervision", 2022.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, WhisperFeatureExtractor, WhisperModel
 
 from pipeline.core.schemas import Feature
 from pipeline.encoders import weights, whisper
@@ -25,6 +26,9 @@ from pipeline.encoders.sound import check_heard
 from pipeline.encoders.weights import Weights
 from pipeline.media import SOUND_RATE, Clip
 from pipeline.params import EmbedSpeechParams
+
+if TYPE_CHECKING:
+    from transformers import WhisperFeatureExtractor
 
 VERSION = 1
 """Raised when the same sound would have other vectors than before, so that those kept are not used."""
@@ -103,6 +107,8 @@ def load(params: EmbedSpeechParams, key: str = "embed.video.speech") -> SpeechEn
 
 
 def _by_transformers(resolved: Weights, where: str) -> tuple[States, WhisperFeatureExtractor, int]:
+    from transformers import AutoConfig, WhisperFeatureExtractor, WhisperModel
+
     config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
     whisper.check_family(config, where)
     net = weights.load_model(WhisperModel, resolved).get_encoder().eval()

@@ -3,19 +3,23 @@
 ``net`` is differentiable and is what the specialists tune; ``encode`` uses it frozen.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.core.errors import InputError
 from pipeline.encoders import weights
 from pipeline.params import EmbedTextParams
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LORA_PAIRS = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"))
 """The query and value projections of BERT and RoBERTa, of DistilBERT, of CLIP and most later models."""
@@ -136,6 +140,8 @@ def load(params: EmbedTextParams) -> TextEncoder:
 
 def build(resolved: weights.Weights, params: EmbedTextParams, where: str) -> TextEncoder:
     """The encoder of these weights; of ``params`` the limits count. Raises InputError, which begins with ``where``."""
+    from transformers import AutoModel, AutoTokenizer
+
     with weights.loading(where):
         tokenizer = AutoTokenizer.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
         model: PreTrainedModel = weights.load_model(AutoModel, resolved)

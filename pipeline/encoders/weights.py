@@ -1,7 +1,7 @@
 """From an encoder's name in params.yaml to a folder or file of weights, and to what identifies the encoder.
 
 A name is one of the packaged encoders, a folder, or a model on the Hugging Face hub. Code that comes with a model is
-never run.
+never run. transformers is imported when a model is loaded: that takes seconds, and most stages load none.
 """
 
 import importlib.util
@@ -14,15 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from transformers.utils import logging as transformers_logging
 
 from pipeline.core import json_text
 from pipeline.core.content_store import identity_digest
@@ -33,9 +24,6 @@ from pipeline.training.checkpoint import WEIGHTS, not_finite, write_tensors
 SAFE_WEIGHTS = "model*.safetensors"
 TORCH_WEIGHTS = "pytorch_model*.bin"
 """Only where a model has no safetensors (openai/clip-vit-base-patch32); torch loads them with ``weights_only``."""
-
-NetworkError: type[Exception] = HfHubHTTPError.__bases__[0]
-"""The root of the errors of the HTTP library below huggingface_hub, which differs between its releases."""
 
 LARGEST = 2**24
 """No size of an encoder that a processor can hold is larger, be it a vocabulary or a layer."""
@@ -199,6 +187,10 @@ def _from_hub(key: str, name: str, revision: str | None, packaged: str | None, o
 
     Where the model has no safetensors, ``others`` are fetched.
     """
+    from huggingface_hub import errors, snapshot_download
+
+    # The root of the errors of the HTTP library below huggingface_hub, which differs between its releases.
+    network_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     where = f"params.yaml: {key}.encoder: {name}"
     neither = f"neither {packaged}, nor a folder, nor" if packaged else "neither a folder nor"
     choose = f", or choose the packaged encoder, {packaged}" if packaged else ""
@@ -206,15 +198,15 @@ def _from_hub(key: str, name: str, revision: str | None, packaged: str | None, o
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*SETTINGS, SAFE_WEIGHTS]))
         if not any(folder.glob(SAFE_WEIGHTS)):
             snapshot_download(name, revision=folder.name, allow_patterns=[*SETTINGS, *others])
-    except HFValidationError:
+    except errors.HFValidationError:
         raise InputError(f"{where}: {neither} a name on the hub") from None
-    except GatedRepoError:
+    except errors.GatedRepoError:
         raise InputError(f"{where}: the hub asks for an agreement first: see https://huggingface.co/{name}") from None
-    except RevisionNotFoundError:
+    except errors.RevisionNotFoundError:
         raise InputError(f"params.yaml: {key}.revision: {revision}: the hub knows no such revision of {name}") from None
-    except RepositoryNotFoundError:
+    except errors.RepositoryNotFoundError:
         raise InputError(f"{where}: {neither} a model on the hub") from None
-    except (OSError, NetworkError):
+    except (OSError, network_error):
         raise InputError(
             f"{where}: the hub is out of reach and its cache has no copy of this model; give a local folder that holds "
             f"it{choose}"
@@ -242,15 +234,17 @@ def loading(where: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
+        logging.set_verbosity(verbosity)
         if bars:
-            transformers_logging.enable_progress_bar()
+            logging.enable_progress_bar()
 
 
 def load_model(family: Any, weights: Weights) -> Any:

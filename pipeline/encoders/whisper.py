@@ -6,27 +6,25 @@ settings suppress (signs of music, brackets).
 Source: Radford et al., "Robust speech recognition via large-scale weak supervision", 2022.
 """
 
+from __future__ import annotations
+
 import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import (
-    AutoConfig,
-    GenerationConfig,
-    PreTrainedTokenizerFast,
-    WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
-)
 
 from pipeline.core.errors import InputError
 from pipeline.encoders import weights
 from pipeline.encoders.weights import Weights
 from pipeline.media import SOUND_RATE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
 WINDOW = 3000
 """Frames of the spectrum in a full window, which a model for CTranslate2 does not tell."""
@@ -112,6 +110,8 @@ def _tokenizer(folder: Path, where: str) -> PreTrainedTokenizerFast:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{where}: {folder}: holds no tokenizer.json, without which no words can be told")
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(tokenizer_file=str(path))
 
 
@@ -130,6 +130,8 @@ def _marks(tokenizer: PreTrainedTokenizerFast, where: str) -> Marks:
 
 
 def _by_transformers(resolved: Weights, tokenizer: PreTrainedTokenizerFast, marks: Marks, where: str) -> Whisper:
+    from transformers import AutoConfig, GenerationConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+
     config = AutoConfig.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
     check_family(config, where)
     net: Any = weights.load_model(WhisperForConditionalGeneration, resolved).eval()
@@ -249,6 +251,8 @@ def open_converted(folder: Path, where: str) -> tuple[Any, Any, WhisperFeatureEx
 
 def _spectrum_of(folder: Path, bands: int) -> WhisperFeatureExtractor:
     """Folders for CTranslate2 often come without a description of the spectrum, which is then Whisper's usual one."""
+    from transformers import WhisperFeatureExtractor
+
     if (folder / "preprocessor_config.json").is_file():
         return WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
     return WhisperFeatureExtractor(feature_size=bands)

@@ -47,9 +47,14 @@ class ScoreNet(nn.Module):
             probe.standardise_like(vectors[name][present[name]])
 
     def forward(self, vectors: ByModality, present: ByModality) -> Float[Tensor, "batch 1"]:
-        """Scores; ``vectors`` are float32 [batch, columns] by modality, ``present`` bool [batch]."""
+        """Scores; ``vectors`` are float32 [batch, columns] by modality, ``present`` bool [batch].
+
+        A modality that is not given is absent from all rows.
+        """
         standard, probed = {}, {}
         for name, probe in self.probes.items():
+            if name not in vectors:
+                continue
             assert isinstance(probe, LinearProbe)
             standard[name] = probe.standard(vectors[name])
             probed[name] = probe.linear(probe.drop(standard[name]))

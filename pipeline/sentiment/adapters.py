@@ -142,10 +142,8 @@ class AdapterWithSource(nn.Module):
         rows = len(made)
         if self.source is None:
             return torch.cat([made, made.new_zeros(rows, 1)], dim=1)
-        others = {name: size for name, size in self.source.widths.items() if name != self.name}
-        columns = {self.name: made, **{name: made.new_zeros(rows, size) for name, size in others.items()}}
-        present = {name: torch.full((rows,), name == self.name, device=made.device) for name in columns}
-        return torch.cat([made, self.source(columns, present)], dim=1)
+        present = torch.ones(rows, dtype=torch.bool, device=made.device)
+        return torch.cat([made, self.source({self.name: made}, {self.name: present})], dim=1)
 
 
 def train_adapter(

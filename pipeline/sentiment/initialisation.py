@@ -66,12 +66,13 @@ def linear_net(target: Target, part: Part, heard: Heard, seed: int) -> tuple[Tra
     labels = target.scores[torch.from_numpy(part.learn)].numpy().astype(np.float64)
     with torch.inference_mode():
         by_text = net.eval().parts(*target.columns.at(part.learn))[1][:, 0].numpy().astype(np.float64)
+    groups = target.table["group_id"].to_numpy()[part.learn]
+    designs = _designs(net, target, part.learn) if heard.probes else {}
     tried, nothing = [], np.zeros(len(target.table))
     for subset in subsets_of(target.columns.modalities):
         carried = heard.carried.get(subset, nothing)[part.learn]
         source_scores = np.column_stack([carried, by_text * ("text" in subset)])
-        tried.append(_best_of_components(net, target, part, heard, subset, source_scores, labels))
-    groups = target.table["group_id"].to_numpy()[part.learn]
+        tried.append(_best_of_components(designs, groups, subset, source_scores, labels))
     best = tried[worthwhile([start.errors for start in tried], groups)]
     _set(net, best)
     report = {"carried": float(best.weights[0]), "by_text": float(best.weights[1])}
@@ -100,39 +101,40 @@ def stack_nonnegative(source_scores: np.ndarray, labels: np.ndarray) -> tuple[np
     return weights, float(labels.mean() - weights @ source_scores.mean(axis=0))
 
 
+Designs = Mapping[Feature, Mapping[int, tuple[np.ndarray, np.ndarray]]]
+"""Modality → number of components → a basis, float64 [width, kept], and the rows in it, float64 [n, kept]."""
+
+
 def _best_of_components(
-    net: TransferNet,
-    target: Target,
-    part: Part,
-    heard: Heard,
-    subset: Subset,
-    source_scores: np.ndarray,
-    labels: np.ndarray,
+    designs: Designs, groups: np.ndarray, subset: Subset, source_scores: np.ndarray, labels: np.ndarray
 ) -> LinearStart:
-    """The start with these modalities, with as many components as grouped folds like best; without probes, none."""
+    """The start with these modalities, with as many components as grouped folds like best; without designs, none."""
     weights, offset = stack_nonnegative(source_scores, labels)
     left = labels - offset - source_scores @ weights
-    if not heard.probes:
+    if not designs:
         return LinearStart(left**2, 0.0, subset, weights, offset, {}, 0, np.zeros((len(left), 0)), left)
-    groups, starts = target.table["group_id"].to_numpy()[part.learn], []
+    starts = []
     for count in COMPONENTS:
-        bases, design = _design(net, target, subset, part.learn, count)
+        bases = {name: designs[name][count][0] for name in subset}
+        design = np.concatenate([designs[name][count][1] for name in subset], axis=1)
         starts.append(LinearStart(*penalty(design, left, groups), subset, weights, offset, bases, count, design, left))
     return min(starts, key=lambda start: start.errors.sum())
 
 
-def _design(
-    net: TransferNet, target: Target, subset: Subset, rows: np.ndarray, components: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What a start regresses on: a basis a modality, and the rows in all of them, float64 [n, kept].
+def _designs(net: TransferNet, target: Target, rows: np.ndarray) -> Designs:
+    """What the starts regress on, with each of ``COMPONENTS``.
 
-    The basis holds so many whitened principal components of these rows and the rows without a score; 0 components:
-    all columns as they are.
+    A basis holds so many whitened principal components of these rows and the rows without a score; 0 components: all
+    columns as they are.
     """
     known = np.concatenate([rows, target.unlabelled])
-    columns = {name: _standard(net, target.columns, name, known) for name in subset}
-    bases = {name: _basis(values, components) for name, values in columns.items()}
-    return bases, np.concatenate([columns[name][: len(rows)] @ basis for name, basis in bases.items()], axis=1)
+    designs: dict[Feature, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+    for name in target.columns.modalities:
+        values = _standard(net, target.columns, name, known)
+        _, spreads, directions = np.linalg.svd(values, full_matrices=False)
+        bases = {count: _basis(spreads, directions, count, len(values)) for count in COMPONENTS}
+        designs[name] = {count: (basis, values[: len(rows)] @ basis) for count, basis in bases.items()}
+    return designs
 
 
 def _set(net: TransferNet, start: LinearStart) -> None:
@@ -207,10 +209,9 @@ def _standard(net: TransferNet, columns: FeatureColumns, name: Feature, rows: np
     return standard.numpy().astype(np.float64)
 
 
-def _basis(rows: np.ndarray, components: int) -> np.ndarray:
-    """float64 [width, kept]: whitens the leading components of rows [n, width]; the identity for 0."""
+def _basis(spreads: np.ndarray, directions: np.ndarray, components: int, rows: int) -> np.ndarray:
+    """float64 [width, kept]: whitens the leading principal components of so many rows; the identity for 0."""
     if not components:
-        return np.eye(rows.shape[1])
-    _, spreads, directions = np.linalg.svd(rows, full_matrices=False)
+        return np.eye(directions.shape[1])
     kept = min(components, int((spreads > FLAT * max(spreads[0], 1e-12)).sum()))
-    return directions[:kept].T / spreads[:kept] * len(rows) ** 0.5
+    return directions[:kept].T / spreads[:kept] * rows**0.5

@@ -73,7 +73,9 @@ def load_source_model(folder: Path) -> ScoreNet:
 def score(net: ScoreNet, columns: FeatureColumns, subset: Subset) -> np.ndarray:
     """float32 [N]: what the source model says of rows in its own space; a modality that it lacks tells it nothing."""
     rows = len(next(iter(columns.present.values())))
-    inputs = columns.at(np.arange(rows), subset)
+    known = columns.at(np.arange(rows), subset)
+    given = [name for name in columns.modalities if name in subset] or columns.modalities
+    inputs = tuple({name: of[name] for name in given} for of in known)
     return predict(net, TensorRows(inputs, torch.zeros(rows), BATCH), torch.device("cpu"))[:, 0]
 
 

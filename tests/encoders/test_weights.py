@@ -87,7 +87,7 @@ def test_hub_models_are_fetched_at_their_commit(tmp_path: Path, monkeypatch: pyt
             (commit / "pytorch_model.bin").write_bytes(b"old")
         return str(commit)
 
-    monkeypatch.setattr(weights, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     found = weights.resolve("embed.image", "openai/clip-vit-base-patch32", None, "efficientnet-lite0")
     assert asked == [
         ("openai/clip-vit-base-patch32", None, weights.SAFE_WEIGHTS),

@@ -39,9 +39,11 @@ class Bilinear(nn.Module):
     def forward(
         self, vectors: ByModality, expert_log_probs: ByModality, present: ByModality
     ) -> list[Float[Tensor, "batch classes"]]:
-        """A term for each ordered pair of modalities, zeros where one of them is absent; arguments as of ``Fusion``."""
+        """A term for each ordered pair of given modalities, zeros where one is absent; arguments as of ``Fusion``."""
         terms = []
         for this, other in self.pairs:
+            if this not in vectors or other not in vectors:
+                continue
             belief = expert_log_probs[other].softmax(dim=1)
             weights = self.weights[f"{this}_given_{other}"]
             term = torch.einsum("bk,bd,kdc->bc", belief, self.drop(vectors[this]), weights)

@@ -84,21 +84,24 @@ class Fusion(nn.Module):
         """Logits.
 
         Args:
-            vectors: modality → float32 [batch, width of the modality].
+            vectors: modality → float32 [batch, width of the modality]. A modality that is not given is absent from all
+                rows, at less cost than marked as such; one at least is given.
             expert_log_probs: modality → float32 [batch, classes].
             present: modality → bool [batch].
         """
+        given = [name for name in self.modalities if name in vectors]
         if self.training and self.modality_dropout > 0:
-            present = drop_modalities({name: present[name] for name in self.modalities}, self.modality_dropout)
+            present = drop_modalities({name: present[name] for name in given}, self.modality_dropout)
         vectors = {
             name: standardised(vectors[name], self.get_buffer(f"mean_{name}"), self.get_buffer(f"scale_{name}"))
-            for name in self.modalities
+            for name in given
         }
         tokens = self._tokens(vectors, expert_log_probs, present)
         joined = self.join(tokens)
         terms = [
             expert_weight * expert_log_probs[name] * present[name][:, None]
             for name, expert_weight in zip(self.modalities, self.expert_weights, strict=True)
+            if name in given
         ]
         if self.bilinear is not None:
             terms += self.bilinear(vectors, expert_log_probs, present)
@@ -107,8 +110,11 @@ class Fusion(nn.Module):
     def _tokens(
         self, vectors: ByModality, expert_log_probs: ByModality, present: ByModality
     ) -> Float[Tensor, "batch modalities width"]:
-        columns = []
+        columns, rows = [], len(next(iter(vectors.values())))
         for at, name in enumerate(self.modalities):
+            if name not in vectors:
+                columns.append(self.absent[at].expand(rows, -1))
+                continue
             known = self.project[name](self.drop(vectors[name])) + self.project_experts[name](expert_log_probs[name])
             columns.append(torch.where(present[name][:, None], known, self.absent[at]))
         return torch.stack(columns, dim=1)
