@@ -76,8 +76,6 @@ class TargetParams(ParamsBlock):
     """Times the cross-validation is repeated with another partition and other seeds."""
     val_share: SmallShare = 0.2
     """Share of a fold's training groups on which it stops and chooses."""
-    processes: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Folds that are trained side by side on a processor, each on one thread."""
 
 
 class SampleParams(ParamsBlock):
@@ -518,6 +516,8 @@ class Params(ParamsBlock):
     """Seeds every random choice of every stage."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where torch computes; `auto` takes an accelerator if there is one."""
+    processes: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Folds, candidates and subsets that are trained side by side on a processor, each on one thread."""
     posts: PostsParams = PostsParams()
     source: SourceParams = SourceParams()
     target: TargetParams = TargetParams()

@@ -14,7 +14,7 @@ from tests.graph import renewed
 from tests.imports import ROOT
 
 GRAPH: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
-SPEED_ONLY = {"embed.workers", "embed.engine", "embed.ray", "target.processes"}
+SPEED_ONLY = {"embed.workers", "embed.engine", "embed.ray", "processes"}
 """Params that change no result, and so are no reason to run a stage again."""
 
 

@@ -28,7 +28,8 @@ from tests.test_dvc_yaml import GRAPH, SPEED_ONLY
 pytestmark = pytest.mark.drawn
 
 SENTIMENT = {
-    "target": {"folds": 2, "repeats": 1, "processes": 1},
+    "processes": 1,
+    "target": {"folds": 2, "repeats": 1},
     "train_source": {"epochs": 3},
     "adapter": {"epochs": 2},
     "finetune_e2e": {"first_epochs": 1, "epochs": 2, "curve": [10]},

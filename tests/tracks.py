@@ -25,7 +25,6 @@ LACKS_TEXT = 20
 """The target row that has no words where the others have."""
 
 SMALL: dict[str, dict[str, Any]] = {
-    "target": {"processes": 1},
     "train_source": {"width": 8, "heads": 2, "hidden": 8, "epochs": 6, "learning_rate": 0.01, "text": "none"},
     "adapter": {"components": 3, "epochs": 4},
     "finetune_e2e": {"first_epochs": 2, "epochs": 2, "first_learning_rate": 0.01, "learning_rate": 0.01, "curve": ()},
@@ -48,17 +47,17 @@ def covered(predictions: pd.DataFrame) -> set[Covered]:
     return set(rows)
 
 
-def params(track: "Track", **blocks: dict[str, Any]) -> Params:
+def params(track: "Track", *, processes: int = 1, **blocks: dict[str, Any]) -> Params:
     """Few epochs and small nets, with some settings of some blocks changed."""
     settings = {name: SMALL.get(name, {}) | blocks.get(name, {}) for name in SMALL | blocks}
     if track.encoder is not None:
         settings["embed"] = {"text": {"encoder": str(track.encoder)}}
-    return Params.model_validate({"device": "cpu", **settings})
+    return Params.model_validate({"device": "cpu", "processes": processes, **settings})
 
 
-def run(track: "Track", *stages: str, **blocks: dict[str, Any]) -> "Track":
+def run(track: "Track", *stages: str, processes: int = 1, **blocks: dict[str, Any]) -> "Track":
     """Writes the track as it is in memory and runs stages on it."""
-    settings, layout = params(track, **blocks), track.write().layout
+    settings, layout = params(track, processes=processes, **blocks), track.write().layout
     for stage in stages:
         importlib.import_module(f"pipeline.stages.{stage}").run(settings, layout)
     return track

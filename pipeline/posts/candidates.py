@@ -11,6 +11,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,10 @@ class _Design:
     columns: np.ndarray | None = None
     streams: str = ""
 
+    @cached_property
+    def regressed(self) -> logistic.Design:
+        return logistic.design(self.train)
+
 
 def _design(name: Candidate, corpus: SpecialistRows, fold: Fold, streams: Sequence[Stream] | None) -> _Design | None:
     """What a candidate of ``LINEAR`` regresses on. None where it needs words and there are none.
@@ -177,7 +182,7 @@ def _fit(name: Candidate, corpus: SpecialistRows, fold: Fold, design: _Design, s
 
 
 def _solved(design: _Design, codes: np.ndarray, classes: int, strength: float) -> dict[str, np.ndarray]:
-    weights, bias = logistic.fit(design.train, codes, classes, strength)
+    weights, bias = logistic.fit(design.regressed, codes, classes, strength)
     return {"weights": weights, "bias": bias}
 
 

@@ -14,13 +14,15 @@ import pandas as pd
 import torch
 
 from pipeline.core.descriptions import read_description
+from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, subset_name, subsets_of
 from pipeline.nets.fusion import FusedNet
 from pipeline.params import Params
 from pipeline.posts.descriptions import FusionDescription
 from pipeline.posts.folds import Fold
 from pipeline.posts.fusion_candidates import FittedFusion, TriedFusion, average, build, fit_fusion, try_fusion
-from pipeline.posts.fusion_rows import FusionRows
+from pipeline.posts.fusion_jobs import fit_side_by_side, try_side_by_side
+from pipeline.posts.fusion_rows import FusionRows, Subset
 from pipeline.scoring import selection
 from pipeline.scoring.selection import Choice
 from pipeline.training.checkpoint import load_net
@@ -57,11 +59,13 @@ class FusionOutcome:
         return made_by
 
 
-def choose_fusion(corpus: FusionRows, params: Params) -> FusionOutcome:
+def choose_fusion(corpus: FusionRows, params: Params, layout: Layout) -> FusionOutcome:
     """Compares the candidates, and fits the one that is taken."""
     block, grouping = params.fuse, corpus.grouping
     folds = grouping.inner(block.folds, block.inner_rows)
     compared = grouping.compared(folds)
+    if several := len(folds) > 1:  # of more rows every process would take as much memory again
+        try_side_by_side(block.candidates, folds, params, layout)
     with one_thread():
         by_name = {name: try_fusion(name, corpus, folds, params) for name in block.candidates if name != "averaged"}
         if "averaged" in block.candidates:
@@ -75,20 +79,33 @@ def choose_fusion(corpus: FusionRows, params: Params) -> FusionOutcome:
         )
         taken = tried[choice.taken]
         logits, final = taken.logits.copy(), taken.final
+        whole = grouping.whole() if final is None else folds[-1]
+        if several:
+            fit_side_by_side(taken, _final_fits(corpus, whole), params, layout)
         if final is None:
-            folds = [*folds, grouping.whole()]
+            folds = [*folds, whole]
             final = fit_fusion(taken.name, corpus, corpus.modalities, folds[-1], params, taken.settings)
             logits[folds[-1].unseen] = final.logits
         subsets = _subsets(corpus, taken, final, folds[-1], params)
     return FusionOutcome(choice, taken, final, folds, logits, subsets)
 
 
+def _final_fits(corpus: FusionRows, whole: Fold) -> list[tuple[Subset, Fold]]:
+    """What is fitted when the choice is made: all modalities, and each smaller subset."""
+    again = _again(corpus, whole)
+    return [(of, whole if of == corpus.modalities else again) for of in subsets_of(corpus.modalities)]
+
+
+def _again(corpus: FusionRows, whole: Fold) -> Fold:
+    """The fold of a retrained subset, of which only test rows are asked."""
+    return replace(whole, unseen=corpus.grouping.part("test"), val=None)
+
+
 def _subsets(
     corpus: FusionRows, taken: TriedFusion, final: FittedFusion, fold: Fold, params: Params
 ) -> dict[tuple[str, str], np.ndarray]:
     """What is said of the test rows with each subset: the others masked, or a candidate of these alone."""
-    test = corpus.grouping.part("test")
-    again = replace(fold, unseen=test, val=None)
+    test, again = corpus.grouping.part("test"), _again(corpus, fold)
     subsets: dict[tuple[str, str], np.ndarray] = {}
     for subset in subsets_of(corpus.modalities):
         with torch.inference_mode():

@@ -9,8 +9,9 @@
 ``trained``          the net of ``fuse.strategy``, trained by epochs: attention, gates or concatenation
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
@@ -31,7 +32,8 @@ from pipeline.posts.descriptions import (
 )
 from pipeline.posts.folds import Fold
 from pipeline.posts.fusion_rows import FusionRows, Subset
-from pipeline.scoring import emotion, logistic
+from pipeline.posts.linear_fusion import STRENGTHS, LinearStart, fit_linear, linear_start
+from pipeline.scoring import emotion
 from pipeline.training.device import pick
 from pipeline.training.finished import rows_digest
 from pipeline.training.loop import TrainingPlan, fit, predict
@@ -39,20 +41,6 @@ from pipeline.training.optim import adamw
 from pipeline.training.rows import TensorRows
 
 DESCRIBED = TypeAdapter[FusionNetDescription](FusionNetDescription)
-
-READS: dict[FusionCandidate, tuple[bool, bool]] = {
-    "stacked_logreg": (False, True),
-    "vectors_logreg": (True, False),
-    "joint_logreg": (True, True),
-}
-"""Whether a linear candidate reads vectors, and whether experts."""
-
-STRENGTHS: dict[FusionCandidate, tuple[float, ...]] = {
-    "stacked_logreg": (0.003, 0.03, 0.3, 3.0),
-    "vectors_logreg": (0.0003, 0.001, 0.003, 0.01, 0.1),
-    "joint_logreg": (0.03, 0.1, 0.3, 1.0, 3.0),
-}
-"""Inverse regularisation strengths that are tried, strongest first."""
 
 
 @dataclass(frozen=True)
@@ -83,23 +71,31 @@ class TriedFusion:
 
 def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], params: Params) -> TriedFusion:
     """Fits a candidate on each fold; of several strengths, the one likeliest for the unseen rows is kept."""
-    compared = corpus.grouping.compared(folds)
+    compared, settings = corpus.grouping.compared(folds), settings_of(name, params)
+    fitted = {fold.name: fit_settings(name, corpus, fold, params) for fold in folds}
     best: TriedFusion | None = None
     least = np.inf
-    for setting in _settings(name, params):
-        fitted = {}
+    for at, setting in enumerate(settings):
         logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
         for fold in folds:
-            stopped = corpus.grouping.with_stopping_rows(fold) if name == "trained" else fold
-            fitted[fold.name] = fit_fusion(name, corpus, corpus.modalities, stopped, params, setting)
-            logits[fold.unseen] = fitted[fold.name].logits
+            logits[fold.unseen] = fitted[fold.name][at].logits
         loss = emotion.log_loss(logits[compared], corpus.codes.numpy()[compared])
         if best is None or loss < least:
             if name == "trained":
-                setting = {"epochs": round(median(of.best_epoch or params.fuse.epochs for of in fitted.values()))}
-            least, best = loss, TriedFusion(name, logits, setting, fitted.get(FINAL))
+                stopped = [of[at].best_epoch or params.fuse.epochs for of in fitted.values()]
+                setting = {"epochs": round(median(stopped))}
+            final = fitted[FINAL][at] if FINAL in fitted else None
+            least, best = loss, TriedFusion(name, logits, setting, final)
     assert best is not None
     return best
+
+
+def fit_settings(name: FusionCandidate, corpus: FusionRows, fold: Fold, params: Params) -> list[FittedFusion]:
+    """A candidate of all modalities on an inner fold, with each of its settings."""
+    stopped = corpus.grouping.with_stopping_rows(fold) if name == "trained" else fold
+    start = cache(partial(linear_start, name, corpus, corpus.modalities, stopped))
+    settings = settings_of(name, params)
+    return [fit_fusion(name, corpus, corpus.modalities, stopped, params, setting, start) for setting in settings]
 
 
 def average(tried: Collection[TriedFusion]) -> TriedFusion:
@@ -124,23 +120,34 @@ def _mean(logits: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([emotion.log_probabilities(of) for of in logits]).mean(axis=0).astype(np.float32)
 
 
-def _settings(name: FusionCandidate, params: Params) -> list[dict[str, Any]]:
+def settings_of(name: FusionCandidate, params: Params) -> list[dict[str, Any]]:
+    """With what settings a candidate is tried on the inner folds."""
     if name == "trained":
         return [{"epochs": params.fuse.epochs}]
     return [{"C": strength} for strength in STRENGTHS[name]] if name in STRENGTHS else [{}]
 
 
 def fit_fusion(
-    name: FusionCandidate, corpus: FusionRows, subset: Subset, fold: Fold, params: Params, settings: dict[str, Any]
+    name: FusionCandidate,
+    corpus: FusionRows,
+    subset: Subset,
+    fold: Fold,
+    params: Params,
+    settings: dict[str, Any],
+    start: Callable[[], LinearStart] | None = None,
 ) -> FittedFusion:
-    """A candidate that knows the modalities ``subset``, fitted on a fold's rows and asked for the unseen ones."""
+    """A candidate that knows the modalities ``subset``, fitted on a fold's rows and asked for the unseen ones.
+
+    ``start``: gives what a linear candidate starts from, for who fits several settings; made here otherwise.
+    """
     if name == "averaged":
         return _averaged(
             [fit_fusion(of, corpus, subset, fold, params, settings[of]) for of in AVERAGED if of in settings]
         )
 
     def made() -> dict[str, Any]:
-        fitted = _fit(name, corpus, subset, fold, params, settings)
+        begin = start or partial(linear_start, name, corpus, subset, fold)
+        fitted = _fit(name, corpus, subset, fold, params, settings, begin)
         described = fitted.described.model_dump(mode="json")
         return vars(fitted) | {"net": fitted.net.state_dict(), "described": described}
 
@@ -153,14 +160,20 @@ def fit_fusion(
 
 
 def _fit(
-    name: FusionCandidate, corpus: FusionRows, subset: Subset, fold: Fold, params: Params, settings: dict[str, Any]
+    name: FusionCandidate,
+    corpus: FusionRows,
+    subset: Subset,
+    fold: Fold,
+    params: Params,
+    settings: dict[str, Any],
+    start: Callable[[], LinearStart],
 ) -> FittedFusion:
     if name == "trained":
         return _fit_trained(corpus, subset, fold, params, settings["epochs"])
     if name == "best_specialist":
         net, described = _first_present(corpus, subset, fold)
     else:
-        net, described = _linear(name, corpus, subset, fold, settings["C"])
+        net, described = fit_linear(start(), corpus.codes.numpy()[fold.train], settings["C"])
     with torch.inference_mode():
         logits = net.eval()(*corpus.inputs(fold.unseen, subset)).numpy()
     return FittedFusion(net, described, logits)
@@ -183,26 +196,6 @@ def _first_present(corpus: FusionRows, subset: Subset, fold: Fold) -> tuple[Firs
     shares = (np.bincount(codes, minlength=len(corpus.labels)) + 1) / (len(codes) + len(corpus.labels))
     with torch.no_grad():
         net.nothing.copy_(torch.from_numpy(np.log(shares)))
-    return net, described
-
-
-def _linear(
-    name: FusionCandidate, corpus: FusionRows, subset: Subset, fold: Fold, strength: float
-) -> tuple[LinearFusion, LinearFusionNet]:
-    """Beside experts, vectors are scaled down so that all of them together weigh about as much as one column."""
-    vectors, experts = READS[name]
-    described = LinearFusionNet(
-        widths=corpus.widths(subset), classes=len(corpus.labels), vectors=vectors, experts=experts
-    )
-    net = build(described)
-    assert isinstance(net, LinearFusion)
-    inputs = corpus.inputs(fold.train, subset)
-    net.standardise_like(inputs[0], inputs[2], shrink=sum(net.widths.values()) ** 0.5 if experts else 1.0)
-    with torch.no_grad():
-        features = net.features(*inputs).numpy()
-        weights, bias = logistic.fit(features, corpus.codes.numpy()[fold.train], len(corpus.labels), strength)
-        net.classify.weight.copy_(torch.from_numpy(weights))
-        net.classify.bias.copy_(torch.from_numpy(bias))
     return net, described
 
 

@@ -27,9 +27,8 @@ from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, outcome_of, tune
 from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import write_model
-from pipeline.training.device import pick
 from pipeline.training.finished import Once, finished
-from pipeline.training.parallel import in_processes
+from pipeline.training.parallel import in_processes, workers
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -40,7 +39,7 @@ def run(params: Params, layout: Layout) -> None:
     kept = finished("finetune_e2e", _settings(params), inputs(layout, "train_source", "train_adapters"), layout.cache)
     jobs = [FinetuneJob(of_fold(params, fold), layout, fold, kept) for fold in folds]
     jobs += curve_jobs(target, folds, params, layout, kept)
-    processes = params.target.processes if pick(params.device).type == "cpu" else 1
+    processes = workers(params.processes, params.device)
     made = in_processes(Once(kept, FinetuneJob.name, tune), jobs, processes, "finetune_e2e")
     outcomes = [outcome_of(fields) for fields in made]
     final = outcomes[folds.index(FINAL)]

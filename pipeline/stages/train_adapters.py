@@ -28,9 +28,8 @@ from pipeline.sentiment.data import fold_names, inputs, of_fold, read_target
 from pipeline.sentiment.descriptions import AdapterReport, AdaptersDescription
 from pipeline.sentiment.source_model import read_source
 from pipeline.training.checkpoint import write_model
-from pipeline.training.device import pick
 from pipeline.training.finished import Once, finished
-from pipeline.training.parallel import in_processes
+from pipeline.training.parallel import in_processes, workers
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -38,10 +37,10 @@ def run(params: Params, layout: Layout) -> None:
         return
     target = read_target(layout)
     folds = fold_names(target.folds)
-    processes = params.target.processes if pick(params.device).type == "cpu" else 1
     jobs = [AdapterJob(of_fold(params, fold), layout, fold) for fold in folds]
     settings = {"seed": params.seed, "device": params.device, "adapter": params.adapter.model_dump(mode="json")}
     kept = finished("train_adapters", settings, inputs(layout, "train_source"), layout.cache)
+    processes = workers(params.processes, params.device)
     made = in_processes(Once(kept, AdapterJob.name, adapt), jobs, processes, "train_adapters")
     outcomes = {fold: AdapterOutcome(**outcome) for fold, outcome in zip(folds, made, strict=True)}
     final = outcomes[FINAL]

@@ -12,9 +12,15 @@ from threadpoolctl import threadpool_limits
 from pipeline.core.errors import InputError
 from pipeline.core.processes import starting_workers, work_for_parent
 from pipeline.core.progress import mute, progress
+from pipeline.training.device import pick
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+def workers(processes: int, device: str) -> int:
+    """How many processes params ``processes`` and ``device`` give: an accelerator is not shared, and has one."""
+    return processes if pick(device).type == "cpu" else 1
 
 
 def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes: int, what: str) -> Iterator[Result]:
@@ -43,7 +49,7 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
         except BrokenProcessPool:
             raise InputError(
                 f"{what}: a process was ended from outside, perhaps for want of memory; run it again, with fewer "
-                "target.processes: what was finished is kept"
+                "`processes` in params.yaml: what was finished is kept"
             ) from None
         except BaseException:
             for process in multiprocessing.active_children():

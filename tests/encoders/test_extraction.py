@@ -274,6 +274,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         blocks = {name: tracks.SMALL[name] for name in tracks.SMALL}
         settings = {
             "device": "cpu",
+            "processes": 1,
             "tracks": ["sentiment"],
             "embed": {
                 "text": {"encoder": str(tiny.distilbert(root / "bert"))},
@@ -281,7 +282,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             },
             "source": {"corpus": "source.parquet", "texts": "source.parquet"},
             **blocks,
-            "target": {"corpus": "target.parquet", "processes": 1, "folds": 2, "repeats": 1},
+            "target": {"corpus": "target.parquet", "folds": 2, "repeats": 1},
         }
         params = Params.model_validate(settings)
         artifacts.write_json(root / "params.yaml", json.loads(params.model_dump_json()))

@@ -21,7 +21,8 @@ HEAD = {"candidates": ["logreg", "head"], "folds": 2, "head": {"epochs": 2}}
 SMALL: dict[str, Any] = {
     "device": "cpu",
     "posts": {"manifest": "posts/manifest.csv", "media": "posts"},
-    "target": {"folds": 2, "repeats": 1, "processes": 2},
+    "processes": 2,
+    "target": {"folds": 2, "repeats": 1},
     "sample": {"posts": 40, "source_rows": 60, "target_rows": 30, "unlabelled_rows": 5},
     "train_text": {"candidates": ["logreg", "full"], "folds": 2, "tuned": {"epochs": 2, "folds": 2}, "tuned_rows": 10},
     "train_image": HEAD,

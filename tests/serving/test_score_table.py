@@ -112,7 +112,7 @@ def test_another_coverage_starts_again(
 
 def test_groups_are_scored_where_groups_were_learned_from(tmp_path: Path) -> None:
     grouped = tracks.make(tmp_path / "track")
-    tracks.run(grouped, *scores.STAGES, target={"processes": 1, "level": "group"})
+    tracks.run(grouped, *scores.STAGES, target={"level": "group"})
     using = ScorePredictor.of_project(tracks.params(grouped, target={"level": "group"}), grouped.layout)
     rows = scores.rows(grouped)[:4]
     for at, row in enumerate(rows):

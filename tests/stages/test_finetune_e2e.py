@@ -569,6 +569,6 @@ def test_a_second_run_gives_the_same_bytes_with_one_process_or_two(
 ) -> None:
     again = tracks.copied(holdout, tmp_path)
     shutil.rmtree(again.layout.model("finetune_e2e"))
-    tracks.run(again, "finetune_e2e", finetune_e2e=CURVE, target={"processes": processes})
+    tracks.run(again, "finetune_e2e", finetune_e2e=CURVE, processes=processes)
     assert everything(again.layout.model("finetune_e2e")) == everything(holdout.layout.model("finetune_e2e"))
     assert again.layout.details("finetune_e2e").read_bytes() == holdout.layout.details("finetune_e2e").read_bytes()
