@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from pipeline.core import artifacts
+from pipeline.core.schemas import FINAL
 from pipeline.encoders import text
 from pipeline.encoders.text import TextEncoder
 from pipeline.encoders.text_rows import TokenRows
@@ -118,7 +119,7 @@ def _phase(
     return fit(
         net,
         train,
-        held,
+        held if job.fold == FINAL else None,  # it only fills the history, which is shown of this fold alone
         objective=objective(block),
         score=concordance,
         optimizer=adamw([(module, rate) for module in learners], block.weight_decay),

@@ -26,4 +26,10 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "batch modalities width"]) -> Float[Tensor, "batch width"]:
         summary = self.summary.expand(tokens.shape[0], 1, -1)  # len() would fix the batch of an ONNX export
-        return self.attend(torch.cat([summary, tokens + self.identity], dim=1))[:, 0]
+        # What the layer makes of the summary; it would make as much of each token, which nobody reads.
+        layer = self.attend
+        read = layer.norm1(torch.cat([summary, tokens + self.identity], dim=1))
+        attended = layer.self_attn(read[:, :1], read, read, need_weights=False)[0]
+        summary = summary + layer.dropout1(attended)
+        hidden = layer.dropout(layer.activation(layer.linear1(layer.norm2(summary))))
+        return (summary + layer.dropout2(layer.linear2(hidden)))[:, 0]
