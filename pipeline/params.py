@@ -488,7 +488,7 @@ class FinetuneParams(ParamsBlock):
     tuned: TargetTextParams = TargetTextParams()
     inner_folds: Annotated[int, Field(ge=2, le=20)] = 2
     """Folds of the rows that a fold learns from: they weigh the source, and choose among simple and tuned models."""
-    curve: Annotated[tuple[Annotated[int, Field(ge=4)], ...], Field(strict=False)] = (20, 40, 60)
+    curve: Annotated[tuple[Annotated[int, Field(ge=4)], ...], Field(strict=False)] = (20, 40)
     """Numbers of labelled training groups for the learning curve with and without the source; may be empty."""
 
 

@@ -10,13 +10,13 @@ from functools import lru_cache
 from typing import Any
 
 from pipeline.core.layout import Layout
+from pipeline.core.parallel import in_processes
 from pipeline.core.schemas import AVERAGED, FusionCandidate
 from pipeline.params import Params
 from pipeline.posts.folds import Fold
 from pipeline.posts.fusion_candidates import TriedFusion, fit_fusion, fit_settings
 from pipeline.posts.fusion_rows import FusionRows, Subset, read_fusion_rows
-from pipeline.training.device import one_thread
-from pipeline.training.parallel import in_processes, workers
+from pipeline.training.device import one_thread, workers
 
 QUICK: tuple[FusionCandidate, ...] = ("best_specialist", "averaged")
 """Candidates with nothing to solve."""

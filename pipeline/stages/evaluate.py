@@ -9,6 +9,8 @@ Reads:  data/split/posts.parquet, data/embeddings/posts/*.parquet, models/{train
 Writes: metrics/evaluate.json, metrics/details/evaluate.json, plots/evaluate/.
 """
 
+from threadpoolctl import threadpool_limits
+
 from pipeline.core import artifacts, off
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
@@ -18,7 +20,8 @@ from pipeline.sentiment import evaluation as sentiment_evaluation
 
 
 def run(params: Params, layout: Layout) -> None:
-    with artifacts.replacing_folder(layout.plots("evaluate")) as plots:
+    # With more threads its many small products wait for each other, above all beside another busy process.
+    with artifacts.replacing_folder(layout.plots("evaluate")) as plots, threadpool_limits(1, user_api="blas"):
         metrics = {}
         if not off.is_off("posts", layout):
             metrics["posts"] = evaluate_posts(params, layout, plots)

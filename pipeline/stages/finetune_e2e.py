@@ -19,6 +19,7 @@ from pipeline.core import artifacts, off
 from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
+from pipeline.core.parallel import in_processes
 from pipeline.core.schemas import FINAL, subset_name
 from pipeline.params import Params
 from pipeline.scoring import sentiment
@@ -27,8 +28,8 @@ from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, outcome_of, tune
 from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import write_model
+from pipeline.training.device import workers
 from pipeline.training.finished import Once, finished
-from pipeline.training.parallel import in_processes, workers
 
 
 def run(params: Params, layout: Layout) -> None:

@@ -6,18 +6,14 @@ Writes: data/sample/posts/ (manifest.csv, images/, videos/), data/sample/source.
 
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
-from pipeline.core.progress import progress
 from pipeline.params import Params
 from pipeline.synthetic.pair import render_pair
 from pipeline.synthetic.posts import render_posts
 
 
 def run(params: Params, layout: Layout) -> None:
-    with (
-        artifacts.replacing_folder(layout.sample_posts) as folder,
-        progress("drawing posts", params.sample.posts) as advance,
-    ):
-        render_posts(folder, posts=params.sample.posts, seed=params.seed, progress=advance)
+    with artifacts.replacing_folder(layout.sample_posts) as folder:
+        render_posts(folder, posts=params.sample.posts, seed=params.seed, processes=params.processes)
     render_pair(
         layout.sample_corpus("source"),
         layout.sample_corpus("target"),

@@ -21,6 +21,7 @@ from pipeline.core import artifacts, off
 from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
+from pipeline.core.parallel import in_processes
 from pipeline.core.schemas import FINAL
 from pipeline.params import Params
 from pipeline.sentiment.adapters import HISTORY_COLUMNS, AdapterJob, AdapterOutcome, adapt, describe_adapter
@@ -28,8 +29,8 @@ from pipeline.sentiment.data import fold_names, inputs, of_fold, read_target
 from pipeline.sentiment.descriptions import AdapterReport, AdaptersDescription
 from pipeline.sentiment.source_model import read_source
 from pipeline.training.checkpoint import write_model
+from pipeline.training.device import workers
 from pipeline.training.finished import Once, finished
-from pipeline.training.parallel import in_processes, workers
 
 
 def run(params: Params, layout: Layout) -> None:

@@ -120,7 +120,7 @@ class Pen:
 
     def _place(self, points: Sequence[Point] | np.ndarray) -> list[Point]:
         placed = np.asarray(points, dtype=float) @ self._matrix + self._origin
-        return [(float(x), float(y)) for x, y in placed]
+        return [(x, y) for x, y in placed.tolist()]
 
     def polygon(self, points: Sequence[Point] | np.ndarray, fill: Colour) -> None:
         self.draw.polygon(self._place(points), fill=fill)
@@ -139,8 +139,13 @@ class Pen:
 
 def oval(x: float, y: float, rx: float, ry: float, points: int = 36) -> np.ndarray:
     """The outline of an ellipse, (points, 2)."""
+    return _circle(points) * (rx, ry) + (x, y)
+
+
+@lru_cache(maxsize=8)
+def _circle(points: int) -> np.ndarray:
     turn = np.linspace(0, 2 * math.pi, points, endpoint=False)
-    return np.stack([x + rx * np.cos(turn), y + ry * np.sin(turn)], axis=1)
+    return np.stack([np.cos(turn), np.sin(turn)], axis=1)
 
 
 def star(x: float, y: float, outer: float, inner: float, spikes: int, turn: float = 0.0) -> np.ndarray:

@@ -13,8 +13,9 @@ which posts are rendered.
 from __future__ import annotations
 
 import csv
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from pipeline.core.parallel import in_processes
 from pipeline.synthetic.drawing import CLIP_FPS, CLIP_FRAMES, CLIP_SIZE, Mood, render_clip, render_picture
 from pipeline.synthetic.voice import RATE, Speaker, speak
 
@@ -37,6 +39,7 @@ X264 = {"preset": "veryfast", "crf": "25", "threads": "1", "x264-params": "mbtre
 AAC_BIT_RATE = 24_000
 COLUMNS = ("id", "text", "image", "video", "label", "group")
 MIN_POSTS = 20
+TOGETHER = 25
 LABEL_NOISE = 0.035
 REPOSTS = 0.015
 POSTS_PER_AUTHOR = 4
@@ -401,10 +404,10 @@ def handle(author: int) -> str:
     return f"{HANDLE_FIRST[first]}_{HANDLE_LAST[last % len(HANDLE_LAST)]}_{author:03d}"
 
 
-def render_posts(folder: Path, *, posts: int, seed: int, progress: Callable[[int], None] | None = None) -> None:
+def render_posts(folder: Path, *, posts: int, seed: int, processes: int = 1) -> None:
     """Renders a corpus into `folder`: `manifest.csv`, `images/` and `videos/`. The same arguments give the same bytes.
 
-    The manifest is written last, so a folder without one is unfinished. `progress` is called with 1 after each post.
+    The manifest is written last, so a folder without one is unfinished. Each of the `processes` renders some posts.
     Raises FileExistsError if the folder holds anything, ValueError for fewer than `MIN_POSTS` posts.
     """
     plan = plan_posts(posts, seed)
@@ -413,8 +416,19 @@ def render_posts(folder: Path, *, posts: int, seed: int, progress: Callable[[int
         raise FileExistsError(f"{folder} is not empty: example posts are rendered into a fresh folder")
     (folder / "images").mkdir()
     (folder / "videos").mkdir()
-    rows = []
-    for post in plan:
+    jobs = [(folder, posts, seed, part) for part in np.array_split(np.arange(posts), math.ceil(posts / TOGETHER))]
+    rows = [row for part in in_processes(_render, jobs, processes, "drawing posts, parts") for row in part]
+    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+def _render(job: tuple[Path, int, int, np.ndarray]) -> list[tuple[str, ...]]:
+    """Draws some posts of a corpus; returns their lines of the manifest."""
+    folder, posts, seed, part = job
+    plan, rows = plan_posts(posts, seed), []
+    for post in (plan[at] for at in part):
         media = {"image": "", "video": ""}
         if post.modality == "image":
             media["image"] = _save_picture(folder, post, plan, seed)
@@ -423,12 +437,7 @@ def render_posts(folder: Path, *, posts: int, seed: int, progress: Callable[[int
         rows.append(
             (f"post_{post.index:05d}", post.text, media["image"], media["video"], post.label, handle(post.author))
         )
-        if progress is not None:
-            progress(1)
-    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    return rows
 
 
 def _save_picture(folder: Path, post: SyntheticPost, plan: list[SyntheticPost], seed: int) -> str:

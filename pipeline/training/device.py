@@ -26,6 +26,11 @@ def pick(device: str) -> torch.device:
     return torch.device(device)
 
 
+def workers(processes: int, device: str) -> int:
+    """How many processes params ``processes`` and ``device`` give: an accelerator is not shared, and has one."""
+    return processes if pick(device).type == "cpu" else 1
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """For nets on cached vectors: on their small matrices threads cost more than they give.

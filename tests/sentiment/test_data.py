@@ -6,10 +6,10 @@ import pandas as pd
 import torch
 
 from pipeline.core import artifacts
+from pipeline.core.parallel import in_processes
 from pipeline.core.schemas import FITTED_TABLE, SCORES_TABLE
 from pipeline.sentiment.data import FeatureColumns, Target, fold_names, lines_of, read_target
 from pipeline.sentiment.variants import Variant
-from pipeline.training.parallel import in_processes
 from tests import tracks
 
 COLUMNS = FeatureColumns(

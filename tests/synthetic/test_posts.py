@@ -109,10 +109,15 @@ def test_same_seed_same_bytes(corpus: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "again") == contents(corpus)
 
 
+def test_two_processes_draw_what_one_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.synthetic.posts.TOGETHER", 12)  # the processes are only told which posts
+    for processes in (1, 2):
+        render_posts(tmp_path / str(processes), posts=24, seed=5, processes=processes)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
 def test_other_seed_other_corpus(corpus: Path, tmp_path: Path) -> None:
-    done: list[int] = []
-    render_posts(tmp_path / "other", posts=20, seed=8, progress=done.append)
-    assert done == [1] * 20
+    render_posts(tmp_path / "other", posts=20, seed=8)
     assert not {r["text"] for r in rows(tmp_path / "other")} & {r["text"] for r in rows(corpus)}
     shared = set(contents(tmp_path / "other").values()) & set(contents(corpus).values())
     assert not shared

@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.training.parallel import in_processes
+from pipeline.core.parallel import in_processes
 
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.training.parallel import in_processes
+from pipeline.core.parallel import in_processes
 
 def work(folder):
     Path(folder, f"started-{os.getpid()}").touch()

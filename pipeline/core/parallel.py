@@ -1,26 +1,20 @@
-"""Independent trainings in processes of their own, with results that do not depend on how many there are."""
+"""Independent pieces of work in processes of their own, with results that do not depend on how many there are."""
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-import torch
 from threadpoolctl import threadpool_limits
 
 from pipeline.core.errors import InputError
 from pipeline.core.processes import starting_workers, work_for_parent
 from pipeline.core.progress import mute, progress
-from pipeline.training.device import pick
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-def workers(processes: int, device: str) -> int:
-    """How many processes params ``processes`` and ``device`` give: an accelerator is not shared, and has one."""
-    return processes if pick(device).type == "cpu" else 1
 
 
 def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes: int, what: str) -> Iterator[Result]:
@@ -61,6 +55,6 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
 
 def _begin() -> None:
     work_for_parent()
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for torch, which only what is worked on may import
     threadpool_limits(1, user_api="blas")  # numpy's own threads: two processes with two each wait for one another
     mute()
