@@ -39,6 +39,7 @@ X264 = {"preset": "veryfast", "crf": "25", "threads": "1", "x264-params": "mbtre
 AAC_BIT_RATE = 24_000
 COLUMNS = ("id", "text", "image", "video", "label", "group")
 MIN_POSTS = 20
+TOO_FEW = f"the example corpus needs at least {MIN_POSTS} posts to hold every class, not {{posts}}"
 TOGETHER = 25
 LABEL_NOISE = 0.035
 REPOSTS = 0.015
@@ -245,7 +246,7 @@ def cross_quotas(rows: Mapping[str, int], columns: Mapping[str, int]) -> dict[tu
 def plan_posts(posts: int, seed: int) -> list[SyntheticPost]:
     """Decides everything about a corpus but its pixels; classes and modalities meet `CLASS_SHARES` by exact quotas."""
     if posts < MIN_POSTS:
-        raise ValueError(f"the example corpus needs at least {MIN_POSTS} posts to hold every class, not {posts}")
+        raise ValueError(TOO_FEW.format(posts=posts))
     rng = np.random.default_rng([seed, posts])
     table = cross_quotas(quotas(posts, MODALITY_SHARES), quotas(posts, CLASS_SHARES))
     authors = _authors(posts, rng)
@@ -410,7 +411,8 @@ def render_posts(folder: Path, *, posts: int, seed: int, processes: int = 1) -> 
     The manifest is written last, so a folder without one is unfinished. Each of the `processes` renders some posts.
     Raises FileExistsError if the folder holds anything, ValueError for fewer than `MIN_POSTS` posts.
     """
-    plan = plan_posts(posts, seed)
+    if posts < MIN_POSTS:
+        raise ValueError(TOO_FEW.format(posts=posts))
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: example posts are rendered into a fresh folder")
