@@ -148,7 +148,8 @@ def _warnings(measured: Measured, metrics: dict[str, Any]) -> list[str]:
     if target["n"] < FEW_ROWS:
         warnings.append(f"only {target['n']} scored target rows: the intervals are wide")
     if target["groups"] < FEW_GROUPS:
-        warnings.append(f"only {target['groups']} groups among them: {intervals.few(target['groups'])}")
+        groups = "1 group" if target["groups"] == 1 else f"{target['groups']} groups"
+        warnings.append(f"only {groups} among them: {intervals.few(target['groups'])}")
     if measured.source is None:
         warnings.append("the source has no test rows, so its model is not scored")
     why = "is a constant" if target["protocol"] == "holdout" else "falls where the scores of the fold left out rise"
