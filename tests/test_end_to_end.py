@@ -36,6 +36,7 @@ SENTIMENT = {
 SMALL = {
     **SENTIMENT,
     "sample": {"posts": 120, "source_rows": 120, "target_rows": 40, "unlabelled_rows": 20},
+    "embed": {"video": {"frames": 2}},
     "train_text": {"folds": 3, "head": {"epochs": 8}},
     "train_image": {"folds": 3, "head": {"epochs": 8}},
     "train_video": {"folds": 3, "head": {"epochs": 8}},
@@ -265,7 +266,7 @@ def test_a_corpus_of_texts_alone_with_two_labels_and_without_the_other_track(tmp
 
 def test_a_corpus_with_its_own_train_and_val_scores_val_and_makes_a_validation_part(tmp_path: Path) -> None:
     rows = [{**row, "split": "val" if at >= 60 else "train"} for at, row in enumerate(texts(80))]
-    run(tmp_path, corpus(tmp_path, rows))
+    run(tmp_path, {**corpus(tmp_path, rows), "tracks": ["posts"]})
     posts = artifacts.read_posts(Layout(tmp_path).table("posts"))
     assert set(posts.loc[posts["split"] == "test", "sample_id"]) == {f"p{at}" for at in range(60, 80)}
     assert (posts["split"] == "val").sum() == 6
