@@ -174,26 +174,34 @@ def ridge(
             ``worthwhile``.
     """
     standard = [_standardised(block, fitted) for block in blocks]
-    y = np.asarray(scores, dtype=np.float64)[fitted]
+    y, folds = np.asarray(scores, dtype=np.float64)[fitted], inner_folds(groups[fitted])
     tried = []
     for chosen in subsets_of(standard) if select else [tuple(standard)]:
         rows = np.concatenate(chosen, axis=1)
-        tried.append((*penalty(rows[fitted], y, groups[fitted]), rows))
+        tried.append((*penalty(rows[fitted], y, folds), rows))
     _, alpha, rows = tried[worthwhile([errors for errors, _, _ in tried], groups[fitted])]
     return _ridge_path(rows[fitted], y, rows, np.array([alpha]))[0]
 
 
-def penalty(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, float]:
-    """The penalty of least squared error in a grouped cross-validation of ridge, and the errors it has, float64 [n].
+Folds = Sequence[tuple[np.ndarray, np.ndarray]]
+"""The rows to learn from and the held rows of each fold, int positions."""
 
-    Of equal penalties the strongest is taken, also where a single group leaves nothing to choose by: then the errors
-    are zeros. ``x`` is [n, width], ``y`` and ``groups`` [n].
+
+def inner_folds(groups: np.ndarray) -> Folds:
+    """Folds among rows of these ``groups``, [n] names, which stay whole; none of a single group."""
+    folds = min(INNER_FOLDS, len(set(groups)))
+    return list(GroupKFold(folds).split(groups, groups=groups)) if folds > 1 else []
+
+
+def penalty(x: np.ndarray, y: np.ndarray, folds: Folds) -> tuple[np.ndarray, float]:
+    """The penalty of least squared error in a cross-validation of ridge, and the errors it has, float64 [n].
+
+    Of equal penalties the strongest is taken, also where there are no folds to choose by: then the errors are zeros.
+    ``x`` is [n, width], ``y`` [n].
     """
     errors = np.zeros((len(ALPHAS), len(x)))
-    folds = min(INNER_FOLDS, len(set(groups)))
-    if folds > 1:
-        for inner, held in GroupKFold(folds).split(x, groups=groups):
-            errors[:, held] = (_ridge_path(x[inner], y[inner], x[held], ALPHAS) - y[held]) ** 2
+    for inner, held in folds:
+        errors[:, held] = (_ridge_path(x[inner], y[inner], x[held], ALPHAS) - y[held]) ** 2
     best = len(ALPHAS) - 1 - int(errors.sum(axis=1)[::-1].argmin())
     return errors[best], float(ALPHAS[best])
 

@@ -7,7 +7,6 @@ out of a report: a constant prediction has no correlation, and zero would be a c
 
 import numpy as np
 from scipy.stats import rankdata
-from sklearn.metrics import f1_score
 
 FLAT = 1e-6
 """Scores that spread less than this are constant; what is left is rounding."""
@@ -133,7 +132,10 @@ def group_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def _weighted_f1(actual: np.ndarray, predicted: np.ndarray) -> float:
-    return float(f1_score(actual, predicted, average="weighted"))
+    """That of scikit-learn, which takes some hundred times as long to look at its arguments; bool [n] each, n > 0."""
+    hits = np.array([np.sum(~actual & ~predicted), np.sum(actual & predicted)])
+    rows, told = (np.array([np.sum(~signs), np.sum(signs)]) for signs in (actual, predicted))
+    return float(np.average(2 * hits / np.maximum(rows + told, 1), weights=rows))
 
 
 def concordance(predicted: np.ndarray, actual: np.ndarray) -> float:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,15 @@ class Target:
 
     def rows(self, fold: str, *roles: str) -> np.ndarray:
         """int64: where the rows of these roles stand in the table."""
-        ids = self.folds.loc[(self.folds["fold"] == fold) & self.folds["role"].isin(roles), "sample_id"]
-        return np.flatnonzero(self.table["sample_id"].isin(set(ids)))
+        nothing = np.zeros(0, dtype=np.int64)
+        return np.unique(np.concatenate([self._places.get((fold, role), nothing) for role in roles]))
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str], np.ndarray]:
+        """Fold and role → where its rows stand in the table, int64."""
+        at = pd.Index(self.table["sample_id"]).get_indexer(pd.Index(self.folds["sample_id"]))
+        parts = self.folds[["fold", "role"]].assign(at=at)[at >= 0].groupby(["fold", "role"])["at"]
+        return {(str(fold), str(role)): part.to_numpy(dtype=np.int64) for (fold, role), part in parts}
 
     def using(self, subset: Subset) -> "Target":
         """The same with the other modalities marked absent."""
@@ -105,12 +113,10 @@ class Target:
         rows = {role: self.rows(fold, role) for role in ("train", "val", "test")}
         if fold == FINAL:
             rows[UNLABELLED] = self.unlabelled
-        parts = [
-            self.table.iloc[at][["sample_id"]].assign(split=role, fold=fold, **variant._asdict(), score=scores[at])
-            for role, at in rows.items()
-            if len(at)
-        ]
-        return pd.concat(parts).astype({"score": np.float64})
+        at = np.concatenate(list(rows.values()))
+        split = np.repeat(list(rows), [len(part) for part in rows.values()])
+        known = {"split": split, "fold": fold, **variant._asdict(), "score": scores[at].astype(np.float64)}
+        return self.table[["sample_id"]].iloc[at].assign(**known)
 
 
 def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:

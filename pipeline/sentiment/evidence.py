@@ -105,7 +105,7 @@ def gather_evidence(
 
 def _step(scored: Scored, step: str) -> Step:
     variant = scored.whole(step)
-    report = sentiment.report(scored.actual, scored.systems[variant])
+    report = scored.reports[variant]
     low, high = scored.interval(variant, "pearson") or (None, None)
     train, within = scored.train.get(variant), scored.within.get(variant)
     return Step(report.get("pearson"), low, high, train, report.get("spread_ratio"), within)

@@ -15,7 +15,7 @@ from pipeline.core.schemas import Feature, Subset, subsets_of
 from pipeline.corpora.splits import grouped_folds
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.transfer import ScoreNet, TransferNet
-from pipeline.scoring.baselines import penalty, worthwhile
+from pipeline.scoring.baselines import Folds, inner_folds, penalty, worthwhile
 from pipeline.sentiment.adapters import carried_columns, read_adapters, train_adapter
 from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, shared
 from pipeline.sentiment.source_model import SourceSpace, score
@@ -66,13 +66,12 @@ def linear_net(target: Target, part: Part, heard: Heard, seed: int) -> tuple[Tra
     labels = target.scores[torch.from_numpy(part.learn)].numpy().astype(np.float64)
     with torch.inference_mode():
         by_text = net.eval().parts(*target.columns.at(part.learn))[1][:, 0].numpy().astype(np.float64)
-    groups = target.table["group_id"].to_numpy()[part.learn]
-    designs = _designs(net, target, part.learn) if heard.probes else {}
-    tried, nothing = [], np.zeros(len(target.table))
+    tried, nothing, design = [], np.zeros(len(target.table)), _design(net, target, part, heard.probes)
     for subset in subsets_of(target.columns.modalities):
         carried = heard.carried.get(subset, nothing)[part.learn]
         source_scores = np.column_stack([carried, by_text * ("text" in subset)])
-        tried.append(_best_of_components(designs, groups, subset, source_scores, labels))
+        tried.append(_best_of_components(design, subset, source_scores, labels))
+    groups = target.table["group_id"].to_numpy()[part.learn]
     best = tried[worthwhile([start.errors for start in tried], groups)]
     _set(net, best)
     report = {"carried": float(best.weights[0]), "by_text": float(best.weights[1])}
@@ -101,40 +100,47 @@ def stack_nonnegative(source_scores: np.ndarray, labels: np.ndarray) -> tuple[np
     return weights, float(labels.mean() - weights @ source_scores.mean(axis=0))
 
 
-Designs = Mapping[Feature, Mapping[int, tuple[np.ndarray, np.ndarray]]]
-"""Modality → number of components → a basis, float64 [width, kept], and the rows in it, float64 [n, kept]."""
+@dataclass(frozen=True)
+class Design:
+    """What starts may regress on, of the n rows that a net learns from.
+
+    Attributes:
+        columns: modality → float64 [n, width], standardised.
+        bases: components → modality → a basis, float64 [width, kept]; empty where a net has no probes.
+        folds: grouped folds of the rows.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    bases: Mapping[int, Mapping[str, np.ndarray]]
+    folds: Folds
 
 
-def _best_of_components(
-    designs: Designs, groups: np.ndarray, subset: Subset, source_scores: np.ndarray, labels: np.ndarray
-) -> LinearStart:
-    """The start with these modalities, with as many components as grouped folds like best; without designs, none."""
+def _design(net: TransferNet, target: Target, part: Part, probes: bool) -> Design:
+    """A basis holds so many whitened principal components of the rows to learn from and the rows without a score; 0
+    components: all columns as they are.
+    """
+    known, groups = np.concatenate([part.learn, target.unlabelled]), target.table["group_id"].to_numpy()[part.learn]
+    if not probes:
+        return Design({}, {}, [])
+    columns = {name: _standard(net, target.columns, name, known) for name in target.columns.modalities}
+    decomposed = {name: np.linalg.svd(values, full_matrices=False)[1:] for name, values in columns.items()}
+    bases = {count: {name: _basis(*of, count, len(known)) for name, of in decomposed.items()} for count in COMPONENTS}
+    return Design({name: values[: len(part.learn)] for name, values in columns.items()}, bases, inner_folds(groups))
+
+
+def _best_of_components(design: Design, subset: Subset, source_scores: np.ndarray, labels: np.ndarray) -> LinearStart:
+    """The start with these modalities, with as many components as grouped folds like best; without probes, none."""
     weights, offset = stack_nonnegative(source_scores, labels)
     left = labels - offset - source_scores @ weights
-    if not designs:
+    if not design.bases:
         return LinearStart(left**2, 0.0, subset, weights, offset, {}, 0, np.zeros((len(left), 0)), left)
     starts = []
-    for count in COMPONENTS:
-        bases = {name: designs[name][count][0] for name in subset}
-        design = np.concatenate([designs[name][count][1] for name in subset], axis=1)
-        starts.append(LinearStart(*penalty(design, left, groups), subset, weights, offset, bases, count, design, left))
+    for count, known in design.bases.items():
+        bases = {str(name): known[name] for name in subset}
+        rows = np.concatenate([design.columns[name] @ basis for name, basis in bases.items()], axis=1)
+        errors, alpha = penalty(rows, left, design.folds)
+        starts.append(LinearStart(errors, alpha, subset, weights, offset, bases, count, rows, left))
     return min(starts, key=lambda start: start.errors.sum())
-
-
-def _designs(net: TransferNet, target: Target, rows: np.ndarray) -> Designs:
-    """What the starts regress on, with each of ``COMPONENTS``.
-
-    A basis holds so many whitened principal components of these rows and the rows without a score; 0 components: all
-    columns as they are.
-    """
-    known = np.concatenate([rows, target.unlabelled])
-    designs: dict[Feature, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
-    for name in target.columns.modalities:
-        values = _standard(net, target.columns, name, known)
-        _, spreads, directions = np.linalg.svd(values, full_matrices=False)
-        bases = {count: _basis(spreads, directions, count, len(values)) for count in COMPONENTS}
-        designs[name] = {count: (basis, values[: len(rows)] @ basis) for count, basis in bases.items()}
-    return designs
 
 
 def _set(net: TransferNet, start: LinearStart) -> None:

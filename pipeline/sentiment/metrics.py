@@ -48,7 +48,7 @@ class Measured:
 def step_metrics(scored: Scored, step: str) -> dict[str, float]:
     """All that is known of one step, with intervals; what is undefined is left out."""
     variant = scored.whole(step)
-    metrics = sentiment.report(scored.actual, scored.systems[variant])
+    metrics = dict(scored.reports[variant])
     for metric in ("pearson", "ccc", "mae"):
         if metric in metrics:
             metrics |= intervals.ends(scored.resampled[variant][metric], scored.block.confidence, f"{metric}_")
@@ -97,7 +97,7 @@ def _subset_metrics(track: Track, scored: Scored) -> dict[str, Any]:
 
 def _with_interval(scored: Scored, variant: Variant) -> dict[str, float]:
     """Pearson's r, with its interval where there is one; empty where it is undefined."""
-    value = sentiment.report(scored.actual, scored.systems[variant]).get("pearson")
+    value = scored.reports[variant].get("pearson")
     if value is None:
         return {}
     return {"pearson": value, **intervals.ends(scored.resampled[variant]["pearson"], scored.block.confidence)}
@@ -109,8 +109,7 @@ def _curve_metrics(scored: Scored) -> dict[str, Any]:
     for groups, of_size in groupby(scored.curve, key=lambda variant: variant.groups):
         points = list(of_size)
         for variant in points:
-            mae = sentiment.report(scored.actual, scored.systems[variant])["mae"]
-            metrics[curve_point(variant)] = {**_with_interval(scored, variant), "mae": mae}
+            metrics[curve_point(variant)] = {**_with_interval(scored, variant), "mae": scored.reports[variant]["mae"]}
         if len(points) == 2 and (difference := scored.difference(points[0], points[1], "pearson")):
             metrics[f"with_minus_without_{groups}"] = difference
     return metrics

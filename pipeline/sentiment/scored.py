@@ -71,12 +71,17 @@ class Scored:
         """Every system in the same resamples; see ``intervals.resampled_scores``."""
         return intervals.resampled_scores(self.actual, self.systems, self.groups, self.block.bootstrap, self.seed)
 
+    @cached_property
+    def reports(self) -> dict[Variant, dict[str, float]]:
+        """Every metric of every system; see ``sentiment.report``."""
+        return {variant: sentiment.report(self.actual, predicted) for variant, predicted in self.systems.items()}
+
     def interval(self, variant: Variant, metric: str) -> tuple[float, float] | None:
         return self.resampled[variant][metric].interval(self.block.confidence)
 
     def difference(self, a: Variant, b: Variant, metric: str) -> dict[str, float]:
         """``a`` minus ``b`` on the same resamples, with its interval; nothing where one of them is undefined."""
-        values = [sentiment.report(self.actual, self.systems[variant]).get(metric) for variant in (a, b)]
+        values = [self.reports[variant].get(metric) for variant in (a, b)]
         if values[0] is None or values[1] is None:
             return {}
         drawn = self.resampled[a][metric] - self.resampled[b][metric]
@@ -154,24 +159,31 @@ def _pooled(predictions: pd.DataFrame, track: Track, ids: pd.Series, variant: Va
     Raises InputError when another variant does not predict each row once in each repeat.
     """
     test = predictions[predictions["split"] == "test"]
-    pooled = []
-    repeats = track.scored["fold"].str.partition(".")[0]
-    for repeat in dict.fromkeys(repeats):
-        rows = test[test["fold"].str.partition(".")[0] == repeat].set_index("sample_id")["score"]
-        if rows.index.is_unique and len(rows) == len(ids) and ids.isin(rows.index).all():
-            pooled.append(rows.loc[ids].to_numpy(dtype=np.float64))
+    pooled, scores, repeat_of = [], test["score"].to_numpy(dtype=np.float64), _repeats(test["fold"])
+    for repeat in dict.fromkeys(_repeats(track.scored["fold"])):
+        own = repeat_of == repeat
+        known = pd.Index(test["sample_id"][own])
+        if known.is_unique and len(known) == len(ids) and ids.isin(known).all():
+            pooled.append(scores[own][known.get_indexer(pd.Index(ids))])
         elif not variant.groups:
             what = f"{variant.step} with {variant.subset}"
             raise InputError(f"predictions of {what}: {repeat} does not have each test row once; run `dvc repro`")
     return np.array(pooled)
 
 
+def _repeats(folds: pd.Series) -> np.ndarray:
+    """The repeat that each fold belongs to, [n] strings."""
+    return np.array([fold.partition(".")[0] for fold in folds], dtype=str)
+
+
 def _in_folds(predictions: pd.DataFrame, table: pd.DataFrame, per_group: bool) -> float | None:
     """Pearson's r on the rows of each fold, averaged; None where there are none or it is undefined."""
-    rows = predictions.rename(columns={"score": "predicted"}).merge(table, on="sample_id")
-    correlations = []
-    for _, part in rows.groupby("fold"):
-        _, _, actual, predicted = averaged(part, part[["predicted"]].to_numpy().T, per_group)
+    at = pd.Index(table["sample_id"]).get_indexer(pd.Index(predictions["sample_id"]))
+    known, correlations = predictions[at >= 0], []
+    rows = table[["sample_id", "group_id", "score"]].iloc[at[at >= 0]]
+    scores, folds = known["score"].to_numpy(dtype=np.float64), known["fold"].to_numpy(dtype=str)
+    for fold in np.unique(folds):
+        _, _, actual, predicted = averaged(rows[folds == fold], scores[None, folds == fold], per_group)
         correlations.append(sentiment.pearson(actual, predicted[0]))
     defined = [value for value in correlations if value is not None]
     return float(np.mean(defined)) if defined and len(defined) == len(correlations) else None

@@ -6,6 +6,7 @@ Reads:  data/split/{source,source_texts,target,target_folds}.parquet, data/embed
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class Track:
     def protocol(self) -> str:
         return "holdout" if set(self.scored["fold"]) == {FINAL} else "cross_validation"
 
-    @property
+    @cached_property
     def scored(self) -> pd.DataFrame:
         """Which target rows each fold scores: columns ``fold, sample_id, group_id``."""
         rows = self.folds.loc[self.folds["role"] == "test", ["fold", "sample_id"]]

@@ -30,6 +30,7 @@ class Variant(NamedTuple):
 
 def by_variant(predictions: pd.DataFrame) -> dict[Variant, pd.DataFrame]:
     """The rows of each variant, in the order in which variants appear."""
-    keys = predictions[list(Variant._fields)].drop_duplicates().itertuples(index=False, name=None)
-    variants = [Variant(*key) for key in keys]
-    return {variant: variant.of(predictions) for variant in variants}
+    fields = predictions[list(Variant._fields)]
+    variants = [Variant(*key) for key in fields.drop_duplicates().itertuples(index=False, name=None)]
+    numbers = fields.groupby(list(Variant._fields), sort=False).ngroup().to_numpy()
+    return {variant: predictions[numbers == number] for number, variant in enumerate(variants)}

@@ -123,7 +123,7 @@ def test_a_clip_encoder_learns(tmp_path: Path, tune: str) -> None:
 def gifs(folder: Path, count: int) -> list[dict[str, Any]]:
     rows = []
     for at, row in enumerate(shades(folder, count)):
-        frame = Image.open(folder / row["image_path"])
+        frame = Image.open(folder / row["image_path"]).quantize(64, Image.Quantize.FASTOCTREE)
         frames = [frame.rotate(90 * turn) for turn in range(2 + at % 3)]
         frame.save(folder / f"{at}.gif", save_all=True, append_images=frames, duration=80)
         rows.append({"id": row["id"], "label": row["label"], "video_path": f"{at}.gif"})

@@ -46,6 +46,15 @@ def test_signs_and_classes_by_hand():
     )
 
 
+@pytest.mark.parametrize("offset", [-9.0, -1.0, 0.0, 1.0, 9.0])  # from all negative to all positive
+def test_f1_of_signs_equals_scikit_learn_to_the_last_digit(offset: float):
+    told = ACTUAL != 0
+    nonzero = known.f1_score(ACTUAL[told] > 0, PREDICTED[told] + offset > 0, average="weighted")
+    assert sentiment.f1_nonzero(ACTUAL, PREDICTED + offset) == nonzero
+    nonneg = known.f1_score(ACTUAL + offset >= 0, PREDICTED >= 0, average="weighted")
+    assert sentiment.f1_nonneg(ACTUAL + offset, PREDICTED) == nonneg
+
+
 def test_spread_and_slope_tell_timid_from_calibrated():
     assert sentiment.spread_ratio(ACTUAL, 0.1 * ACTUAL + 2) == pytest.approx(0.1)
     assert sentiment.slope(ACTUAL, 0.1 * ACTUAL + 2) == pytest.approx(10.0)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -23,9 +22,8 @@ from pipeline.serving import bundle, card, onnx
 from pipeline.serving.predictor import Predictor
 from pipeline.training.device import pick
 from tests import tiny
-from tests.imports import ROOT
 from tests.reporting.conftest import without_intervals
-from tests.serving.conftest import Trained, train
+from tests.serving.conftest import Trained
 
 
 @pytest.fixture(scope="module")
@@ -71,24 +69,6 @@ def test_a_bundle_that_is_replaced_while_it_is_used_is_the_old_one_the_new_one_o
     assert [made.as_json() for made in Predictor.load(own).predict(posts)] == expected
     names = [{path.relative_to(place) for path in place.rglob("*")} for place in (own, folder)]
     assert names[0] == names[1] and [path.name for path in own.parent.iterdir()] == [own.name]
-
-
-def test_tuned_encoders_travel_with_their_specialists_and_need_no_peft(tmp_path: Path) -> None:
-    tuned = train(tmp_path / "project", "tuned")
-    bundle.export(tuned.params, tuned.layout, tmp_path / "bundle")
-    expected = [made.as_json() for made in tuned.predictor().predict(tuned.posts())]
-    shutil.rmtree(tmp_path / "project" / "models")
-    shutil.rmtree(tmp_path / "project" / "bert")
-    code = (
-        "import sys, json; sys.modules['peft'] = sys.modules['dvc'] = None; from pathlib import Path\n"
-        "from pipeline.serving.predictor import Predictor; from pipeline.serving.posts import Post\n"
-        f"got = Predictor.load({str(tmp_path / 'bundle')!r}).predict([Post(text=sys.argv[1])])\n"
-        "print(json.dumps(got[0].as_json()))"
-    )
-    at = next(at for at, post in enumerate(tuned.posts()) if post.text and not post.image and not post.video)
-    said = [sys.executable, "-c", code, tuned.posts()[at].text or ""]
-    told = subprocess.run(said, capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    assert json.loads(told)["probabilities"] == pytest.approx(expected[at]["probabilities"], abs=1e-5)
 
 
 def test_no_path_of_this_machine_is_in_a_bundle(trained: Trained, own: Path) -> None:
@@ -229,8 +209,25 @@ def fused(kind: str, widths: dict[str, int], classes: int) -> FusedNet:
     return Fusion(widths, classes, strategy=kind, width=16, hidden=16)
 
 
+def run_onnx(path: Path, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    (logits,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, inputs)
+    return np.asarray(logits)
+
+
+def test_the_specialists_as_onnx_compute_the_same(predictor: Predictor, tmp_path: Path) -> None:
+    onnx.write(replace(predictor.model, fusion=None), tmp_path / "onnx")
+    generator = np.random.default_rng(0)
+    for name, branch in predictor.model.branches.items():
+        for rows in (1, 2, 9):
+            vectors = generator.normal(size=(rows, branch.own.width)).astype(np.float32)
+            with torch.inference_mode():
+                logits = branch.classifier(torch.from_numpy(vectors)).numpy()
+            made = run_onnx(tmp_path / "onnx" / f"{name}.onnx", {"vector": vectors})
+            np.testing.assert_allclose(made, logits, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["attention", "gated", "concat", "linear", "first_present", "averaged"])
-def test_onnx_computes_the_same(predictor: Predictor, tmp_path: Path, kind: str) -> None:
+def test_each_fusion_as_onnx_computes_the_same(predictor: Predictor, tmp_path: Path, kind: str) -> None:
     trained = predictor.model
     torch.manual_seed(0)
     widths = {name: branch.frozen.width for name, branch in trained.branches.items()}
@@ -238,14 +235,8 @@ def test_onnx_computes_the_same(predictor: Predictor, tmp_path: Path, kind: str)
     for weight in fusion.parameters():
         torch.nn.init.normal_(weight, std=0.3)
     fusion.eval()
-    onnx.write(replace(trained, fusion=fusion), tmp_path / "onnx")
+    onnx.write(replace(trained, branches={}, fusion=fusion), tmp_path / "onnx")
     generator = np.random.default_rng(0)
-
-    def run(name: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        session = onnxruntime.InferenceSession(tmp_path / "onnx" / f"{name}.onnx", providers=["CPUExecutionProvider"])
-        (logits,) = session.run(None, inputs)
-        return np.asarray(logits)
-
     for rows in (1, 2, 9):
         vectors = {name: generator.normal(size=(rows, width)).astype(np.float32) for name, width in widths.items()}
         expert_log_probs = {name: generator.normal(size=(rows, 2)).astype(np.float32) for name in widths}
@@ -254,11 +245,7 @@ def test_onnx_computes_the_same(predictor: Predictor, tmp_path: Path, kind: str)
         flat = {f"{what}_{name}": value for what, of in given.items() for name, value in of.items()}
         with torch.inference_mode():
             expected = fusion(*({name: torch.from_numpy(value) for name, value in of.items()} for of in given.values()))
-        np.testing.assert_allclose(run("fuse", flat), expected.numpy(), atol=1e-5)
-        for name, branch in trained.branches.items():
-            with torch.inference_mode():
-                logits = branch.classifier(torch.from_numpy(vectors[name]))
-            np.testing.assert_allclose(run(name, {"vector": vectors[name]}), logits.numpy(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(run_onnx(tmp_path / "onnx" / "fuse.onnx", flat), expected.numpy(), atol=1e-5)
 
 
 def test_onnx_without_its_packages_says_what_to_install(

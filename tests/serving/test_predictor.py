@@ -1,5 +1,9 @@
 """Predictions of raw posts are those that the stages made, and their explanations are differences of predictions."""
 
+import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from pipeline.scoring import conformal, emotion
 from pipeline.serving import bundle
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import GRID, Predictor, occluded
+from tests.imports import ROOT
 from tests.serving.conftest import Trained, train
 
 
@@ -53,7 +58,8 @@ def check_against_stages(trained: Trained, predictions: list[Prediction]) -> Non
     fused = of_stage(trained, "fuse", "fusion")
     logits = calibrated(trained.layout, "fuse", np.stack([fused[name] for name in ids]))
     expected = emotion.softmax(logits)
-    labels = [trained.predictor().labels[at] for at in (logits + offset(trained.layout, "fuse")).argmax(axis=1)]
+    names = artifacts.read_json(trained.layout.model("fuse") / "model.json")["labels"]
+    labels = [names[at] for at in (logits + offset(trained.layout, "fuse")).argmax(axis=1)]
     assert [prediction.label for prediction in predictions] == labels
     np.testing.assert_allclose(np.stack([values(prediction) for prediction in predictions]), expected, atol=1e-4)
     for modality in MODALITIES:
@@ -70,11 +76,27 @@ def test_predictions_are_those_of_the_stages(trained: Trained, predictor: Predic
     check_against_stages(trained, predictor.predict(trained.posts()))
 
 
-def test_predictions_of_tuned_encoders_are_those_of_the_stages(tmp_path: Path) -> None:
-    tuned = train(tmp_path, "tuned")
-    predictor = tuned.predictor()
+def test_tuned_encoders_predict_as_the_stages_did_and_travel_with_their_specialists_without_peft(
+    tmp_path: Path,
+) -> None:
+    tuned = train(tmp_path / "project", "tuned")
+    predictor, posts = tuned.predictor(), tuned.posts()
     assert {branch.own is branch.frozen for branch in predictor.model.branches.values()} == {False}
-    check_against_stages(tuned, predictor.predict(tuned.posts()))
+    expected = predictor.predict(posts)
+    check_against_stages(tuned, expected)
+    bundle.export(tuned.params, tuned.layout, tmp_path / "bundle")
+    shutil.rmtree(tmp_path / "project" / "models")
+    shutil.rmtree(tmp_path / "project" / "bert")
+    code = (
+        "import sys, json; sys.modules['peft'] = sys.modules['dvc'] = None; from pathlib import Path\n"
+        "from pipeline.serving.predictor import Predictor; from pipeline.serving.posts import Post\n"
+        f"got = Predictor.load({str(tmp_path / 'bundle')!r}).predict([Post(text=sys.argv[1])])\n"
+        "print(json.dumps(got[0].as_json()))"
+    )
+    at = next(at for at, post in enumerate(posts) if post.text and not post.image and not post.video)
+    said = [sys.executable, "-c", code, posts[at].text or ""]
+    told = subprocess.run(said, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert json.loads(told)["probabilities"] == pytest.approx(expected[at].as_json()["probabilities"], abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["words", "simple"])
@@ -99,7 +121,7 @@ def test_a_modality_is_explained_by_masking_it(trained: Trained, predictor: Pred
         "video": of_stage(trained, "fuse", "masked", "text_image"),
     }
     for name, prediction in zip(trained.test["sample_id"], predictor.predict(trained.posts()), strict=True):
-        at = trained.predictor().labels.index(prediction.label)
+        at = predictor.labels.index(prediction.label)
         there = {modality: part for modality, part in prediction.parts.items() if part.state == "present"}
         for modality, part in there.items():
             # Of two classes, the log-odds of one are the difference of the logits.
