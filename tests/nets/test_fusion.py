@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pipeline.nets.fusion import Fusion
+from pipeline.nets.fusion.attention import Attention
 from pipeline.nets.modalities import drop_modalities
 
 WIDTHS = {"text": 4, "image": 6, "video": 5}
@@ -25,6 +26,25 @@ def test_what_an_absent_modality_holds_does_not_matter(strategy: str) -> None:
     torch.testing.assert_close(net(vectors, expert_log_probs, present), before)
     vectors["text"] = vectors["text"] + 1
     assert not torch.allclose(net(vectors, expert_log_probs, present), before)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("given", [("text",), ("image", "video")])
+def test_a_modality_that_is_not_given_is_absent_from_all_rows(strategy: str, given: tuple[str, ...]) -> None:
+    net = Fusion(WIDTHS, 3, strategy=strategy, width=8, heads=2, hidden=8).eval()
+    for parameter in net.parameters():  # bilinear terms are zero to begin with
+        torch.nn.init.normal_(parameter, std=0.1)
+    vectors, expert_log_probs, present = inputs(5)
+    marked = {name: here & (name in given) for name, here in present.items()}
+    fewer = ({name: of[name] for name in given} for of in (vectors, expert_log_probs, present))
+    torch.testing.assert_close(net(*fewer), net(vectors, expert_log_probs, marked))
+
+
+def test_what_attention_makes_of_the_summary_is_what_the_whole_layer_makes_of_it() -> None:
+    torch.manual_seed(0)
+    net, tokens = Attention(3, 8, 2, 0.3).eval(), torch.randn(5, 3, 8)
+    read = torch.cat([net.summary.expand(5, 1, -1), tokens + net.identity], dim=1)
+    torch.testing.assert_close(net(tokens), net.attend(read)[:, 0], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -29,6 +29,19 @@ def test_more_columns_than_rows_give_the_same_model(classes: int):
     assert softmax(unseen @ weights.T + bias, axis=1) == pytest.approx(known.predict_proba(unseen), abs=1e-3)
 
 
+@pytest.mark.parametrize("width", [6, 200])
+def test_a_design_that_serves_several_strengths_gives_what_each_alone_gives(width: int):
+    generator = np.random.default_rng(2)
+    rows, actual = generator.normal(size=(40, width)), np.arange(40) % 3
+    design = logistic.design(rows)
+    assert design.width == width and len(design.rows) == 40 and design.rows.shape[1] == min(width, 40)
+    for strength in (0.01, 1.0):
+        for shared, alone in zip(
+            logistic.fit(design, actual, 3, strength), logistic.fit(rows, actual, 3, strength), strict=True
+        ):
+            assert np.array_equal(shared, alone)
+
+
 def test_a_class_without_rows_is_never_predicted():
     rows = np.array([[0.0], [1.0], [0.1], [0.9]])
     for actual in ([0, 2, 0, 2], [1, 1, 1, 1]):
