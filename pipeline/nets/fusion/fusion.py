@@ -110,9 +110,10 @@ class Fusion(nn.Module):
     def _tokens(
         self, vectors: ByModality, expert_log_probs: ByModality, present: ByModality
     ) -> Float[Tensor, "batch modalities width"]:
-        columns, rows = [], len(next(iter(vectors.values())))
+        columns = []
         for at, name in enumerate(self.modalities):
             if name not in vectors:
+                rows = next(iter(vectors.values())).shape[0]  # len() would fix the batch of an ONNX export
                 columns.append(self.absent[at].expand(rows, -1))
                 continue
             known = self.project[name](self.drop(vectors[name])) + self.project_experts[name](expert_log_probs[name])
