@@ -16,7 +16,7 @@ repro: .venv/installed
 	$(RUN) $(BIN)/python -m pipeline summary
 
 test: .venv/installed-test
-	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(RUN) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -1,5 +1,5 @@
-"""Shapes in signatures are executed, each test has its own cache, nothing reaches for a network, and charts are drawn
-only where a test looks at them.
+"""Shapes in signatures are executed, each test has its own cache, nothing reaches for a network, charts are drawn only
+where a test looks at them, and files that take long come first.
 """
 
 import os
@@ -20,6 +20,26 @@ _hook = install_import_hook("pipeline.nets", "beartype.beartype")
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+LONGEST = (
+    "test_end_to_end.py",
+    "test_finetune_e2e.py",
+    "test_train_adapters.py",
+    "test_bundle.py",
+    "test_kills.py",
+    "test_streams.py",
+    "test_bad_bundles.py",
+    "test_evaluation.py",
+    "test_abuse.py",
+)
+"""Files of tests that take more than half a minute, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file is run by one process: with the longest ones first, all processes end at about the same time."""
+    places = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 LOOK_AT_CHARTS = ("figures", "reporting")

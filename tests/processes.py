@@ -4,6 +4,7 @@ To import torch and transformers takes longer than what a test asks of a process
 imports them anew.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -15,11 +16,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import IO, Any
 
+from pipeline.cli import STAGES
 from tests.imports import ROOT
 
 CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
-_CONTEXT: Any = multiprocessing.get_context("forkserver" if CAN_FORK else "spawn")
-_CONTEXT.set_forkserver_preload(["tests.processes", "pipeline.cli", "pipeline.serving.app", "pipeline.serving.bundle"])
+CONTEXT: Any = multiprocessing.get_context("forkserver" if CAN_FORK else "spawn")
+WARM = ["tests.processes", *(f"pipeline.serving.{name}" for name in ("app", "bundle", "command"))]
+CONTEXT.set_forkserver_preload([*WARM, *(f"pipeline.stages.{name}" for name in STAGES)])
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,9 @@ def start(*arguments: object, largest_file: int | None = None, before: Callable[
     """
     given = [of if isinstance(of, bytes) else os.fsencode(str(of)) for of in arguments]
     with ExitStack() as stack:
-        (out, out_end), (err, err_end) = (_CONTEXT.Pipe(duplex=False) for _ in range(2))
+        (out, out_end), (err, err_end) = (CONTEXT.Pipe(duplex=False) for _ in range(2))
         ends = [stack.enter_context(end) for end in (out_end, err_end)]
-        process = _CONTEXT.Process(target=_run, args=(given, dict(os.environ), ends, largest_file, before))
+        process = CONTEXT.Process(target=_run, args=(given, dict(os.environ), ends, largest_file, before))
         process.start()
     return Started(process, _text(out), _text(err))
 
@@ -96,7 +99,5 @@ def _run(
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     if before is not None:
         before()
-    from pipeline.cli import app
-
     sys.argv = ["pipeline", *map(os.fsdecode, given)]
-    app()
+    importlib.import_module("pipeline.__main__").main()

@@ -5,8 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -74,6 +76,24 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     call(folder, "dvc", "exp", "run", "-q", "-n", "high", "-S", "block.share=8")
     call(folder, "dvc", "exp", "run", "-q", "-n", "low", "-S", "block.share=3")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _asked_once(repository: Path) -> Iterator[None]:
+    """DVC says each thing of the repository, which does not change, once: that takes seconds."""
+    ask = experiments._show
+    said: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+
+    def show(layout: Layout, *options: str) -> list[dict[str, Any]]:
+        if layout.root != repository:
+            return ask(layout, *options)
+        if options not in said:
+            said[options] = ask(layout, *options)
+        return said[options]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "_show", show)
+        yield
 
 
 def printed(folder: Path, *arguments: str) -> list[str]:
@@ -153,7 +173,7 @@ def test_what_cannot_be_compared_is_one_line(repository: Path, tmp_path: Path, m
     call(tmp_path, "dvc", "init", "-q")
     assert "nothing was committed yet" in refusal(tmp_path)
     monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
-    assert refusal(repository).startswith("error: dvc: not found")
+    assert refusal(tmp_path).startswith("error: dvc: not found")
 
 
 def test_a_picture_has_the_one_format(tmp_path: Path) -> None:

@@ -14,12 +14,10 @@ tmpfs FOLDER`, no room is none on that; otherwise it is a limit on the size of f
 
 import argparse
 import faulthandler
-import importlib
 import json
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -29,13 +27,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerContext
+from functools import partial
 from pathlib import Path
 
 import psutil
 from ruamel.yaml import YAML
 
 from pipeline.cli import STAGES
+from tests import processes
 from tests.imports import ROOT
 
 WAYS = ("SIGKILL", "SIGTERM", "SIGINT", "child", "full")
@@ -60,9 +59,6 @@ NO_ROOM = ("File too large", "No space left", "disk is full", "disk I/O error")
 
 SMALL_DISK = 2**30
 """A file system with fewer bytes is one that may be filled."""
-
-WARM = ["tests.robustness.small", "pipeline.serving.command", "pipeline.serving.bundle"]
-"""What is imported before processes are forked, beside the stages."""
 
 
 @dataclass(frozen=True)
@@ -137,19 +133,8 @@ class Process:
     ) -> None:
         self._said = of.said
         self._said.unlink(missing_ok=True)
-        if cold:
-            limit = f"ulimit -f {room // 512}; " if room else ""
-            self._child = subprocess.Popen(
-                ["sh", "-c", f'{limit}exec "$@"', "sh", sys.executable, "-m", "pipeline", *of.words(command)],
-                env={**os.environ, "EMOCARE_CACHE": str(of.cache), "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.DEVNULL,
-                stderr=self._said.open("wb"),
-                start_new_session=True,
-            )
-        else:
-            self._child = server().Process(target=_run, args=(of, command, room, noted))
-            self._child.start()
-        self.pid = self._child.pid or 0
+        self._child = _new(of, command, room) if cold else _forked(of, command, room, noted)
+        self.pid = self._child.pid
         while self.alive() and not self._leads():
             time.sleep(0.002)
 
@@ -159,31 +144,45 @@ class Process:
         except ProcessLookupError:
             return True
 
-    def alive(self) -> bool:
+    @property
+    def _status(self) -> int | None:
         child = self._child
-        return child.poll() is None if isinstance(child, subprocess.Popen) else child.is_alive()
+        return child.poll() if isinstance(child, subprocess.Popen) else child.process.exitcode
+
+    def alive(self) -> bool:
+        return self._status is None
 
     def finish(self) -> tuple[int, str]:
         """The exit status, below zero for a signal, and what was printed; one that hangs is ended."""
         until = time.monotonic() + PATIENCE_S
         while self.alive() and time.monotonic() < until:
             time.sleep(0.01)
-        if self.alive():
+        if self._status is None:
             os.killpg(self.pid, signal.SIGKILL)
             return HANGS, f"it did not end: {self._said.read_text(errors='replace')[-1500:]}"
-        child = self._child
-        status = child.returncode if isinstance(child, subprocess.Popen) else child.exitcode
-        return status or 0, self._said.read_text(errors="replace") if self._said.exists() else ""
+        return self._status, self._said.read_text(errors="replace") if self._said.exists() else ""
 
 
-def server() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*WARM, *(f"pipeline.stages.{name}" for name in STAGES)])
-    return context
+def _new(of: Project, command: str, room: int | None) -> subprocess.Popen[bytes]:
+    limit = f"ulimit -f {room // 512}; " if room else ""
+    return subprocess.Popen(
+        ["sh", "-c", f'{limit}exec "$@"', "sh", sys.executable, "-m", "pipeline", *of.words(command)],
+        env={**os.environ, "EMOCARE_CACHE": str(of.cache), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=of.said.open("wb"),
+        start_new_session=True,
+    )
 
 
-def _run(of: Project, command: str, room: int | None, noted: bool) -> None:
-    """What `python -m pipeline` does, in a process of its own, as a terminal starts it."""
+def _forked(of: Project, command: str, room: int | None, noted: bool) -> processes.Started:
+    begin = partial(_as_in_a_terminal, of, noted)
+    started = processes.start(*of.words(command), largest_file=room, before=begin)
+    with started.stdout, started.stderr:  # what is said goes to a file, which no pipe must be read for
+        return started
+
+
+def _as_in_a_terminal(of: Project, noted: bool) -> None:
+    """Gives a forked process a session of its own, its cache and its file for what it says."""
     said = os.open(of.said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(said, 1)
     os.dup2(said, 2)
@@ -195,12 +194,7 @@ def _run(of: Project, command: str, room: int | None, noted: bool) -> None:
     forked = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda method=None: forked  # workers need not import everything either
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))  # as of a new process
-    main = importlib.import_module("pipeline.__main__")
-    sys.argv = ["pipeline", *of.words(command)]
-    if room is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
     os.setsid()
-    main.main()
 
 
 def _note_pieces(of: Project) -> None:
@@ -227,7 +221,7 @@ def pieces(of: Project) -> dict[str, list[int]]:
 def project(root: Path, aside: Path, commands: Sequence[str] = COMMANDS) -> Project:
     """Runs the commands, in this order, and notes what they write and how long they take."""
     made = Project(root, aside)
-    maker = server().Process(target=_make, args=(root,))
+    maker = processes.CONTEXT.Process(target=_make, args=(root,))
     maker.start()
     maker.join()
     assert maker.exitcode == 0
