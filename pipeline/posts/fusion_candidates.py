@@ -71,7 +71,7 @@ class TriedFusion:
 
 def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], params: Params) -> TriedFusion:
     """Fits a candidate on each fold; of several strengths, the one likeliest for the unseen rows is kept."""
-    compared, settings = corpus.grouping.compared(folds), settings_of(name, params)
+    compared, settings = corpus.grouping.compared(folds), tried_settings(name, params)
     fitted = {fold.name: fit_settings(name, corpus, fold, params) for fold in folds}
     best: TriedFusion | None = None
     least = np.inf
@@ -94,7 +94,7 @@ def fit_settings(name: FusionCandidate, corpus: FusionRows, fold: Fold, params: 
     """A candidate of all modalities on an inner fold, with each of its settings."""
     stopped = corpus.grouping.with_stopping_rows(fold) if name == "trained" else fold
     start = cache(partial(linear_start, name, corpus, corpus.modalities, stopped))
-    settings = settings_of(name, params)
+    settings = tried_settings(name, params)
     return [fit_fusion(name, corpus, corpus.modalities, stopped, params, setting, start) for setting in settings]
 
 
@@ -120,7 +120,7 @@ def _mean(logits: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([emotion.log_probabilities(of) for of in logits]).mean(axis=0).astype(np.float32)
 
 
-def settings_of(name: FusionCandidate, params: Params) -> list[dict[str, Any]]:
+def tried_settings(name: FusionCandidate, params: Params) -> list[dict[str, Any]]:
     """With what settings a candidate is tried on the inner folds."""
     if name == "trained":
         return [{"epochs": params.fuse.epochs}]
@@ -146,8 +146,14 @@ def fit_fusion(
         )
 
     def made() -> dict[str, Any]:
-        begin = start or partial(linear_start, name, corpus, subset, fold)
-        fitted = _fit(name, corpus, subset, fold, params, settings, begin)
+        if name == "trained":
+            fitted = _fit_trained(corpus, subset, fold, params, settings["epochs"])
+        elif name == "best_specialist":
+            fitted = _asked(*_first_present(corpus, subset, fold), corpus, subset, fold)
+        else:
+            begin = start or partial(linear_start, name, corpus, subset, fold)
+            codes = corpus.codes.numpy()[fold.train]
+            fitted = _asked(*fit_linear(begin(), codes, settings["C"]), corpus, subset, fold)
         described = fitted.described.model_dump(mode="json")
         return vars(fitted) | {"net": fitted.net.state_dict(), "described": described}
 
@@ -159,21 +165,10 @@ def fit_fusion(
     return FittedFusion(net.eval(), described, kept["logits"], kept["best_epoch"], kept["history"])
 
 
-def _fit(
-    name: FusionCandidate,
-    corpus: FusionRows,
-    subset: Subset,
-    fold: Fold,
-    params: Params,
-    settings: dict[str, Any],
-    start: Callable[[], LinearStart],
+def _asked(
+    net: FirstPresent | LinearFusion, described: FusionNetDescription, corpus: FusionRows, subset: Subset, fold: Fold
 ) -> FittedFusion:
-    if name == "trained":
-        return _fit_trained(corpus, subset, fold, params, settings["epochs"])
-    if name == "best_specialist":
-        net, described = _first_present(corpus, subset, fold)
-    else:
-        net, described = fit_linear(start(), corpus.codes.numpy()[fold.train], settings["C"])
+    """The net, and what it says of the rows that its fold left unseen."""
     with torch.inference_mode():
         logits = net.eval()(*corpus.inputs(fold.unseen, subset)).numpy()
     return FittedFusion(net, described, logits)
