@@ -42,6 +42,15 @@ STAGES = {
     "evaluate": "Score the test rows, with intervals, baselines, ablation and error analysis.",
 }
 
+SIDE_BY_SIDE: dict[str, tuple[Track, tuple[str, ...]]] = {
+    "sample": ("posts", ()),
+    "train_adapters": ("sentiment", ("torch._dynamo",)),
+    "finetune_e2e": ("sentiment", ("torch._dynamo",)),
+    "fuse": ("posts", ("torch._dynamo",)),
+}
+"""Stages whose pieces run in processes side by side, the track of these, and what the pieces import beside the stage:
+torch's compiler, which its optimizers look up at their first step."""
+
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
@@ -81,6 +90,7 @@ def _add_stage(name: str, summary: str) -> None:
         from pipeline import params
         from pipeline.core.alone import alone, refuse_several
         from pipeline.core.layout import Layout
+        from pipeline.core.parallel import prepare_workers
 
         layout = Layout(project)
         # Asked to end, a stage ends as by Ctrl-C, and takes its processes and its half-written files with it.
@@ -88,7 +98,10 @@ def _add_stage(name: str, summary: str) -> None:
         with one_line_errors():
             refuse_several(name, os.environ)
             loaded = params.load(layout.params)
+            track, later = SIDE_BY_SIDE.get(name, (None, ()))
             with alone(layout.lock(name), name, "wait until it has ended"):
+                if loaded.processes > 1 and track in loaded.tracks:
+                    prepare_workers([f"pipeline.stages.{name}", *later])
                 importlib.import_module(f"pipeline.stages.{name}").run(loaded, layout)
 
     app.command(name, help=summary)(run)

@@ -2,10 +2,11 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
@@ -15,6 +16,23 @@ from pipeline.core.progress import mute, progress
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+CONTEXT: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+"""A forked copy of a process in which torch has started threads can hang, so none is made of this one. On Linux workers
+are copies of a process that has only imported; elsewhere they import for themselves."""
+
+
+def prepare_workers(modules: Sequence[str]) -> None:
+    """Begins to import what workers will need, in the process that they are to be copies of.
+
+    It goes on while this process imports for itself. Without it, workers import when they are started.
+    """
+    if sys.platform == "linux":
+        from multiprocessing import forkserver
+
+        CONTEXT.set_forkserver_preload(list(modules))
+        with starting_workers():
+            forkserver.ensure_running()
 
 
 def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes: int, what: str) -> Iterator[Result]:
@@ -31,9 +49,7 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
                 yield result
                 advance(1)
             return
-        # A forked copy of a process in which torch has started threads can hang; and Windows cannot fork.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_begin)
+        pool = ProcessPoolExecutor(min(processes, len(jobs)), CONTEXT, initializer=_begin, initargs=(dict(os.environ),))
         try:
             with starting_workers():
                 results = pool.map(work, jobs)
@@ -53,8 +69,12 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
             pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
+def _begin(environment: Mapping[str, str]) -> None:
+    """Takes the environment from who started it: what it is a copy of may have begun with another."""
     work_for_parent()
+    os.environ.update(environment)
     os.environ["OMP_NUM_THREADS"] = "1"  # for torch, which only what is worked on may import
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     threadpool_limits(1, user_api="blas")  # numpy's own threads: two processes with two each wait for one another
     mute()

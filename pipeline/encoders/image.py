@@ -69,9 +69,10 @@ class EfficientNetLite0(nn.Module):
         return self.model.extract_features(pixels.contiguous(memory_format=torch.channels_last)).mean((2, 3)).float()
 
     def folded(self) -> EfficientNetLite0:
-        """The same function, with each batch normalisation made part of the convolution before it.
+        """The same function in fewer passes over memory, for who only predicts: about half the time, equal to rounding.
 
-        For who only predicts: it takes a little over half the time, and differs by rounding.
+        Each batch normalisation becomes part of the convolution before it, and so does the same margin on opposite
+        sides; activations are computed in place.
         """
         net = copy.deepcopy(self).eval()
         _fold(net.model, "_conv_stem", "_bn0")
@@ -81,11 +82,20 @@ class EfficientNetLite0(nn.Module):
                 _fold(block, "_expand_conv", "_bn0")
             _fold(block, "_depthwise_conv", "_bn1")
             _fold(block, "_project_conv", "_bn2")
+        for layer in net.modules():
+            if isinstance(layer, nn.ReLU6):
+                layer.inplace = True
         return net
 
 
 def _fold(block: nn.Module, convolution: str, normalisation: str) -> None:
-    setattr(block, convolution, fuse_conv_bn_eval(getattr(block, convolution), getattr(block, normalisation)))
+    folded = fuse_conv_bn_eval(getattr(block, convolution), getattr(block, normalisation))
+    margin = getattr(folded, "static_padding", None)
+    if isinstance(margin, nn.ZeroPad2d):
+        left, right, top, bottom = margin.padding
+        if left == right and top == bottom:
+            folded.padding, folded.static_padding = (top, left), nn.Identity()
+    setattr(block, convolution, folded)
     setattr(block, normalisation, nn.Identity())
 
 
