@@ -136,14 +136,18 @@ class AdapterWithSource(nn.Module):
             self.source.eval()
         return self
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """float32 [batch, width] → float32 [batch, source columns + 1]; the last column is the score, or zero."""
+    def forward(self, vectors: Tensor, scored: Tensor) -> Tensor:
+        """float32 [batch, width] and bool [batch] → float32 [batch, source columns + 1].
+
+        The last column is the score of the rows that are ``scored``, the only ones whose own is known; zero of others.
+        """
         made = self.adapter(vectors)
-        rows = len(made)
-        if self.source is None:
-            return torch.cat([made, made.new_zeros(rows, 1)], dim=1)
-        present = torch.ones(rows, dtype=torch.bool, device=made.device)
-        return torch.cat([made, self.source({self.name: made}, {self.name: present})], dim=1)
+        scores = made.new_zeros(len(made), 1)
+        if self.source is not None and scored.any():
+            asked = made[scored]
+            present = torch.ones(len(asked), dtype=torch.bool, device=made.device)
+            scores = scores.masked_scatter(scored[:, None], self.source({self.name: asked}, {self.name: present}))
+        return torch.cat([made, scores], dim=1)
 
 
 def train_adapter(
@@ -196,11 +200,11 @@ def _fit_adapter(
     if not epochs:
         return FitResult(0, 0.0, [])
     objective, places = _match(adapter, name, vectors, scores, source, params, labelled=labelled)
-    labels = torch.cat([torch.from_numpy(places), scores[:, None]], dim=1)
+    labels, scored = torch.cat([torch.from_numpy(places), scores[:, None]], dim=1), scores.isfinite()
     return fit(
         AdapterWithSource(adapter, source.net if labelled else None, name),
-        TensorRows((vectors[:train],), labels[:train], block.batch),
-        TensorRows((vectors[train:],), labels[train:], block.batch),
+        TensorRows((vectors[:train], scored[:train]), labels[:train], block.batch),
+        TensorRows((vectors[train:], scored[train:]), labels[train:], block.batch),
         objective=objective,
         score=lambda made, wanted: -objective(torch.from_numpy(made), torch.from_numpy(wanted)).item(),
         optimizer=adamw([(adapter, own.learning_rate or block.learning_rate)], block.weight_decay),

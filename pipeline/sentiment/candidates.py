@@ -6,12 +6,13 @@ than a standard error. So a fold's model never falls below what is obvious becau
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import Subset, TargetCandidate
@@ -34,29 +35,6 @@ CANDIDATES: tuple[TargetCandidate, ...] = get_args(TargetCandidate)
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What the candidates of a fold are fitted with.
-
-    Attributes:
-        target: with text vectors of the source's text model, where there is one.
-        plain: the same with text vectors of the encoder as it is.
-        carried: as ``initialisation.Heard`` has it.
-        parts: the inner folds that judge.
-        whole: all rows that the fold may learn from, and none held.
-        mode: how the text encoder learns: ``none | lora | full``.
-    """
-
-    target: Target
-    plain: Target
-    source: SourceSpace
-    job: FinetuneJob
-    carried: Mapping[Subset, np.ndarray]
-    parts: list[Part]
-    whole: Part
-    mode: str
-
-
-@dataclass(frozen=True)
 class Fitted:
     """A candidate fitted: ``target`` has the columns that the net reads, text vectors by its own encoder among them."""
 
@@ -69,6 +47,31 @@ class Fitted:
     def scores(self, subset: Subset) -> np.ndarray:
         """float64 [N]: of all rows, with the modalities of ``subset`` that it uses."""
         return score_rows(self.net, self.target.columns, shared(subset, self.used))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the candidates of a fold are fitted with.
+
+    Attributes:
+        target: with text vectors of the source's text model, where there is one.
+        plain: the same with text vectors of the encoder as it is.
+        carried: as ``initialisation.Heard`` has it.
+        parts: the inner folds that judge.
+        whole: all rows that the fold may learn from, and none held.
+        mode: how the text encoder learns: ``none | lora | full``.
+        adapters: what was fitted of the candidate of that name, by the rows learned from; ``all`` begins with it.
+    """
+
+    target: Target
+    plain: Target
+    source: SourceSpace
+    job: FinetuneJob
+    carried: Mapping[Subset, np.ndarray]
+    parts: list[Part]
+    whole: Part
+    mode: str
+    adapters: dict[bytes, Fitted] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,21 +119,35 @@ def fit_candidate(name: str, setting: Setting, part: Part) -> Fitted:
         with one_thread():
             net, used, report = linear_net(setting.plain, part, Heard(probes=name == "ridge"), seed)
         return Fitted(net, setting.plain, used, report, nothing)
-    head = source_text_head(job.layout) if target.by_source_text and job.with_source else None
     if name == "text_transfer":
         with one_thread():
-            net, _, report = linear_net(target, part, Heard(text_head=head, probes=False), seed)
+            net, _, report = linear_net(target, part, Heard(text_head=_text_head(setting), probes=False), seed)
         return Fitted(net, target, ("text",), report, nothing)
-    heard = Heard(setting.source.net if job.with_source else None, setting.carried, head)
-    with one_thread():
-        net, used, report = linear_net(target, part, heard, seed)
+    linear = _through_adapters(setting, part, nothing)
     if name == "adapters":
-        return Fitted(net, target, used, report, nothing)
+        return linear
+    net, used = copy.deepcopy(linear.net), linear.used
     if setting.mode != "none" and "text" not in used:
         used = shared(target.columns.modalities, (*used, "text"))
-    net = copy.deepcopy(net)  # the source model and its adapters are those of other candidates, too
     history = tune_all(net, target.using(used), part, job, setting.mode)
-    return Fitted(net, _read_by(net, target, job.params), used, report, history)
+    return Fitted(net, _read_by(net, target, job.params), used, linear.report, history)
+
+
+def _through_adapters(setting: Setting, part: Part, history: pd.DataFrame) -> Fitted:
+    """The candidate ``adapters``, fitted once for the rows that a part learns from."""
+    key = part.learn.tobytes()
+    if key not in setting.adapters:
+        source = setting.source.net if setting.job.with_source else None
+        heard = Heard(source, setting.carried, _text_head(setting))
+        with one_thread():
+            net, used, report = linear_net(setting.target, part, heard, setting.job.params.seed)
+        setting.adapters[key] = Fitted(net, setting.target, used, report, history)
+    return setting.adapters[key]
+
+
+def _text_head(setting: Setting) -> nn.Linear | None:
+    """The head of the source's text model, where the target's text vectors are by that model."""
+    return source_text_head(setting.job.layout) if setting.target.by_source_text and setting.job.with_source else None
 
 
 def _read_by(net: TransferNet, target: Target, params: Params) -> Target:
