@@ -42,14 +42,17 @@ STAGES = {
     "evaluate": "Score the test rows, with intervals, baselines, ablation and error analysis.",
 }
 
-SIDE_BY_SIDE: dict[str, tuple[Track, tuple[str, ...]]] = {
-    "sample": ("posts", ()),
-    "train_adapters": ("sentiment", ("torch._dynamo",)),
-    "finetune_e2e": ("sentiment", ("torch._dynamo",)),
-    "fuse": ("posts", ("torch._dynamo",)),
+COMPILER = "torch._dynamo"
+"""Which torch's optimizers import at their first step."""
+
+SIDE_BY_SIDE: dict[str, tuple[set[Track], list[str]]] = {
+    "sample": ({"posts"}, []),
+    "train_adapters": ({"sentiment"}, [COMPILER]),
+    "finetune_e2e": ({"sentiment"}, [COMPILER]),
+    "fuse": ({"posts"}, [COMPILER]),
+    "evaluate": ({"posts", "sentiment"}, []),
 }
-"""Stages whose pieces run in processes side by side, the track of these, and what the pieces import beside the stage:
-torch's compiler, which its optimizers look up at their first step."""
+"""Stages that work in several processes where these tracks are on, and what is imported there beside the stage."""
 
 
 @contextmanager
@@ -98,10 +101,9 @@ def _add_stage(name: str, summary: str) -> None:
         with one_line_errors():
             refuse_several(name, os.environ)
             loaded = params.load(layout.params)
-            track, later = SIDE_BY_SIDE.get(name, (None, ()))
             with alone(layout.lock(name), name, "wait until it has ended"):
-                if loaded.processes > 1 and track in loaded.tracks:
-                    prepare_workers([f"pipeline.stages.{name}", *later])
+                if loaded.processes > 1 and name in SIDE_BY_SIDE and SIDE_BY_SIDE[name][0] <= set(loaded.tracks):
+                    prepare_workers([f"pipeline.stages.{name}", *SIDE_BY_SIDE[name][1]])
                 importlib.import_module(f"pipeline.stages.{name}").run(loaded, layout)
 
     app.command(name, help=summary)(run)

@@ -9,22 +9,38 @@ Reads:  data/split/posts.parquet, data/embeddings/posts/*.parquet, models/{train
 Writes: metrics/evaluate.json, metrics/details/evaluate.json, plots/evaluate/.
 """
 
-from threadpoolctl import threadpool_limits
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from pipeline.core import artifacts, off
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
+from pipeline.core.parallel import in_processes
+from pipeline.core.tracks import TRACKS, Track
 from pipeline.params import Params
 from pipeline.posts.evaluation import evaluate_posts
 from pipeline.sentiment import evaluation as sentiment_evaluation
 
 
 def run(params: Params, layout: Layout) -> None:
-    # With more threads its many small products wait for each other, above all beside another busy process.
-    with artifacts.replacing_folder(layout.plots("evaluate")) as plots, threadpool_limits(1, user_api="blas"):
-        metrics = {}
-        if not off.is_off("posts", layout):
-            metrics["posts"] = evaluate_posts(params, layout, plots)
-        if not off.is_off("sentiment", layout):
-            metrics["sentiment"] = sentiment_evaluation.run(params, layout, plots)
-    write_metrics(layout, "evaluate", metrics)
+    with artifacts.replacing_folder(layout.plots("evaluate")) as plots:
+        jobs = [EvaluateJob(track, params, layout, plots) for track in TRACKS if not off.is_off(track, layout)]
+        scored = list(in_processes(evaluate_track, jobs, params.processes, "evaluate, tracks"))
+    write_metrics(layout, "evaluate", {job.track: metrics for job, metrics in zip(jobs, scored, strict=True)})
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """A track to score, whose figures are drawn into ``plots``."""
+
+    track: Track
+    params: Params
+    layout: Layout
+    plots: Path
+
+
+def evaluate_track(job: EvaluateJob) -> dict[str, Any]:
+    """The metrics of a track."""
+    evaluate = evaluate_posts if job.track == "posts" else sentiment_evaluation.run
+    return evaluate(job.params, job.layout, job.plots)
