@@ -71,8 +71,8 @@ class EfficientNetLite0(nn.Module):
     def folded(self) -> EfficientNetLite0:
         """The same function in fewer passes over memory, for who only predicts: about half the time, equal to rounding.
 
-        Each batch normalisation becomes part of the convolution before it, and so does the same margin on opposite
-        sides; activations are computed in place.
+        Each batch normalisation becomes part of the convolution before it, and so do margins; activations are computed
+        in place.
         """
         net = copy.deepcopy(self).eval()
         _fold(net.model, "_conv_stem", "_bn0")
@@ -89,12 +89,14 @@ class EfficientNetLite0(nn.Module):
 
 
 def _fold(block: nn.Module, convolution: str, normalisation: str) -> None:
+    """Makes normalisation and margin part of the convolution: an uneven margin by zeros before its weights."""
     folded = fuse_conv_bn_eval(getattr(block, convolution), getattr(block, normalisation))
     margin = getattr(folded, "static_padding", None)
     if isinstance(margin, nn.ZeroPad2d):
-        left, right, top, bottom = margin.padding
-        if left == right and top == bottom:
-            folded.padding, folded.static_padding = (top, left), nn.Identity()
+        left, right, top, bottom = margin.padding  # as in TensorFlow's SAME, never more before than after
+        longer = nn.functional.pad(folded.weight.detach(), (right - left, 0, bottom - top, 0))
+        folded.weight = nn.Parameter(longer.contiguous(memory_format=torch.channels_last))
+        folded.padding, folded.static_padding = (bottom, right), nn.Identity()
     setattr(block, convolution, folded)
     setattr(block, normalisation, nn.Identity())
 
