@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import IO, Any
 
 from pipeline.cli import STAGES
+from pipeline.core.processes import ENDING
 from tests.imports import ROOT
 
 CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
@@ -89,6 +90,8 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(ROOT)
+    if CAN_FORK:  # workers of a stage may have been started before, who let these wait
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     for number, end in enumerate(ends, start=1):
         os.dup2(end.fileno(), number)
         end.close()

@@ -30,7 +30,7 @@ def prepare_workers(modules: Sequence[str]) -> None:
     if sys.platform == "linux":
         from multiprocessing import forkserver
 
-        CONTEXT.set_forkserver_preload(list(modules))
+        CONTEXT.set_forkserver_preload(["pipeline.core.forked_from", *modules])
         with starting_workers():
             forkserver.ensure_running()
 
@@ -52,9 +52,9 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
         pool = ProcessPoolExecutor(min(processes, len(jobs)), CONTEXT, initializer=_begin, initargs=(dict(os.environ),))
         try:
             with starting_workers():
-                results = pool.map(work, jobs)
-            for result in results:
-                yield result
+                futures = [pool.submit(work, job) for job in jobs]
+            while futures:
+                yield futures.pop(0).result()  # map() would cancel those left, of which a pool that breaks complains
                 advance(1)
         except BrokenProcessPool:
             raise InputError(

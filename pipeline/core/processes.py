@@ -46,11 +46,22 @@ def starting_workers() -> Iterator[None]:
         yield
         return
     resource_tracker.ensure_running()  # started later, it would let the signals through
+    late: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    # The mask is this thread's and that of who is started. Another thread may take the signal, and then Python calls the
+    # handler here all the same.
+    is_main = threading.current_thread() is threading.main_thread()  # only there handlers can be set
+    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in ENDING if is_main}
+    for number in handlers:
+        signal.signal(number, lambda number, _: late.append(number))
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in late[:1]:
+            signal.raise_signal(number)
 
 
 def work_for_parent() -> None:

@@ -31,6 +31,19 @@ if __name__ == "__main__":
     list(in_processes(work, [sys.argv[1]] * 2, 2, "working"))
 """
 
+PREPARED = """
+import os, sys
+from pipeline.core.parallel import in_processes, prepare_workers
+
+def seen(_):
+    return "colorsys" in sys.modules, os.environ["SET_LATER"], os.environ["OMP_NUM_THREADS"]
+
+if __name__ == "__main__":
+    prepare_workers(["colorsys", "no_such_module"])
+    os.environ["SET_LATER"] = "yes"
+    print(*in_processes(seen, range(2), 2, "seeing"))
+"""
+
 
 def square(number: int) -> int:
     return number * number
@@ -100,3 +113,10 @@ def test_workers_end_with_whoever_started_them(tmp_path: Path, how: signal.Signa
     _gone, left = psutil.wait_procs(workers, timeout=15)
     assert left == [], "workers go on"
     assert said.count("Traceback") == (how is signal.SIGINT), "only the parent's own, which the command makes a line"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers import for themselves")
+def test_workers_begin_with_what_was_prepared_and_the_environment_of_now(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(PREPARED)
+    made = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=True)
+    assert made.stdout.strip() == "(True, 'yes', '1') (True, 'yes', '1')"
