@@ -48,7 +48,7 @@ def starting_workers() -> Iterator[None]:
     resource_tracker.ensure_running()  # started later, it would let the signals through
     late: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    # The mask is this thread's and that of who is started. Another thread may take the signal, and then Python calls the
+    # The mask is that of this thread and of who is started. Another thread may take a signal, and Python calls the
     # handler here all the same.
     is_main = threading.current_thread() is threading.main_thread()  # only there handlers can be set
     handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in ENDING if is_main}
