@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -52,21 +52,33 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
         pool = ProcessPoolExecutor(min(processes, len(jobs)), CONTEXT, initializer=_begin, initargs=(dict(os.environ),))
         try:
             with starting_workers():
-                futures = [pool.submit(work, job) for job in jobs]
+                futures = _submitted(pool, work, jobs)
             while futures:
                 yield futures.pop(0).result()  # map() would cancel those left, of which a pool that breaks complains
                 advance(1)
         except BrokenProcessPool:
+            _kill_workers()
             raise InputError(
                 f"{what}: a process was ended from outside, perhaps for want of memory; run it again, with fewer "
                 "`processes` in params.yaml: what was finished is kept"
             ) from None
         except BaseException:
-            for process in multiprocessing.active_children():
-                process.kill()  # one that is still being started lets SIGTERM wait
+            _kill_workers()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, work: Callable[[Task], Result], jobs: Sequence[Task]) -> list[Future[Result]]:
+    try:
+        return [pool.submit(work, job) for job in jobs]
+    except (EOFError, ConnectionError):  # what workers are copies of was ended while it imported
+        raise BrokenProcessPool from None
+
+
+def _kill_workers() -> None:
+    for process in multiprocessing.active_children():
+        process.kill()  # one that is still being started lets SIGTERM wait
 
 
 def _begin(environment: Mapping[str, str]) -> None:

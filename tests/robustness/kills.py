@@ -15,7 +15,6 @@ tmpfs FOLDER`, no room is none on that; otherwise it is a limit on the size of f
 import argparse
 import faulthandler
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -40,8 +39,8 @@ from tests.imports import ROOT
 WAYS = ("SIGKILL", "SIGTERM", "SIGINT", "child", "full")
 """A signal to the command (Ctrl-C: to all its processes, as a terminal does it), to one of its children, no room."""
 
-WITH_WORKERS = ("train_adapters", "finetune_e2e")
-"""Whose children are killed; the other commands have none."""
+WITH_WORKERS = ("train_adapters", "finetune_e2e", "fuse")
+"""Whose children are killed; of the other commands none lives long enough."""
 
 COMMANDS = (*STAGES, "export", "predict")
 
@@ -191,9 +190,6 @@ def _as_in_a_terminal(of: Project, noted: bool) -> None:
     faulthandler.dump_traceback_later(PATIENCE_S - 10, file=sys.stderr)
     if noted:
         _note_pieces(of)
-    forked = multiprocessing.get_context("fork")
-    multiprocessing.get_context = lambda method=None: forked  # workers need not import everything either
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))  # as of a new process
     os.setsid()
 
 
