@@ -103,18 +103,21 @@ def test_every_output_of_the_graph_is_there(project: tuple[Layout, dict[str, set
     assert left == []
 
 
-def test_two_processes_fuse_as_one_does(
+def test_two_processes_fuse_and_evaluate_as_one_does(
     project: tuple[Layout, dict[str, set[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
     again = Layout(tmp_path / "again")
-    for folder in ("data", "models"):
+    for folder in ("data", "models", "metrics", "plots"):
         shutil.copytree(project[0].root / folder, again.root / folder)
     shutil.rmtree(again.model("fuse"))
-    importlib.import_module("pipeline.stages.fuse").run(Params.model_validate({**SMALL, "processes": 2}), again)
+    for stage in ("fuse", "evaluate"):
+        again.details(stage).unlink()
+        importlib.import_module(f"pipeline.stages.{stage}").run(Params.model_validate({**SMALL, "processes": 2}), again)
     made = {file.name: file.read_bytes() for file in again.model("fuse").iterdir()}
     assert made == {file.name: file.read_bytes() for file in project[0].model("fuse").iterdir()}
-    assert again.details("fuse").read_bytes() == project[0].details("fuse").read_bytes()
+    for stage in ("fuse", "evaluate"):
+        assert again.details(stage).read_bytes() == project[0].details(stage).read_bytes()
 
 
 def test_no_metric_or_plot_names_an_author_or_says_what_a_post_says(
