@@ -46,15 +46,11 @@ if __name__ == "__main__":
 """
 
 ENDED = """
-import os, signal, sys, threading, time
-from multiprocessing import forkserver
 from pipeline.core.errors import InputError
 from pipeline.core.parallel import in_processes, prepare_workers
 
 if __name__ == "__main__":
-    prepare_workers(["takes_long"])
-    copied = forkserver._forkserver._forkserver_pid
-    threading.Timer(0.5, os.kill, (copied, signal.SIGKILL)).start()
+    prepare_workers(["ends_itself"])
     try:
         list(in_processes(abs, range(2), 2, "falling"))
     except InputError as error:
@@ -142,8 +138,8 @@ def test_workers_begin_with_what_was_prepared_and_the_environment_of_now(tmp_pat
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers import for themselves")
 def test_what_workers_are_copies_of_may_be_ended_from_outside(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(ENDED)
-    (tmp_path / "takes_long.py").write_text("import time; time.sleep(5)")
-    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
+    (tmp_path / "ends_itself.py").write_text("import os, time; time.sleep(1); os.kill(os.getpid(), 9)")
+    command = [sys.executable, str(tmp_path / "script.py")]
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     made = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
     assert made.returncode == 0, made.stderr
