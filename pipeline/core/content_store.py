@@ -9,6 +9,7 @@ import hashlib
 import json
 import sqlite3
 import sys
+import time
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -68,7 +69,7 @@ class ContentStore:
     def _prepare(self, identity: str) -> None:
         with self._explained():
             # Readers and a writer do not block each other; after a power failure the last batches may be missing.
-            self.connection.execute("PRAGMA journal_mode=WAL")
+            self._write_ahead()
             self.connection.execute("PRAGMA synchronous=NORMAL")
             with self.connection:
                 self.connection.execute("BEGIN IMMEDIATE")
@@ -81,6 +82,18 @@ class ContentStore:
                 raise InputError(
                     f"{self.path}: holds {self.what} that were made otherwise; delete this file and run again"
                 )
+
+    def _write_ahead(self) -> None:
+        """Gives a new file its write-ahead log: here SQLite does not wait for another who has begun to write."""
+        until = time.monotonic() + WAIT_S
+        while True:
+            try:
+                self.connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

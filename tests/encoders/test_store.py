@@ -2,6 +2,8 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,22 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     with Store(tmp_path, IDENTITY) as store:
         found = store.get([str(at) for at in range(300)])
     assert {int(key): value.tolist() for key, value in found.items()} == {at: [at] * 3 for at in range(300)}
+
+
+def test_a_new_file_that_another_begins_at_this_moment_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself does not wait where a file is to get a write-ahead log and another has begun to write."""
+    with Store(tmp_path, IDENTITY) as store:
+        path = store.path
+    path.unlink()
+    with closing(sqlite3.connect(path, check_same_thread=False, isolation_level=None)) as other:
+        other.execute("CREATE TABLE identity (json TEXT NOT NULL)")
+        other.execute("BEGIN IMMEDIATE")
+        leaves = threading.Timer(0.3, other.rollback)
+        leaves.start()
+        with Store(tmp_path, IDENTITY) as store:
+            store.put({"a": vector(1, 1, 1)})
+            assert store.get(["a"])["a"].tolist() == [1, 1, 1]
+        leaves.join()
 
 
 def put_and_die(folder: Path) -> None:
