@@ -13,7 +13,6 @@ which posts are rendered.
 from __future__ import annotations
 
 import csv
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -418,7 +417,9 @@ def render_posts(folder: Path, *, posts: int, seed: int, processes: int = 1) -> 
         raise FileExistsError(f"{folder} is not empty: example posts are rendered into a fresh folder")
     (folder / "images").mkdir()
     (folder / "videos").mkdir()
-    jobs = [(folder, posts, seed, part) for part in np.array_split(np.arange(posts), math.ceil(posts / TOGETHER))]
+    plan = plan_posts(posts, seed)
+    drawn = [(post, post if post.picture_of is None else plan[post.picture_of]) for post in plan]
+    jobs = [(folder, seed, drawn[at : at + TOGETHER]) for at in range(0, posts, TOGETHER)]
     rows = [row for part in in_processes(_render, jobs, processes, "drawing posts, parts") for row in part]
     with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -426,14 +427,14 @@ def render_posts(folder: Path, *, posts: int, seed: int, processes: int = 1) -> 
         writer.writerows(rows)
 
 
-def _render(job: tuple[Path, int, int, np.ndarray]) -> list[tuple[str, ...]]:
-    """Draws some posts of a corpus; returns their lines of the manifest."""
-    folder, posts, seed, part = job
-    plan, rows = plan_posts(posts, seed), []
-    for post in (plan[at] for at in part):
+def _render(job: tuple[Path, int, list[tuple[SyntheticPost, SyntheticPost]]]) -> list[tuple[str, ...]]:
+    """Draws some posts, each given beside the one whose picture it shows; returns their lines of the manifest."""
+    folder, seed, part = job
+    rows = []
+    for post, drawn in part:
         media = {"image": "", "video": ""}
         if post.modality == "image":
-            media["image"] = _save_picture(folder, post, plan, seed)
+            media["image"] = _save_picture(folder, post, drawn, seed)
         elif post.modality == "video":
             media["video"] = _save_clip(folder, post, seed)
         rows.append(
@@ -442,9 +443,11 @@ def _render(job: tuple[Path, int, int, np.ndarray]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _save_picture(folder: Path, post: SyntheticPost, plan: list[SyntheticPost], seed: int) -> str:
-    """Draws and saves a post's picture, a repost smaller and compressed again as reposts are; returns its path."""
-    drawn = post if post.picture_of is None else plan[post.picture_of]
+def _save_picture(folder: Path, post: SyntheticPost, drawn: SyntheticPost, seed: int) -> str:
+    """Draws the picture of ``drawn`` and saves it as a post's, a repost smaller and compressed again as reposts are.
+
+    Returns its path.
+    """
     rng = np.random.default_rng([seed, drawn.index, 1])
     picture = render_picture(drawn.mood, drawn.caption, rng)
     if post.picture_of is not None:

@@ -110,7 +110,7 @@ def test_same_seed_same_bytes(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_draw_what_one_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.synthetic.posts.TOGETHER", 12)  # the processes are only told which posts
+    monkeypatch.setattr("pipeline.synthetic.posts.TOGETHER", 12)  # something for each
     for processes in (1, 2):
         render_posts(tmp_path / str(processes), posts=24, seed=5, processes=processes)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
