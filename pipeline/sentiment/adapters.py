@@ -122,19 +122,17 @@ def carried_columns(adapters: Mapping[str, Adapter], columns: FeatureColumns) ->
 
 
 class AdapterWithSource(nn.Module):
-    """An adapter, and what the frozen source model, if it is asked, says of its output when it has nothing else."""
+    """An adapter, and what the frozen source model, if it is asked, says of its output when it has nothing else.
+
+    The source model is none of its modules: it is not trained, not copied with the weights of an epoch, and stays in
+    evaluation.
+    """
 
     def __init__(self, adapter: Adapter, source: ScoreNet | None, name: str) -> None:
         super().__init__()
         self.adapter = adapter
-        self.source = source
+        self.asked = None if source is None else source.forward
         self.name = name
-
-    def train(self, mode: bool = True) -> "AdapterWithSource":
-        super().train(mode)
-        if self.source is not None:
-            self.source.eval()
-        return self
 
     def forward(self, vectors: Tensor, scored: Tensor) -> Tensor:
         """float32 [batch, width] and bool [batch] → float32 [batch, source columns + 1].
@@ -143,10 +141,10 @@ class AdapterWithSource(nn.Module):
         """
         made = self.adapter(vectors)
         scores = made.new_zeros(len(made), 1)
-        if self.source is not None and scored.any():
-            asked = made[scored]
-            present = torch.ones(len(asked), dtype=torch.bool, device=made.device)
-            scores = scores.masked_scatter(scored[:, None], self.source({self.name: asked}, {self.name: present}))
+        if self.asked is not None and scored.any():
+            known = made[scored]
+            present = torch.ones(len(known), dtype=torch.bool, device=made.device)
+            scores = scores.masked_scatter(scored[:, None], self.asked({self.name: known}, {self.name: present}))
         return torch.cat([made, scores], dim=1)
 
 

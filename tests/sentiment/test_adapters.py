@@ -9,17 +9,19 @@ from pipeline.sentiment.adapters import AdapterWithSource
 
 def test_only_rows_whose_score_is_known_are_scored_and_by_themselves() -> None:
     torch.manual_seed(0)
-    source = ScoreNet({"audio": 5, "text": 4}, width=8, heads=2, hidden=8).requires_grad_(False)
+    source = ScoreNet({"audio": 5, "text": 4}, width=8, heads=2, hidden=8).requires_grad_(False).eval()
     adapter = Adapter(3, (), 5)
     net = AdapterWithSource(adapter, source, "audio").train()
     vectors, scored = torch.randn(6, 3), torch.tensor([True, False, True, True, False, False])
     made = net(vectors, scored)
     torch.testing.assert_close(made[:, :5], adapter(vectors))
     for row in range(6):
-        alone = source.eval()({"audio": made[row : row + 1, :5]}, {"audio": torch.ones(1, dtype=torch.bool)})
+        alone = source({"audio": made[row : row + 1, :5]}, {"audio": torch.ones(1, dtype=torch.bool)})
         torch.testing.assert_close(made[row, 5], alone[0, 0] if scored[row] else torch.zeros(()))
     (gradient,) = torch.autograd.grad(made[:, 5].sum(), list(adapter.parameters())[:1])
     assert gradient.abs().sum() > 0
+    assert not source.training  # though the net trains
+    assert net.state_dict().keys() == {f"adapter.{name}" for name in adapter.state_dict()}
 
 
 def test_without_known_scores_or_a_source_there_is_none() -> None:
