@@ -28,8 +28,6 @@ PLAIN, ALIKE = 8, 0.9
 """This share of each line of a border is no more gray levels off the middle shade of the first line."""
 LARGEST_BORDER, BORDERS = 0.4, 3
 """No border is thicker than this share of the picture, and so many at most lie in one another."""
-FRAMED = 0.75
-"""Where less of the picture than this share lies within the border, the whole looks like any other with the border."""
 FLAT_WINDOW = 0.004
 """A window of a quarter of the thumbnail with a smaller share of its details (of .25 on average) hardly counts."""
 FLAT = 4.0
@@ -67,7 +65,8 @@ These meet other pictures: a descriptor hardly changes where the edges are off b
 def look(picture: np.ndarray) -> np.ndarray:
     """uint8 [2, SIDE, SIDE]: the whole of a picture, uint8 [H, W, 3], and what lies within its border.
 
-    The border is plain, and nothing or part of the picture may look like one; of a thick border both are within it.
+    The border is plain, and nothing or part of the picture may look like one: a copy that was made brighter or darker,
+    or was cropped, may show another border than its original, and is known by the whole.
     """
     gray = Image.fromarray(picture).convert("L")
     width, height = gray.size
@@ -75,12 +74,10 @@ def look(picture: np.ndarray) -> np.ndarray:
     scanned = np.asarray(small)
     top, bottom, left, right = _content(scanned)
     whole = thumbnail(small)
-    share = (bottom - top) * (right - left) / scanned.size
-    if share == 1:
+    if (bottom - top) * (right - left) == scanned.size:
         return np.stack([whole, whole])
     down, across = height / scanned.shape[0], width / scanned.shape[1]
-    inner = thumbnail(gray, (left * across, top * down, right * across, bottom * down))
-    return np.stack([inner if share < FRAMED else whole, inner])
+    return np.stack([whole, thumbnail(gray, (left * across, top * down, right * across, bottom * down))])
 
 
 def thumbnail(gray: Image.Image, box: Box | None = None) -> np.ndarray:

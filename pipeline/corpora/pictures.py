@@ -21,7 +21,7 @@ from pipeline.corpora.duplicates import Edges
 from pipeline.corpora.looks import SIDE, look, same_looks
 from pipeline.corpora.motion import SECONDS, ClipPrint, clip_print, same_clips
 
-LOOKS_VERSION = 1
+LOOKS_VERSION = 2
 """Raised when a look or a clip's print is made otherwise."""
 
 CHUNK = 256

@@ -36,8 +36,8 @@ def design(rows: np.ndarray | csr_array) -> Design:
     if isinstance(rows, csr_array) or len(rows) >= rows.shape[1]:
         return Design(rows)
     with threadpool_limits(limits=1):
-        left, spread, basis = np.linalg.svd(rows, full_matrices=False)
-    return Design(left * spread, basis)
+        basis, triangle = np.linalg.qr(rows.T)
+    return Design(triangle.T, basis.T)
 
 
 def fit(

@@ -76,6 +76,19 @@ def test_a_border_is_no_evidence() -> None:
     assert same_looks(np.stack([framed[0], look(np.asarray(scene(0)))]), 0.6) == [(0, 1)]
 
 
+def test_a_bright_part_that_becomes_a_border_hides_no_copy() -> None:
+    """What is lost to white when a picture is brightened looks like a border, which the original has not."""
+    for seed in range(4):
+        coarse = np.random.default_rng(seed).integers(0, 160, (12, 15, 3), dtype=np.uint8)
+        picture = np.array(Image.fromarray(coarse).resize((300, 240)))
+        picture[:, 190:] = np.linspace(190, 250, 240)[:, None, None]
+        brighter = np.minimum(picture * 1.4, 255).astype(np.uint8)
+        looked = look(picture), look(brighter)
+        assert (looked[0][0] == looked[0][1]).all()
+        assert (looked[1][0] != looked[1][1]).any()
+        assert same_looks(np.stack(looked), 0.6) == [(0, 1)], seed
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2), (40, 300)])
 def test_pictures_of_any_size_have_a_look(size: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
