@@ -64,7 +64,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        _say(str(error))
+        print("error:", error, file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         print("stopped; run it again to go on", file=sys.stderr)
@@ -74,13 +74,8 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         places = " → ".join(str(place) for place in (error.filename, error.filename2) if place is not None)
         why = error.strerror or " ".join(str(error).split()) or type(error).__name__
-        _say((places + ": " if places else "") + why)
+        print("error:", printable((places + ": " if places else "") + why), file=sys.stderr)
         raise typer.Exit(1) from None
-
-
-def _say(error: str) -> None:
-    """Prints what is wrong; it may name what others wrote."""
-    print("error:", "\n".join(printable(line) for line in error.splitlines()), file=sys.stderr)
 
 
 Project = Annotated[

@@ -592,7 +592,7 @@ def load(path: Path) -> Params:
     try:
         params = Params.model_validate(raw if raw is not None else {})
     except ValidationError as error:
-        raise InputError("\n".join(f"{path}: {line}" for line in _lines(error.errors()))) from None
+        raise InputError(*(f"{path}: {line}" for line in _lines(error.errors()))) from None
     if not params.tracks:
         raise InputError(f"{path}: tracks: is empty; give {' or '.join(TRACKS)}, or both")
     for key, _, value in _walk(params, ""):

@@ -76,6 +76,7 @@ RUN_BY = {
     "python -m tests.robustness.bad_inputs": "tests/robustness/test_bad_inputs.py::test_a_wrong_input_gets_its_line",
     "python -m tests.robustness.kills": "tests/robustness/test_kills.py",
     "python -m tests.robustness.fuzz --minutes": "tests/robustness/test_fuzz.py",
+    "python -m tests.robustness.guided --minutes": "tests/robustness/test_guided.py",
     "python -m tests.robustness.forgotten": "tests/robustness/forgotten.py::main",
     "python -m tests.robustness.experiments": "tests/robustness/experiments.py::main",
     "python -m tests.robustness.matrix --cell": "tests/robustness/test_matrix.py",
