@@ -26,7 +26,7 @@ def wrong(error: Exception) -> str | None:
 
 def test_what_is_no_refusal_in_one_line_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wrong(InputError("case: is damaged; make it again")) is None
-    assert wrong(InputError("two\nlines")) == "more than a line: two\nlines"
+    assert wrong(InputError("two", "lines")) == "more than a line: two\nlines"
     assert wrong(KeyError("vector")) == "KeyError: 'vector'"
     monkeypatch.setattr(fuzz, "MEGABYTES", 64)
     assert fuzz.fault(lambda path: bytearray(2**30), Path("case")) is not None
