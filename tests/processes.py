@@ -22,8 +22,10 @@ from tests.imports import ROOT
 
 CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 CONTEXT: Any = multiprocessing.get_context("forkserver" if CAN_FORK else "spawn")
-WARM = ["tests.processes", *(f"pipeline.serving.{name}" for name in ("app", "bundle", "command"))]
-CONTEXT.set_forkserver_preload([*WARM, *(f"pipeline.stages.{name}" for name in STAGES)])
+SERVING = [f"pipeline.serving.{name}" for name in ("app", "bundle", "command")]
+LATE = ["tests.tiny", "uvicorn.main"]
+"""What is imported when an encoder is loaded, and a server is started."""
+CONTEXT.set_forkserver_preload(["tests.processes", *SERVING, *LATE, *(f"pipeline.stages.{name}" for name in STAGES)])
 
 
 @dataclass(frozen=True)
