@@ -53,7 +53,8 @@ def pytest_collection_finish() -> None:
 
 
 LOOK_AT_CHARTS = ("figures", "reporting")
-"""Folders of tests that do; elsewhere a test that does is marked ``drawn``."""
+"""Folders of tests that do; elsewhere a test that does is marked ``drawn``, and ``drawn(False)`` is for one that does not
+in a file that is marked."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -65,6 +66,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
     from matplotlib.figure import Figure
 
     with pytest.MonkeyPatch.context() as patch:
-        if item.path.parent.name not in LOOK_AT_CHARTS and item.get_closest_marker("drawn") is None:
+        mark = item.get_closest_marker("drawn")
+        if item.path.parent.name not in LOOK_AT_CHARTS and (mark is None or mark.args == (False,)):
             patch.setattr(Figure, "savefig", lambda _, path, **settings: Path(path).touch())
         return (yield)
