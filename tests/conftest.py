@@ -29,15 +29,18 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 LONGEST = (
     "test_end_to_end.py",
     "test_finetune_e2e.py",
-    "test_train_adapters.py",
     "test_bundle.py",
-    "test_kills.py",
+    "test_train_adapters.py",
     "test_streams.py",
-    "test_bad_bundles.py",
+    "test_specialist.py",
     "test_evaluation.py",
+    "test_compare.py",
+    "test_kills.py",
     "test_abuse.py",
+    "test_bad_bundles.py",
+    "test_motion.py",
 )
-"""Files of tests that take more than half a minute, the longest first."""
+"""Files of tests that take more than twenty seconds, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,8 +56,8 @@ def pytest_collection_finish() -> None:
 
 
 LOOK_AT_CHARTS = ("figures", "reporting")
-"""Folders of tests that do; elsewhere a test that does is marked ``drawn``, and ``drawn(False)`` is for one that does not
-in a file that is marked."""
+"""Folders of tests that do. Elsewhere a test that does is marked ``drawn``; in a file that is marked as a whole, one
+that does not is marked ``drawn(False)``."""
 
 
 @pytest.hookimpl(wrapper=True)
