@@ -5,6 +5,7 @@ imports them anew.
 """
 
 import importlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -22,8 +23,10 @@ from tests.imports import ROOT
 
 CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 CONTEXT: Any = multiprocessing.get_context("forkserver" if CAN_FORK else "spawn")
-WARM = ["tests.processes", *(f"pipeline.serving.{name}" for name in ("app", "bundle", "command"))]
-CONTEXT.set_forkserver_preload([*WARM, *(f"pipeline.stages.{name}" for name in STAGES)])
+SERVING = [f"pipeline.serving.{name}" for name in ("app", "bundle", "command")]
+LATE = ["tests.tiny", "uvicorn.main"]
+"""What is imported when an encoder is loaded, and a server is started."""
+CONTEXT.set_forkserver_preload(["tests.processes", *SERVING, *LATE, *(f"pipeline.stages.{name}" for name in STAGES)])
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def _run(
     os.chdir(ROOT)
     if CAN_FORK:  # workers of a stage may have been started before, who let these wait
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        _fork_for_workers()
     for number, end in enumerate(ends, start=1):
         os.dup2(end.fileno(), number)
         end.close()
@@ -104,3 +108,28 @@ def _run(
         before()
     sys.argv = ["pipeline", *map(os.fsdecode, given)]
     importlib.import_module("pipeline.__main__").main()
+
+
+def _fork_for_workers() -> None:
+    """What workers are copies of is itself a fork of this process, and not one that begins with imports."""
+    from multiprocessing import util
+
+    spawn = util.spawnv_passfds
+
+    def forked(path: bytes, arguments: list[str], passed: list[int]) -> int:
+        if not arguments[-1].startswith("from multiprocessing.forkserver"):
+            return spawn(path, arguments, passed)
+        pid = os.fork()
+        if pid:
+            return pid
+        try:  # as a new process would be: with handlers of its own, and files that it was given
+            for number in ENDING:
+                signal.signal(number, signal.SIG_DFL)
+            for low, high in itertools.pairwise(sorted([2, *passed, 1024])):
+                os.closerange(low + 1, high)
+            sys.modules.pop("pipeline.core.forked_from", None)  # which each that is imported for must do
+            exec(arguments[-1], {})
+        finally:
+            os._exit(1)
+
+    util.spawnv_passfds = forked

@@ -45,6 +45,9 @@ SMALL = {
     "evaluate": {"bootstrap": 200, "gallery": 4, "permutations": 100},
 }
 
+NOT_BUILT_IN = tuple(name for name in STAGES if name != "sample")
+"""The stages that a corpus of one's own goes through."""
+
 
 class Reader:
     """Stands in for a block of params and notes which keys are read."""
@@ -103,6 +106,7 @@ def test_every_output_of_the_graph_is_there(project: tuple[Layout, dict[str, set
     assert left == []
 
 
+@pytest.mark.drawn(False)
 def test_two_processes_fuse_and_evaluate_as_one_does(
     project: tuple[Layout, dict[str, set[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,7 +270,7 @@ def test_the_other_track_alone_and_run_anew_gives_the_same_bytes_and_says_what_i
 ) -> None:
     layout, both = Layout(tmp_path), project[0]
     shutil.copytree(both.sample_posts.parent, layout.sample_posts.parent)
-    run(tmp_path, {**SMALL, "tracks": ["sentiment"]}, tuple(name for name in STAGES if name != "sample"))
+    run(tmp_path, {**SMALL, "tracks": ["sentiment"]}, NOT_BUILT_IN)
     lines = capsys.readouterr().err.splitlines()
     for stage in ("train_text", "train_image", "train_video", "fuse"):
         assert f"{stage}: nothing to do, since params `tracks` leaves posts out" in lines
@@ -289,8 +293,9 @@ def test_the_other_track_alone_and_run_anew_gives_the_same_bytes_and_says_what_i
     assert bundle.tracks_of(tmp_path / "bundle") == ["sentiment"]
 
 
+@pytest.mark.drawn(False)
 def test_a_corpus_of_texts_alone_with_two_labels_and_without_the_other_track(tmp_path: Path) -> None:
-    reads = run(tmp_path, {**corpus(tmp_path, texts(80)), "tracks": ["posts"]})
+    reads = run(tmp_path, {**corpus(tmp_path, texts(80)), "tracks": ["posts"]}, NOT_BUILT_IN)
     assert {stage for stage, names in reads.items() if "tracks" in names} == {"split"}
     layout = Layout(tmp_path)
     assert [path.name for path in layout.model("finetune_e2e").iterdir()] == ["OFF"]
@@ -306,9 +311,10 @@ def test_a_corpus_of_texts_alone_with_two_labels_and_without_the_other_track(tmp
     assert absent == {"train_rows": 0, "warnings": "no post has video"}
 
 
+@pytest.mark.drawn(False)
 def test_a_corpus_with_its_own_train_and_val_scores_val_and_makes_a_validation_part(tmp_path: Path) -> None:
     rows = [{**row, "split": "val" if at >= 60 else "train"} for at, row in enumerate(texts(80))]
-    run(tmp_path, {**corpus(tmp_path, rows), "tracks": ["posts"]})
+    run(tmp_path, {**corpus(tmp_path, rows), "tracks": ["posts"]}, NOT_BUILT_IN)
     posts = artifacts.read_posts(Layout(tmp_path).table("posts"))
     assert set(posts.loc[posts["split"] == "test", "sample_id"]) == {f"p{at}" for at in range(60, 80)}
     assert (posts["split"] == "val").sum() == 6

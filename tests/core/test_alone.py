@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.core.alone import alone, refuse_several
 from pipeline.core.errors import InputError
+from tests import processes
 from tests.imports import ROOT
 
 HOLD = """
@@ -28,9 +29,8 @@ def holder(lock: Path) -> subprocess.Popen[str]:
     return process
 
 
-def stage(project: Path, name: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", name, "--project", str(project)]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+def stage(project: Path, name: str) -> subprocess.CompletedProcess[str]:
+    return processes.run(name, "--project", project)
 
 
 def test_a_second_run_of_a_stage_names_the_first_and_writes_nothing(tmp_path: Path) -> None:
@@ -61,9 +61,13 @@ def test_what_a_killed_process_held_holds_nobody_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
-def test_of_several_processes_of_a_launcher_none_begins(tmp_path: Path, rank: str) -> None:
+def test_of_several_processes_of_a_launcher_none_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str
+) -> None:
     (tmp_path / "params.yaml").write_text("seed: 1\n")
-    result = stage(tmp_path, "train_text", WORLD_SIZE="2", RANK=rank, LOCAL_RANK=rank)
+    for name, value in {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+    result = stage(tmp_path, "train_text")
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
     assert "train_text: a launcher started 2 processes" in result.stderr

@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
 from pipeline.encoders import text
-from pipeline.encoders.text import LEAST_TOKENS
+from pipeline.encoders.text import LEAST_TOKENS, TextEncoder
 from pipeline.params import EmbedTextParams, Params
 from pipeline.stages import embed
 
@@ -99,9 +99,14 @@ def test_half_a_store_another_order_other_batches_and_threads_give_the_same_byte
     assert other == whole
 
 
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    return text.load(EmbedTextParams())
+
+
 @pytest.mark.parametrize("length", [3, 4, 7, 8, 15, 16, 17, 31, 33, 64])
-def test_a_text_has_the_same_vector_in_batches_of_any_size(length: int) -> None:
-    encoder, device = text.load(EmbedTextParams()), torch.device("cpu")
+def test_a_text_has_the_same_vector_in_batches_of_any_size(encoder: TextEncoder, length: int) -> None:
+    device = torch.device("cpu")
     torch.set_num_threads(1)
     rng = np.random.default_rng(length)
     row = rng.integers(1000, 20000, length).tolist()
