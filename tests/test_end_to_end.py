@@ -293,7 +293,6 @@ def test_the_other_track_alone_and_run_anew_gives_the_same_bytes_and_says_what_i
     assert bundle.tracks_of(tmp_path / "bundle") == ["sentiment"]
 
 
-@pytest.mark.drawn(False)
 def test_a_corpus_of_texts_alone_with_two_labels_and_without_the_other_track(tmp_path: Path) -> None:
     reads = run(tmp_path, {**corpus(tmp_path, texts(80)), "tracks": ["posts"]}, NOT_BUILT_IN)
     assert {stage for stage, names in reads.items() if "tracks" in names} == {"split"}
@@ -311,7 +310,6 @@ def test_a_corpus_of_texts_alone_with_two_labels_and_without_the_other_track(tmp
     assert absent == {"train_rows": 0, "warnings": "no post has video"}
 
 
-@pytest.mark.drawn(False)
 def test_a_corpus_with_its_own_train_and_val_scores_val_and_makes_a_validation_part(tmp_path: Path) -> None:
     rows = [{**row, "split": "val" if at >= 60 else "train"} for at, row in enumerate(texts(80))]
     run(tmp_path, {**corpus(tmp_path, rows), "tracks": ["posts"]}, NOT_BUILT_IN)

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -23,4 +24,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Project:
     [("embed", "SIGKILL"), ("train_text", "SIGTERM"), ("train_adapters", "SIGINT"), ("split", "full")],
 )
 def test_a_stage_that_was_ended_goes_on_as_if_nothing_had_been(small: Project, stage: str, way: str) -> None:
-    assert kills.killed(small, stage, way, random.Random(1)) is None
+    rng = random.Random(5)  # first past the middle: sooner, no piece is finished that might be made again
+    for _ in range(5):
+        with suppress(kills.TooLate):
+            assert kills.killed(small, stage, way, rng) is None
+            return
+    pytest.fail("it was done before each of five kills")
