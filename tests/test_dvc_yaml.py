@@ -11,7 +11,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.metrics import HEADLINES
 from pipeline.core.schemas import FEATURES, MODALITIES
 from tests.graph import renewed
-from tests.imports import ROOT
+from tests.imports import ROOT, closure
 
 GRAPH: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 SPEED_ONLY = {"embed.workers", "embed.engine", "embed.ray", "processes"}
@@ -39,6 +39,8 @@ def test_deps_hold_every_file_that_the_stage_imports(stage: str) -> None:
     deps = GRAPH["stages"][stage]["deps"]
     assert deps == renewed(GRAPH["stages"][stage], stage)
     assert "pipeline/params.py" not in deps
+    files = closure(Path("pipeline", "stages", f"{stage}.py")) - {Path("pipeline", "params.py")}
+    assert all(any(file.is_relative_to(dep) for dep in deps) for file in files)
 
 
 def test_every_output_is_cached_so_that_the_run_cache_works() -> None:

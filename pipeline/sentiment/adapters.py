@@ -131,7 +131,7 @@ class AdapterWithSource(nn.Module):
     def __init__(self, adapter: Adapter, source: ScoreNet | None, name: str) -> None:
         super().__init__()
         self.adapter = adapter
-        self.asked = None if source is None else source.forward
+        self.source_scores = None if source is None else source.forward
         self.name = name
 
     def forward(self, vectors: Tensor, scored: Tensor) -> Tensor:
@@ -141,10 +141,11 @@ class AdapterWithSource(nn.Module):
         """
         made = self.adapter(vectors)
         scores = made.new_zeros(len(made), 1)
-        if self.asked is not None and scored.any():
+        if self.source_scores is not None and scored.any():
             known = made[scored]
             present = torch.ones(len(known), dtype=torch.bool, device=made.device)
-            scores = scores.masked_scatter(scored[:, None], self.asked({self.name: known}, {self.name: present}))
+            said = self.source_scores({self.name: known}, {self.name: present})
+            scores = scores.masked_scatter(scored[:, None], said)
         return torch.cat([made, scores], dim=1)
 
 

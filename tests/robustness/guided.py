@@ -57,7 +57,12 @@ def main() -> None:
     for name in names:
         words = ["--minutes", arguments.minutes, "--reader", name, "--keep", arguments.keep]
         command = [sys.executable, "-m", "tests.robustness.guided", *map(str, words)]
-        done = subprocess.run(command, timeout=seconds + SECONDS_OVER, check=False, capture_output=True, text=True)
+        try:
+            done = subprocess.run(command, timeout=seconds + SECONDS_OVER, check=False, capture_output=True, text=True)
+        except subprocess.TimeoutExpired:
+            print(f"{name:12} was ended, {SECONDS_OVER} s beyond its time", flush=True)
+            held = False
+            continue
         tried = [line.split()[-1] for line in done.stderr.splitlines() if "number_of_executed_units" in line]
         print(f"{name:12}{tried[0] if tried else '?':>9} files, {'held' if done.returncode == 0 else 'a fault'}")
         if done.returncode:
