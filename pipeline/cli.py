@@ -206,7 +206,7 @@ def predict_command(
     image: Annotated[Path | None, typer.Option(help="Its picture.", exists=True, dir_okay=False)] = None,
     video: Annotated[Path | None, typer.Option(help="Its clip.", exists=True, dir_okay=False)] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="A table of posts: CSV, JSON Lines or Parquet.", exists=True, dir_okay=False)
+        Path | None, typer.Option(help="A table of posts: CSV, JSON Lines or Parquet, or a folder of it.", exists=True)
     ] = None,
     corpus: Annotated[
         Path | None, typer.Option(help="Features to score, in any form that target.corpus takes.", exists=True)

@@ -192,6 +192,13 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         pq.write_table(table, aside, compression="zstd")
 
 
+def write_parquet_parts(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
+    """A table that comes in parts."""
+    with replacing(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+        for part in parts:
+            writer.write_table(part)
+
+
 def read_posts(path: Path) -> pd.DataFrame:
     """The sample table of the posts: columns of ``schemas.POSTS_TABLE``, absent media as None."""
     frame = read_parquet(path, schemas.POSTS_TABLE).to_pandas()

@@ -5,15 +5,21 @@ Copies end in one group, so that none is trained on while its twin is scored.
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from pipeline.core.schemas import FEATURES, Feature
+from pipeline.corpora.stored_rows import Numbered, StoredRows, digests, firsts
 from pipeline.corpora.wording import name_key, normalised, one_word_apart, word_count
 
 SAME_WORDS, NEAR_WORDS = 8, 12
@@ -44,8 +50,11 @@ PROJECTIONS = 6
 
 Edges = list[tuple[int, int]]
 
+compute: Any = pyarrow.compute
+"""Its functions are made when it is imported, where no type checker sees them."""
 
-def same_texts(texts: Sequence[str | None], groups: Sequence[str | None]) -> Edges:
+
+def same_texts(rows: StoredRows) -> Edges:
     """Links each text to the first that says the same, or nearly so, where that is evidence of a copy and no accident.
 
     A text of ``SAME_WORDS`` words is a copy, and one that many repost is many copies. A shorter one, a phrase, is a
@@ -56,25 +65,63 @@ def same_texts(texts: Sequence[str | None], groups: Sequence[str | None]) -> Edg
     ``NEAR_WORDS`` words may differ a little, as in ``near_rows``.
 
     Args:
-        texts: N texts, None where a row has none.
-        groups: N given groups (author, dialogue); a row with None is a group of its own.
+        rows: N, with the columns ``text`` and ``group`` (author, dialogue); a row without one is a group of its own.
     """
-    plain = [None if text is None else normalised(text) for text in texts]
-    groups = [None if name is None else name_key(name) for name in groups]
-    held: dict[str, list[int]] = {}
-    for at, text in enumerate(plain):
-        if text is not None and word_count(text) >= PHRASE_WORDS:
-            held.setdefault(text, []).append(at)
-    given = {text: len({groups[at] for at in rows} - {None}) for text, rows in held.items()}
-    alone = {text: sum(groups[at] is None for at in rows) for text, rows in held.items()}
-    phrases = {text for text in held if word_count(text) < SAME_WORDS}
-    rare = {text for text in phrases if given[text] + alone[text] <= RARE_GROUPS}
-    across = {text for text in rare if given[text] > 1}
-    if sum(given[text] - 1 for text in across) > PHRASE_LINKS * len(set(groups) - {None}):
-        rare -= across
-    copied = (held.keys() - phrases) | rare
-    told = [text if text in copied else None for text in plain]
-    return sorted({*same_keys(told), *_near_texts(told)})
+    plain, held, words = _plain(rows)
+    groups = group_numbers(rows)
+    phrases = np.flatnonzero((held >= 0) & (words < SAME_WORDS))
+    alone = np.bincount(held[phrases[groups[phrases] < 0]], minlength=len(held))
+    within = np.unique(held[phrases] << 32 | groups[phrases] + 1)  # each phrase with each group that has it
+    given = np.bincount(within[within & (2**32 - 1) > 0] >> 32, minlength=len(held))
+    rare = given + alone <= RARE_GROUPS
+    across = np.unique(held[phrases])
+    across = across[rare[across] & (given[across] > 1)]
+    if (given[across] - 1).sum() > PHRASE_LINKS * (np.unique(groups) >= 0).sum():
+        rare[across] = False
+    copied = (held >= 0) & ((words >= SAME_WORDS) | rare[held])
+    repeated = np.flatnonzero(copied & (held != np.arange(len(held))))
+    near = _near_texts(_Long(plain, copied & (held == np.arange(len(held)))), rows.folder)
+    return sorted({*zip(held[repeated].tolist(), repeated.tolist(), strict=True), *near})
+
+
+def group_numbers(rows: StoredRows) -> np.ndarray:
+    """int64 [N]: equal for rows of one given ``group``, however it is spelt; -1 where it has none."""
+    made = []
+    for names in rows.texts("group"):
+        keys = {name: None if name is None else name_key(name) for name in set(names)}
+        made.append(digests(keys[name] for name in names))
+    return firsts(np.concatenate(made))
+
+
+def _plain(rows: StoredRows) -> tuple[StoredRows, np.ndarray, np.ndarray]:
+    """The normalised texts; int64 [N], the first row that says the same, -1 where it says too little; their words."""
+    plain = StoredRows(["text"], rows.folder)
+    keys, words = [], []
+    for texts in rows.texts("text"):
+        some = [None if text is None else normalised(text) for text in texts]
+        plain.add({"text": some})
+        keys.append(digests(some))
+        words.append(np.array([0 if text is None else word_count(text) for text in some], dtype=np.int32))
+    held, counts = firsts(np.concatenate(keys)), np.concatenate(words)
+    held[counts < PHRASE_WORDS] = -1
+    return plain, held, counts
+
+
+@dataclass(frozen=True)
+class _Long:
+    """Those of the stored texts, all different, that are wanted and have ``NEAR_WORDS`` words: the row and the text."""
+
+    stored: StoredRows
+    wanted: np.ndarray
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        at = 0
+        for texts in self.stored.texts("text"):
+            for row in (at + np.flatnonzero(self.wanted[at : at + len(texts)])).tolist():
+                text = texts[row - at]
+                if text is not None and text.count(" ") >= NEAR_WORDS - 1:
+                    yield row, text
+            at += len(texts)
 
 
 def same_keys(keys: Sequence[Hashable | None]) -> Edges:
@@ -98,7 +145,9 @@ def near_rows(
     """
     words = [normalised(text) if text is not None else None for text in texts]
     long = [text if text is not None and word_count(text) >= SAME_WORDS else None for text in words]
-    return sorted({*same_keys(long), *_near_texts(long), *_alike(vectors, present)})
+    first = {text: at for at, text in reversed(list(enumerate(long))) if text is not None}
+    different = sorted((at, text) for text, at in first.items() if text.count(" ") >= NEAR_WORDS - 1)
+    return sorted({*same_keys(long), *_near_texts(different), *_alike(vectors, present)})
 
 
 def near_lines(texts: Sequence[str | None]) -> Edges:
@@ -113,15 +162,17 @@ def between(edges: Edges, whole: Sequence[int]) -> Edges:
     return sorted({(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]})
 
 
-def _near_texts(texts: Sequence[str | None]) -> Edges:
-    """Pairs of different texts of ``NEAR_WORDS`` words that differ in one, or share ``SHINGLES_SHARED`` of shingles.
+def _near_texts(texts: Iterable[tuple[int, str]], scratch: Path | None = None) -> Edges:
+    """Pairs of texts that differ in one word, or share ``SHINGLES_SHARED`` of shingles.
 
     Prefix filtering (Chaudhuri, Ganti and Kaushik 2006) finds all of them without comparing all with all: with the
     rarest shingles first, two such sets share one of the first (1 - share) of either.
+
+    Args:
+        texts: rows and their normalised texts, all different, of ``NEAR_WORDS`` words, by row; iterated over again.
     """
-    first = {text: at for at, text in reversed(list(enumerate(texts))) if text is not None}
-    long = {at: text for text, at in first.items() if text.count(" ") >= NEAR_WORDS - 1}
-    shingles = {at: _shingles(long[at].split()) for at in _with_recurring(long)}
+    few = _with_recurring(texts, scratch)
+    shingles = {at: _shingles(text.split()) for at, text in texts if at in few}
     frequency = Counter(shingle for some in shingles.values() for shingle in some)
     holders: defaultdict[str, list[int]] = defaultdict(list)
     edges: Edges = []
@@ -135,30 +186,28 @@ def _near_texts(texts: Sequence[str | None]) -> Edges:
                     edges.append((min(at, other), max(at, other)))
         for shingle in prefix:
             holders[shingle].append(at)
-    return edges + one_word_apart(texts, NEAR_WORDS)
+    return edges + one_word_apart(texts, scratch)
 
 
-def _with_recurring(texts: Mapping[int, str]) -> Iterator[int]:
+def _with_recurring(texts: Iterable[tuple[int, str]], scratch: Path | None) -> set[int]:
     """Those texts of which ``SHINGLES_SHARED`` of the shingles stand in another text too; no others can share so many.
 
-    Shingles are counted by their hashes, of which memory holds eight bytes each: few texts are left to be compared.
+    Shingles are counted by their hashes, so that few texts are left to be compared.
     """
-    hashes, counts = array("q"), array("q")
-    for text in texts.values():
+    rows, sizes, numbered = array("q"), array("q"), Numbered(scratch)
+    for row, text in texts:
         some = _shingles(text.split())
-        hashes.extend(map(hash, some))
-        counts.append(len(some))
-    known = np.frombuffer(hashes, np.int64)
-    ordered = np.sort(known)
-    recurring = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    if not len(recurring):
-        return
-    place = np.minimum(np.searchsorted(recurring, known), len(recurring) - 1)
-    shared = np.concatenate([[0], np.cumsum(recurring[place] == known)])
-    sizes = np.frombuffer(counts, np.int64)
-    ends = np.cumsum(sizes)
-    enough = shared[ends] - shared[ends - sizes] >= SHINGLES_SHARED * sizes
-    yield from (at for at, is_enough in zip(texts, enough, strict=True) if is_enough)
+        numbered.add(map(hash, some), len(rows))
+        rows.append(row)
+        sizes.append(len(some))
+    shared = np.zeros(len(rows), dtype=np.int64)
+    for hashes, of in numbered.parts():
+        ordered = np.sort(hashes)
+        recurring = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        if len(recurring):
+            place = np.minimum(np.searchsorted(recurring, hashes), len(recurring) - 1)
+            shared += np.bincount(of[recurring[place] == hashes], minlength=len(rows))
+    return set(np.frombuffer(rows, np.int64)[shared >= SHINGLES_SHARED * np.frombuffer(sizes, np.int64)].tolist())
 
 
 def _shingles(words: Sequence[str]) -> set[str]:
@@ -237,23 +286,73 @@ def _across(left: np.ndarray, right: np.ndarray, have: np.ndarray, shared: int) 
                 yield from ((some[0], row) for row in more if row != some[0])
 
 
-def components(edges: Edges, count: int) -> np.ndarray:
-    """int [count]: rows that are linked, directly or through others, have the same number."""
-    left, right = np.array(edges, dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(left)), (left, right)), shape=(count, count))
+def components(edges: Edges | np.ndarray, count: int) -> np.ndarray:
+    """int32 [count]: rows that are linked, directly or through others, have the same number."""
+    pairs = np.asarray(edges, dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return connected_components(graph, directed=False)[1]
+
+
+def linked(names: np.ndarray) -> np.ndarray:
+    """int64 [E, 2]: links each row to the first with its name; ``names`` are numbers, below zero where there is none.
+
+    Rows without one are linked to none.
+    """
+    order = np.argsort(names, kind="stable")
+    starts = np.flatnonzero(np.diff(names[order], prepend=names[order[:1]] - 1))
+    first = np.repeat(order[starts], np.diff(starts, append=len(order)))
+    here = (names[order] >= 0) & (first != order)
+    return np.stack([first[here], order[here]], axis=1)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of rows.
+
+    Attributes:
+        of: int64 [N], the group of each row: a place among the ``names``.
+        names: texts, in alphabetical order.
+    """
+
+    of: np.ndarray
+    names: pa.Array
+
+
+def in_alphabet(texts: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """int64 [N]: the place of each text among the different ones, -1 for null; and these, in alphabetical order."""
+    order = compute.sort_indices(texts).to_numpy()[: len(texts) - texts.null_count]
+    place = compute.rank(texts, tiebreaker="dense").to_numpy().astype(np.int64) - 1
+    new = np.flatnonzero(np.diff(place[order], prepend=-1))
+    distinct = pa.concat_arrays(texts.take(pa.array(order[new])).chunks or [pa.array([], texts.type)])
+    place[texts.is_null().to_numpy()] = -1
+    return place, distinct
+
+
+def named_groups(component: np.ndarray, given: pa.ChunkedArray, ids: pa.ChunkedArray) -> Groups:
+    """Rows with one number in ``component``, int [N], are a group.
+
+    It takes its alphabetically first given name, or ``post:<first id>`` when none of its rows has one.
+    """
+    name, names = in_alphabet(given)
+    sample, samples = in_alphabet(ids)
+    best = np.full(component.max(initial=-1) + 1, len(names) + len(samples))
+    np.minimum.at(best, component, np.where(name >= 0, name, len(names) + sample))
+    alone = best >= len(names)
+    prefix, nothing = (pa.scalar(text, pa.large_string()) for text in ("post:", ""))
+    posts = compute.binary_join_element_wise(prefix, samples.take(pa.array(best[alone] - len(names))), nothing)
+    chosen = pa.chunked_array([names.take(pa.array(best[~alone])), posts], pa.large_string())
+    place, distinct = in_alphabet(chosen)
+    of = np.empty(len(best), dtype=np.int64)
+    of[np.concatenate([np.flatnonzero(~alone), np.flatnonzero(alone)])] = place
+    return Groups(of[component], distinct)
 
 
 def merge_groups(given: Sequence[str | None], ids: Sequence[str], edges: Edges) -> np.ndarray:
     """One group name a row: rows with the same given group, however it is spelt, and linked rows, are one group.
 
-    A group takes its alphabetically first given name, or ``post:<first id>`` when none of its rows has one.
+    They are named as in ``named_groups``.
     """
-    keys = [None if name is None else name_key(name) for name in given]
-    component = components(edges + same_keys(keys), len(ids))
-    names: dict[int, str] = {}
-    for part, name, sample in sorted(
-        zip(component.tolist(), given, ids, strict=True), key=lambda item: (item[1] is None, item[1] or "", item[2])
-    ):
-        names.setdefault(part, name if name is not None else f"post:{sample}")
-    return np.array([names[part] for part in component.tolist()], dtype=object)
+    keys = firsts(digests(None if name is None else name_key(name) for name in given))
+    component = components(np.concatenate([np.asarray(edges, dtype=np.int64).reshape(-1, 2), linked(keys)]), len(ids))
+    groups = named_groups(component, *(pa.chunked_array([pa.array(of, pa.large_string())]) for of in (given, ids)))
+    return np.array(groups.names.to_pylist(), dtype=object)[groups.of]

@@ -3,21 +3,24 @@
 Columns: ``id`` and ``label``, and any of ``text image video group split``. Media paths are relative to the manifest.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.schemas import SPLITS
+from pipeline.corpora.stored_rows import AT_ONCE, StoredRows, digests, firsts
 from pipeline.corpora.tabular import read_texts
 from pipeline.media import inside
 
 REQUIRED = ("id", "label")
 OPTIONAL = ("text", "image", "video", "group", "split")
+COLUMNS = REQUIRED + OPTIONAL
 MEDIA = ("image", "video")
 SPLIT_ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
@@ -27,46 +30,47 @@ class Manifest:
     """What a manifest holds once read.
 
     Attributes:
-        rows: one row a post with the columns ``row, id, label, text, image, video, group, split``; absent cells are
-            None; media paths are relative to the media folder, with ``/``; ``row`` counts the posts of the file from 1.
+        rows: one row a post with the columns ``id, label, text, image, video, group, split``; absent cells are None;
+            media paths are relative to the media folder, with ``/``.
+        numbers: int64 [N], which posts of the manifest these are, counted from 1.
         refused: ``row, id, reason`` of the posts left out.
-        ignored_columns: columns of the file that the pipeline does not use.
+        ignored_columns: columns of the manifest that the pipeline does not use.
     """
 
-    rows: pd.DataFrame
+    rows: StoredRows
+    numbers: np.ndarray
     refused: pd.DataFrame
     ignored_columns: tuple[str, ...]
 
 
-def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = ()) -> Manifest:
+def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = (), scratch: Path | None = None) -> Manifest:
     """Reads and checks a manifest; ``labels``, when given, are the only ones accepted.
 
-    Raises InputError when the file cannot be read, lacks ``id`` or ``label``, or holds no posts.
+    Some rows at a time are in memory; all are in a file in the folder ``scratch``. Raises InputError when the manifest
+    cannot be read, lacks ``id`` or ``label``, or holds no posts.
     """
-    (table,) = read_texts(path, REQUIRED + OPTIONAL, None, "; set posts.manifest in params.yaml")
-    missing = [name for name in REQUIRED if name not in table.columns]
+    rows, columns = StoredRows(COLUMNS, scratch), ()
+    of_ids = []
+    for table in read_texts(path, COLUMNS, AT_ONCE, "; set posts.manifest in params.yaml"):
+        columns, cells = table.columns, table.cells
+        if "split" in cells:
+            cells["split"] = cells["split"].map(lambda value: SPLIT_ALIASES.get(value.lower(), value.lower()), "ignore")
+        for name in MEDIA:
+            if name in cells:
+                cells[name] = cells[name].map(_relative_to(media, path.parent), "ignore")
+        rows.add(cells)
+        of_ids.append(digests(cells["id"] if "id" in cells else [None] * len(cells)))
+    missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        raise InputError(
-            f"{path}: lacks the column {' and '.join(missing)} (has: {', '.join(table.columns) or 'none'})"
-        )
-    if not len(table.cells):
+        raise InputError(f"{path}: lacks the column {' and '.join(missing)} (has: {', '.join(columns) or 'none'})")
+    if not len(rows):
         raise InputError(f"{path}: holds no posts")
-
-    ignored = tuple(name for name in table.columns if name not in REQUIRED + OPTIONAL)
-    rows = pd.DataFrame({"row": range(1, len(table.cells) + 1)})
-    for name in REQUIRED + OPTIONAL:
-        rows[name] = table.cells.get(name, None)
-    rows["split"] = rows["split"].map(lambda value: SPLIT_ALIASES.get(value.lower(), value.lower()), na_action="ignore")
-    for name in MEDIA:
-        rows[name] = rows[name].map(_relative_to(media, path.parent), na_action="ignore")
-    rows = rows.astype(object).where(rows.notna(), None)
-
-    reasons = _reasons(rows, labels)
-    refused = pd.DataFrame({"row": rows["row"], "id": rows["id"], "reason": reasons})
-    kept = reasons.isna()
-    return Manifest(
-        rows.loc[kept].reset_index(drop=True), refused.loc[~kept].reset_index(drop=True), ignored_columns=ignored
-    )
+    ignored = tuple(name for name in columns if name not in COLUMNS)
+    refused = _refused(rows, firsts(np.concatenate(of_ids)), labels)
+    numbers = np.setdiff1d(np.arange(1, len(rows) + 1), refused["row"].to_numpy())
+    kept = np.zeros(len(rows), dtype=bool)
+    kept[numbers - 1] = True
+    return Manifest(rows.where(kept), numbers, refused, ignored)
 
 
 def _relative_to(media: Path, base: Path) -> Callable[[str], str]:
@@ -87,17 +91,19 @@ BAD_PATHS = {OUTSIDE: "path leads out of posts.media", NO_FILE: "path is a circl
 """What stands for a path that was refused; no file system allows the character in a name."""
 
 
-def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
-    """The first thing that is wrong with each row, or None."""
-    has_splits = rows["split"].notna().any()
-    unique = rows.drop_duplicates("id")
-    first = dict(zip(unique["id"], unique["row"], strict=True))
+def _refused(rows: StoredRows, first: np.ndarray, labels: tuple[str, ...]) -> pd.DataFrame:
+    """``row, id, reason``: the first thing that is wrong with each row that has something wrong.
 
-    def reason(row: Mapping[Hashable, Any]) -> str | None:
+    Args:
+        first: int64 [N], the first row with the id of each.
+    """
+    has_splits = any(split is not None for part in rows.texts("split") for split in part)
+
+    def reason(row: Mapping[str, Any], before: int, at: int) -> str | None:
         if row["id"] is None:
             return "no id"
-        if first[row["id"]] != row["row"]:
-            return f"id already used in row {first[row['id']]}"
+        if before != at:
+            return f"id already used in row {before + 1}"
         if row["label"] is None:
             return "no label"
         if labels and row["label"] not in labels:
@@ -111,5 +117,15 @@ def _reasons(rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.Series:
             return "split is none of train, val, test"
         return None
 
-    names = list(rows)  # one row at a time: a list of all as dictionaries would be larger than the table
-    return pd.Series([reason(dict(zip(names, row, strict=True))) for row in rows.itertuples(index=False)], dtype=object)
+    faults: dict[str, list[Any]] = {"row": [], "id": [], "reason": []}
+    done = 0
+    for part in rows.parts():
+        before = first[done : done + len(part)].tolist()
+        for at, cells in enumerate(part.itertuples(index=False)):
+            row: dict[str, Any] = dict(zip(COLUMNS, cells, strict=True))
+            if (why := reason(row, before[at], done + at)) is not None:
+                for name, value in (("row", done + at + 1), ("id", row["id"]), ("reason", why)):
+                    faults[name].append(value)
+        done += len(part)
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in faults.items()})
+    return frame.astype({"row": int})

@@ -46,20 +46,26 @@ def count_reasons(refused: pd.DataFrame) -> dict[str, int]:
     return {str(reason): int(count) for reason, count in kinds.value_counts(sort=False).sort_index().items()}
 
 
-def crossing_reasons(ids: Sequence[str], split: Sequence[str], sets: Mapping[str, np.ndarray]) -> list[str | None]:
+def crossing_reasons(
+    ids: Sequence[str] | pa.ChunkedArray, split: Sequence[str] | np.ndarray, sets: Mapping[str, np.ndarray]
+) -> list[str | None]:
     """Why each of N rows must go so that no set crosses parts, naming the row that keeps it out; None if it stays.
 
     Args:
         ids, split: N names and parts.
-        sets: what rows of a set have in common, such as "group" or "the same text" → the set of each row, [N].
+        sets: what rows of a set have in common, such as "group" or "the same text" → the set of each row, [N], as
+            names or whole numbers.
     """
     reasons: list[str | None] = [None] * len(ids)
     for what, names in sets.items():
-        crossing = crossing_rows(names.tolist(), split)
-        protected = {name: at for at, name in reversed(list(enumerate(names.tolist()))) if not crossing[at]}
-        for at in np.flatnonzero(crossing):
-            twin = ids[protected[names[at]]]
-            reasons[at] = reasons[at] or f"{what} also stands in a more protected split, as {twin}"
+        crossing = crossing_rows(names, split)
+        staying = np.flatnonzero(~crossing)
+        kept, first = np.unique(names[staying], return_index=True)
+        gone = np.flatnonzero(crossing)
+        twins = staying[first[np.searchsorted(kept, names[gone])]]
+        for at, twin in zip(gone.tolist(), twins.tolist(), strict=True):
+            if reasons[at] is None:
+                reasons[at] = f"{what} also stands in a more protected split, as {ids[twin]}"
     return reasons
 
 

@@ -12,8 +12,12 @@ from pipeline.params import SplitParams
 PROTECTION = {"test": 2, "val": 1, "train": 0}
 
 
+Names = Sequence[str] | np.ndarray
+"""Names of N rows, or whole numbers in the order of the names."""
+
+
 def grouped_split(
-    groups: Sequence[str], strata: pd.DataFrame, shares: dict[str, float], rng: np.random.Generator
+    groups: Names, strata: pd.DataFrame, shares: dict[str, float], rng: np.random.Generator
 ) -> np.ndarray:
     """Assigns whole groups to parts so that every stratum is spread over the parts in the given shares.
 
@@ -22,7 +26,7 @@ def grouped_split(
     parts of unequal size).
 
     Args:
-        groups: N group names.
+        groups: of N rows.
         strata: N rows; each column is one way of dividing the rows (class, modality set); their crossing, each column
             by itself and the number of rows are all balanced.
         shares: part → share of the rows, summing to 1.
@@ -31,32 +35,51 @@ def grouped_split(
     Returns:
         N part names.
     """
-    indicators = _indicators(strata)
-    names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    counts = np.zeros((len(names), indicators.shape[1]))
-    np.add.at(counts, member, indicators)
+    kind, indicators = _indicators(strata)
+    names, member, sizes = np.unique(_comparable(groups), return_inverse=True, return_counts=True)
+    rows = np.argsort(member, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(sizes)])
 
     parts = list(shares)
-    totals = counts.sum(axis=0)
+    totals = np.bincount(kind, minlength=len(indicators)) @ indicators
     target = np.outer([shares[part] for part in parts], totals)
     filled = np.zeros_like(target)
     chosen = np.zeros(len(names), dtype=int)
     order = rng.permutation(len(names))
-    for group in order[np.argsort(-counts[order, -1], kind="stable")]:
-        pressure = ((filled + counts[group]) / target * (counts[group] / totals)).sum(axis=1)
-        chosen[group] = int(pressure.argmin())
-        filled[chosen[group]] += counts[group]
-    _leave_no_part_empty(chosen, counts[:, -1], len(parts))
+    for group in order[np.argsort(-sizes[order], kind="stable")].tolist():
+        counts = indicators[kind[rows[starts[group] : starts[group + 1]]]].sum(axis=0)
+        pressure = ((filled + counts) / target * (counts / totals)).sum(axis=1)
+        chosen[group] = place = int(pressure.argmin())
+        filled[place] += counts
+    _leave_no_part_empty(chosen, sizes, len(parts))
     return np.array(parts, dtype=object)[chosen[member]]
 
 
-def _indicators(strata: pd.DataFrame) -> np.ndarray:
-    """float64 [N, strata]: 1 where a row is of a stratum; the last stratum holds every row."""
-    columns = [strata[name].astype(str) for name in strata.columns]
-    crossed = strata.astype(str).agg("|".join, axis="columns")
-    every = pd.Series("rows", index=strata.index)
-    divisions = pd.concat([crossed, *columns, every], axis="columns").set_axis(range(len(columns) + 2), axis=1)
-    return pd.get_dummies(divisions).to_numpy(dtype=float)
+def _comparable(groups: Names) -> np.ndarray:
+    return groups if isinstance(groups, np.ndarray) and groups.dtype.kind == "i" else np.asarray(groups, dtype=str)
+
+
+def _indicators(strata: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Which kind each row is of, int [N]: a crossing of all columns; and what strata kinds are in, [kinds, strata].
+
+    These are 1 or 0: the crossings themselves, each column's values, and one that every kind is in; each in
+    alphabetical order.
+    """
+    values = []
+    kind = np.zeros(len(strata), dtype=np.int64)
+    for column in strata:
+        codes, seen = pd.factorize(strata[column])
+        names, place = np.unique(np.asarray(seen, dtype=str), return_inverse=True)
+        kind = kind * len(names) + place[codes]
+        values.append(names)
+    known, kind = np.unique(kind, return_inverse=True)
+    columns = []
+    for names in reversed(values):
+        known, codes = np.divmod(known, len(names))
+        columns.insert(0, pd.Series(names[codes]))
+    crossed = pd.Series(["|".join(of) for of in zip(*columns, strict=True)])
+    divisions = [crossed, *columns, pd.Series("rows", index=crossed.index)]
+    return kind, np.concatenate([pd.get_dummies(of).to_numpy(dtype=float) for of in divisions], axis=1)
 
 
 def _leave_no_part_empty(chosen: np.ndarray, sizes: np.ndarray, parts: int) -> None:
@@ -67,10 +90,10 @@ def _leave_no_part_empty(chosen: np.ndarray, sizes: np.ndarray, parts: int) -> N
             chosen[spared[0]] = part
 
 
-def crossing_rows(groups: Sequence[str], split: Sequence[str]) -> np.ndarray:
+def crossing_rows(groups: Names, split: Sequence[str] | np.ndarray) -> np.ndarray:
     """bool [N]: rows that must go so that no group crosses parts; the test part keeps its rows, then validation."""
-    rank = pd.Series([PROTECTION[part] for part in split])
-    return (rank < rank.groupby(np.asarray(groups, dtype=str)).transform("max")).to_numpy()
+    rank = pd.Series(np.asarray(split, dtype=object)).map(PROTECTION)
+    return (rank < rank.groupby(_comparable(groups)).transform("max")).to_numpy()
 
 
 def grouped_folds(groups: Sequence[str], labels: Sequence[str], folds: int, rng: np.random.Generator) -> np.ndarray:
@@ -82,7 +105,7 @@ def grouped_folds(groups: Sequence[str], labels: Sequence[str], folds: int, rng:
 
 
 def completed(
-    given: Sequence[str], groups: Sequence[str], strata: pd.DataFrame, val_share: float, rng: np.random.Generator
+    given: Sequence[str] | np.ndarray, groups: Names, strata: pd.DataFrame, val_share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, str]:
     """A given split with the part that it lacks, and how it was done.
 
@@ -162,12 +185,12 @@ def _check_enough_groups(rows: pd.DataFrame, folds: int) -> None:
 
 
 def _with_val(
-    groups: Sequence[str], strata: pd.DataFrame, split: np.ndarray, val_share: float, rng: np.random.Generator
+    groups: Names, strata: pd.DataFrame, split: np.ndarray, val_share: float, rng: np.random.Generator
 ) -> np.ndarray:
     """The split with a share of its train rows, in whole groups, as val."""
     split, train = split.copy(), split == "train"
     some, shares = strata.loc[train].reset_index(drop=True), {"train": 1 - val_share, "val": val_share}
-    split[train] = grouped_split(np.asarray(groups, dtype=object)[train].tolist(), some, shares, rng)
+    split[train] = grouped_split(np.asarray(groups)[train], some, shares, rng)
     return split
 
 

@@ -14,6 +14,7 @@ from io import BufferedReader, TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,8 @@ class TextRows:
 
 def read_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str = "") -> Iterator[TextRows]:
     """A table whose format its ending names, ``rows`` at a time (None: all at once); at least one part.
+
+    What ends in .parquet may be a folder: its Parquet files are read one after another, by their names.
 
     Args:
         hint: what to do about a file that is not there.
@@ -182,6 +185,43 @@ def _objects(handle: BufferedReader, seen: dict[str, None]) -> Iterator[dict[str
 
 
 def _parquet_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str) -> Iterator[TextRows]:
+    columns: dict[str, None] = {}
+    cells: list[pd.DataFrame] = []
+    for file in table_files(path):
+        said = _said_by_folders(file.relative_to(path)) if file != path else {}
+        for part in _parquet_file_texts(file, wanted, rows, hint):
+            columns.update(dict.fromkeys([*part.columns, *said]))
+            for name in set(wanted) & said.keys() - set(part.columns):
+                part.cells[name] = pd.Series(said[name], part.cells.index, dtype=object)
+            if rows is None:
+                cells.append(part.cells)
+            else:
+                yield TextRows(tuple(columns), part.cells)
+    if rows is None:
+        whole = pd.concat(cells, ignore_index=True)
+        yield TextRows(tuple(columns), whole.astype(object).where(whole.notna(), None))
+
+
+def _said_by_folders(file: Path) -> dict[str, str | None]:
+    """What the names of folders say of all rows of a part, as in `label=Joy/part-0.parquet` (Hive's way)."""
+    pairs = [unquote(name).partition("=") for name in file.parent.parts if "=" in name]
+    return {name: None if value == "__HIVE_DEFAULT_PARTITION__" else value.strip() or None for name, _, value in pairs}
+
+
+def table_files(path: Path) -> list[Path]:
+    """The files of a table: itself, or the Parquet files in a folder by their names, but for `_…` and `.…`.
+
+    Raises InputError where a folder has none.
+    """
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.rglob("*.parquet") if not file.name.startswith(("_", ".")))
+    if not files:
+        raise InputError(f"{path}: is a folder without Parquet files")
+    return files
+
+
+def _parquet_file_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str) -> Iterator[TextRows]:
     with opened(path, hint) as handle, pq.ParquetFile(handle) as file:
         names = file.schema_arrow.names
         _refuse_twice(names)

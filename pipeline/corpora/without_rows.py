@@ -9,15 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core import artifacts, json_text
-from pipeline.corpora.tabular import arrow_texts
+from pipeline.corpora.tabular import arrow_texts, table_files
 
 
 def drop_rows(path: Path, ids: Collection[str]) -> None:
     """Writes the manifest again without the rows of these ids; ``tabular.read_texts`` must have read it before."""
     made: dict[str, Callable[[Path, Collection[str]], bytes]] = {".csv": _csv, ".parquet": _parquet}
-    kept = made.get(path.suffix.lower(), _jsonl)(path, ids)
-    with artifacts.replacing(path) as aside:
-        aside.write_bytes(kept)
+    for file in table_files(path):
+        kept = made.get(file.suffix.lower(), _jsonl)(file, ids)
+        with artifacts.replacing(file) as aside:
+            aside.write_bytes(kept)
 
 
 def _csv(path: Path, ids: Collection[str]) -> bytes:

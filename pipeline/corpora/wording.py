@@ -2,11 +2,13 @@
 
 import re
 import unicodedata
-from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
+
+from pipeline.corpora.stored_rows import Numbered
 
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """Letters of Thai, Lao, Burmese, Khmer, Japanese and Chinese, which have no spaces between words: two are one word."""
@@ -63,35 +65,33 @@ def word_count(plain: str) -> int:
     return plain.count(" ") + 1 + len(UNSPACED.findall(plain)) // 2
 
 
-def one_word_apart(texts: Sequence[str | None], fewest: int) -> list[tuple[int, int]]:
+def one_word_apart(texts: Iterable[tuple[int, str]], scratch: Path | None = None) -> list[tuple[int, int]]:
     """Links each normalised text to the first that is the same once a word is taken out of both, or out of one.
 
     Texts of which a word was changed, added or left out have such a shorter text in common (the deletion neighbourhood
-    of Mor and Fraenkel 1982, by words), so that nothing is compared with everything: time and memory follow the words.
-    Texts of fewer than ``fewest`` words are linked to none, nor are more than ``FORM`` that have such a text in common:
-    it is a form that many fill in, like "day 12 of …".
+    of Mor and Fraenkel 1982, by words), so that nothing is compared with everything: time follows the words, and memory
+    does not. No more than ``FORM`` that have such a text in common are linked: it is a form that many fill in, like
+    "day 12 of …".
+
+    Args:
+        texts: rows and their texts, all different, by row.
+        scratch: where to put what does not fit into memory.
     """
-    first = {text: at for at, text in reversed(list(enumerate(texts))) if text is not None}
-    # Two flat arrays, and no list for each number: nearly all numbers are of one text, and link nothing.
-    numbers, rows = array("Q"), array("q")
-    for text, at in sorted(first.items(), key=lambda item: item[1]):
-        words = text.split()
-        if len(words) >= fewest:
-            shorter = _shortened(words)
-            numbers.extend(shorter)
-            rows.extend([at] * len(shorter))
-    return sorted(_few_alike(np.frombuffer(numbers, np.uint64), np.frombuffer(rows, np.int64)))
+    numbered = Numbered(scratch)
+    for row, text in texts:
+        numbered.add(_shortened(text.split()), row)
+    return sorted({pair for numbers, rows in numbered.parts() for pair in _few_alike(numbers, rows)})
 
 
 def _few_alike(numbers: np.ndarray, rows: np.ndarray) -> set[tuple[int, int]]:
     """Pairs of the first row with a number and each other one, where at most ``FORM`` have it.
 
     Args:
-        numbers: uint64 [N].
+        numbers: int64 [N].
         rows: int64 [N], ascending.
     """
     order = np.argsort(numbers, kind="stable")
-    starts = np.flatnonzero(np.diff(numbers[order], prepend=numbers[order[:1]] + np.uint64(1)))
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=numbers[order[:1]] - 1))
     sizes = np.diff(starts, append=len(order))
     pairs: set[tuple[int, int]] = set()
     for start, size in zip(starts[(sizes > 1) & (sizes <= FORM)], sizes[(sizes > 1) & (sizes <= FORM)], strict=True):

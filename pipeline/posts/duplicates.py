@@ -1,14 +1,17 @@
 """Which posts are copies of each other: same text, same file, near-identical pictures or clips."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from pipeline.corpora.duplicates import Edges, components, merge_groups, same_keys, same_texts
+from pipeline.corpora.duplicates import Edges, Groups, components, linked, named_groups, same_keys, same_texts
 from pipeline.corpora.pictures import clip_fingerprints, fingerprints, near_clips, near_pairs
+from pipeline.corpora.stored_rows import StoredRows
 from pipeline.params import Params
 
 
@@ -33,19 +36,20 @@ class Links:
         }
 
 
-def find_links(rows: pd.DataFrame, folder: Path, params: Params, cache: Path) -> Links:
+def find_links(rows: StoredRows, folder: Path, params: Params, cache: Path) -> Links:
     """Finds the copies among rows with the columns ``text, image, video, group``, None where a row has none.
 
     Paths are relative to ``folder``; how often its text stands in which groups says whether a short one is a copy.
     What pictures and clips look like is kept in ``cache``. Raises InputError where that cannot be used.
     """
-    pictures, clips = (np.flatnonzero(rows[column].notna()) for column in ("image", "video"))
     how = params.embed.max_pixels, params.embed.workers, cache
-    prints = fingerprints([folder / path for path in rows["image"].iloc[pictures]], *how)
-    footage = clip_fingerprints([folder / path for path in rows["video"].iloc[clips]], *how)
+    pictures, paths = _media(rows, "image", folder)
+    prints = fingerprints(paths, *how)
+    clips, paths = _media(rows, "video", folder)
+    footage = clip_fingerprints(paths, *how)
     alike, moving = params.split.picture_agreement, params.split.clip_agreement
     return Links(
-        text=same_texts(rows["text"].tolist(), rows["group"].tolist()),
+        text=same_texts(rows),
         picture=_of_rows(same_keys([item.content if item else None for item in prints]), pictures),
         near_picture=_of_rows(near_pairs(prints, alike), pictures),
         clip=_of_rows(same_keys([item.content if item else None for item in footage]), clips),
@@ -53,31 +57,48 @@ def find_links(rows: pd.DataFrame, folder: Path, params: Params, cache: Path) ->
     )
 
 
-def _of_rows(edges: Edges, rows: np.ndarray) -> Edges:
-    return [(int(rows[a]), int(rows[b])) for a, b in edges]
+def _media(rows: StoredRows, column: str, folder: Path) -> tuple[list[int], list[Path]]:
+    """The rows that have such a file, and the files."""
+    cells = ((at, path) for at, path in enumerate(chain.from_iterable(rows.texts(column))) if path is not None)
+    found = [(at, folder / path) for at, path in cells]
+    return [at for at, _ in found], [path for _, path in found]
 
 
-def linked_groups(rows: pd.DataFrame, sets: dict[str, np.ndarray]) -> np.ndarray:
-    """The group of each row, [N]: given groups whole, and joined where rows of theirs are in one of the ``sets``."""
-    edges = [edge for names in sets.values() for edge in same_keys(names.tolist())]
-    return merge_groups(rows["group"].tolist(), rows["id"].tolist(), edges)
+def _of_rows(edges: Edges, rows: Sequence[int]) -> Edges:
+    return [(rows[a], rows[b]) for a, b in edges]
 
 
-def grown_groups(rows: pd.DataFrame, sets: dict[str, np.ndarray], share: float) -> Iterator[str]:
+def linked_groups(
+    given: pa.ChunkedArray, ids: pa.ChunkedArray, numbers: np.ndarray, sets: Mapping[str, np.ndarray]
+) -> Groups:
+    """Given groups whole, and joined where rows of theirs are in one of the ``sets``.
+
+    Args:
+        given, ids: of N rows; null where no group is given.
+        numbers: int [N], equal where the given group is, however it is spelt; -1 without one.
+    """
+    edges = [linked(names) for names in (numbers, *sets.values())]
+    return named_groups(components(np.concatenate(edges), len(ids)), given, ids)
+
+
+def grown_groups(
+    groups: Groups, given: np.ndarray, ids: pa.ChunkedArray, sets: Mapping[str, np.ndarray], share: float
+) -> Iterator[str]:
     """A warning for each group that links have grown beyond a ``share`` of the rows, naming the one that joins most.
 
-    ``rows`` has the columns of ``find_links``, ``id`` and ``group_id``; ``sets`` are those of its rows.
+    Args:
+        given: int [N]: equal where the given group is spelt alike, and another for each row without one.
+        sets: as of ``linked_groups``.
     """
-    given = rows["group"].where(rows["group"].notna(), rows["id"])
-    sizes = rows["group_id"].value_counts()
-    for name, size in sizes[sizes > share * len(rows)].items():
-        inside = (rows["group_id"] == name).to_numpy()
-        if given[inside].nunique() == 1:
+    sizes = np.bincount(groups.of)
+    for name in np.argsort(-sizes, kind="stable")[: int((sizes > share * len(ids)).sum())].tolist():
+        inside = groups.of == name
+        if len(np.unique(given[inside])) == 1:
             continue
-        joined = {what: given[inside].groupby(names[inside]).nunique() for what, names in sets.items()}
+        joined = {what: pd.Series(given[inside]).groupby(of[inside]).nunique() for what, of in sets.items()}
         what = max(joined, key=lambda kind: joined[kind].max())
-        some = rows.loc[inside & (sets[what] == joined[what].idxmax())]
+        some = np.flatnonzero(inside & (sets[what] == joined[what].idxmax()))
         yield (  # by an id: what a post says, and whose it is, belongs in no metrics file
-            f"a group has {size} of {len(rows)} rows, more than split.max_group_share {share}, since copies are "
-            f"one group: {len(some)} rows of {joined[what].max()} groups have {what}, that of {some['id'].iloc[0]}"
+            f"a group has {sizes[name]} of {len(ids)} rows, more than split.max_group_share {share}, since copies are "
+            f"one group: {len(some)} rows of {joined[what].max()} groups have {what}, that of {ids[int(some[0])]}"
         )

@@ -1,151 +1,250 @@
 """Gives every post a group and a split that no group crosses."""
 
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from pipeline.core import schemas
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
 from pipeline.corpora import splits
-from pipeline.corpora.duplicates import merge_groups
+from pipeline.corpora.duplicates import Groups, group_numbers, in_alphabet
 from pipeline.corpora.manifest import Manifest, read_manifest
-from pipeline.corpora.refusals import Divided, check_parts, count_reasons, crossing_reasons, stop_if_too_many
+from pipeline.corpora.refusals import check_parts, count_reasons, crossing_reasons, stop_if_too_many
 from pipeline.corpora.splits import MADE, split_shares
+from pipeline.corpora.stored_rows import StoredRows
 from pipeline.params import Params, SplitParams
 from pipeline.posts.duplicates import Links, find_links, grown_groups, linked_groups
 
 
-def divide_posts(params: Params, layout: Layout) -> Divided:
+@dataclass(frozen=True)
+class DividedPosts:
+    """Posts with their groups and splits.
+
+    Attributes:
+        tables: the parts of ``schemas.POSTS_TABLE``, one after another.
+        counts: as of ``count_rows``.
+        refused: ``row, id, reason`` of the posts left out.
+        report: the metrics.
+    """
+
+    tables: Iterator[pa.Table]
+    counts: pd.DataFrame
+    refused: pd.DataFrame
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is kept in memory of N posts, whose texts and paths are not.
+
+    Attributes:
+        numbers: int64 [N], which posts of the manifest these are.
+        ids, given: texts; ``given`` is the group that the manifest gives, or null.
+        user: int64 [N], equal where the given group is, however it is spelt; -1 without one.
+        kinds: ``label, modalities, split`` as categories; ``split`` may be missing.
+    """
+
+    numbers: np.ndarray
+    ids: pa.ChunkedArray
+    given: pa.ChunkedArray
+    user: np.ndarray
+    kinds: pd.DataFrame
+
+    def where(self, kept: np.ndarray) -> "_Known":
+        if kept.all():
+            return self
+        ids, given = (of.filter(pa.array(kept)) for of in (self.ids, self.given))
+        kinds = self.kinds.loc[kept].reset_index(drop=True)
+        return _Known(self.numbers[kept], ids, given, self.user[kept], kinds)
+
+
+def divide_posts(params: Params, layout: Layout) -> DividedPosts:
+    """Reads the manifest and divides its posts: in memory are their ids, groups and some numbers, and some texts at a
+    time.
+    """
     manifest_path = layout.root / params.posts.manifest
     folder = layout.root / params.posts.media
     if not folder.is_dir():
         raise InputError(f"{folder}: not a folder; set posts.media to the folder that holds the pictures and clips")
-    manifest = read_manifest(manifest_path, folder, params.posts.labels)
+    manifest = read_manifest(manifest_path, folder, params.posts.labels, layout.cache)
     rows, refused = manifest.rows, manifest.refused
-    stop_if_too_many(refused, len(rows) + len(refused), params.split.max_refused_share, manifest_path)
+    total = len(rows) + len(refused)
+    stop_if_too_many(refused, total, params.split.max_refused_share, manifest_path)
 
     links = find_links(rows, folder, params, layout.cache)
-    assigned = _assign(rows, links, params.split, np.random.default_rng(params.seed))
-    rows, how = assigned.rows, assigned.how
+    known = _known(manifest)
+    assigned = _assign(known, links, params.split, np.random.default_rng(params.seed))
     for warning in assigned.warnings:
         print(f"split: {warning}", file=sys.stderr)
     refused = pd.concat([refused, assigned.refused]).sort_values("row", ignore_index=True)
-    stop_if_too_many(refused, len(rows) + len(refused), params.split.max_refused_share, manifest_path)
-    _check_classes(rows, params.posts.labels, manifest_path)
+    stop_if_too_many(refused, total, params.split.max_refused_share, manifest_path)
+    _check_classes(assigned.known.kinds, params.posts.labels, manifest_path)
 
-    rows = rows.rename(columns={"id": "sample_id", "image": "image_path", "video": "video_path"})
-    rows = rows.sort_values("sample_id", ignore_index=True)
-    report = _metrics(rows, manifest, refused, links, count_rows(rows), how)
+    counts = count_rows(assigned.known.kinds)
+    report = _metrics(known, assigned, refused, links, counts, manifest.ignored_columns)
     if assigned.warnings:
         report["warnings"] = "; ".join(assigned.warnings)
-    return Divided(rows[schemas.POSTS_TABLE.names], refused, report)
+    return DividedPosts(_tables(rows.where(assigned.kept), assigned), counts, refused, report)
+
+
+def _known(manifest: Manifest) -> _Known:
+    rows = manifest.rows
+    sets = (_modality_sets(part[list(MODALITIES)].notna()) for part in rows.parts())
+    of = {"label": rows.texts("label"), "modalities": sets, "split": rows.texts("split")}
+    kinds = pd.DataFrame({name: _categories(parts) for name, parts in of.items()})
+    return _Known(manifest.numbers, rows.column("id"), rows.column("group"), group_numbers(rows), kinds)
+
+
+def _categories(parts: Iterable[Sequence[str | None]]) -> pd.Categorical:
+    """Few different names of many rows; None is missing."""
+    seen: dict[str, int] = {}
+    codes = np.concatenate(
+        [
+            np.array([-1 if name is None else seen.setdefault(name, len(seen)) for name in part], dtype=np.int32)
+            for part in parts
+        ]
+    )
+    names = sorted(seen)
+    places = np.array([*map(names.index, seen), -1], dtype=np.int32)
+    return pd.Categorical.from_codes(places[codes], pd.Index(names, dtype=object))
 
 
 @dataclass(frozen=True)
 class _Assigned:
-    """Rows with ``group_id`` and ``split``; ``row, id, reason`` of those that cross parts; how the split was made."""
+    """What is kept of the posts and why not of others; the groups and, in ``known.kinds``, the splits of those kept."""
 
-    rows: pd.DataFrame
+    known: _Known
+    groups: Groups
+    kept: np.ndarray
     refused: pd.DataFrame
     how: str
     warnings: list[str]
 
 
-def _assign(rows: pd.DataFrame, links: Links, params: SplitParams, rng: np.random.Generator) -> _Assigned:
+def _assign(known: _Known, links: Links, params: SplitParams, rng: np.random.Generator) -> _Assigned:
     """Gives every row a group and a split.
 
     Without given parts: train, val and test by the shares, copies and given groups whole. With them: they are kept, a
     row goes if its given group or a copy of it also stands in a more protected part, and a missing part is made. The
     rest of a dialogue stays when a line of it goes: groups are joined by the copies that are left, which cross nothing.
     """
-    sets = links.sets(len(rows))
-    made = bool(rows["split"].isna().all())
-    refused = rows.iloc[:0].assign(reason="")
+    sets = links.sets(len(known.ids))
+    made = bool(known.kinds["split"].isna().all())
+    kept, reasons = np.ones(len(known.ids), dtype=bool), []
     if not made:
-        given = {"group": merge_groups(rows["group"].tolist(), rows["id"].tolist(), [])}
-        reasons = crossing_reasons(rows["id"].tolist(), rows["split"].tolist(), given | sets)
-        kept = np.array([reason is None for reason in reasons])
-        refused = rows.assign(reason=pd.Series(reasons, rows.index, dtype=object)).loc[~kept]
-        rows = rows.loc[kept].reset_index(drop=True)
-        sets = {what: names[kept] for what, names in sets.items()}
-    rows = rows.assign(group_id=linked_groups(rows, sets))
-    groups, strata = rows["group_id"].tolist(), _strata(rows)
+        alone = known.user < 0
+        user = np.where(alone, len(alone) + np.arange(len(alone)), known.user)
+        given = np.asarray(known.kinds["split"], dtype=object)
+        why = crossing_reasons(known.ids, given, {"group": user, **sets})
+        kept = np.array([reason is None for reason in why])
+        reasons = [reason for reason in why if reason is not None]
+    gone = known.where(~kept) if len(reasons) else None
+    left = known.where(kept)
+    sets = {what: names[kept] for what, names in sets.items()}
+    groups = linked_groups(left.given, left.ids, left.user, sets)
+    strata = left.kinds[["label", "modalities"]]
     if made:
-        split, how = splits.grouped_split(groups, strata, split_shares(params), rng), MADE
+        split, how = splits.grouped_split(groups.of, strata, split_shares(params), rng), MADE
     else:
-        split, how = splits.completed(rows["split"].tolist(), groups, strata, params.val_share, rng)
-    warnings = list(grown_groups(rows, sets, params.max_group_share))
-    return _Assigned(rows.assign(split=split), refused[["row", "id", "reason"]], how, warnings)
+        given = np.asarray(left.kinds["split"], dtype=object)
+        split, how = splits.completed(given, groups.of, strata, params.val_share, rng)
+    spelt = in_alphabet(left.given)[0]
+    spelt = np.where(spelt < 0, len(spelt) + np.arange(len(spelt)), spelt)
+    warnings = list(grown_groups(groups, spelt, left.ids, sets, params.max_group_share))
+    refused = pd.DataFrame(
+        {
+            "row": [] if gone is None else gone.numbers,
+            "id": [] if gone is None else gone.ids.to_pylist(),
+            "reason": reasons,
+        }
+    )
+    kinds = left.kinds.assign(split=pd.Categorical(split))
+    left = _Known(left.numbers, left.ids, left.given, left.user, kinds)
+    return _Assigned(left, groups, kept, refused, how, warnings)
 
 
-def _strata(rows: pd.DataFrame) -> pd.DataFrame:
-    present = rows[["text", "image", "video"]].notna()
-    return pd.DataFrame({"label": rows["label"], "modalities": _modality_sets(present)})
+def _tables(rows: StoredRows, assigned: _Assigned) -> Iterator[pa.Table]:
+    """``schemas.POSTS_TABLE``, sorted by ``sample_id``, some rows at a time."""
+    rank = in_alphabet(assigned.known.ids)[0]
+    split = assigned.known.kinds["split"].cat
+    parts = pa.array(split.categories, pa.string())
+    for at, table in rows.in_order(rank):
+        columns = {
+            "sample_id": table["id"],
+            "group_id": assigned.groups.names.take(pa.array(assigned.groups.of[at])),
+            "split": parts.take(pa.array(split.codes.to_numpy()[at])),
+            "label": table["label"],
+            "text": table["text"],
+            "image_path": table["image"],
+            "video_path": table["video"],
+        }
+        yield pa.table(columns).select(schemas.POSTS_TABLE.names).cast(schemas.POSTS_TABLE)
 
 
-def _modality_sets(present: pd.DataFrame) -> pd.Series:
+def _modality_sets(present: pd.DataFrame) -> list[str]:
     """What is there in each row, such as ``text+image``."""
     bits = range(present.shape[1])
     names = [str(name) for name in present]
     sets = ["+".join(names[bit] for bit in bits if code >> bit & 1) for code in range(2 ** len(names))]
-    codes = present.to_numpy() @ (1 << np.arange(len(names)))
-    return pd.Series([sets[code] for code in codes], index=present.index)
+    return [sets[code] for code in (present.to_numpy() @ (1 << np.arange(len(names)))).tolist()]
 
 
-def _check_classes(rows: pd.DataFrame, labels: tuple[str, ...], path: Path) -> None:
-    check_parts(set(rows["split"]), path)
-    trained = set(rows.loc[rows["split"] == "train", "label"])
-    missing = sorted((set(labels) or set(rows["label"])) - trained)
+def _check_classes(kinds: pd.DataFrame, labels: tuple[str, ...], path: Path) -> None:
+    check_parts(set(kinds["split"].unique()), path)
+    trained = set(kinds.loc[kinds["split"] == "train", "label"].unique())
+    missing = sorted((set(labels) or set(kinds["label"].unique())) - trained)
     if missing:
         raise InputError(f"{path}: no training row has the label {', '.join(missing)}; add rows or leave the label out")
     if len(trained) < 2:
         raise InputError(f"{path}: all training rows have the label {trained.pop()}; there is nothing to tell apart")
 
 
-def count_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows a split by class and by set of modalities: ``split, kind (class | modalities), name, rows``."""
-    present = pd.DataFrame({name: rows[column].notna() for name, column in zip(MODALITIES, COLUMNS, strict=True)})
-    sets = _modality_sets(present)
+def count_rows(kinds: pd.DataFrame) -> pd.DataFrame:
+    """Rows a split by class and by set of modalities: ``split, kind (class | modalities), name, rows``.
+
+    Args:
+        kinds: ``split, label, modalities`` of each row.
+    """
+    present = [part for part in schemas.SPLITS if part in set(kinds["split"].unique())]
     parts = []
-    for kind, names in (("class", rows["label"]), ("modalities", sets)):
-        table = pd.crosstab(rows["split"], names).reindex(
-            [part for part in schemas.SPLITS if part in set(rows["split"])]
-        )
+    for kind, names in (("class", kinds["label"]), ("modalities", kinds["modalities"])):
+        table = pd.crosstab(kinds["split"], names).reindex(present)
+        table = table.rename(index=str, columns=str)
         long = table.melt(ignore_index=False, var_name="name", value_name="rows").reset_index()
         parts.append(long.assign(kind=kind)[["split", "kind", "name", "rows"]])
     return pd.concat(parts, ignore_index=True)
 
 
-COLUMNS = ("text", "image_path", "video_path")
-
-
 def _metrics(
-    rows: pd.DataFrame,
-    manifest: Manifest,
+    known: _Known,
+    assigned: _Assigned,
     refused: pd.DataFrame,
     links: Links,
     counts: pd.DataFrame,
-    how: str,
+    ignored_columns: tuple[str, ...],
 ) -> dict[str, Any]:
-    sizes = rows["group_id"].value_counts()
-    given = int(manifest.rows["group"].nunique() + manifest.rows["group"].isna().sum())
+    sizes, rows = np.bincount(assigned.groups.of), len(assigned.known.ids)
+    given = len(known.given.unique().drop_null()) + known.given.null_count
     by_part: dict[str, dict[str, int]] = {"class": {}, "modalities": {}}
     nested: dict[str, Any] = {
-        part: {"rows": int((rows["split"] == part).sum()), **{kind: {} for kind in by_part}} for part in schemas.SPLITS
+        part: {"rows": int((assigned.known.kinds["split"] == part).sum()), **{kind: {} for kind in by_part}}
+        for part in schemas.SPLITS
     }
     for part, kind, name, number in counts.itertuples(index=False):
         nested[part][kind][name] = int(number)
     return {
-        "rows": len(rows),
-        "split": how,
+        "rows": rows,
+        "split": assigned.how,
         **nested,
-        "groups": {"given": given, "after_merging": len(sizes), "largest_share": float(sizes.iloc[0] / len(rows))},
+        "groups": {"given": given, "after_merging": len(sizes), "largest_share": float(sizes.max() / rows)},
         "copies": {
             "same_text": len(links.text),
             "same_picture": len(links.picture),
@@ -154,5 +253,5 @@ def _metrics(
             "near_clip_pairs": len(links.near_clip),
         },
         "refused": {"rows": len(refused), **count_reasons(refused)},
-        "ignored_columns": ", ".join(manifest.ignored_columns),
+        "ignored_columns": ", ".join(ignored_columns),
     }

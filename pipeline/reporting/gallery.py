@@ -15,6 +15,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
+from pipeline.corpora.stored_rows import StoredRows
 from pipeline.params import Params
 from pipeline.posts.duplicates import find_links
 from pipeline.reporting.page import Picture, thumbnail, typeset
@@ -140,8 +141,9 @@ def _shown(post: pd.Series, folder: Path, max_pixels: int) -> dict[str, Any]:
 def _copies(posts: pd.DataFrame, ids: Sequence[str], params: Params, layout: Layout) -> dict[str, list[str]]:
     """What each post is a copy of, in words; `split` has put copies into one group, so only there is searched."""
     near = posts[posts["group_id"].isin(posts.loc[list(ids), "group_id"])]
+    columns = {"text": "text", "image_path": "image", "video_path": "video", "group_id": "group"}
     links = find_links(
-        near.rename(columns={"image_path": "image", "video_path": "video", "group_id": "group"}),
+        StoredRows.of(near[list(columns)].rename(columns=columns)),
         layout.root / params.posts.media,
         params,
         layout.cache,

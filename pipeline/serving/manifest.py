@@ -15,7 +15,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.progress import progress
 from pipeline.core.schemas import MODALITIES
-from pipeline.corpora.tabular import read_texts
+from pipeline.corpora.tabular import read_texts, table_files
 from pipeline.media import inside
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
@@ -135,7 +135,6 @@ def _chunks(path: Path) -> Iterator[list[Row]]:
 
 def _identity(predictor: Predictor, manifest: Path, coverage: float | None, explain: bool) -> str:
     """What the shards of an earlier run must have in common with this one to be its beginning."""
-    columns = [*map(str, predictor.labels), str(coverage), str(explain), str(CHUNK)]
-    return artifacts.digest(
-        f"{at} {part}" for at, part in enumerate([predictor.model.identity, content_digest(manifest), *columns])
-    )
+    settings = [*map(str, predictor.labels), str(coverage), str(explain), str(CHUNK)]
+    files = map(content_digest, table_files(manifest))
+    return artifacts.digest(f"{at} {part}" for at, part in enumerate([predictor.model.identity, *settings, *files]))

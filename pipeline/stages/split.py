@@ -5,6 +5,7 @@ Writes: data/split/{posts,source,source_texts,target}.parquet, data/split/target
         metrics/split.json, metrics/details/split.json, plots/split/.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -17,25 +18,23 @@ from pipeline.corpora import splits
 from pipeline.corpora.refusals import Divided
 from pipeline.figures.split import draw_split
 from pipeline.params import Params
-from pipeline.posts.partition import count_rows, divide_posts
+from pipeline.posts.partition import DividedPosts, divide_posts
 from pipeline.sentiment.partition import divide_scored
 
 
 def run(params: Params, layout: Layout) -> None:
     """Raises InputError when a corpus cannot be read, too many rows are faulty, or a part would be empty."""
-    posts = divide_posts(params, layout) if "posts" in params.tracks else Divided.left_out(schemas.POSTS_TABLE)
+    posts = divide_posts(params, layout) if "posts" in params.tracks else None
     none = Divided.left_out(schemas.SCORED_TABLE)
     scored = divide_scored(params, layout) if "sentiment" in params.tracks else (none, none, none)
     folds = _folds(scored[-1], params)
-    artifacts.write_parquet(
-        layout.table("posts"), pa.Table.from_pandas(posts.table, schema=schemas.POSTS_TABLE, preserve_index=False)
-    )
-    corpora = dict(zip(("source", "source_texts", "target"), scored, strict=True))
+    artifacts.write_parquet_parts(layout.table("posts"), schemas.POSTS_TABLE, posts.tables if posts else [])
+    corpora: dict[str, Divided] = dict(zip(("source", "source_texts", "target"), scored, strict=True))
     for name, corpus in corpora.items():
         table = pa.Table.from_pandas(corpus.table, schema=schemas.SCORED_TABLE, preserve_index=False)
         artifacts.write_parquet(layout.table(name), table)
     artifacts.write_parquet(layout.folds, pa.Table.from_pandas(folds, schema=schemas.FOLDS_TABLE, preserve_index=False))
-    _report({"posts": posts, **corpora}, folds, params, layout)
+    _report(posts, corpora, folds, params, layout)
 
 
 def _folds(target: Divided, params: Params) -> pd.DataFrame:
@@ -46,7 +45,10 @@ def _folds(target: Divided, params: Params) -> pd.DataFrame:
     return splits.target_folds(target.table, protocol, block.folds, block.repeats, block.val_share, params.seed)
 
 
-def _report(parts: dict[str, Divided], folds: pd.DataFrame, params: Params, layout: Layout) -> None:
+def _report(
+    posts: DividedPosts | None, corpora: Mapping[str, Divided], folds: pd.DataFrame, params: Params, layout: Layout
+) -> None:
+    parts = {**({} if posts is None else {"posts": posts}), **corpora}
     refused = pd.concat([part.refused.assign(corpus=name) for name, part in parts.items()], ignore_index=True)
     artifacts.write_csv(layout.refused, refused[["corpus", "row", "id", "reason"]])
     report: dict[str, Any] = {name: part.report for name, part in parts.items() if part.report}
@@ -55,10 +57,9 @@ def _report(parts: dict[str, Divided], folds: pd.DataFrame, params: Params, layo
     report["built_in"] = ", ".join(_built_in(params, layout)) or "none"
     write_metrics(layout, "split", report)
     with artifacts.replacing_folder(layout.plots("split")) as plots:
-        if "posts" in report:
-            counts = count_rows(parts["posts"].table)
-            artifacts.write_csv(plots / "counts.csv", counts)
-            draw_split(plots / "split.png", counts, "Posts in each split")
+        if posts is not None:
+            artifacts.write_csv(plots / "counts.csv", posts.counts)
+            draw_split(plots / "split.png", posts.counts, "Posts in each split")
 
 
 def _built_in(params: Params, layout: Layout) -> list[str]:

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pandas as pd
 
 from pipeline.core.schemas import Feature
 from pipeline.corpora.duplicates import SHINGLES_SHARED, merge_groups, near_rows, same_texts
+from pipeline.corpora.stored_rows import StoredRows
 from pipeline.params import Params
 from pipeline.posts.duplicates import find_links
 from tests.altered import scene
@@ -26,7 +28,7 @@ def test_links_by_what_is_shared(tmp_path: Path) -> None:
         },
         dtype=object,
     ).replace({np.nan: None})
-    links = find_links(rows, tmp_path, Params(), tmp_path / "cache")
+    links = find_links(StoredRows.of(rows), tmp_path, Params(), tmp_path / "cache")
     assert (links.text, links.picture, links.near_picture) == ([(0, 3)], [(0, 1)], [])
     assert (links.clip, links.near_clip) == ([(1, 4)], [])
 
@@ -36,12 +38,16 @@ LONG = "i cannot believe that this has happened again"
 
 def joined(texts: list[str | None], groups: list[str | None]) -> set[str | None]:
     """The texts that are linked."""
-    return {texts[at] for pair in same_texts(texts, groups) for at in pair}
+    return {texts[at] for pair in links(texts, groups) for at in pair}
+
+
+def links(texts: Sequence[str | None], groups: Sequence[str | None]) -> list[tuple[int, int]]:
+    return same_texts(StoredRows.of(pd.DataFrame({"text": texts, "group": groups}, dtype=object)))
 
 
 def test_a_long_text_is_a_copy_however_many_repost_it() -> None:
-    assert same_texts([LONG] * 40, [None] * 40) == [(0, at) for at in range(1, 40)]
-    assert same_texts([LONG] * 40, [f"author {at}" for at in range(40)]) == [(0, at) for at in range(1, 40)]
+    assert links([LONG] * 40, [None] * 40) == [(0, at) for at in range(1, 40)]
+    assert links([LONG] * 40, [f"author {at}" for at in range(40)]) == [(0, at) for at in range(1, 40)]
 
 
 def test_a_word_or_two_and_emoji_are_no_copies() -> None:
@@ -57,7 +63,7 @@ def test_a_word_or_two_and_emoji_are_no_copies() -> None:
         None,
         None,
     ]
-    assert same_texts(texts, [None] * len(texts)) == []
+    assert links(texts, [None] * len(texts)) == []
 
 
 def test_a_phrase_is_a_copy_where_few_hold_it() -> None:
@@ -99,10 +105,10 @@ def test_altered_copies_of_a_text_are_copies() -> None:
         TWELVE.replace(" again", ""),
         TWELVE.replace("them", "us").replace("all", "some"),
     ]
-    assert {at for pair in same_texts(texts[:-1], [None] * 8) for at in pair} == set(range(8))
-    assert same_texts([texts[0], texts[-1]], [None] * 2) == []
+    assert {at for pair in links(texts[:-1], [None] * 8) for at in pair} == set(range(8))
+    assert links([texts[0], texts[-1]], [None] * 2) == []
     # Eight words may be the same by chance once one of them is changed.
-    assert same_texts([LONG, LONG.replace("again", "here")], [None] * 2) == []
+    assert links([LONG, LONG.replace("again", "here")], [None] * 2) == []
 
 
 def test_authors_are_one_however_they_are_spelt() -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.corpora.manifest import read_manifest
+from pipeline.corpora.manifest import Manifest, read_manifest
 
 ROWS = [
     {"id": "7", "label": "Joy", "text": " hi ", "image": "images/a.jpg"},
@@ -25,20 +25,25 @@ def write(folder: Path, kind: str, rows: list[dict]) -> Path:
     return path
 
 
+def whole(manifest: Manifest) -> pd.DataFrame:
+    return pd.concat(manifest.rows.parts(), ignore_index=True)
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_three_formats_give_the_same_rows(tmp_path: Path, kind: str) -> None:
     found = read_manifest(write(tmp_path, kind, ROWS), tmp_path)
-    assert found.rows["id"].tolist() == ["7", "8"]
-    assert found.rows["text"].tolist() == ["hi", "no"]
-    assert found.rows["image"].tolist() == ["images/a.jpg", None]
-    assert found.rows["video"].tolist() == [None, None]
+    rows = whole(found)
+    assert rows["id"].tolist() == ["7", "8"]
+    assert rows["text"].tolist() == ["hi", "no"]
+    assert rows["image"].tolist() == ["images/a.jpg", None]
+    assert rows["video"].tolist() == [None, None]
     assert len(found.refused) == 0
 
 
 def test_numbers_as_ids_and_labels_become_texts(tmp_path: Path) -> None:
     path = write(tmp_path, "parquet", [{"id": 7.0, "label": 1, "text": "a"}, {"id": 8.5, "label": 2, "text": None}])
     found = read_manifest(path, tmp_path)
-    assert found.rows[["id", "label"]].to_numpy().tolist() == [["7", "1"]]
+    assert whole(found)[["id", "label"]].to_numpy().tolist() == [["7", "1"]]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +68,7 @@ def test_a_bad_row_is_refused_with_its_number_and_reason(tmp_path: Path, row: di
     assert found.refused.to_dict("records") == [
         {"row": 2, "id": {**good, "id": "second", **row}["id"] or None, "reason": reason}
     ]
-    assert found.rows["row"].tolist() == [1]
+    assert found.numbers.tolist() == [1]
 
 
 def test_a_link_that_leads_out_of_the_media_folder_is_refused(tmp_path: Path) -> None:
@@ -78,7 +83,7 @@ def test_a_link_that_leads_out_of_the_media_folder_is_refused(tmp_path: Path) ->
 def test_paths_are_relative_to_the_manifest_and_kept_relative_to_the_media(tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
     path = write(tmp_path / "tables", "jsonl", [{"id": "a", "label": "Joy", "image": "..\\media\\x\\1.png"}])
-    assert read_manifest(path, tmp_path / "media").rows["image"].tolist() == ["x/1.png"]
+    assert whole(read_manifest(path, tmp_path / "media"))["image"].tolist() == ["x/1.png"]
 
 
 def test_other_names_for_parts_and_other_columns(tmp_path: Path) -> None:
@@ -87,7 +92,7 @@ def test_other_names_for_parts_and_other_columns(tmp_path: Path) -> None:
         for at, part in enumerate(["Dev", "training"])
     ]
     found = read_manifest(write(tmp_path, "csv", rows), tmp_path)
-    assert found.rows["split"].tolist() == ["val", "train"]
+    assert whole(found)["split"].tolist() == ["val", "train"]
     assert found.ignored_columns == ("score",)
 
 

@@ -167,3 +167,26 @@ def test_groups_that_copies_have_joined_are_named() -> None:
     table = scored(9).assign(group_id="g00")
     with pytest.raises(InputError, match=r"1 group has a score, 9 before those with copies of each other were joined"):
         target_folds(table, "cross_validation", 5, 1, 0.2, 0)
+
+
+def test_groups_go_where_dense_counts_of_all_strata_would_send_them() -> None:
+    rng = np.random.default_rng(5)
+    strata = pd.DataFrame({"label": rng.choice(["b", "a", "c d"], 400), "modalities": rng.choice(["t", "t+i"], 400)})
+    groups = rng.integers(0, 90, 400)
+    crossed = strata["label"] + "|" + strata["modalities"]
+    every = [crossed, strata["label"], strata["modalities"], pd.Series(["rows"] * 400)]
+    counts = np.concatenate(
+        [np.stack([(of == name).groupby(groups).sum() for name in sorted(set(of))], axis=1) for of in every], axis=1
+    ).astype(float)
+    totals = counts.sum(axis=0)
+    filled, place = np.zeros((3, len(totals))), {}
+    order = np.random.default_rng(9).permutation(len(counts))
+    for group in sorted(order, key=lambda group: -counts[group, -1]):
+        left_over = (filled + counts[group]) / (np.array(list(SHARES.values()))[:, None] * totals)
+        place[group] = (left_over * (counts[group] / totals)).sum(axis=1).argmin()
+        filled[place[group]] += counts[group]
+    of_groups = np.unique(groups, return_inverse=True)[1]
+    expected = [list(SHARES)[place[group]] for group in of_groups.tolist()]
+    assert grouped_split(groups, strata, SHARES, np.random.default_rng(9)).tolist() == expected
+    names = [f"group {group:03d}" for group in groups]  # in the order of the numbers
+    assert grouped_split(names, strata, SHARES, np.random.default_rng(9)).tolist() == expected

@@ -119,3 +119,31 @@ def test_a_pipe_or_a_loop_of_links_is_no_table(tmp_path: Path, name: str) -> Non
     (tmp_path / name).symlink_to(tmp_path / name)
     with pytest.raises(InputError, match="cannot be opened: Too many levels"):
         cells(tmp_path / name)
+
+
+def test_a_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
+    folder = tmp_path / "posts.parquet"
+    for name, rows in {
+        "label=Joy/part-1.parquet": {"id": ["3"], "text": ["c"]},
+        "label=Joy/part-0.parquet": {"id": ["1", "2"]},
+        "label=a%2Fb/part-0.parquet": {"id": ["4"], "text": [None]},
+        "_old.parquet": {"id": ["5"]},
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_parquet(folder / name)
+    wanted = [["1", None, "Joy"], ["2", None, "Joy"], ["3", "c", "Joy"], ["4", None, "a/b"]]
+    (whole,) = read_texts(folder, ("id", "text", "label"), None)
+    assert whole.cells[["id", "text", "label"]].to_numpy().tolist() == wanted
+    *_, last = parts = list(read_texts(folder, ("id", "text", "label"), 1))
+    assert [part.cells.get("text", pd.Series([None])).tolist() for part in parts] == [[None], [None], ["c"], [None]]
+    assert set(last.columns) == {"id", "text", "label"}
+
+
+def test_a_folder_without_parts_and_a_bad_part(tmp_path: Path) -> None:
+    folder = tmp_path / "posts.parquet"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"posts\.parquet: is a folder without Parquet files"):
+        list(read_texts(folder, ("id",), None))
+    (folder / "part-0.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"part-0\.parquet: not readable as parquet"):
+        list(read_texts(folder, ("id",), 3))

@@ -37,3 +37,14 @@ def test_the_right_rows_go(tmp_path: Path, name: str) -> None:
     drop_rows(path, {str(10**18 + 1), str(10**18 + 4)})
     (left,) = read_texts(path, ("id", "text"), None)
     assert left.cells.to_numpy().tolist() == [[str(10**18), "a"], [str(10**18 + 2), "c\nd"], [str(10**18 + 3), "e"]]
+
+
+def test_rows_go_from_every_part_of_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "m.parquet"
+    folder.mkdir()
+    for number in range(3):
+        ids = [f"{number}{at}" for at in range(3)]
+        pd.DataFrame({"id": ids, "text": ids}).to_parquet(folder / f"part-{number}.parquet")
+    drop_rows(folder, {"01", "22"})
+    (left,) = read_texts(folder, ("id",), None)
+    assert left.cells["id"].tolist() == ["00", "02", "10", "11", "12", "20", "21"]

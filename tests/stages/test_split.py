@@ -11,6 +11,7 @@ import pytest
 from pipeline.core import artifacts, schemas
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
+from pipeline.corpora import manifest, stored_rows
 from pipeline.params import Params
 from pipeline.stages import split
 
@@ -83,6 +84,46 @@ def test_shares_and_order(tmp_path: Path) -> None:
     assert list(table.index) == sorted(table.index)
     assert pd.crosstab(table["split"], table["label"]).to_dict("list") == {"a": [25, 65, 10], "b": [25, 65, 10]}
     assert metrics(layout)["train"] == {"rows": 130, "class": {"a": 65, "b": 65}, "modalities": {"text": 130}}
+
+
+def test_the_result_does_not_depend_on_what_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    words = [f"w{at}" for at in range(40)]
+    rows = [
+        {**row, "text": " ".join(rng.choice(words, rng.integers(2, 16))), "group": f"author {rng.integers(150)}"}
+        for row in posts(600)
+    ]
+    for at in range(0, 600, 7):
+        rows[at]["text"] = rows[rng.integers(600)]["text"].replace("w1 ", "w2 ")
+    rows[5]["id"] = rows[590]["id"]
+    found = []
+    for name, sizes in {"whole": {}, "small": {"AT_ONCE": 10, "SORTED_TOGETHER": 64, "BUFFERED": 99}}.items():
+        for constant, size in sizes.items():
+            monkeypatch.setattr(stored_rows, constant, size)
+            monkeypatch.setattr(stored_rows, "IN_MEMORY_BYTES", 100)
+            monkeypatch.setattr(manifest, "AT_ONCE", 10)
+        (tmp_path / name).mkdir()
+        layout = write(tmp_path / name, rows)
+        split.run(PARAMS, layout)
+        found.append((read(layout), metrics(layout), layout.refused.read_text()))
+    (table, numbers, refused), (again, same_numbers, same_refused) = found
+    pd.testing.assert_frame_equal(table, again)
+    assert (numbers, refused) == (same_numbers, same_refused)
+    assert numbers["copies"]["same_text"] > 40 and numbers["refused"]["rows"] == 1
+    assert [path.name for path in (tmp_path / "small").glob("**/tmp*")] == []
+
+
+def test_a_manifest_in_parts_is_the_same_as_one(tmp_path: Path) -> None:
+    layout = write(tmp_path, posts(100))
+    split.run(PARAMS, layout)
+    whole = read(layout)
+    folder = tmp_path / "posts.parquet"
+    folder.mkdir()
+    frame = pd.DataFrame(posts(100))
+    for part in range(3):
+        frame.iloc[part * 40 : part * 40 + 40].to_parquet(folder / f"part-{part}.parquet")
+    split.run(params(posts={"manifest": "posts.parquet"}), layout)
+    pd.testing.assert_frame_equal(read(layout), whole)
 
 
 def test_authors_and_copies_are_one_group(tmp_path: Path) -> None:
