@@ -161,12 +161,17 @@ def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     """
     with _reading_parquet(path, "delete it and run `dvc repro`"):
         table = pq.read_table(path)
-    if schema is not None and table.schema.names != schema.names:
-        raise InputError(f"{path}: has columns {table.schema.names}, expected {schema.names}; run `dvc repro`")
-    if schema is not None and table.schema.types != schema.types:
-        raise InputError(f"{path}: has column types {table.schema.types}, expected {schema.types}; run `dvc repro`")
+    if schema is not None:
+        _check_schema(path, table.schema, schema)
     # What pandas noted beside the columns may contradict them, if not by our hand.
     return table.replace_schema_metadata(None)
+
+
+def _check_schema(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
+    if found.names != expected.names:
+        raise InputError(f"{path}: has columns {found.names}, expected {expected.names}; run `dvc repro`")
+    if found.types != expected.types:
+        raise InputError(f"{path}: has column types {found.types}, expected {expected.types}; run `dvc repro`")
 
 
 @contextmanager
@@ -201,7 +206,22 @@ def write_parquet_parts(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]
 
 def read_posts(path: Path) -> pd.DataFrame:
     """The sample table of the posts: columns of ``schemas.POSTS_TABLE``, absent media as None."""
-    frame = read_parquet(path, schemas.POSTS_TABLE).to_pandas()
+    return _with_none(read_parquet(path, schemas.POSTS_TABLE))
+
+
+def read_posts_in_parts(path: Path, columns: Sequence[str], rows: int) -> Iterator[pd.DataFrame]:
+    """Some columns of the sample table of the posts, as ``read_posts``, at most so many rows at a time.
+
+    Raises InputError as ``read_parquet``.
+    """
+    with _reading_parquet(path, "delete it and run `dvc repro`"), pq.ParquetFile(path) as file:
+        _check_schema(path, file.schema_arrow, schemas.POSTS_TABLE)
+        for batch in file.iter_batches(rows, columns=list(columns)):
+            yield _with_none(pa.Table.from_batches([batch]))
+
+
+def _with_none(table: pa.Table) -> pd.DataFrame:
+    frame = table.to_pandas()
     return frame.astype(object).where(frame.notna(), None)
 
 

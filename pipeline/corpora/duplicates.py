@@ -3,8 +3,6 @@
 Copies end in one group, so that none is trained on while its twin is scored.
 """
 
-from array import array
-from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora.stored_rows import Numbered, StoredRows, digests, firsts
-from pipeline.corpora.wording import name_key, normalised, one_word_apart, word_count
+from pipeline.corpora.wording import batched, name_key, normalised, one_word_apart, run_numbers, word_count
 
 SAME_WORDS, NEAR_WORDS = 8, 12
 """Fewest words of texts that count as copies when they are the same, or nearly so: short ones recur by chance.
@@ -42,6 +40,8 @@ SHINGLE, SHINGLES_SHARED = 3, 0.85
 
 In texts of fewer than 39 words one changed word leaves less than that, so these are compared word by word.
 """
+TEMPLATE, CELLS = 2000, 2**24
+"""See ``_sharing``."""
 TELLING_WIDTH = 8
 """Vectors of fewer columns are alike by chance."""
 ALIKE = 1e-3
@@ -165,53 +165,73 @@ def between(edges: Edges, whole: Sequence[int]) -> Edges:
 def _near_texts(texts: Iterable[tuple[int, str]], scratch: Path | None = None) -> Edges:
     """Pairs of texts that differ in one word, or share ``SHINGLES_SHARED`` of shingles.
 
-    Prefix filtering (Chaudhuri, Ganti and Kaushik 2006) finds all of them without comparing all with all: with the
-    rarest shingles first, two such sets share one of the first (1 - share) of either.
-
     Args:
         texts: rows and their normalised texts, all different, of ``NEAR_WORDS`` words, by row; iterated over again.
     """
-    few = _with_recurring(texts, scratch)
-    shingles = {at: _shingles(text.split()) for at, text in texts if at in few}
-    frequency = Counter(shingle for some in shingles.values() for shingle in some)
-    holders: defaultdict[str, list[int]] = defaultdict(list)
-    edges: Edges = []
-    for at, some in sorted(shingles.items(), key=lambda item: (len(item[1]), item[0])):
-        rarest = sorted(some, key=lambda shingle: (frequency[shingle], shingle))
-        prefix = rarest[: len(some) - int(np.ceil(SHINGLES_SHARED * len(some))) + 1]
-        for other in {other for shingle in prefix for other in holders[shingle]}:
-            if len(shingles[other]) >= SHINGLES_SHARED * len(some):
-                shared = len(some & shingles[other])
-                if shared >= SHINGLES_SHARED * (len(some) + len(shingles[other]) - shared):
-                    edges.append((min(at, other), max(at, other)))
-        for shingle in prefix:
-            holders[shingle].append(at)
-    return edges + one_word_apart(texts, scratch)
+    return _sharing(texts, scratch) + one_word_apart(texts, scratch)
 
 
-def _with_recurring(texts: Iterable[tuple[int, str]], scratch: Path | None) -> set[int]:
-    """Those texts of which ``SHINGLES_SHARED`` of the shingles stand in another text too; no others can share so many.
+def _sharing(texts: Iterable[tuple[int, str]], scratch: Path | None) -> Edges:
+    """Pairs of texts that share ``SHINGLES_SHARED`` of shingles.
 
-    Shingles are counted by their hashes, so that few texts are left to be compared.
+    Prefix filtering (Chaudhuri, Ganti and Kaushik 2006) finds them without comparing all with all: with the rarest
+    shingles first, two such sets share one of the first (1 - share) of either. What many texts have as their rarest is
+    a form that they fill in, as in ``one_word_apart``: of more than ``TEMPLATE`` none are compared for it.
+
+    Shingles are known by numbers, and how often each stands is counted in ``CELLS``, where several may share one: rarer
+    by such a count is an order like any other, and what is alone in a cell is nowhere else. Memory holds only texts
+    that have a rarest shingle in common.
     """
-    rows, sizes, numbered = array("q"), array("q"), Numbered(scratch)
-    for row, text in texts:
-        some = _shingles(text.split())
-        numbered.add(map(hash, some), len(rows))
-        rows.append(row)
-        sizes.append(len(some))
-    shared = np.zeros(len(rows), dtype=np.int64)
-    for hashes, of in numbered.parts():
-        ordered = np.sort(hashes)
-        recurring = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        if len(recurring):
-            place = np.minimum(np.searchsorted(recurring, hashes), len(recurring) - 1)
-            shared += np.bincount(of[recurring[place] == hashes], minlength=len(rows))
-    return set(np.frombuffer(rows, np.int64)[shared >= SHINGLES_SHARED * np.frombuffer(sizes, np.int64)].tolist())
+    counts = np.zeros(CELLS, dtype=np.uint32)
+    for _, numbers in _shingles(texts):
+        np.add.at(counts, numbers % CELLS, 1)
+    rarest = Numbered(scratch)
+    for rows, numbers in _shingles(texts):
+        rarest.add(*_first_by(counts[numbers % CELLS], numbers, rows))
+    groups = [rows.tolist() for rows in rarest.together() if len(rows) <= TEMPLATE]
+    held = np.unique([row for rows in groups for row in rows])
+    shingles: dict[int, set[int]] = {}
+    for rows, numbers in _shingles(texts):
+        wanted = np.isin(rows, held)
+        for row, number in zip(rows[wanted].tolist(), numbers[wanted].tolist(), strict=True):
+            shingles.setdefault(row, set()).add(number)
+    edges: set[tuple[int, int]] = set()
+    for rows in groups:
+        by_size = sorted(rows, key=lambda row: len(shingles[row]))
+        for at, row in enumerate(by_size):
+            for other in by_size[at + 1 :]:
+                if len(shingles[row]) < SHINGLES_SHARED * len(shingles[other]):
+                    break
+                shared = len(shingles[row] & shingles[other])
+                if shared >= SHINGLES_SHARED * (len(shingles[row]) + len(shingles[other]) - shared):
+                    edges.add((min(row, other), max(row, other)))
+    return sorted(edges)
 
 
-def _shingles(words: Sequence[str]) -> set[str]:
-    return {" ".join(words[at : at + SHINGLE]) for at in range(len(words) - SHINGLE + 1)}
+def _first_by(often: np.ndarray, numbers: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row's shingles, given how often there are such, the rarest that `_sharing` compares by; and their rows.
+
+    Those that are in no other text are left out.
+    """
+    order = np.lexsort((numbers, often, rows))
+    starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
+    sizes = np.diff(starts, append=len(order))
+    place = np.arange(len(order)) - np.repeat(starts, sizes)
+    first = np.repeat(sizes - np.ceil(SHINGLES_SHARED * sizes).astype(int) + 1, sizes)
+    kept = order[(place < first) & (often[order] > 1)]
+    return numbers[kept], rows[kept]
+
+
+def _shingles(texts: Iterable[tuple[int, str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows, and numbers for their different shingles, int64 [n] each; all of a row together."""
+    for some in batched(texts):
+        numbers, place = run_numbers([text for _, text in some], SHINGLE)
+        rows = np.array([row for row, _ in some])[place]
+        order = np.lexsort((numbers, rows))
+        rows, numbers = rows[order], numbers[order]
+        new = np.ones(len(order), dtype=bool)
+        new[1:] = (rows[1:] != rows[:-1]) | (numbers[1:] != numbers[:-1])
+        yield rows[new], numbers[new]
 
 
 def _alike(vectors: Mapping[Feature, np.ndarray], present: Mapping[Feature, np.ndarray]) -> Edges:

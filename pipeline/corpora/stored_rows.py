@@ -1,10 +1,9 @@
 """Rows of text kept in a file without a name, so that memory does not grow with them; and numbers for texts."""
 
 import tempfile
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -25,9 +24,6 @@ SORTED_TOGETHER = 2**18
 
 FILES = 16
 """Among so many files numbers are divided, each of which must fit into memory."""
-
-BUFFERED = 2**20
-"""Numbers that are gathered before they are written."""
 
 
 def _file(folder: Path | None, room: int) -> IO[bytes]:
@@ -136,31 +132,33 @@ class Numbered:
     def __init__(self, folder: Path | None = None) -> None:
         self._files = [_file(folder, IN_MEMORY_BYTES // FILES) for _ in range(FILES)]
         self._folder = folder
-        self._numbers, self._rows = array("q"), array("q")
 
-    def add(self, numbers: Iterable[int], row: int) -> None:
-        """Numbers of 64 bits with a sign, of one row."""
-        self._numbers.extend(numbers)
-        self._rows.extend(repeat(row, len(self._numbers) - len(self._rows)))
-        if len(self._rows) > BUFFERED:
-            self._write()
-
-    def _write(self) -> None:
-        pairs = np.stack([np.frombuffer(self._numbers, np.int64), np.frombuffer(self._rows, np.int64)], axis=1)
-        of = pairs[:, 0] % FILES
+    def add(self, numbers: np.ndarray, rows: np.ndarray) -> None:
+        """int64 [n] each: numbers, and rows that have them."""
+        of = numbers % FILES
+        order = np.argsort(of, kind="stable")
+        ends = np.cumsum(np.bincount(of, minlength=FILES))
+        pairs = np.stack([numbers, rows], axis=1)[order]
         with naming(self._folder or Path(tempfile.gettempdir())):
-            for number, file in enumerate(self._files):
-                file.write(pairs[of == number].tobytes())
-        self._numbers, self._rows = array("q"), array("q")
+            for file, some in zip(self._files, np.split(pairs, ends[:-1]), strict=True):
+                file.write(some.tobytes())
 
     def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Numbers and rows, int64, of one file after another, in the order in which they were added."""
-        self._write()
         for file in self._files:
             file.seek(0)
             pairs = np.frombuffer(file.read(), np.int64).reshape(-1, 2)
             file.seek(0, 2)
             yield pairs[:, 0], pairs[:, 1]
+
+    def together(self) -> Iterator[np.ndarray]:
+        """The rows that have one number in common, where they are several, in the order in which they were added."""
+        for numbers, rows in self.parts():
+            order = np.argsort(numbers, kind="stable")
+            starts = np.flatnonzero(np.diff(numbers[order], prepend=numbers[order[:1]] - 1))
+            sizes = np.diff(starts, append=len(order))
+            for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
+                yield rows[order[start : start + size]]
 
 
 def digests(texts: Iterable[str | None]) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,13 @@ REPOSTED = re.compile(r"rt\s+")
 FORM = 5
 """More different texts than this that are one but for a word are no copies of each other."""
 
+TOGETHER = 4096
+"""Texts that are looked at together."""
+
 PRIME = 2**61 - 1
 BASE = 1_000_003
+MIXING = np.uint64(0x9E3779B97F4A7C15)
+"""An odd number, so that multiplication loses nothing: 2 ** 64 by the golden ratio (Knuth 1973)."""
 
 
 def normalised(text: str) -> str | None:
@@ -78,26 +83,19 @@ def one_word_apart(texts: Iterable[tuple[int, str]], scratch: Path | None = None
         scratch: where to put what does not fit into memory.
     """
     numbered = Numbered(scratch)
-    for row, text in texts:
-        numbered.add(_shortened(text.split()), row)
-    return sorted({pair for numbers, rows in numbered.parts() for pair in _few_alike(numbers, rows)})
+    for some in batched(texts):
+        shorter = [(row, _shortened(text.split())) for row, text in some]
+        numbers = np.fromiter(chain.from_iterable(of for _, of in shorter), np.int64)
+        numbered.add(numbers, np.repeat([row for row, _ in shorter], [len(of) for _, of in shorter]))
+    few = (rows.tolist() for rows in numbered.together() if len(rows) <= FORM)
+    return sorted({(first, other) for first, *others in few for other in others})
 
 
-def _few_alike(numbers: np.ndarray, rows: np.ndarray) -> set[tuple[int, int]]:
-    """Pairs of the first row with a number and each other one, where at most ``FORM`` have it.
-
-    Args:
-        numbers: int64 [N].
-        rows: int64 [N], ascending.
-    """
-    order = np.argsort(numbers, kind="stable")
-    starts = np.flatnonzero(np.diff(numbers[order], prepend=numbers[order[:1]] - 1))
-    sizes = np.diff(starts, append=len(order))
-    pairs: set[tuple[int, int]] = set()
-    for start, size in zip(starts[(sizes > 1) & (sizes <= FORM)], sizes[(sizes > 1) & (sizes <= FORM)], strict=True):
-        held, *others = rows[order[start : start + size]].tolist()
-        pairs.update((held, other) for other in others)
-    return pairs
+def batched(texts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """So many at a time that arrays are worth while."""
+    rest = iter(texts)
+    while some := list(islice(rest, TOGETHER)):
+        yield some
 
 
 def _shortened(words: Sequence[str]) -> set[int]:
@@ -117,3 +115,21 @@ def _shortened(words: Sequence[str]) -> set[int]:
 def _number(word: str) -> int:
     """The same in every process, as Python's own hash is not."""
     return int.from_bytes(word.encode(errors="surrogatepass"), "big") % PRIME
+
+
+def run_numbers(texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """int64 [n] each: a number for each run of so many words, and the place of the text that it is of, in their order.
+
+    Two runs have one number by chance in about 2 ** 60; all bits of it tell runs apart.
+    """
+    words = [text.split() for text in texts]
+    known = {word: _number(word) for word in set(chain.from_iterable(words))}
+    numbers = np.fromiter((known[word] for word in chain.from_iterable(words)), np.uint64)
+    of = np.repeat(np.arange(len(words)), [len(some) for some in words])
+    count = max(len(numbers) - length + 1, 0)
+    mixed = np.zeros(count, dtype=np.uint64)
+    for at in range(length):  # modulo 2 ** 64
+        mixed = (mixed ^ numbers[at : at + count]) * MIXING
+        mixed ^= mixed >> np.uint64(29)
+    whole = of[:count] == of[length - 1 :]  # and not across the end of a text
+    return mixed[whole].view(np.int64), of[:count][whole]

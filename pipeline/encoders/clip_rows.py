@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from pipeline.core import artifacts
@@ -63,7 +62,6 @@ class ClipRows:
 
 def embed_streams(
     modality: Modality,
-    posts: pd.DataFrame,
     column: str,
     encoder: ClipEncoder,
     device: torch.device,
@@ -75,14 +73,13 @@ def embed_streams(
     Raises InputError when more files than ``embed.max_bad_share`` cannot be read.
     """
     embed, path = params.embed, layout.embeddings("posts", modality)
-    tally, folder = Tally(), layout.root / params.posts.media
+    tally, folder, posts = Tally(), layout.root / params.posts.media, layout.table("posts")
     with ExitStack() as stack:
         clips = stack.enter_context(clip_streams.opened(encoder, folder, device, embed, layout))
         rows = ClipRows(clips)
         writer = stack.enter_context(artifacts.embeddings_writer(path, encoder.width, encoder.identity))
-        advance = stack.enter_context(progress(f"embedding {modality}", len(posts)))
-        for at in range(0, len(posts), CHUNK):
-            some = posts.iloc[at : at + CHUNK]
+        advance = stack.enter_context(progress(f"embedding {modality}", artifacts.count_rows(posts)))
+        for some in artifacts.read_posts_in_parts(posts, ["sample_id", column], CHUNK):
             values = some[column].tolist()
             digests = content_digests(values, clips.digests)
             results = rows.results(values, digests, advance)
@@ -90,13 +87,14 @@ def embed_streams(
             tally.add(values, results)
         tally.check(modality, embed.max_bad_share)
     if encoder.per_group:
-        _standardise(posts, encoder, layout)
+        _standardise(encoder, layout)
     streams = {name: of.report(encoder.streams[name].identity) for name, of in rows.tallies.items()}
     return tally.report(encoder.identity) | {"per_group": encoder.per_group, "streams": streams}
 
 
-def _standardise(posts: pd.DataFrame, encoder: ClipEncoder, layout: Layout) -> None:
+def _standardise(encoder: ClipEncoder, layout: Layout) -> None:
     """Writes the table of the clips again, each stream standardised within its group."""
+    posts = artifacts.read_posts(layout.table("posts"))
     path = layout.embeddings("posts", "video")
     raw = artifacts.read_embeddings_of(posts, path)
     reasons = artifacts.read_parquet(path)["reason"].to_pylist()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
@@ -97,21 +96,19 @@ class Tally:
 
 def embed_posts(
     modality: Modality,
-    posts: pd.DataFrame,
     column: str,
     source: ModalitySource,
     params: Params,
     layout: Layout,
 ) -> dict[str, Any]:
-    """Writes the embeddings of one modality; returns what became of its rows."""
-    tally, width = Tally(), source.identity["width"]
+    """Writes the embeddings of one modality, some rows at a time; returns what became of its rows."""
+    tally, width, posts = Tally(), source.identity["width"], layout.table("posts")
     with (
         open_store(source.identity, source.computed, layout) as store,
         artifacts.embeddings_writer(layout.embeddings("posts", modality), width, source.identity) as writer,
-        progress(f"embedding {modality}", len(posts)) as advance,
+        progress(f"embedding {modality}", artifacts.count_rows(posts)) as advance,
     ):
-        for at in range(0, len(posts), CHUNK * source.chunks):
-            rows = posts.iloc[at : at + CHUNK * source.chunks]
+        for rows in artifacts.read_posts_in_parts(posts, ["sample_id", column], CHUNK * source.chunks):
             values = rows[column].tolist()
             digests = content_digests(values, source.digests)
             encoded = encode_missing(values, digests, source, store, advance)

@@ -57,17 +57,16 @@ def run(params: Params, layout: Layout) -> None:
 def _posts(encoder: TextEncoder, words: ModalitySource, here: Engine, params: Params, layout: Layout) -> dict[str, Any]:
     """Writes the vectors of the posts; returns what became of each modality."""
     embed, folder = params.embed, layout.root / params.posts.media
-    posts = artifacts.read_posts(layout.table("posts"))
     device = pick(params.device)
     pixels = image.load(embed.image) if "pixels" in embed.image.streams else None
     pictures, clips = streams.of_pictures(embed.image, pixels, encoder), streams.load(embed, encoder)
-    report = {"text": embed_posts("text", posts, "text", words, params, layout)}
+    report = {"text": embed_posts("text", "text", words, params, layout)}
     if isinstance(pictures, ImageEncoder):
         files = here.source("image", picture_files(pictures, folder, here.device, embed))
-        report["image"] = embed_posts("image", posts, "image_path", files, params, layout)
+        report["image"] = embed_posts("image", "image_path", files, params, layout)
     else:
-        report["image"] = embed_streams("image", posts, "image_path", pictures, device, params, layout)
-    return report | {"video": embed_streams("video", posts, "video_path", clips, device, params, layout)}
+        report["image"] = embed_streams("image", "image_path", pictures, device, params, layout)
+    return report | {"video": embed_streams("video", "video_path", clips, device, params, layout)}
 
 
 def _leave_empty(layout: Layout, corpus: str, modalities: Sequence[str]) -> None:

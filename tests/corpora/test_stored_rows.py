@@ -9,7 +9,7 @@ from pipeline.corpora.stored_rows import Numbered, StoredRows, digests, firsts
 @pytest.fixture(params=["in memory", "on disk"])
 def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """So few rows at a time that some thousand are many."""
-    for name, value in {"AT_ONCE": 7, "SORTED_TOGETHER": 50, "BUFFERED": 64}.items():
+    for name, value in {"AT_ONCE": 7, "SORTED_TOGETHER": 50}.items():
         monkeypatch.setattr(stored_rows, name, value)
     if request.param == "on disk":
         monkeypatch.setattr(stored_rows, "IN_MEMORY_BYTES", 16)
@@ -65,13 +65,20 @@ def test_numbers_of_rows_stay_with_them() -> None:
     given = {row: draw.integers(-(2**63), 2**63, draw.integers(0, 9)).tolist() for row in range(200)}
     numbered = Numbered()
     for row, numbers in given.items():
-        numbered.add(numbers, row)
+        numbered.add(np.array(numbers, dtype=np.int64), np.full(len(numbers), row))
     parts = list(numbered.parts())
     found = [pair for numbers, rows in parts for pair in zip(numbers.tolist(), rows.tolist(), strict=True)]
     assert sorted(found) == sorted((number, row) for row, numbers in given.items() for number in numbers)
     of_part = [set(numbers.tolist()) for numbers, _ in parts]
     assert sum(map(len, of_part)) == len(set.union(*of_part))  # each number is in one part
     assert all(np.all(np.diff(rows) >= 0) for _, rows in parts)
+
+
+def test_rows_with_one_number_in_common() -> None:
+    numbered = Numbered()
+    numbered.add(np.array([5, -7, 5, 2**62, 8]), np.array([0, 0, 1, 1, 2]))
+    numbered.add(np.array([-7, 5, 21]), np.array([3, 4, 4]))
+    assert sorted(rows.tolist() for rows in numbered.together()) == [[0, 1, 4], [0, 3]]
 
 
 def test_the_first_row_with_a_text() -> None:

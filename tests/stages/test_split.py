@@ -11,7 +11,7 @@ import pytest
 from pipeline.core import artifacts, schemas
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.corpora import manifest, stored_rows
+from pipeline.corpora import manifest, stored_rows, wording
 from pipeline.params import Params
 from pipeline.stages import split
 
@@ -97,11 +97,12 @@ def test_the_result_does_not_depend_on_what_is_in_memory(tmp_path: Path, monkeyp
         rows[at]["text"] = rows[rng.integers(600)]["text"].replace("w1 ", "w2 ")
     rows[5]["id"] = rows[590]["id"]
     found = []
-    for name, sizes in {"whole": {}, "small": {"AT_ONCE": 10, "SORTED_TOGETHER": 64, "BUFFERED": 99}}.items():
+    for name, sizes in {"whole": {}, "small": {"AT_ONCE": 10, "SORTED_TOGETHER": 64}}.items():
         for constant, size in sizes.items():
             monkeypatch.setattr(stored_rows, constant, size)
             monkeypatch.setattr(stored_rows, "IN_MEMORY_BYTES", 100)
             monkeypatch.setattr(manifest, "AT_ONCE", 10)
+            monkeypatch.setattr(wording, "TOGETHER", 10)
         (tmp_path / name).mkdir()
         layout = write(tmp_path / name, rows)
         split.run(PARAMS, layout)
