@@ -227,6 +227,10 @@ def predict_command(
         float | None,
         typer.Option(help="Share of truths to hold: also give labels that do (of a score: its interval, .9)."),
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Predict a table on a Ray cluster: its address, or local for one of processes.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that do so.", min=1)] = 2,
     bundle: Bundle = None,
     project: Project = Path(),
 ) -> None:
@@ -238,6 +242,8 @@ def predict_command(
     _check_track(track, one, corpus is not None, manifest is not None or stdin, explain=explain)
     if coverage is not None and not 0 < coverage < 1:
         raise typer.BadParameter(f"--coverage: {coverage} is not above 0 and below 1")
+    if ray is not None and manifest is None and corpus is None:
+        raise typer.BadParameter("--ray is for tables: it goes with --manifest or --corpus")
     with one_line_errors():
         if out is not None:
             _check_table(out, manifest, corpus, bundle, project)
@@ -245,7 +251,8 @@ def predict_command(
         from pipeline.serving.posts import Post
 
         if corpus is not None and out is not None:
-            command.scores(command.score_predictor(bundle, project), corpus, out, coverage)
+            on = command.spread(ray, workers, command.score_predictor, bundle, project)
+            command.scores(command.score_predictor(bundle, project), corpus, out, coverage, on)
             return
         if track is None and one == ["--text"] and "posts" not in command.tracks(bundle, project):
             track = "sentiment"
@@ -254,7 +261,8 @@ def predict_command(
             return
         using = command.predictor(bundle, project)
         if manifest is not None and out is not None:
-            command.rows(using, manifest, out, media, coverage, explain=explain)
+            on = command.spread(ray, workers, command.predictor, bundle, project)
+            command.rows(using, manifest, out, media, coverage, explain=explain, spread=on)
         elif one:
             command.one(using, Post(text, image, video), coverage, explain=explain, as_json=as_json)
         elif not command.pipe(using, coverage, explain=explain):

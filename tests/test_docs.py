@@ -71,6 +71,7 @@ RUN_BY = {
     "python -m docs.house": "tests/test_docs.py::test_the_counted_house_is_this_one",
     "python -m docs.outputs": "tests/test_docs.py::test_outputs_are_played_in_order_and_cut",
     "python -m docs.pictures": "docs/pictures.py::main",
+    "python -m benchmarks.many_posts": "tests/test_many_posts.py::test_the_made_posts_are_divided",
     "python -m benchmarks.scale": "tests/test_scale.py::test_the_measured_runs_come_out_and_wrong_rates_are_refused",
     "python -m benchmarks.study": "tests/test_study.py::test_an_experiment_is_a_line_with_its_difference_to_the_first",
     "python -m tests.robustness.bad_inputs": "tests/robustness/test_bad_inputs.py::test_a_wrong_input_gets_its_line",

@@ -5,19 +5,11 @@ An actor that dies is started anew and given the same batch again; vectors are a
 the tables do not show it. Only this process writes: every batch goes into the store as it comes, and a run that was
 cut off goes on from there.
 
-Ray is an extra (``pip install "emocare-pipeline[ray]"``), and is imported here alone, when it is asked for. Every
-machine of a cluster needs this project installed, in the same version, and the media under the same path.
+Every machine of a cluster needs the media under the same path.
 """
 
-import hashlib
-import importlib
-import logging
-import os
-import platform
-import signal
-import socket
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,22 +17,13 @@ from typing import Any, Literal
 
 import torch
 
-import pipeline
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.prefetch import ahead
+from pipeline.core.ray_cluster import ANEW, Asked, Cluster, about, connected
 from pipeline.encoders import image, text
 from pipeline.encoders.sources import Encoded, Steps, TextContents, computation, encoded_batch, picture_files
-from pipeline.params import EmbedParams, RayParams
-
-RETRIES = 3
-"""Times that work is given out again after the process that had it died; a file that kills its reader ends the run."""
-
-START_S = 600.0
-"""How long to wait until all processes have begun."""
-
-KNOCK_S = 10.0
-"""How long a machine of the cluster may take to answer at its address."""
+from pipeline.params import EmbedParams
 
 DEPTH = 2
 """Batches that each process has at hand, so that it need not wait for the next."""
@@ -68,8 +51,7 @@ class _Worker:
         if self.device.type == "cpu":
             torch.set_num_threads(1)
         return {
-            "node": platform.node(),
-            "code": _code(),
+            **about(),
             "computed": computation(self.device),
             "media": self.folder.is_dir(),
         }
@@ -96,44 +78,20 @@ class _Worker:
         return picture_files(image.load(self.embed.image), self.folder, self.device, self.embed)
 
 
-def _code() -> str:
-    """sha256 of this project's modules: workers with others could make other vectors."""
-    root, digest = Path(str(pipeline.__path__[0])), hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
 @dataclass
 class Pool:
     """The processes of one run.
 
     Attributes:
-        ray: the package.
         device: where the encoders compute.
         computed: how they do, as ``sources.computation``.
     """
 
-    ray: Any
+    cluster: Cluster
     readers: list[Any]
     encoders: list[Any]
     device: torch.device
     computed: dict[str, Any] = field(default_factory=dict)
-
-    def result(self, reference: Any, what: str) -> Any:
-        """Raises InputError where it was one in the other process, or where that died again and again."""
-        try:
-            return self.ray.get(reference)
-        except InputError as error:
-            raise InputError(str(getattr(error, "cause", error))) from None
-        except self.ray.exceptions.RayTaskError:
-            raise  # a bug of ours, with the other process's traceback
-        except self.ray.exceptions.RayError as error:
-            raise InputError(
-                f"embed.engine: ray: the process at work on {what} died {RETRIES + 1} times "
-                f"({_first_line(error)}); if it lacked memory, give it more; the run goes on from here, also with "
-                "embed.engine=local"
-            ) from None
 
 
 @dataclass
@@ -186,7 +144,7 @@ class RaySource:
             yield from self._digested(*asked.popleft())
 
     def _digested(self, reference: Any, part: list[str]) -> list[str | MediaError]:
-        return self.pool.result(reference, f"the files {part[0]} … {part[-1]}")
+        return self.pool.cluster.result(reference, f"the files {part[0]} … {part[-1]}")
 
     def encode(self, pending: Mapping[str, Any]) -> Iterator[Encoded]:
         """Batches come as they are done, in any order."""
@@ -196,7 +154,7 @@ class RaySource:
             self._encode(now)
             if not now.reading and not now.encoding:
                 return
-            (done,), _ = self.pool.ray.wait([*now.encoding, *now.reading], num_returns=1)
+            (done,), _ = self.pool.cluster.ray.wait([*now.encoding, *now.reading], num_returns=1)
             if done in now.reading:
                 keys, values, at = now.reading.pop(done)
                 now.of_reader[at] -= 1
@@ -204,7 +162,7 @@ class RaySource:
             else:
                 values, at = now.encoding.pop(done)
                 now.of_encoder[at] -= 1
-                yield self.pool.result(done, _some(values))
+                yield self.pool.cluster.result(done, _some(values))
 
     def _read(self, batches: Iterator[dict[str, Any]], now: _UnderWay) -> None:
         """Gives batches to the readers, or straight to the encoders where there is nothing to read."""
@@ -241,10 +199,6 @@ def _some(values: Sequence[Any]) -> str:
     return f"the files {files[0]} … {files[-1]}" if files else f"{len(values)} texts"
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 # --- the cluster -----------------------------------------------------------------------------------------------------
 
 
@@ -254,77 +208,33 @@ def started(embed: EmbedParams, folder: Path) -> Iterator[Pool]:
 
     Raises InputError where Ray is not installed, no cluster answers, or its machines cannot do the work.
     """
-    ray = _package()
-    before = signal.getsignal(signal.SIGTERM)
-    _connect(ray, embed)
-    try:
-        signal.signal(signal.SIGTERM, before)  # which Ray has replaced by its own
-        pool = _pool(ray, embed, folder)
-        yield pool
-    finally:
-        ray.shutdown()
+    asked = Asked(
+        embed.ray.address,
+        embed.ray.encoders + embed.ray.readers * embed.workers,
+        embed.ray.object_store_mb,
+        option="params.yaml: embed.engine: ray",
+        address_option="params.yaml: embed.ray.address",
+        without="give local",
+        again="with embed.engine=local",
+    )
+    with connected(asked) as cluster:
+        yield _pool(cluster, embed, folder)
 
 
-def _package() -> Any:
-    # Read when Ray is imported: nothing is told to anybody, and processors are not hidden from processes without GPUs.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        return importlib.import_module("ray")
-    except ImportError:
-        raise InputError(
-            'params.yaml: embed.engine: ray is not installed; `pip install "emocare-pipeline[ray]"`, or give local'
-        ) from None
-
-
-def _processors(embed: EmbedParams) -> int:
-    return embed.ray.encoders + embed.ray.readers * embed.workers
-
-
-def _connect(ray: Any, embed: EmbedParams) -> None:
-    asked: RayParams = embed.ray
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if asked.address == "local":
-        store = asked.object_store_mb * 2**20
-        # As many processors as are asked for, not as there are: readers and encoders may take turns on one.
-        ray.init("local", num_cpus=_processors(embed), object_store_memory=store, include_dashboard=False, **quiet)
-        return
-    try:
-        _knock(asked.address)
-        ray.init(asked.address, **quiet)
-    except (OSError, OverflowError, RuntimeError, ValueError) as error:  # a port of 99999 overflows
-        raise InputError(
-            f"params.yaml: embed.ray.address: no Ray cluster answers at {asked.address} ({_first_line(error)}); start "
-            "one with `ray start --head` and `ray start --address=…`, or give local"
-        ) from None
-
-
-def _knock(address: str) -> None:
-    """Raises OSError where nothing listens at ``host:port``: Ray itself would try again for minutes."""
-    host, _, port = address.rpartition(":")
-    if host and "/" not in address and port.isdecimal():  # not `auto`, nor the `ray://…` of a client
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
-
-
-def _pool(ray: Any, embed: EmbedParams, folder: Path) -> Pool:
+def _pool(cluster: Cluster, embed: EmbedParams, folder: Path) -> Pool:
     asked = embed.ray
-    there, wanted = ray.cluster_resources(), {"CPU": _processors(embed), "GPU": asked.encoders * asked.gpus}
-    for kind, count in wanted.items():
-        if count > there.get(kind, 0):
-            raise InputError(
-                f"params.yaml: embed.ray: {asked.encoders} encoders and {asked.readers} readers want {count:g} {kind}, "
-                f"and the cluster has {there.get(kind, 0):g}; ask for fewer, or add machines"
-            )
+    who = f"params.yaml: embed.ray: {asked.encoders} encoders and {asked.readers} readers"
+    cluster.require({"CPU": cluster.asked.processors, "GPU": asked.encoders * asked.gpus}, who)
     device = torch.device("cuda" if asked.gpus else "cpu")
-    anew = {"max_restarts": -1, "max_task_retries": RETRIES}
-    reader = ray.remote(num_cpus=embed.workers, **anew)(_Worker)
-    encoder = ray.remote(num_cpus=1, num_gpus=asked.gpus, **anew)(_Worker)
+    reader = cluster.ray.remote(num_cpus=embed.workers, **ANEW)(_Worker)
+    encoder = cluster.ray.remote(num_cpus=1, num_gpus=asked.gpus, **ANEW)(_Worker)
     given = (embed, str(folder.resolve()))
     readers = [reader.remote(*given, "cpu") for _ in range(asked.readers)]
     encoders = [encoder.remote(*given, device.type) for _ in range(asked.encoders)]
-    pool = Pool(ray, readers, encoders, device)
-    begun = _begun(pool, [*readers, *encoders])
-    _check(begun, folder)
+    begun = cluster.begun([*readers, *encoders])
+    for of in begun:
+        if not of["media"]:
+            raise InputError(f"embed.engine: ray: {of['node']} has no folder {folder.resolve()}; mount it there")
     computed = {str(of["computed"]): of for of in begun[len(readers) :]}
     if len(computed) > 1:
         one, other, *_ = computed.values()
@@ -332,24 +242,4 @@ def _pool(ray: Any, embed: EmbedParams, folder: Path) -> Pool:
             f"embed.engine: ray: {one['node']} computes with {one['computed']}, {other['node']} with "
             f"{other['computed']}; their vectors may differ in the last digits, so give the encoders machines of a kind"
         )
-    pool.computed = begun[-1]["computed"]
-    return pool
-
-
-def _begun(pool: Pool, workers: Iterable[Any]) -> list[dict[str, Any]]:
-    try:
-        return pool.ray.get([worker.begun.remote() for worker in workers], timeout=START_S)
-    except pool.ray.exceptions.GetTimeoutError:
-        problem = f"not all processes began within {START_S:.0f} s; the cluster is busy, or its machines are too small"
-    except pool.ray.exceptions.RayError as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        problem = f"a process did not begin ({lines[-1]}); install this project on every machine of the cluster"
-    raise InputError(f"embed.engine: ray: {problem}")
-
-
-def _check(begun: Iterable[Mapping[str, Any]], folder: Path) -> None:
-    for of in begun:
-        if of["code"] != _code():
-            raise InputError(f"embed.engine: ray: {of['node']} has another version of this project; install this one")
-        if not of["media"]:
-            raise InputError(f"embed.engine: ray: {of['node']} has no folder {folder.resolve()}; mount it there")
+    return Pool(cluster, readers, encoders, device, begun[-1]["computed"])

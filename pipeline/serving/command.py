@@ -2,8 +2,11 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,6 +18,7 @@ from pipeline.serving import bundle as bundles
 from pipeline.serving import lines, manifest, score_table, table
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.ray_tables import Spread
 from pipeline.serving.score_predictor import COVERAGE, Sample, ScorePredictor
 
 
@@ -44,6 +48,15 @@ def score_predictor(bundle: Path | None, project: Path) -> ScorePredictor:
     return ScorePredictor.of_project(params.load(layout.params), layout)
 
 
+def spread(
+    address: str | None, workers: int, load: Callable[[Path | None, Path], Any], bundle: Path | None, project: Path
+) -> Spread | None:
+    """The processes of a Ray cluster that are to predict a table, where an address is given."""
+    if address is None:
+        return None
+    return Spread(address, workers, partial(load, bundle and bundle.resolve(), project.resolve()))
+
+
 def one(using: Predictor, post: Post, coverage: float | None, *, explain: bool, as_json: bool) -> None:
     """Prints one prediction. Raises InputError when nothing of the post can be used."""
     (prediction,) = using.predict([post], coverage)
@@ -57,10 +70,18 @@ def one(using: Predictor, post: Post, coverage: float | None, *, explain: bool, 
 
 
 def rows(
-    using: Predictor, posts: Path, out: Path, media: Path | None, coverage: float | None, *, explain: bool
+    using: Predictor,
+    posts: Path,
+    out: Path,
+    media: Path | None,
+    coverage: float | None,
+    *,
+    explain: bool,
+    spread: Spread | None = None,
 ) -> None:
     """Predicts a table of posts; media paths are relative to its own folder unless another is given."""
-    unusable = manifest.predict_manifest(using, posts, out, media or posts.parent, coverage, explain=explain)
+    folder = media or posts.parent
+    unusable = manifest.predict_manifest(using, posts, out, folder, coverage, explain=explain, spread=spread)
     if unusable:
         print(f"{out}: in {unusable} rows something could not be used; see the column reason", file=sys.stderr)
 
@@ -84,8 +105,10 @@ def one_score(using: ScorePredictor, text: str, coverage: float | None, *, as_js
         score_table.show(Console(), score, using.model.description.scores, coverage)
 
 
-def scores(using: ScorePredictor, corpus: Path, out: Path, coverage: float | None) -> None:
+def scores(
+    using: ScorePredictor, corpus: Path, out: Path, coverage: float | None, spread: Spread | None = None
+) -> None:
     """Scores a corpus of features."""
-    without = score_table.score_corpus(using, corpus, out, COVERAGE if coverage is None else coverage)
+    without = score_table.score_corpus(using, corpus, out, COVERAGE if coverage is None else coverage, spread)
     if without:
         print(f"{out}: {without} rows have no score; see the column reason", file=sys.stderr)

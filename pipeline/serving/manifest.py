@@ -5,6 +5,7 @@ See ``shards`` for how.
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.corpora.tabular import read_texts, table_files
 from pipeline.media import inside
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.ray_tables import Spread, made
 from pipeline.serving.shards import alone_writing, write_table
 
 CHUNK = 256
@@ -31,7 +33,14 @@ Row = dict[str, str | None]
 
 
 def predict_manifest(
-    predictor: Predictor, manifest: Path, out: Path, folder: Path, coverage: float | None, *, explain: bool
+    predictor: Predictor,
+    manifest: Path,
+    out: Path,
+    folder: Path,
+    coverage: float | None,
+    *,
+    explain: bool,
+    spread: Spread | None = None,
 ) -> int:
     """Writes one row for each row of ``manifest``, in order; returns how many have media that cannot be used.
 
@@ -41,33 +50,33 @@ def predict_manifest(
         folder: what media paths are relative to, and must not lead out of.
         coverage: for the column ``set``.
         explain: fills the column ``explanation`` with JSON.
+        spread: the processes that predict, if not this one; what is written is the same.
 
-    Raises InputError when the manifest cannot be read, or another run is writing ``out``.
+    Raises InputError when the manifest cannot be read, another run is writing ``out``, or a cluster fails.
     """
-    with alone_writing(out):
-        return _predict_all(predictor, manifest, out, folder, coverage, explain=explain)
-
-
-def _predict_all(
-    predictor: Predictor, manifest: Path, out: Path, folder: Path, coverage: float | None, *, explain: bool
-) -> int:
+    make = partial(_table, folder=folder.resolve(), coverage=coverage, explain=explain)
     schema = predictions_schema(predictor, explain)
-    total = sum(len(rows) for rows in _chunks(manifest))
-    with progress("predicting", total) as advance:
+    with alone_writing(out), made(predictor, make, spread) as tables:
+        total = sum(len(rows) for rows in _chunks(manifest))
+        with progress("predicting", total) as advance:
 
-        def numbered() -> Iterator[tuple[int, list[Row]]]:
-            """Each chunk, with how many rows stand before it."""
-            at = 0
-            for rows in _chunks(manifest):
-                yield at, rows
-                at += len(rows)
-                advance(len(rows))
+            def numbered() -> Iterator[tuple[int, list[Row]]]:
+                """Each chunk, with how many rows stand before it."""
+                at = 0
+                for rows in _chunks(manifest):
+                    yield at, rows
+                    at += len(rows)
+                    advance(len(rows))
 
-        def make(chunk: tuple[int, list[Row]]) -> pa.Table:
-            at, rows = chunk
-            return pa.Table.from_pylist(_predict(predictor, rows, at, folder, coverage, explain=explain), schema=schema)
+            return write_table(out, _identity(predictor, manifest, coverage, explain), numbered(), tables, schema)
 
-        return write_table(out, _identity(predictor, manifest, coverage, explain), numbered(), make, schema)
+
+def _table(
+    predictor: Predictor, chunk: tuple[int, list[Row]], *, folder: Path, coverage: float | None, explain: bool
+) -> pa.Table:
+    at, rows = chunk
+    predicted = _predict(predictor, rows, at, folder, coverage, explain=explain)
+    return pa.Table.from_pylist(predicted, schema=predictions_schema(predictor, explain))
 
 
 def predictions_schema(predictor: Predictor, explain: bool) -> pa.Schema:

@@ -1,6 +1,7 @@
 """A corpus of features → a table of scores: part by part, resumed after a kill; and one score for a terminal."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from pipeline.core import artifacts
 from pipeline.core.files import content_digest
 from pipeline.core.progress import progress
 from pipeline.corpora.features import FeatureCorpus, read_unscored
+from pipeline.serving.ray_tables import Spread, made
 from pipeline.serving.score_predictor import Score, ScorePredictor
 from pipeline.serving.shards import alone_writing, write_table
 
@@ -22,7 +24,9 @@ SCALE = 41
 """Characters of the scale that a score is shown on."""
 
 
-def score_corpus(predictor: ScorePredictor, corpus: Path, out: Path, coverage: float) -> int:
+def score_corpus(
+    predictor: ScorePredictor, corpus: Path, out: Path, coverage: float, spread: Spread | None = None
+) -> int:
     """Writes one row for each row of a corpus, in order (at the level of groups: for each group); returns how many
     have no score.
 
@@ -31,29 +35,30 @@ def score_corpus(predictor: ScorePredictor, corpus: Path, out: Path, coverage: f
     Args:
         corpus: any format that ``target.corpus`` takes; it needs no score.
         out: ``.parquet`` or ``.csv``.
+        spread: the processes that score, if not this one; what is written is the same.
 
-    Raises InputError when the corpus cannot be read, has other columns than the model reads, or another run is writing
-    ``out``.
+    Raises InputError when the corpus cannot be read, has other columns than the model reads, another run is writing
+    ``out``, or a cluster fails.
     """
-    schema = scores_schema(predictor)
     rows = 2**31 - 1 if predictor.model.description.level == "group" else CHUNK
     files = sorted(path for path in corpus.rglob("*") if path.is_file()) if corpus.is_dir() else [corpus]
     inputs = [predictor.model.identity, str(coverage), *(content_digest(file) for file in files)]
     identity = artifacts.digest(f"{at} {part}" for at, part in enumerate(inputs))
-
-    def make(part: FeatureCorpus) -> pa.Table:
-        scores = predictor.score(part, coverage, str(corpus))
-        table = [{"id": name, **_row(score)} for name, score in zip(predictor.ids(part), scores, strict=True)]
-        return pa.Table.from_pylist(table, schema=schema)
-
-    with alone_writing(out), progress("scoring", None) as advance:
+    make = partial(_table, coverage=coverage, corpus=str(corpus))
+    with alone_writing(out), made(predictor, make, spread) as tables, progress("scoring", None) as advance:
 
         def parts() -> Iterator[FeatureCorpus]:
             for part in read_unscored(corpus, rows):
                 yield part
                 advance(len(part.rows))
 
-        return write_table(out, identity, parts(), make, schema)
+        return write_table(out, identity, parts(), tables, scores_schema(predictor))
+
+
+def _table(predictor: ScorePredictor, part: FeatureCorpus, *, coverage: float, corpus: str) -> pa.Table:
+    scores = predictor.score(part, coverage, corpus)
+    rows = [{"id": name, **_row(score)} for name, score in zip(predictor.ids(part), scores, strict=True)]
+    return pa.Table.from_pylist(rows, schema=scores_schema(predictor))
 
 
 def scores_schema(predictor: ScorePredictor) -> pa.Schema:

@@ -6,7 +6,8 @@ Finished shards lie in a hidden folder beside the output.
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +32,7 @@ def write_table(
     out: Path,
     identity: str,
     chunks: Iterable[Chunk],
-    make: Callable[[Chunk], pa.Table],
+    tables: Callable[[Iterable[Chunk]], Iterator[pa.Table]],
     schema: pa.Schema,
 ) -> int:
     """Makes a table of each chunk and joins them to ``out``; returns how many rows have a ``reason``.
@@ -39,14 +40,21 @@ def write_table(
     Args:
         out: ``.parquet`` or ``.csv``.
         identity: what a run that was cut off must have in common with this one to be its beginning.
-        make: is not called for a chunk whose shard is there already.
+        tables: makes them one after another, of those chunks whose shards are not there already.
     """
     folder = _folder(out, identity)
-    shards = []
-    for number, chunk in enumerate(chunks):
-        shards.append(folder / f"{number:08d}.parquet")
-        if not shards[-1].exists():
-            artifacts.write_parquet(shards[-1], make(chunk))
+    shards: list[Path] = []
+    awaited: deque[Path] = deque()
+
+    def missing() -> Iterator[Chunk]:
+        for number, chunk in enumerate(chunks):
+            shards.append(folder / f"{number:08d}.parquet")
+            if not shards[-1].exists():
+                awaited.append(shards[-1])
+                yield chunk
+
+    for table in tables(missing()):
+        artifacts.write_parquet(awaited.popleft(), table)
     unusable = _join(shards, out, schema)
     shutil.rmtree(folder)
     return unusable

@@ -1,0 +1,179 @@
+"""A Ray cluster to work on: one of this machine's own, or one that others have started; and what goes wrong with it.
+
+Ray is an extra (``pip install "emocare-pipeline[ray]"``), and is imported here alone, when it is asked for. Every
+machine of a cluster needs this project installed, in the same version.
+"""
+
+import hashlib
+import importlib
+import logging
+import os
+import platform
+import signal
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pipeline
+from pipeline.core.errors import InputError
+
+RETRIES = 3
+"""Times that work is given out again after the process that had it died; a file that kills its reader ends the run."""
+
+START_S = 600.0
+"""How long to wait until all processes have begun."""
+
+KNOCK_S = 10.0
+"""How long a machine of the cluster may take to answer at its address."""
+
+ANEW = {"max_restarts": -1, "max_task_retries": RETRIES}
+"""An actor that dies is started again, and given the same work."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A cluster that is asked for, and what errors call that.
+
+    Attributes:
+        address: ``local`` for one of this machine's own, or where one is.
+        processors: that the work takes.
+        object_store_mb: memory of a local one for what its processes hand each other.
+        option: what asked for Ray.
+        address_option: what gave the address.
+        without: how to do without.
+        again: how to go on without, after a run that broke off.
+    """
+
+    address: str
+    processors: int
+    object_store_mb: int
+    option: str
+    address_option: str
+    without: str
+    again: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that answers; ``ray`` is the package."""
+
+    ray: Any
+    asked: Asked
+
+    def require(self, wanted: Mapping[str, float], who: str) -> None:
+        """Raises InputError where the cluster has less than this, by kind."""
+        there = self.ray.cluster_resources()
+        for kind, count in wanted.items():
+            if count > there.get(kind, 0):
+                raise InputError(
+                    f"{who} want {count:g} {kind}, and the cluster has {there.get(kind, 0):g}; ask for fewer, or add "
+                    "machines"
+                )
+
+    def result(self, reference: Any, what: str) -> Any:
+        """Raises InputError where it was one in the other process, or where that died again and again."""
+        try:
+            return self.ray.get(reference)
+        except InputError as error:
+            raise InputError(str(getattr(error, "cause", error))) from None
+        except self.ray.exceptions.RayTaskError:
+            raise  # a bug of ours, with the other process's traceback
+        except self.ray.exceptions.RayError as error:
+            raise InputError(
+                f"{self.asked.option}: the process at work on {what} died {RETRIES + 1} times ({_first_line(error)}); "
+                f"if it lacked memory, give it more; the run goes on from here, also {self.asked.again}"
+            ) from None
+
+    def begun(self, workers: Iterable[Any]) -> list[dict[str, Any]]:
+        """What ``begun`` of each actor gives, which has ``about``. Raises InputError where one does not begin."""
+        try:
+            found = self.ray.get([worker.begun.remote() for worker in workers], timeout=START_S)
+        except self.ray.exceptions.GetTimeoutError:
+            problem = (
+                f"not all processes began within {START_S:.0f} s; the cluster is busy, or its machines are too small"
+            )
+        except InputError as error:
+            problem = str(getattr(error, "cause", error))
+        except self.ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            problem = f"a process did not begin ({lines[-1]}); install this project on every machine of the cluster"
+        else:
+            for of in found:
+                if of["code"] != _code():
+                    raise InputError(
+                        f"{self.asked.option}: {of['node']} has another version of this project; install this one"
+                    )
+            return found
+        raise InputError(f"{self.asked.option}: {problem}")
+
+
+def about() -> dict[str, Any]:
+    """Who a process is: the machine's name, and a digest of the code that it has."""
+    return {"node": platform.node(), "code": _code()}
+
+
+def _code() -> str:
+    """sha256 of this project's modules: workers with others could make other vectors."""
+    root, digest = Path(str(pipeline.__path__[0])), hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@contextmanager
+def connected(asked: Asked) -> Iterator[Cluster]:
+    """The cluster; it ends with the context where it is this machine's own.
+
+    Raises InputError where Ray is not installed, or no cluster answers.
+    """
+    ray = _package(asked)
+    before = signal.getsignal(signal.SIGTERM)
+    _connect(ray, asked)
+    try:
+        signal.signal(signal.SIGTERM, before)  # which Ray has replaced by its own
+        yield Cluster(ray, asked)
+    finally:
+        ray.shutdown()
+
+
+def _package(asked: Asked) -> Any:
+    # Read when Ray is imported: nothing is told to anybody, and processors are not hidden from processes without GPUs.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        return importlib.import_module("ray")
+    except ImportError:
+        raise InputError(
+            f'{asked.option} is not installed; `pip install "emocare-pipeline[ray]"`, or {asked.without}'
+        ) from None
+
+
+def _connect(ray: Any, asked: Asked) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if asked.address == "local":
+        store = asked.object_store_mb * 2**20
+        # As many processors as are asked for, not as there are: processes may take turns on one.
+        ray.init("local", num_cpus=asked.processors, object_store_memory=store, include_dashboard=False, **quiet)
+        return
+    try:
+        _knock(asked.address)
+        ray.init(asked.address, **quiet)
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:  # a port of 99999 overflows
+        raise InputError(
+            f"{asked.address_option}: no Ray cluster answers at {asked.address} ({_first_line(error)}); start one with "
+            "`ray start --head` and `ray start --address=…`, or give local"
+        ) from None
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens at ``host:port``: Ray itself would try again for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in address and port.isdecimal():  # not `auto`, nor the `ray://…` of a client
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

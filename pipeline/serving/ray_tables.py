@@ -1,0 +1,102 @@
+"""Tables of predictions made by the processes of a Ray cluster, in order; this process reads, writes and joins them.
+
+Each process loads the model for itself, so every machine needs the bundle or project, and the media, under the same
+path. One that dies is started anew and given the same rows again.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from pipeline.core.errors import InputError
+from pipeline.core.ray_cluster import ANEW, Asked, about, connected
+
+DEPTH = 2
+"""Chunks that each process has at hand, so that it need not wait for the next."""
+
+OBJECT_STORE_MB = 512
+
+Tables = Callable[[Iterable[Any]], Iterator[pa.Table]]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Who makes the tables.
+
+    Attributes:
+        address: ``local`` for processes of this machine, or where a cluster is.
+        workers: how many.
+        load: gives what predicts, in each of them.
+    """
+
+    address: str
+    workers: int
+    load: Callable[[], Any]
+
+
+class _Worker:
+    def __init__(self, load: Callable[[], Any], make: Callable[[Any, Any], pa.Table]) -> None:
+        self.load, self.make = load, make
+
+    @cached_property
+    def using(self) -> Any:
+        torch.set_num_threads(1)
+        return self.load()
+
+    def begun(self) -> dict[str, Any]:
+        return about() | {"model": self.using.model.identity}
+
+    def table(self, chunk: Any) -> pa.Table:
+        return self.make(self.using, chunk)
+
+
+@contextmanager
+def made(using: Any, make: Callable[[Any, Any], pa.Table], spread: Spread | None) -> Iterator[Tables]:
+    """Makes tables of chunks one after another with ``using``, a predictor: here, or where ``spread`` says.
+
+    Args:
+        make: what predicts, and a chunk → its table; a function that can be pickled.
+
+    Raises InputError where the cluster cannot do it.
+    """
+    if spread is None:
+        yield lambda chunks: (make(using, chunk) for chunk in chunks)
+        return
+    asked = Asked(
+        spread.address,
+        spread.workers,
+        OBJECT_STORE_MB,
+        option="--ray: ray",
+        address_option="--ray",
+        without="leave it out",
+        again="without --ray",
+    )
+    with connected(asked) as cluster:
+        cluster.require({"CPU": spread.workers}, f"--workers: {spread.workers} processes")
+        worker = cluster.ray.remote(num_cpus=1, **ANEW)(_Worker)
+        workers = [worker.remote(spread.load, make) for _ in range(spread.workers)]
+        for of in cluster.begun(workers):
+            if of["model"] != using.model.identity:
+                raise InputError(f"--ray: {of['node']} has another model under this path; copy this one there")
+
+        def tables(chunks: Iterable[Any]) -> Iterator[pa.Table]:
+            asked_for: deque[tuple[Any, int]] = deque()
+            for number, chunk in enumerate(chunks):
+                if len(asked_for) == DEPTH * len(workers):
+                    yield cluster.result(*_named(asked_for.popleft()))
+                asked_for.append((workers[number % len(workers)].table.remote(chunk), number))
+            while asked_for:
+                yield cluster.result(*_named(asked_for.popleft()))
+
+        yield tables
+
+
+def _named(asked_for: tuple[Any, int]) -> tuple[Any, str]:
+    reference, number = asked_for
+    return reference, f"part {number + 1} of those that were missing"
