@@ -40,7 +40,7 @@ SHINGLE, SHINGLES_SHARED = 3, 0.85
 
 In texts of fewer than 39 words one changed word leaves less than that, so these are compared word by word.
 """
-TEMPLATE, CELLS = 2000, 2**24
+TEMPLATE, CELLS = 200, 2**24
 """See ``_sharing``."""
 TELLING_WIDTH = 8
 """Vectors of fewer columns are alike by chance."""
