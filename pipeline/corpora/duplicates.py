@@ -86,7 +86,7 @@ def same_texts(rows: StoredRows) -> Edges:
 
 def group_numbers(rows: StoredRows) -> np.ndarray:
     """int64 [N]: equal for rows of one given ``group``, however it is spelt; -1 where it has none."""
-    made = []
+    made = [digests([])]
     for names in rows.texts("group"):
         keys = {name: None if name is None else name_key(name) for name in set(names)}
         made.append(digests(keys[name] for name in names))
@@ -96,7 +96,7 @@ def group_numbers(rows: StoredRows) -> np.ndarray:
 def _plain(rows: StoredRows) -> tuple[StoredRows, np.ndarray, np.ndarray]:
     """The normalised texts; int64 [N], the first row that says the same, -1 where it says too little; their words."""
     plain = StoredRows(["text"], rows.folder)
-    keys, words = [], []
+    keys, words = [digests([])], [np.zeros(0, dtype=np.int32)]
     for texts in rows.texts("text"):
         some = [None if text is None else normalised(text) for text in texts]
         plain.add({"text": some})

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from pipeline.core.schemas import Feature
+from pipeline.corpora import duplicates
 from pipeline.corpora.duplicates import SHINGLES_SHARED, merge_groups, near_rows, same_texts
 from pipeline.corpora.stored_rows import StoredRows
 from pipeline.params import Params
@@ -48,6 +50,11 @@ def links(texts: Sequence[str | None], groups: Sequence[str | None]) -> list[tup
 def test_a_long_text_is_a_copy_however_many_repost_it() -> None:
     assert links([LONG] * 40, [None] * 40) == [(0, at) for at in range(1, 40)]
     assert links([LONG] * 40, [f"author {at}" for at in range(40)]) == [(0, at) for at in range(1, 40)]
+
+
+def test_no_texts_at_all() -> None:
+    assert links([], []) == []
+    assert links([None, None], [None, "amy"]) == []
 
 
 def test_a_word_or_two_and_emoji_are_no_copies() -> None:
@@ -214,3 +221,15 @@ def test_narrow_vectors_zeros_and_gaps_are_no_evidence() -> None:
     wide[4:, 2] = np.nan
     vectors: dict[Feature, np.ndarray] = {"visual": wide}
     assert near_rows([None] * 6, vectors, everywhere(vectors)) == [(4, 5)]
+
+
+def test_a_form_that_very_many_fill_in_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All have the same rarest runs of words, and two further words apart from each other."""
+    form = [f"word{at}" for at in range(60)]
+    filled = [" ".join(["one", f"first{at}", *form, f"last{at}"]) for at in range(12)]
+    none = [None] * 12
+    whole = {at for pair in links(filled, none) for at in pair}
+    assert whole == set(range(12))
+    monkeypatch.setattr(duplicates, "TEMPLATE", 11)
+    assert links(filled, none) == []
+    assert {at for pair in links(filled[:11], none[:11]) for at in pair} == set(range(11))
