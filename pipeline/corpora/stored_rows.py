@@ -59,7 +59,7 @@ class StoredRows:
         return sum(self._rows)
 
     def add(self, cells: Mapping[str, Sequence[str | None]] | pd.DataFrame) -> None:
-        """Adds rows; a column that is not given has no cells. Raises OSError where there is no room."""
+        """Adds rows; a column that is not given has no cells. Raises OSError, which names the folder, without room."""
         count = len(next(iter(cells.values()))) if isinstance(cells, Mapping) else len(cells)
         columns = [
             pa.array(cells[name], field.type, from_pandas=True) if name in cells else pa.nulls(count, field.type)
@@ -73,6 +73,7 @@ class StoredRows:
         with naming(self.folder or Path(tempfile.gettempdir())):
             place = self._file.seek(0, 2)
             self._file.write(written)
+            self._file.flush()  # or it is when it is read that there is no room
         self._places.append((place, written.size))
         self._rows.append(len(batch))
 
@@ -142,6 +143,7 @@ class Numbered:
         with naming(self._folder or Path(tempfile.gettempdir())):
             for file, some in zip(self._files, np.split(pairs, ends[:-1]), strict=True):
                 file.write(some.tobytes())
+                file.flush()
 
     def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Numbers and rows, int64, of one file after another, in the order in which they were added."""

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -86,3 +88,14 @@ def test_the_first_row_with_a_text() -> None:
     assert firsts(digests(texts)).tolist() == [0, -1, 2, 0, 4, -1, 2, 0, 8]
     many = [f"{at % 777}" for at in range(stored_rows.AT_ONCE + 5)]
     assert firsts(digests(many)).tolist() == [at % 777 for at in range(len(many))]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file here is always full")
+def test_no_room_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_rows, "_file", lambda folder, room: Path("/dev/full").open("w+b"))  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left") as error:
+        StoredRows(["id"], tmp_path).add({"id": ["a"]})
+    assert error.value.filename == str(tmp_path)
+    with pytest.raises(OSError, match="No space left") as error:
+        Numbered(tmp_path).add(np.array([1]), np.array([0]))
+    assert error.value.filename == str(tmp_path)
