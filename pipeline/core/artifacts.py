@@ -33,6 +33,9 @@ from pipeline.core.sheets import defused_frame, restored
 IN_MEMORY_BYTES = 512 * 2**20
 """Vectors of more bytes than this are read into a memory-mapped scratch file instead of memory."""
 
+AT_ONCE_BYTES = 2**26
+"""Vectors of so many bytes are read together."""
+
 DECIMALS = 6
 """Metrics are rounded to this: enough to compare runs, few enough to read."""
 
@@ -319,10 +322,13 @@ def read_embeddings(path: Path) -> Embeddings:
         # In the columns of a stream that a clip lacks stands NaN.
         refused = np.isinf if "streams" in encoder else lambda values: ~np.isfinite(values)
         at = 0
-        for batch in file.iter_batches(columns=["vector"]):
-            vectors[at : at + len(batch)] = batch.column(0).flatten().to_numpy().reshape(len(batch), shape[1])
-            if refused(vectors[at : at + len(batch)]).any():
+        for batch in file.iter_batches(max(1, AT_ONCE_BYTES // (4 * shape[1])), columns=["vector", "present"]):
+            there = np.flatnonzero(batch["present"].to_numpy(zero_copy_only=False))
+            # Zeros of absent rows are never written: memory that nothing was written to takes no room.
+            values = batch["vector"].take(pa.array(there)).flatten().to_numpy().reshape(len(there), shape[1])
+            if refused(values).any():
                 raise InputError(f"{path}: holds values that are not finite; run `dvc repro embed`")
+            vectors[at + there] = values
             at += len(batch)
         rest = file.read(columns=["sample_id", "present", "content"])
     return Embeddings(
@@ -343,9 +349,9 @@ def read_embeddings_of(table: pd.DataFrame, path: Path) -> Embeddings:
 
 
 def _room(shape: tuple[int, int]) -> np.ndarray:
-    """An array in memory, or backed by an unnamed scratch file when it would be large."""
+    """An array of zeros in memory, or backed by an unnamed scratch file when it would be large."""
     if 4 * shape[0] * shape[1] <= IN_MEMORY_BYTES:
-        return np.empty(shape, dtype=np.float32)
+        return np.zeros(shape, dtype=np.float32)
     with tempfile.TemporaryFile() as scratch:
         return np.memmap(scratch, dtype=np.float32, mode="w+", shape=shape)
 

@@ -101,7 +101,9 @@ def test_tables_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 
 def embedding_file(path: Path, rows: int = 5) -> np.ndarray:
+    """Absent is the first row, whose vector is zeros."""
     vectors = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    vectors[0] = 0
     with artifacts.embeddings_writer(path, 3, {"name": "tiny"}) as writer:
         for part in np.array_split(np.arange(rows), 2):
             names = [f"id{at}" for at in part]
@@ -113,6 +115,7 @@ def embedding_file(path: Path, rows: int = 5) -> np.ndarray:
 @pytest.mark.parametrize("limit", [0, 10**9])
 def test_embeddings_come_back_as_written(tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "IN_MEMORY_BYTES", limit)
+    monkeypatch.setattr(artifacts, "AT_ONCE_BYTES", 24)  # two rows
     vectors = embedding_file(tmp_path / "e.parquet")
     found = artifacts.read_embeddings(tmp_path / "e.parquet")
     np.testing.assert_array_equal(found.vectors, vectors)
