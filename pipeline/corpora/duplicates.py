@@ -40,7 +40,7 @@ SHINGLE, SHINGLES_SHARED = 3, 0.85
 
 In texts of fewer than 39 words one changed word leaves less than that, so these are compared word by word.
 """
-TEMPLATE, CELLS = 200, 2**24
+TEMPLATE, MOST_CELLS = 200, 2**26
 """See ``_sharing``."""
 TELLING_WIDTH = 8
 """Vectors of fewer columns are alike by chance."""
@@ -178,16 +178,18 @@ def _sharing(texts: Iterable[tuple[int, str]], scratch: Path | None) -> Edges:
     shingles first, two such sets share one of the first (1 - share) of either. What many texts have as their rarest is
     a form that they fill in, as in ``one_word_apart``: of more than ``TEMPLATE`` none are compared for it.
 
-    Shingles are known by numbers, and how often each stands is counted in ``CELLS``, where several may share one: rarer
+    Shingles are known by numbers, and how often each stands is counted in cells, of which several may share one: rarer
     by such a count is an order like any other, and what is alone in a cell is nowhere else. Memory holds only texts
     that have a rarest shingle in common.
     """
-    counts = np.zeros(CELLS, dtype=np.uint32)
+    words = sum(text.count(" ") for _, text in texts)
+    cells = min(2 ** (words.bit_length() + 1), MOST_CELLS)
+    counts = np.zeros(cells, dtype=np.uint32)
     for _, numbers in _shingles(texts):
-        np.add.at(counts, numbers % CELLS, 1)
+        np.add.at(counts, numbers % cells, 1)
     rarest = Numbered(scratch)
     for rows, numbers in _shingles(texts):
-        rarest.add(*_first_by(counts[numbers % CELLS], numbers, rows))
+        rarest.add(*_first_by(counts[numbers % cells], numbers, rows))
     groups = [rows.tolist() for rows in rarest.together() if len(rows) <= TEMPLATE]
     held = np.unique([row for rows in groups for row in rows])
     shingles: dict[int, set[int]] = {}
