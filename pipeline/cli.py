@@ -230,7 +230,7 @@ def predict_command(
     ray: Annotated[
         str | None, typer.Option(help="Predict a table on a Ray cluster: its address, or local for one of processes.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that do so.", min=1)] = 2,
+    workers: Annotated[int | None, typer.Option(help="Processes that do so; 2, if not said.", min=1)] = None,
     bundle: Bundle = None,
     project: Project = Path(),
 ) -> None:
@@ -244,6 +244,8 @@ def predict_command(
         raise typer.BadParameter(f"--coverage: {coverage} is not above 0 and below 1")
     if ray is not None and manifest is None and corpus is None:
         raise typer.BadParameter("--ray is for tables: it goes with --manifest or --corpus")
+    if workers is not None and ray is None:
+        raise typer.BadParameter("--workers goes with --ray")
     with one_line_errors():
         if out is not None:
             _check_table(out, manifest, corpus, bundle, project)

@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import IO, Any
+
+import psutil
 
 from pipeline.cli import STAGES
 from pipeline.core.processes import ENDING
@@ -133,3 +135,15 @@ def _fork_for_workers() -> None:
             os._exit(1)
 
     util.spawnv_passfds = forked
+
+
+def ray_workers(pid: int) -> list[psutil.Process]:
+    """The actors of this project that a process has started on a Ray cluster of its own: Ray names them after their
+    class and what they do.
+    """
+    workers = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::_Worker"):
+                workers.append(process)
+    return workers

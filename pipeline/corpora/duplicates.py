@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from pipeline.core.schemas import FEATURES, Feature
-from pipeline.corpora.stored_rows import Numbered, StoredRows, digests, firsts
+from pipeline.corpora.stored_rows import Numbered, StoredRows, digests, firsts, runs
 from pipeline.corpora.wording import batched, name_key, normalised, one_word_apart, run_numbers, word_count
 
 SAME_WORDS, NEAR_WORDS = 8, 12
@@ -320,9 +320,8 @@ def linked(names: np.ndarray) -> np.ndarray:
 
     Rows without one are linked to none.
     """
-    order = np.argsort(names, kind="stable")
-    starts = np.flatnonzero(np.diff(names[order], prepend=names[order[:1]] - 1))
-    first = np.repeat(order[starts], np.diff(starts, append=len(order)))
+    order, starts, sizes = runs(names)
+    first = np.repeat(order[starts], sizes)
     here = (names[order] >= 0) & (first != order)
     return np.stack([first[here], order[here]], axis=1)
 

@@ -156,11 +156,20 @@ class Numbered:
     def together(self) -> Iterator[np.ndarray]:
         """The rows that have one number in common, where they are several, in the order in which they were added."""
         for numbers, rows in self.parts():
-            order = np.argsort(numbers, kind="stable")
-            starts = np.flatnonzero(np.diff(numbers[order], prepend=numbers[order[:1]] - 1))
-            sizes = np.diff(starts, append=len(order))
+            order, starts, sizes = runs(numbers)
             for start, size in zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
                 yield rows[order[start : start + size]]
+
+
+def runs(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The order, stable, in which equal numbers stand together; where each run of them begins in it, and its length.
+
+    Args:
+        numbers: int64 [N].
+    """
+    order = np.argsort(numbers, kind="stable")
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=numbers[order[:1]] - 1))
+    return order, starts, np.diff(starts, append=len(order))
 
 
 def digests(texts: Iterable[str | None]) -> np.ndarray:

@@ -21,6 +21,9 @@ from pipeline.serving.predictor import Predictor
 from pipeline.serving.ray_tables import Spread
 from pipeline.serving.score_predictor import COVERAGE, Sample, ScorePredictor
 
+WORKERS = 2
+"""Processes of a Ray cluster that predict, unless another number is asked for."""
+
 
 def tracks(bundle: Path | None, project: Path) -> list[Track]:
     """What a bundle answers, or the models of a project if none is given. Raises InputError where it is no bundle."""
@@ -49,12 +52,16 @@ def score_predictor(bundle: Path | None, project: Path) -> ScorePredictor:
 
 
 def spread(
-    address: str | None, workers: int, load: Callable[[Path | None, Path], Any], bundle: Path | None, project: Path
+    address: str | None,
+    workers: int | None,
+    load: Callable[[Path | None, Path], Any],
+    bundle: Path | None,
+    project: Path,
 ) -> Spread | None:
     """The processes of a Ray cluster that are to predict a table, where an address is given."""
     if address is None:
         return None
-    return Spread(address, workers, partial(load, bundle and bundle.resolve(), project.resolve()))
+    return Spread(address, workers or WORKERS, partial(load, bundle and bundle.resolve(), project.resolve()))
 
 
 def one(using: Predictor, post: Post, coverage: float | None, *, explain: bool, as_json: bool) -> None:

@@ -6,11 +6,9 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from pipeline.core import schemas
@@ -20,6 +18,7 @@ from pipeline.encoders import ray_engine
 from pipeline.params import EmbedParams, RayParams
 from tests import tiny
 from tests.imports import ROOT
+from tests.processes import ray_workers
 from tests.stages.test_embed import ROWS, draw, project
 
 PICTURES = 150
@@ -68,16 +67,6 @@ def end(run: Run) -> None:
     assert run.returncode == 0, said.decode()
 
 
-def processes(run: Run) -> list[psutil.Process]:
-    """Readers and encoders of a run: Ray names them after their class and what they do."""
-    workers = []
-    for process in psutil.Process(run.pid).children(recursive=True):
-        with suppress(psutil.Error):
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::_Worker"):
-                workers.append(process)
-    return workers
-
-
 def stored(cache: Path) -> int:
     """Bytes of all stores."""
     return sum(file.stat().st_size for file in cache.rglob("*.sqlite*"))
@@ -110,8 +99,8 @@ def test_the_tables_are_those_of_one_process_though_each_of_its_processes_is_kil
 ) -> None:
     layout, cache = posts(tmp_path / "project"), tmp_path / "cache"
     run = start(layout, encoders, "ray", cache)
-    wait(lambda: stored(cache) > 0 and len(processes(run)) == 3, run)  # two encoders, one reader
-    for process in processes(run):
+    wait(lambda: stored(cache) > 0 and len(ray_workers(run.pid)) == 3, run)  # two encoders, one reader
+    for process in ray_workers(run.pid):
         process.kill()
     assert not layout.embeddings("posts", "image").exists()
     end(run)

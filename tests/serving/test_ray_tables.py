@@ -4,19 +4,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.serving import bundle, ray_tables
 from pipeline.serving.ray_tables import Spread
 from tests import tracks
+from tests.processes import ray_workers
 from tests.serving import scores
 from tests.serving.conftest import Trained
 
@@ -52,15 +52,6 @@ def end(run: "subprocess.Popen[bytes]") -> None:
     assert run.returncode == 0, said.decode()
 
 
-def workers(run: "subprocess.Popen[bytes]") -> Sequence[psutil.Process]:
-    found = []
-    for process in psutil.Process(run.pid).children(recursive=True):
-        with suppress(psutil.Error):
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::_Worker"):
-                found.append(process)
-    return found
-
-
 @pytest.mark.usefixtures("ray")
 def test_posts_are_predicted_as_in_one_process_though_one_of_several_is_killed(
     exported: Path, posts: Path, tmp_path: Path
@@ -69,10 +60,10 @@ def test_posts_are_predicted_as_in_one_process_though_one_of_several_is_killed(
     end(predict(*common, tmp_path / "here.csv"))
     run = predict(*common, tmp_path / "there.csv", "--ray", "local", "--workers", "2")
     deadline = time.monotonic() + DEADLINE_S
-    while not (list(tmp_path.glob(".there.csv.parts/*.parquet")) and workers(run)):
+    while not (list(tmp_path.glob(".there.csv.parts/*.parquet")) and ray_workers(run.pid)):
         assert run.poll() is None and time.monotonic() < deadline, run.stderr and run.stderr.read().decode()
         time.sleep(0.02)
-    workers(run)[0].kill()
+    ray_workers(run.pid)[0].kill()
     assert not (tmp_path / "there.csv").exists()
     end(run)
     assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
@@ -98,7 +89,13 @@ def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) 
     assert str(error.value) == '--ray: ray is not installed; `pip install "emocare-pipeline[ray]"`, or leave it out'
 
 
-def test_it_goes_with_a_table(tmp_path: Path) -> None:
-    run = predict("--text", "me rn", "--ray", "local", "--project", tmp_path)
-    said = run.communicate(timeout=DEADLINE_S)[1].decode()
-    assert run.returncode == 2 and "--ray is for tables" in said
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--text", "me rn", "--ray", "local"], "--ray is for tables"),
+        (["--manifest", __file__, "--out", "out.csv", "--workers", "2"], "--workers goes with --ray"),
+    ],
+)
+def test_what_it_goes_with(options: list[str], said: str) -> None:
+    run = CliRunner().invoke(app, ["predict", *options])
+    assert run.exit_code == 2 and said in run.output
