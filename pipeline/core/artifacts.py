@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -207,9 +207,14 @@ def write_parquet_parts(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]
             writer.write_table(part)
 
 
-def read_posts(path: Path) -> pd.DataFrame:
-    """The sample table of the posts: columns of ``schemas.POSTS_TABLE``, absent media as None."""
-    return _with_none(read_parquet(path, schemas.POSTS_TABLE))
+def read_posts(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The sample table of the posts: columns of ``schemas.POSTS_TABLE``, or some of them; absent media as None.
+
+    Raises InputError as ``read_parquet``.
+    """
+    with _reading_parquet(path, "delete it and run `dvc repro`"), pq.ParquetFile(path) as file:
+        _check_schema(path, file.schema_arrow, schemas.POSTS_TABLE)
+        return _with_none(file.read(None if columns is None else list(columns)))
 
 
 def read_posts_in_parts(path: Path, columns: Sequence[str], rows: int) -> Iterator[pd.DataFrame]:
@@ -224,8 +229,7 @@ def read_posts_in_parts(path: Path, columns: Sequence[str], rows: int) -> Iterat
 
 
 def _with_none(table: pa.Table) -> pd.DataFrame:
-    frame = table.to_pandas()
-    return frame.astype(object).where(frame.notna(), None)
+    return pd.DataFrame({name: pd.Series(table[name].to_numpy(), dtype=object) for name in table.column_names})
 
 
 def read_scored(path: Path) -> pd.DataFrame:
@@ -306,37 +310,70 @@ def _fixed_lists(matrix: np.ndarray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), matrix.shape[1])
 
 
-def read_embeddings(path: Path) -> Embeddings:
-    """Raises InputError when the file is missing, holds a value that is not finite, or has another shape than
-    ``schemas.embeddings_table``.
+@contextmanager
+def reading_embeddings(path: Path) -> Iterator["EmbeddingsReader"]:
+    """Opens embeddings to read them in parts.
+
+    Raises InputError when the file is missing, or has another shape than ``schemas.embeddings_table``; while it is
+    read, also when it is damaged.
     """
     with _reading_parquet(path, "run `dvc repro embed`"), pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         if "vector" not in schema.names or not pa.types.is_fixed_size_list(schema.field("vector").type):
             raise InputError(f"{path}: has no fixed-size `vector` column; run `dvc repro embed`")
-        shape = (file.metadata.num_rows, schema.field("vector").type.list_size)
-        if not schema.equals(schemas.embeddings_table(shape[1])):
+        width = schema.field("vector").type.list_size
+        if not schema.equals(schemas.embeddings_table(width)):
             raise InputError(f"{path}: has other columns than `dvc repro embed` writes; run that")
-        vectors = _room(shape)
         encoder = json.loads((schema.metadata or {}).get(b"encoder", b"{}"))
+        yield EmbeddingsReader(path, file, (file.metadata.num_rows, width), encoder)
+
+
+class EmbeddingsPart(NamedTuple):
+    """Some rows that follow one another: ``sample_ids`` [n], ``present``, bool [n], and the ``vectors`` of those that
+    are, float32 [m, width], which may not be written to.
+    """
+
+    sample_ids: np.ndarray
+    present: np.ndarray
+    vectors: np.ndarray
+
+
+@dataclass(frozen=True)
+class EmbeddingsReader:
+    """``shape`` is rows and width."""
+
+    path: Path
+    file: pq.ParquetFile
+    shape: tuple[int, int]
+    encoder: dict[str, Any]
+
+    def parts(self, rows: int) -> Iterator[EmbeddingsPart]:
+        """All of it, at most so many rows at a time. Raises InputError when a value is not finite."""
         # In the columns of a stream that a clip lacks stands NaN.
-        refused = np.isinf if "streams" in encoder else lambda values: ~np.isfinite(values)
-        at = 0
-        for batch in file.iter_batches(max(1, AT_ONCE_BYTES // (4 * shape[1])), columns=["vector", "present"]):
-            there = np.flatnonzero(batch["present"].to_numpy(zero_copy_only=False))
-            # Zeros of absent rows are never written: memory that nothing was written to takes no room.
-            values = batch["vector"].take(pa.array(there)).flatten().to_numpy().reshape(len(there), shape[1])
+        refused = np.isinf if "streams" in self.encoder else lambda values: ~np.isfinite(values)
+        for batch in self.file.iter_batches(rows, columns=["sample_id", "vector", "present"]):
+            present = batch["present"].to_numpy(zero_copy_only=False)
+            values = batch["vector"].filter(batch["present"]).flatten().to_numpy().reshape(-1, self.shape[1])
             if refused(values).any():
-                raise InputError(f"{path}: holds values that are not finite; run `dvc repro embed`")
-            vectors[at + there] = values
-            at += len(batch)
-        rest = file.read(columns=["sample_id", "present", "content"])
+                raise InputError(f"{self.path}: holds values that are not finite; run `dvc repro embed`")
+            yield EmbeddingsPart(batch["sample_id"].to_numpy(zero_copy_only=False), present, values)
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Raises InputError as ``reading_embeddings``."""
+    with reading_embeddings(path) as reader:
+        vectors, at = _room(reader.shape), 0
+        for part in reader.parts(max(1, AT_ONCE_BYTES // (4 * reader.shape[1]))):
+            # Zeros of absent rows are never written: memory that nothing was written to takes no room.
+            vectors[at + np.flatnonzero(part.present)] = part.vectors
+            at += len(part.present)
+        rest = reader.file.read(columns=["sample_id", "present", "content"])
     return Embeddings(
         sample_ids=rest["sample_id"].to_numpy(),
         vectors=vectors,
         present=rest["present"].to_numpy(),
         content=rest["content"].to_numpy(),
-        encoder=encoder,
+        encoder=reader.encoder,
     )
 
 

@@ -15,16 +15,15 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality, subset_name, subsets_of
 from pipeline.figures.contact_sheet import draw_contact_sheet
 from pipeline.params import Params
+from pipeline.posts.baseline_rows import BaselineRows, baseline_rows
 from pipeline.posts.calibration import fusion_class_scores
 from pipeline.posts.descriptions import FusionDescription
 from pipeline.posts.evaluation_figures import write_ablation, write_confusion, write_reliability, write_systems
 from pipeline.posts.held_out import (
     FusionLogits,
     HeldOut,
-    LinearFeatures,
     fusion_logits,
     held_out_posts,
-    linear_features,
     refuse_seen,
     specialist_predicted,
 )
@@ -40,35 +39,35 @@ FEW_ROWS, FEW_GROUPS = 100, 20
 
 def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any]:
     """Scores the posts track, draws its figures into ``plots``, and returns its metrics."""
-    posts = artifacts.read_posts(layout.table("posts"))
+    posts = artifacts.read_posts(layout.table("posts"), ["sample_id", "group_id", "split", "label"])
     fuse = read_description(layout.model("fuse"), FusionDescription)
     modalities: list[Modality] = [name for name in MODALITIES if name in fuse.modalities]
     test = held_out_posts(posts, fuse.labels, params)
     refuse_seen(test, modalities, layout)
 
     fusion = fusion_logits(layout, test, fuse.calibration)
-    features = linear_features(posts, modalities, params.seed, layout)
-    specialists = {name: specialist_predicted(layout, name, test, features.present[name]) for name in modalities}
-    simple = _baselines(posts, features, test.labels)
-    best = _best_on_validation(posts, simple, test.labels)
+    rows = baseline_rows(posts, modalities, params.seed, layout)
+    simple, present = _baselines(rows, test)
+    best = _best_on_validation(codes_of(posts.iloc[rows.val], test.labels), simple, len(test.labels))
+    specialists = {name: specialist_predicted(layout, name, test, present[name]) for name in modalities}
 
     metrics: dict[str, Any] = {
         "n": len(test.codes),
         "fusion": _fusion_metrics(test, fusion),
-        **{name: _specialist_metrics(test, specialists[name], features.present[name]) for name in modalities},
+        **{name: _specialist_metrics(test, specialists[name], present[name]) for name in modalities},
         "baselines": {name: _simple_metrics(test, made.test.argmax(axis=1)) for name, made in simple.items()},
         "ablation": _ablation_metrics(test, fusion, modalities),
         "fusion_minus_best_baseline": _difference(test, fusion.predicted, best, simple[best].test),
     }
     metrics["conformal"] = _coverage(posts, test, fusion, fuse, layout)
-    warnings = _warnings(test, metrics, features, int((posts["split"] == "train").sum()))
+    warnings = _warnings(test, metrics, rows)
     if warnings:
         metrics["warnings"] = "; ".join(warnings)
 
-    pulls = modality_attributions(fusion, modalities, features.present)
+    pulls = modality_attributions(fusion, modalities, present)
     errors = error_table(test, fusion, pulls)
     artifacts.write_csv(plots / "errors.csv", errors.round(artifacts.DECIMALS))
-    draw_contact_sheet(plots / "contact_sheet.png", error_tiles(errors, test.posts, params, layout))
+    draw_contact_sheet(plots / "contact_sheet.png", error_tiles(errors, params, layout))
     draw_training(plots, layout, list(test.labels))
     write_confusion(plots, test, fusion.predicted)
     write_reliability(plots, test, fusion.raw, fusion.whole)
@@ -77,23 +76,24 @@ def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any
     return metrics
 
 
-def _baselines(posts: pd.DataFrame, features: LinearFeatures, labels: tuple[str, ...]) -> dict[str, Baseline]:
-    parts = [posts[posts["split"] == name] for name in ("train", "val", "test")]
-    train, val, _ = (codes_of(part, labels) for part in parts)
-    made = {"majority": baselines.majority(train, len(labels), len(parts[1]), len(parts[2]))}
-    texts = [[text or "" for text in part["text"]] for part in parts]
+def _baselines(rows: BaselineRows, test: HeldOut) -> tuple[dict[str, Baseline], dict[Modality, np.ndarray]]:
+    """The baselines, and which test rows have each modality, bool [n]."""
+    labels = test.labels
+    train, val = (codes_of(rows.posts.iloc[at], labels) for at in (rows.train, rows.val))
+    made = {"majority": baselines.majority(train, len(labels), len(val), len(test.codes))}
+    texts = rows.learned_texts()
     if any(texts[0]):
-        made["tfidf_logreg"] = baselines.tfidf_logreg(texts[0], texts[1], texts[2], train, val, len(labels))
+        made["tfidf_logreg"] = baselines.tfidf_logreg(*texts, rows.test_texts(), train, val, len(labels))
+    vectors = rows.learned_vectors()
     made["embeddings_logreg"] = baselines.embeddings_logreg(
-        features.train, features.val, features.test, train[features.train_at], val, len(labels)
+        vectors.rows, rows.test_vectors(vectors.usual), train, val, len(labels)
     )
-    return made
+    return made, vectors.present
 
 
-def _best_on_validation(posts: pd.DataFrame, made: dict[str, Baseline], labels: tuple[str, ...]) -> str:
-    """The baseline to compare with, chosen before and without its test score."""
-    codes = codes_of(posts[posts["split"] == "val"], labels)
-    return max(made, key=lambda name: emotion.macro_f1(codes, made[name].val.argmax(axis=1), len(labels)))
+def _best_on_validation(codes: np.ndarray, made: dict[str, Baseline], classes: int) -> str:
+    """The baseline to compare with, chosen before and without its test score; ``codes`` are of validation rows."""
+    return max(made, key=lambda name: emotion.macro_f1(codes, made[name].val.argmax(axis=1), classes))
 
 
 def _fusion_metrics(test: HeldOut, fusion: FusionLogits) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _difference(test: HeldOut, predicted: np.ndarray, best: str, baseline: np.nd
         test.codes,
         predicted,
         baseline.argmax(axis=1),
-        test.posts["group_id"].to_numpy(),
+        test.groups,
         len(test.labels),
         test.block.bootstrap,
         test.seed,
@@ -155,10 +155,10 @@ def _difference(test: HeldOut, predicted: np.ndarray, best: str, baseline: np.nd
     return {"value": drawn.value, **intervals.ends(drawn, test.block.confidence), "baseline": best}
 
 
-def _warnings(test: HeldOut, metrics: dict[str, Any], features: LinearFeatures, train_rows: int) -> list[str]:
+def _warnings(test: HeldOut, metrics: dict[str, Any], learned: BaselineRows) -> list[str]:
     """What a reader of the numbers must know: all that is small, absent or undefined."""
     warnings = []
-    rows, groups = len(test.codes), test.posts["group_id"].nunique()
+    rows, groups = len(test.codes), len(np.unique(test.groups))
     if rows < FEW_ROWS:
         warnings.append(f"only {rows} test rows: the intervals are wide")
     if groups < FEW_GROUPS:
@@ -177,6 +177,7 @@ def _warnings(test: HeldOut, metrics: dict[str, Any], features: LinearFeatures, 
     ]
     if "tfidf_logreg" not in metrics["baselines"]:
         warnings.append("no training row has text, so no TF-IDF baseline")
-    if len(features.train_at) < train_rows:
-        warnings.append(f"embeddings_logreg was fitted on {len(features.train_at)} of {train_rows} training rows")
+    of = int((learned.posts["split"] == "train").sum())
+    if len(learned.train) < of:
+        warnings.append(f"the baselines were fitted on {len(learned.train)} of {of} training rows")
     return warnings

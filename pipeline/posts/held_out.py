@@ -1,6 +1,6 @@
 """The posts that are scored, what was predicted for them, and the refusal of rows that a model has seen."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,49 +19,31 @@ from pipeline.posts.descriptions import FusionDescription, PostsDescription, Spe
 from pipeline.posts.labels import codes_of
 from pipeline.scoring import intervals, leaks
 from pipeline.scoring.calibration import Calibration
-from pipeline.scoring.standardisation import standardisation
-
-FEATURE_CELLS = 2**28
-"""Numbers in the training matrix of the embeddings baseline, at most (1 GB); more rows than fit are sampled from."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is scored, n rows: ``posts``, their classes ``codes``, int64 [n], as positions in ``labels``."""
+    """What is scored, n rows: ``posts``, their classes ``codes``, int64 [n], as positions in ``labels``.
+
+    ``groups``, int64 [n], numbers their groups.
+    """
 
     posts: pd.DataFrame
     codes: np.ndarray
+    groups: np.ndarray
     labels: tuple[str, ...]
     block: EvaluateParams
     seed: int
 
     def macro_f1(self, predicted: np.ndarray, at: np.ndarray | slice = slice(None)) -> dict[str, float]:
         """Macro-F1 with its interval, where there is one, of the classes ``predicted`` for the rows ``at``."""
-        codes, groups = self.codes[at], self.posts["group_id"].to_numpy()[at]
         drawn = intervals.resampled_macro_f1(
-            codes, predicted, groups, len(self.labels), self.block.bootstrap, self.seed
+            self.codes[at], predicted, self.groups[at], len(self.labels), self.block.bootstrap, self.seed
         )
         return {"macro_f1": drawn.value, **intervals.ends(drawn, self.block.confidence, "macro_f1_")}
 
     def accuracy(self, predicted: np.ndarray, at: np.ndarray | slice = slice(None)) -> float:
         return float((predicted == self.codes[at]).mean())
-
-
-@dataclass(frozen=True)
-class LinearFeatures:
-    """The embeddings of all modalities of the corpus side by side, for the linear baseline and for the error table.
-
-    Attributes:
-        train, val, test: float32 [rows, width].
-        train_at: int64 [rows of train], positions among the training posts.
-        present: modality → bool [test rows].
-    """
-
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
-    train_at: np.ndarray
-    present: dict[Modality, np.ndarray]
 
 
 KINDS: dict[str, type[PostsDescription]] = {"fuse": FusionDescription}
@@ -75,13 +57,18 @@ def held_out_posts(posts: pd.DataFrame, labels: tuple[str, ...], params: Params)
     unknown = sorted(set(posts["label"]) - set(labels))
     if unknown:
         raise InputError(f"models/fuse/model.json: does not know the label {unknown[0]!r}; run `dvc repro`")
-    return HeldOut(rows, codes_of(rows, labels), labels, params.evaluate, params.seed)
+    groups = pd.factorize(rows["group_id"])[0].astype(np.int64)
+    return HeldOut(rows, codes_of(rows, labels), groups, labels, params.evaluate, params.seed)
 
 
 def refuse_seen(test: HeldOut, modalities: list[Modality], layout: Layout) -> None:
     """Raises InputError when any model that a scored prediction rests on has seen a test row or its group."""
+    leaks.refuse_fitted_rows(test.posts, _fitted(test, modalities, layout))
+
+
+def _fitted(test: HeldOut, modalities: list[Modality], layout: Layout) -> Iterator[pd.DataFrame]:
+    """Which rows each stage was fitted on that a scored prediction rests on."""
     stages = ["fuse", *(f"train_{name}" for name in modalities)]
-    fitted = []
     for stage in stages:
         description = read_description(layout.model(stage), KINDS.get(stage, SpecialistDescription))
         if description.labels != test.labels:
@@ -89,9 +76,8 @@ def refuse_seen(test: HeldOut, modalities: list[Modality], layout: Layout) -> No
         rows = read_fitted(layout.model(stage), description.fitted)
         if rows.empty:
             raise InputError(f"{layout.fitted(stage)}: does not say which rows it was fitted on; run `dvc repro`")
-        fitted.append(rows.assign(stage=stage))
         stages += [parent for parent in description.parents if parent not in stages]
-    leaks.refuse_fitted_rows(test.posts, pd.concat(fitted))
+        yield rows.assign(stage=stage)
 
 
 @dataclass(frozen=True)
@@ -162,26 +148,3 @@ def _positions(predictions: Predictions, ids: pd.Series, path: Path) -> np.ndarr
     if len(at) != len(ids) or not at.is_unique or not ids.isin(at).all():
         raise InputError(f"{path}: its test rows are not those of data/split/posts.parquet; run `dvc repro`")
     return at.get_indexer(pd.Index(ids))
-
-
-def linear_features(posts: pd.DataFrame, modalities: list[Modality], seed: int, layout: Layout) -> LinearFeatures:
-    """Vectors of every modality side by side; absent ones at the training mean, with a column that says so."""
-    split = posts["split"].to_numpy()
-    train, val, test = (np.flatnonzero(split == name) for name in ("train", "val", "test"))
-    sources = [artifacts.read_embeddings_of(posts, layout.embeddings("posts", name)) for name in modalities]
-    fits = FEATURE_CELLS // sum(source.width + 1 for source in sources)
-    kept = np.arange(len(train))
-    if len(train) > fits:
-        kept = np.sort(np.random.default_rng(seed).choice(len(train), size=fits, replace=False))
-    columns: list[list[np.ndarray]] = [[], [], []]
-    present: dict[Modality, np.ndarray] = {}
-    for name, source in zip(modalities, sources, strict=True):
-        known = train[kept][source.present[train[kept]]]
-        usual = standardisation(source.vectors[known], np.float64)[0].astype(np.float32) if len(known) else 0.0
-        present[name] = source.present[test]
-        for part, at in zip(columns, (train[kept], val, test), strict=True):
-            here = source.present[at][:, None]
-            vectors = source.vectors[at]
-            part += [np.where(here & ~np.isnan(vectors), vectors, usual), here.astype(np.float32)]
-    made = [np.concatenate(part, axis=1, dtype=np.float32) for part in columns]
-    return LinearFeatures(made[0], made[1], made[2], kept, present)

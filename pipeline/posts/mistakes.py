@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import media
+from pipeline.core import artifacts
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality, subset_name
@@ -15,6 +16,7 @@ from pipeline.posts.held_out import FusionLogits, HeldOut
 from pipeline.scoring import emotion
 
 TILE_PIXELS, TILE_FRAMES = 320, 4
+POSTS_AT_ONCE = 65_536
 
 
 def modality_attributions(
@@ -52,11 +54,13 @@ def error_table(test: HeldOut, fusion: FusionLogits, pulls: dict[str, np.ndarray
     return wrong.sort_values(["confidence", "id"], ascending=[False, True], ignore_index=True)
 
 
-def error_tiles(errors: pd.DataFrame, posts: pd.DataFrame, params: Params, layout: Layout) -> list[Tile]:
-    by_id = posts.set_index("sample_id")
+def error_tiles(errors: pd.DataFrame, params: Params, layout: Layout) -> list[Tile]:
+    """The first of the table of errors, with what the posts say and show."""
+    shown = errors.head(params.evaluate.gallery)
+    by_id = _posts(set(shown["id"]), layout)
     folder = layout.root / params.posts.media
     tiles = []
-    for error in errors.head(params.evaluate.gallery).to_dict("records"):
+    for error in shown.to_dict("records"):
         post = by_id.loc[error["id"]]
         pulls = {name: error.get(f"pull_{name}", np.nan) for name in MODALITIES}
         caption = [str(error["id"]), f"{error['label']}, taken for {error['prediction']} ({error['confidence']:.2f})"]
@@ -64,6 +68,13 @@ def error_tiles(errors: pd.DataFrame, posts: pd.DataFrame, params: Params, layou
         caption += [f"pull: {', '.join(known)}"] if known else []
         tiles.append(Tile(_pictures(post, folder, params.embed.max_pixels), post["text"] or "", "\n".join(caption)))
     return tiles
+
+
+def _posts(ids: set[str], layout: Layout) -> pd.DataFrame:
+    """Text and media of these posts, by their ids."""
+    columns = ["sample_id", "text", "image_path", "video_path"]
+    parts = artifacts.read_posts_in_parts(layout.table("posts"), columns, POSTS_AT_ONCE)
+    return pd.concat([part[part["sample_id"].isin(ids)] for part in parts]).set_index("sample_id")
 
 
 def _pictures(post: pd.Series, folder: Path, max_pixels: int) -> list[np.ndarray]:

@@ -6,13 +6,13 @@ scores training and validation rows are one, and cross-validation among them by 
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse, vstack
+from scipy.sparse import vstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -65,21 +65,23 @@ def majority(train_labels: np.ndarray, classes: int, val_rows: int, test_rows: i
 def tfidf_logreg(
     train_texts: Sequence[str],
     val_texts: Sequence[str],
-    test_texts: Sequence[str],
+    test_texts: Iterable[Sequence[str]],
     train_labels: np.ndarray,
     val_labels: np.ndarray,
     classes: int,
 ) -> Baseline:
     """Logistic regression, one class against the rest, on TF-IDF of one- and two-word terms with sublinear counts.
 
-    A missing text is an empty one. Falls back to ``majority`` when no training text holds a word.
+    A missing text is an empty one; those of the test rows come in parts. Falls back to ``majority`` when no training
+    text holds a word.
     """
     if not any(text.strip() for text in train_texts):
-        return majority(train_labels, classes, len(val_texts), len(test_texts))
+        return majority(train_labels, classes, len(val_texts), sum(map(len, test_texts)))
     vectorizer = TfidfVectorizer(
         ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN, max_features=VOCABULARY
     ).fit(train_texts)
-    parts: list[Any] = [vectorizer.transform(texts) for texts in (train_texts, val_texts, test_texts)]
+    vectors: list[Any] = [vectorizer.transform(texts) for texts in (train_texts, val_texts)]
+    learned = vstack(vectors, format="csr")
 
     def model(strength: float, weight: str | None) -> OneVsRestClassifier:
         # Dual coordinate descent: on 40,000 short texts a second or two, where L-BFGS takes about a minute.
@@ -87,39 +89,47 @@ def tfidf_logreg(
             LogisticRegression(C=strength, class_weight=weight, solver="liblinear", dual=True, tol=1e-2, random_state=0)
         )
 
-    return _chosen(model, TFIDF_C, parts, train_labels, val_labels, classes)
+    return _chosen(model, TFIDF_C, learned, map(vectorizer.transform, test_texts), train_labels, val_labels, classes)
 
 
 def embeddings_logreg(
-    train: np.ndarray,
-    val: np.ndarray,
-    test: np.ndarray,
+    learned: np.ndarray,
+    test: Iterable[np.ndarray],
     train_labels: np.ndarray,
     val_labels: np.ndarray,
     classes: int,
 ) -> Baseline:
-    """Multinomial logistic regression on vectors [rows, width], each column standardised by the training rows."""
+    """Multinomial logistic regression on vectors, each column standardised by the training rows.
+
+    Args:
+        learned: float32 [training rows, then validation rows; width]; standardised in place, as it may be large.
+        test: the test rows in parts, float32 [rows, width].
+    """
+    train = learned[: len(train_labels)]
     mean, spread = (moment.astype(np.float32) for moment in standardisation(train, np.float64))
-    parts = [(part - mean) / spread for part in (train, val, test)]
+    learned -= mean
+    learned /= spread
+    parts = ((part - mean) / spread for part in test)
 
     def model(strength: float, weight: str | None) -> LogisticRegression:
         return LogisticRegression(C=strength, class_weight=weight, max_iter=ITERATIONS)
 
-    return _chosen(model, EMBEDDINGS_C, parts, train_labels, val_labels, classes)
+    return _chosen(model, EMBEDDINGS_C, learned, parts, train_labels, val_labels, classes)
 
 
 def _chosen(
     model: Callable[[float, str | None], Any],
     strengths: Sequence[float],
-    parts: Sequence[Any],
+    learned: Any,
+    test: Iterable[Any],
     train_labels: np.ndarray,
     val_labels: np.ndarray,
     classes: int,
 ) -> Baseline:
-    """Fits on the first of ``parts`` (train, val, test) with every setting; the best on the second learns from both."""
-    train, val, test = parts
+    """Fits on the training rows of ``learned`` with every setting; the best on its other rows learns from both."""
+    train, val = learned[: len(train_labels)], learned[len(train_labels) :]
     if len(np.unique(train_labels)) < 2:
-        return majority(train_labels, classes, val.shape[0], test.shape[0])
+        return majority(train_labels, classes, val.shape[0], sum(part.shape[0] for part in test))
     chosen, best, best_score = (strengths[0], None), np.empty(0), -1.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the validation rows judge an unfinished fit too
@@ -128,16 +138,10 @@ def _chosen(
             score = emotion.macro_f1(val_labels, val_logits.argmax(axis=1), classes) if len(val_labels) else 0.0
             if score > best_score:
                 chosen, best, best_score = setting, val_logits, score
-        both = _stacked(train, val)
-        fitted = model(*chosen).fit(both, np.concatenate([train_labels, val_labels]))
+        fitted = model(*chosen).fit(learned, np.concatenate([train_labels, val_labels]))
     settings = {"C": chosen[0], "class_weight": chosen[1] or "none"}
-    return Baseline(best, _log_probabilities(fitted, test, classes), settings)
-
-
-def _stacked(above: Any, below: Any) -> Any:
-    """The rows of two matrices, sparse or not."""
-    join: Any = vstack if issparse(above) else np.concatenate
-    return join([above, below])
+    said = [np.empty((0, classes)), *(_log_probabilities(fitted, part, classes) for part in test)]
+    return Baseline(best, np.concatenate(said), settings)
 
 
 def _log_probabilities(fitted: Any, rows: Any, classes: int) -> np.ndarray:

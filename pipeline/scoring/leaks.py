@@ -1,6 +1,6 @@
 """Refuses to score rows that a model behind the score has seen, or whose group or copy it has seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,19 +11,17 @@ NAMED = 5
 """How many offending ids a message names."""
 
 
-def refuse_fitted_rows(scored: pd.DataFrame, fitted: pd.DataFrame) -> None:
+def refuse_fitted_rows(scored: pd.DataFrame, fitted: Iterable[pd.DataFrame]) -> None:
     """Raises InputError, naming stages and first ids, when a scored row or another row of its group was fitted on.
 
     Args:
         scored: columns ``sample_id, group_id``.
-        fitted: columns ``stage, fold, sample_id, group_id, role``, of every model in the lineage. Both roles count: a
+        fitted: of every model in the lineage, columns ``stage, fold, sample_id, group_id, role``. Both roles count: a
             row that chose the best epoch or calibrated was seen as much as one that gave gradients.
 
     There is no way around it: a score on seen rows is not a score.
     """
-    same_row = fitted["sample_id"].isin(scored["sample_id"])
-    same_group = fitted["group_id"].isin(scored["group_id"])
-    seen = fitted[same_row | same_group]
+    seen = pd.concat([_same_row_or_group(rows, scored) for rows in fitted])
     if seen.empty:
         return
     stages = ", ".join(sorted(seen["stage"].unique()))
@@ -34,6 +32,10 @@ def refuse_fitted_rows(scored: pd.DataFrame, fitted: pd.DataFrame) -> None:
         f"test rows were fitted on by {stages}: {' and '.join(named)} that are to be scored; "
         "nothing is scored; run `dvc repro` so that the models match the split"
     )
+
+
+def _same_row_or_group(rows: pd.DataFrame, scored: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["sample_id"].isin(scored["sample_id"]) | rows["group_id"].isin(scored["group_id"])]
 
 
 def _first(ids: list[str]) -> str:

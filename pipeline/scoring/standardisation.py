@@ -5,6 +5,9 @@ import numpy as np
 FLAT = 1e-6
 """A column that varies less is constant: it says nothing, and must not be divided by nothing."""
 
+COLUMNS = 64
+"""So many columns are looked at together: the deviations are as large as they are."""
+
 CLIP = 5.0
 """Standardised columns are cut here where outliers would do harm: features of sound and faces have wild ones."""
 
@@ -15,6 +18,12 @@ def standardisation(rows: np.ndarray, dtype: type[np.floating] | None = None) ->
     ``dtype`` is what sums are kept in, where that is to be more exact than the rows. NaN is what a row lacks, and
     counts for nothing; of a column that all lack the mean is 0.
     """
+    blocks = np.array_split(rows, max(1, rows.shape[1] // COLUMNS), axis=1)
+    mean, spread = zip(*(_moments(block, dtype) for block in blocks), strict=True)
+    return np.concatenate(mean), np.concatenate(spread)
+
+
+def _moments(rows: np.ndarray, dtype: type[np.floating] | None) -> tuple[np.ndarray, np.ndarray]:
     if not np.isnan(rows).any():
         spread = rows.std(axis=0, dtype=dtype)
         return rows.mean(axis=0, dtype=dtype), np.where(spread > FLAT, spread, 1.0)

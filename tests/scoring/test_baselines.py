@@ -4,7 +4,7 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import GroupKFold
 
 from pipeline.scoring import baselines, emotion, sentiment
-from pipeline.scoring.baselines import FeatureBlock
+from pipeline.scoring.baselines import Baseline, FeatureBlock
 
 
 def vectors(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,6 +24,11 @@ def texts(rows: int, seed: int) -> tuple[list[str], np.ndarray]:
     return [f"{generator.choice(filler)} {generator.choice(words[label])}" for label in labels], labels
 
 
+def on_vectors(train: np.ndarray, val: np.ndarray, test: np.ndarray, a: np.ndarray, b: np.ndarray) -> Baseline:
+    """The baseline on vectors of three classes, ``a`` those of the training rows and ``b`` those for choosing."""
+    return baselines.embeddings_logreg(np.concatenate([train, val]), [test], a, b, 3)
+
+
 def test_majority_gives_the_class_shares_of_the_training_rows():
     made = baselines.majority(np.array([1, 1, 1, 0]), 3, val_rows=2, test_rows=5)
     assert made.test.shape == (5, 3)
@@ -33,7 +38,7 @@ def test_majority_gives_the_class_shares_of_the_training_rows():
 
 def test_embeddings_are_standardised_and_classes_told_apart():
     (train, a), (val, b), (test, c) = (vectors(rows, seed) for seed, rows in enumerate((600, 200, 400)))
-    made = baselines.embeddings_logreg(train, val, test, a, b, 3)
+    made = on_vectors(train, val, test, a, b)
     assert emotion.macro_f1(c, made.test.argmax(axis=1), 3) > 0.8
     assert np.exp(made.test).sum(axis=1) == pytest.approx(np.ones(400))
     assert set(made.settings) == {"C", "class_weight"}
@@ -41,15 +46,15 @@ def test_embeddings_are_standardised_and_classes_told_apart():
 
 def test_words_pairs_of_words_and_emoji_are_told_apart():
     (train, a), (val, b), (test, c) = (texts(rows, seed) for seed, rows in enumerate((150, 60, 60)))
-    made = baselines.tfidf_logreg(train, val, test, a, b, 3)
+    made = baselines.tfidf_logreg(train, val, [test], a, b, 3)
     assert emotion.macro_f1(c, made.test.argmax(axis=1), 3) == 1.0
 
 
 def test_the_validation_rows_choose_and_the_test_rows_do_not_matter():
     (train, a), (val, b), (test, _) = (vectors(rows, seed) for seed, rows in enumerate((300, 100, 50)))
-    made = baselines.embeddings_logreg(train, val, test, a, b, 3)
+    made = on_vectors(train, val, test, a, b)
     chosen = emotion.macro_f1(b, made.val.argmax(axis=1), 3)
-    other = baselines.embeddings_logreg(train, val, test[:1] + 5, a, b, 3)
+    other = on_vectors(train, val, test[:1] + 5, a, b)
     assert other.settings == made.settings
     assert np.array_equal(other.val, made.val)
     assert chosen > 0.7
@@ -57,16 +62,25 @@ def test_the_validation_rows_choose_and_the_test_rows_do_not_matter():
 
 def test_the_same_rows_give_the_same_numbers():
     (train, a), (val, b) = vectors(300, 0), vectors(100, 1)
-    first, second = (baselines.embeddings_logreg(train, val, val, a, b, 3) for _ in range(2))
+    first, second = (on_vectors(train, val, val, a, b) for _ in range(2))
     assert np.array_equal(first.test, second.test)
     (train, a), (val, b) = texts(100, 0), texts(50, 1)
-    first, second = (baselines.tfidf_logreg(train, val, val, a, b, 3) for _ in range(2))
+    first, second = (baselines.tfidf_logreg(train, val, [val], a, b, 3) for _ in range(2))
     assert np.array_equal(first.test, second.test)
+
+
+def test_test_rows_in_parts_are_those_in_one_piece():
+    (train, a), (val, b), (test, _) = vectors(100, 0), vectors(50, 1), vectors(40, 2)
+    parts = baselines.embeddings_logreg(np.concatenate([train, val]), [test[:7], test[7:7], test[7:]], a, b, 3)
+    assert np.allclose(parts.test, on_vectors(train, val, test, a, b).test, rtol=1e-6)
+    (train, a), (val, b), (test, _) = texts(100, 0), texts(50, 1), texts(40, 2)
+    parts, whole = (baselines.tfidf_logreg(train, val, of, a, b, 3) for of in ([test[:7], test[7:]], [test]))
+    assert np.allclose(parts.test, whole.test, rtol=1e-9)
 
 
 def test_a_class_without_training_rows_is_never_predicted_and_keeps_its_column():
     (train, a), (val, b), (test, _) = vectors(200, 0), vectors(100, 1), vectors(100, 2)
-    made = baselines.embeddings_logreg(train[a != 1], val[b != 1], test, a[a != 1], b[b != 1], 3)
+    made = on_vectors(train[a != 1], val[b != 1], test, a[a != 1], b[b != 1])
     assert made.test.shape == (100, 3)
     assert set(made.test.argmax(axis=1)) == {0, 2}
     assert np.isfinite(made.test).all()
@@ -74,25 +88,22 @@ def test_a_class_without_training_rows_is_never_predicted_and_keeps_its_column()
 
 def test_the_validation_rows_choose_and_are_then_learned_from():
     (train, a), (val, b), (test, _) = vectors(30, 0), vectors(300, 1), vectors(200, 2)
-    made = baselines.embeddings_logreg(train, val, test, a, b, 3)
-    again = baselines.embeddings_logreg(np.concatenate([train, val]), val, test, np.concatenate([a, b]), b, 3)
-    assert (
-        made.test.argmax(axis=1).tolist()
-        != baselines.embeddings_logreg(train, val[:0], test, a, b[:0], 3).test.argmax(axis=1).tolist()
-    )
+    made = on_vectors(train, val, test, a, b)
+    again = on_vectors(np.concatenate([train, val]), val, test, np.concatenate([a, b]), b)
+    assert made.test.argmax(axis=1).tolist() != on_vectors(train, val[:0], test, a, b[:0]).test.argmax(axis=1).tolist()
     assert (made.test.argmax(axis=1) == again.test.argmax(axis=1)).mean() > 0.95
 
 
 @pytest.mark.parametrize("labels", [pytest.param([2, 2], id="one class"), pytest.param([2, 2, 0], id="no words")])
 def test_what_cannot_be_fitted_falls_back_to_the_majority(labels: list[int]):
     train = ["a", "b"] if len(labels) == 2 else ["", " ", "\n"]
-    made = baselines.tfidf_logreg(train, ["x"], ["y", "z"], np.array(labels), np.array([0]), 3)
+    made = baselines.tfidf_logreg(train, ["x"], [["y"], ["z"]], np.array(labels), np.array([0]), 3)
     assert made.test.argmax(axis=1).tolist() == [2, 2]
 
 
 def test_two_classes_work():
     (train, a), (test, c) = texts(80, 0), texts(40, 1)
-    made = baselines.tfidf_logreg(train, test, test, a % 2, c % 2, 2)
+    made = baselines.tfidf_logreg(train, test, [test], a % 2, c % 2, 2)
     assert made.test.shape == (40, 2)
     assert emotion.macro_f1(c % 2, made.test.argmax(axis=1), 2) == 1.0
 
