@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -83,10 +83,17 @@ Project = Annotated[
 ]
 
 
+def divided(device: str) -> AbstractContextManager[bool]:
+    """Whether this is the first of the processes of a launcher; see ``training.together``."""
+    from pipeline.training.together import launched
+
+    return launched(device)
+
+
 def _add_stage(name: str, summary: str) -> None:
     def run(project: Project = Path()) -> None:
         from pipeline import params
-        from pipeline.core.alone import alone, refuse_several
+        from pipeline.core.alone import alone, is_launched
         from pipeline.core.layout import Layout
         from pipeline.core.parallel import prepare_workers
 
@@ -94,12 +101,14 @@ def _add_stage(name: str, summary: str) -> None:
         # Asked to end, a stage ends as by Ctrl-C, and takes its processes and its half-written files with it.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with one_line_errors():
-            refuse_several(name, os.environ)
             loaded = params.load(layout.params)
-            with alone(layout.lock(name), name, "wait until it has ended"):
-                if loaded.processes > 1 and name in SIDE_BY_SIDE and SIDE_BY_SIDE[name][0] <= set(loaded.tracks):
-                    prepare_workers([f"pipeline.stages.{name}", *SIDE_BY_SIDE[name][1]])
-                importlib.import_module(f"pipeline.stages.{name}").run(loaded, layout)
+            with divided(loaded.device) if is_launched(name, os.environ) else nullcontext(True) as first:
+                if not first:  # it has done its part
+                    return
+                with alone(layout.lock(name), name, "wait until it has ended"):
+                    if loaded.processes > 1 and name in SIDE_BY_SIDE and SIDE_BY_SIDE[name][0] <= set(loaded.tracks):
+                        prepare_workers([f"pipeline.stages.{name}", *SIDE_BY_SIDE[name][1]])
+                    importlib.import_module(f"pipeline.stages.{name}").run(loaded, layout)
 
     app.command(name, help=summary)(run)
 

@@ -262,6 +262,8 @@ class EncoderTuningParams(ParamsBlock):
     """Keep the token embeddings as they are: half of a small encoder's parameters, a quarter of a step's time."""
     frozen_layers: Annotated[int, Field(ge=0, le=1000)] = 0
     """Keep so many of the encoder's lowest layers, and the embeddings below, as they are."""
+    checkpointing: bool = False
+    """Keep no more of a layer than its input, and compute the rest again for the gradient: less memory, more time."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     """`auto`: bf16 or fp16 where the graphics card gains by it, none on a processor, where bf16 measured slower."""
 

@@ -11,8 +11,8 @@ from tests.imports import ROOT
 LINES = 40
 """Of a function, docstring and signature included."""
 
-LONG = {"predict_command", "fit_tuned"}
-"""A command is as long as its options, and a call that hands on as many arguments is as long as these. No new ones."""
+LONG = {"predict_command"}
+"""A command is as long as its options. No new ones."""
 
 
 @pytest.mark.parametrize("path", modules(), ids=str)

@@ -10,6 +10,9 @@ from filelock import FileLock, Timeout
 
 from pipeline.core.errors import InputError
 
+DIVISIBLE = ("train_text", "train_image", "train_video", "train_source")
+"""The stages that may tune an encoder on many rows, which processes of a launcher can do together."""
+
 
 @contextmanager
 def alone(lock: Path, what: str, remedy: str) -> Iterator[None]:
@@ -42,14 +45,18 @@ def _holder(lock: Path) -> str:
     return "another process"
 
 
-def refuse_several(stage: str, environment: Mapping[str, str]) -> None:
-    """Raises InputError in each of several processes that ``torchrun`` or ``accelerate launch`` started.
+def is_launched(stage: str, environment: Mapping[str, str]) -> bool:
+    """Whether ``torchrun`` or ``accelerate launch`` started several processes of this stage.
 
-    In the first one, too: it would be ended as soon as another one fails.
+    Raises InputError in each of them where the stage cannot be divided among processes; in the first one, too: it would
+    be ended as soon as another one fails.
     """
     several = environment.get("WORLD_SIZE", "1")
-    if several.isdecimal() and int(several) > 1:
+    if not several.isdecimal() or int(several) < 2:
+        return False
+    if stage not in DIVISIBLE:
         raise InputError(
-            f"{stage}: a launcher started {several} processes (WORLD_SIZE), and a stage runs in one: they would "
+            f"{stage}: a launcher started {several} processes (WORLD_SIZE), and this stage runs in one: they would "
             f"write over each other; run `python -m pipeline {stage}`, or let the launcher start one process"
         )
+    return True

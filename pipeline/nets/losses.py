@@ -1,6 +1,7 @@
 """Losses for imbalanced classes and for scores; each is a function of a net's outputs and the labels."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -39,7 +40,7 @@ def objective(imbalance: str, counts: Sequence[int], *, power: float, gamma: flo
         priors = torch.tensor([max(count, 1) / total for count in counts])
         return AdjustedCrossEntropy(power * priors.log())
     if imbalance == "focal":
-        return lambda logits, labels: focal(logits, labels, gamma)
+        return partial(focal, gamma=gamma)
     return functional.cross_entropy
 
 
@@ -71,11 +72,14 @@ def focal(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"],
 def mixed(mse: float, mae: float, correlation: float) -> Objective:
     """The weighted sum of MSE, MAE and 1 - Pearson's r of the batch, for scores [B, 1] and labels float32 [B]."""
 
-    def loss(scores: Float[Tensor, "batch 1"], labels: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-        error = scores[:, 0] - labels
-        return mse * error.square().mean() + mae * error.abs().mean() + correlation * (1 - _pearson(scores, labels))
+    return partial(_mixed, mse=mse, mae=mae, correlation=correlation)
 
-    return loss
+
+def _mixed(
+    scores: Float[Tensor, "batch 1"], labels: Float[Tensor, " batch"], mse: float, mae: float, correlation: float
+) -> Float[Tensor, ""]:
+    error = scores[:, 0] - labels
+    return mse * error.square().mean() + mae * error.abs().mean() + correlation * (1 - _pearson(scores, labels))
 
 
 def ccc_loss(scores: Float[Tensor, "batch 1"], labels: Float[Tensor, " batch"]) -> Float[Tensor, ""]:

@@ -30,7 +30,7 @@ from pipeline.training.finished import rows_digest
 from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows, TensorRows
-from pipeline.training.tuning import fit_tuned, learner
+from pipeline.training.tuning import TunedTraining, learner
 
 
 def try_trained(name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Params, layout: Layout) -> Tried:
@@ -141,7 +141,7 @@ def _fit_tuned(
         **{f"{role} rows": artifacts.digest(known.iloc[at]) for role, at in rows.items()},
         "content": artifacts.digest(corpus.embeddings.content[corpus.embeddings.present].tolist()),
     }
-    result = fit_tuned(
+    training = TunedTraining(
         net,
         [classifier],
         make_rows(fold.train),
@@ -152,8 +152,8 @@ def _fit_tuned(
         seed=params.seed,
         device=device,
         what=f"train_{corpus.modality} {name} {fold.name}",
-        resume=resume_state(layout.cache, identity),
     )
+    result = training.fit(resume_state(layout.cache, identity))
     return _fitted(net, result, _predicted(net, classifier, corpus, fold.unseen, make_rows, device))
 
 

@@ -30,7 +30,7 @@ from pipeline.training.device import one_thread, pick
 from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Joined, TensorRows
-from pipeline.training.tuning import fit_tuned, learner, mean_weights, merged
+from pipeline.training.tuning import TunedTraining, learner, mean_weights, merged
 
 
 def tune_all(net: TransferNet, target: Target, part: Part, job: FinetuneJob, mode: str) -> pd.DataFrame:
@@ -191,7 +191,7 @@ def _tune_once(
         Joined(rows, TokenRows(encoder, target.table["text"].iloc[at].fillna("").tolist(), rows.labels, tuned.batch))
         for rows, at in zip(_rows(target, part, tuned.batch), (part.learn, part.held), strict=True)
     )
-    return fit_tuned(
+    training = TunedTraining(
         net,
         learners,
         train,
@@ -203,8 +203,9 @@ def _tune_once(
         device=device,
         what=f"finetune_e2e {job.fold} with text" + f", run {run + 1}" * (run > 0),
         penalty=L2SP(net, block.l2_sp) if block.l2_sp and not plain else None,
-        resume=resume_state(job.layout.cache, _identity(net, encoder, target, part, job, str(device)) | {"seed": seed}),
     )
+    identity = _identity(net, encoder, target, part, job, str(device)) | {"seed": seed}
+    return training.fit(resume_state(job.layout.cache, identity))
 
 
 def _identity(

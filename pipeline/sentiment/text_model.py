@@ -26,7 +26,7 @@ from pipeline.sentiment.source_model import MAE, MSE, predicted_scores, source_f
 from pipeline.training.checkpoint import load_weights, resume_state, write_model
 from pipeline.training.device import pick
 from pipeline.training.loop import FitResult, predict
-from pipeline.training.tuning import fit_tuned, learner, merged
+from pipeline.training.tuning import TunedTraining, learner, merged
 
 
 def text_encoder(target: Target, params: Params, layout: Layout) -> text.TextEncoder:
@@ -126,7 +126,7 @@ def _tune(
         "rows": artifacts.digest(texts["sample_id"] + texts["split"] + texts["score"].astype(str) + texts["text"]),
     }
     train, val = (texts[texts["split"] == part] for part in ("train", "val"))
-    return fit_tuned(
+    training = TunedTraining(
         net,
         [net.classifier],
         _token_rows(encoder, train, block.tuned.batch),
@@ -137,8 +137,8 @@ def _tune(
         seed=params.seed,
         device=device,
         what="train_source text",
-        resume=resume_state(layout.cache, identity),
     )
+    return training.fit(resume_state(layout.cache, identity))
 
 
 def _encode_target(

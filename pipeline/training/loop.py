@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,11 @@ from pipeline.core.errors import InputError
 from pipeline.core.prefetch import ahead
 from pipeline.core.progress import progress as progress_bar
 from pipeline.nets.losses import Objective
+from pipeline.training.batches import Batch, batches
 from pipeline.training.checkpoint import Progress, ResumeState
 from pipeline.training.optim import warm_up
 from pipeline.training.rows import Rows
+from pipeline.training.together import Group
 
 SAVE_EVERY_S = 60.0
 """A killed training loses at most about so much time."""
@@ -86,6 +88,7 @@ def fit(
     what: str,
     penalty: Callable[[], Tensor] | None = None,
     resume: ResumeState | None = None,
+    group: Group | None = None,
 ) -> FitResult:
     """Trains until the validation score stops rising, or as long as the plan says; leaves those weights in ``net``.
 
@@ -95,10 +98,15 @@ def fit(
         what: names the training on the progress bar and in errors.
         penalty: a scalar of the weights, added to the loss of each step but not to what is reported.
         resume: where to keep, and look for, the state of a killed run.
+        group: the processes that divide each batch, all of which call this; one of them, at most, has a ``resume``.
 
     Raises InputError when the loss stops being finite, before the weights are touched by it.
     """
-    return _Training(net, train, val, objective, score, optimizer, plan, device, what, penalty, resume).run()
+    return _Training(net, train, val, objective, score, optimizer, plan, device, what, penalty, resume, group).run()
+
+
+_Resumed = tuple[Progress, dict[str, Tensor]]
+"""How far a killed run had come, and the weights of its best epoch."""
 
 
 @dataclass
@@ -116,6 +124,7 @@ class _Training:
     what: str
     penalty: Callable[[], Tensor] | None
     resume: ResumeState | None
+    group: Group | None
 
     def run(self) -> FitResult:
         plan, resume = self.plan, self.resume
@@ -129,6 +138,8 @@ class _Training:
             self.optimizer = scaling
         state, best = Progress(0, 0, 0.0, 0, -1, -math.inf, math.inf, []), _weights(self.net)
         resumed = resume.load(self.net, self.optimizer) if resume else None
+        if self.group:
+            resumed = self._resumed_with_others(resumed, self.group)
         if resumed:
             state, best = resumed
         done = state.epoch * steps + state.batch
@@ -138,7 +149,7 @@ class _Training:
             advance(done)
             while state.epoch < plan.epochs:
                 self._epoch(state, best, advance)
-                better = _close_epoch(state, self.model, self.val, self.objective, self.score, self.device)
+                better = _close_epoch(state, self.model, self.val, self.objective, self.score, self.device, self.group)
                 if better or plan.patience is None:
                     best = _weights(self.net)
                 if self.plateau:
@@ -153,6 +164,17 @@ class _Training:
             return FitResult(state.epoch, last, state.history)
         return FitResult(state.best_epoch, state.best_score, state.history)
 
+    def _resumed_with_others(self, resumed: _Resumed | None, group: Group) -> _Resumed | None:
+        """What the first process has found of a killed run is taken up by all."""
+        parts = None if resumed is None else (*resumed, self.net.state_dict(), self.optimizer.state_dict())
+        parts = group.of_first(send_to_device(parts, "cpu"))
+        if parts is None:
+            return None
+        state, best, net, optimizer = parts
+        self.net.load_state_dict(net)
+        self.optimizer.load_state_dict(optimizer)
+        return state, best
+
     def _schedule(self, steps: int, done: int) -> None:
         """The learning rate falls where the validation loss stays, or by a plan over all steps."""
         plan, self.warm_up, self.plateau = self.plan, None, None
@@ -165,71 +187,59 @@ class _Training:
     def _epoch(self, state: Progress, best: dict[str, Tensor], advance: Callable[[int], None]) -> None:
         """The epoch's remaining batches; every now and then the state is kept for a run that comes after a kill."""
         self.model.train()
-        for batch, parts in _batches(self.train, self.plan, state):
-            where = f"{self.what}: epoch {state.epoch + 1}, batch {batch + 1}"
-            loss = _step(
-                self.model, parts, self.objective, self.optimizer, self.accelerator, self.plan, where, self.penalty
-            )
+        for batch in batches(self.train, self.plan.seed, self.plan.accumulate, state, self.group):
+            where = f"{self.what}: epoch {state.epoch + 1}, batch {batch.number + 1}"
+            loss = self._step(batch, where)
             if self.warm_up:
                 self.warm_up.step()
-            rows = sum(len(labels) for _, labels in parts)
-            state.batch = batch + 1
+            rows = len(batch.labels)
+            state.batch = batch.number + 1
             state.loss_sum, state.rows_seen = state.loss_sum + loss * rows, state.rows_seen + rows
             advance(1)
             if self.resume and time.monotonic() - self.saved > SAVE_EVERY_S:
                 self.resume.save(state, self.net, self.optimizer, best)
                 self.saved = time.monotonic()
 
+    def _step(self, batch: Batch, where: str) -> float:
+        """One update; returns the loss of the batch."""
+        model, accelerator, group = self.model, self.accelerator, self.group
+        self.optimizer.zero_grad(set_to_none=True)
+        if batch.dropout is not None:
+            torch.manual_seed(batch.dropout)
+        parts: list[tuple[Any, ...]] = [tuple(send_to_device(part, accelerator.device)) for part in batch.parts]
+        single = len(parts) == 1
+        made = [_forward(model, parts[0], accelerator)] if single else _in_parts(model, parts, accelerator)
+        direct = single and group is None
+        logits = made[0] if direct else self._leaf(made, batch)
+        loss = self.objective(logits, batch.labels.to(accelerator.device))
+        if not torch.isfinite(loss):
+            raise InputError(f"{where}: the loss is {loss.item()}; lower the learning rate, or look for absurd inputs")
+        accelerator.backward(loss)
+        if not direct:
+            assert logits.grad is not None
+            own = logits.grad[batch.share]
+            gradients = (own if len(own) else torch.zeros_like(made[0])).split([len(of) for of in made])
+            if single:
+                torch.autograd.backward(made[0], gradients[0])
+            else:
+                _backward_in_parts(model, parts, gradients, accelerator)
+        if group:
+            group.add_up(model.parameters())
+        if self.penalty is not None:
+            accelerator.backward(self.penalty())
+        accelerator.clip_grad_norm_(model.parameters(), self.plan.clip)
+        self.optimizer.step()
+        return loss.item()
+
+    def _leaf(self, made: list[Tensor], batch: Batch) -> Tensor:
+        """The logits of the whole batch, without a graph, to receive their gradient."""
+        own = torch.cat(made).detach()
+        whole = own if self.group is None else self.group.whole(own, batch.share, len(batch.labels))
+        return whole.requires_grad_()
+
 
 def _weights(net: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in net.state_dict().items()}
-
-
-BatchPart = tuple[tuple[Any, ...], Tensor]
-
-
-def _batches(train: Rows, plan: TrainingPlan, state: Progress) -> Iterator[tuple[int, list[BatchPart]]]:
-    """The epoch's remaining batches as (number, its parts); order and augmentation depend on seed and epoch only."""
-    order = train.batches(np.random.default_rng([plan.seed, state.epoch]))
-
-    def load(batch: int) -> tuple[int, list[BatchPart]]:
-        rng = np.random.default_rng([plan.seed, state.epoch, batch])
-        pieces = [piece for piece in np.array_split(order[batch], plan.accumulate) if len(piece)]
-        return batch, [(train.load(piece, rng), train.labels[torch.from_numpy(piece)]) for piece in pieces]
-
-    remaining = range(state.batch, len(order))
-    if train.workers:
-        yield from ahead(load, remaining, workers=train.workers, depth=2 * train.workers)
-    else:
-        yield from map(load, remaining)
-
-
-def _step(
-    model: nn.Module,
-    parts: list[BatchPart],
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    accelerator: Accelerator,
-    plan: TrainingPlan,
-    where: str,
-    penalty: Callable[[], Tensor] | None,
-) -> float:
-    """One update; returns the loss of the batch."""
-    optimizer.zero_grad(set_to_none=True)
-    here: list[BatchPart] = [(tuple(send_to_device(inputs, accelerator.device)), labels) for inputs, labels in parts]
-    logits = _forward(model, here[0][0], accelerator) if len(here) == 1 else _whole(model, here, accelerator)
-    loss = objective(logits, torch.cat([labels for _, labels in here]).to(accelerator.device))
-    if not torch.isfinite(loss):
-        raise InputError(f"{where}: the loss is {loss.item()}; lower the learning rate, or look for absurd inputs")
-    accelerator.backward(loss)
-    if len(here) > 1:
-        assert logits.grad is not None
-        _backward_in_parts(model, here, logits.grad, accelerator)
-    if penalty is not None:
-        accelerator.backward(penalty())
-    accelerator.clip_grad_norm_(model.parameters(), plan.clip)
-    optimizer.step()
-    return loss.item()
 
 
 def _forward(model: nn.Module, inputs: tuple[Any, ...], accelerator: Accelerator) -> Tensor:
@@ -237,23 +247,25 @@ def _forward(model: nn.Module, inputs: tuple[Any, ...], accelerator: Accelerator
         return model(*inputs).float()
 
 
-def _whole(model: nn.Module, parts: list[BatchPart], accelerator: Accelerator) -> Tensor:
-    """The logits of a batch, computed part by part without a graph, as a leaf that is to receive their gradient.
+def _in_parts(model: nn.Module, parts: list[tuple[Any, ...]], accelerator: Accelerator) -> list[Tensor]:
+    """The logits of each part, computed without a graph.
 
     Random states are put back, so that dropout hides the same in ``_backward_in_parts``.
     """
     with torch.random.fork_rng(), torch.no_grad():
-        return torch.cat([_forward(model, inputs, accelerator) for inputs, _ in parts]).requires_grad_()
+        return [_forward(model, inputs, accelerator) for inputs in parts]
 
 
-def _backward_in_parts(model: nn.Module, parts: list[BatchPart], gradient: Tensor, accelerator: Accelerator) -> None:
+def _backward_in_parts(
+    model: nn.Module, parts: list[tuple[Any, ...]], gradients: Sequence[Tensor], accelerator: Accelerator
+) -> None:
     """Hands the gradient of the logits of a batch on to the weights, part by part.
 
     So a loss that is no mean over rows, as one with a correlation, sees the whole batch. Gradient caching: Gao et al.
     2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup".
     """
-    for (inputs, _), piece in zip(parts, gradient.split([len(labels) for _, labels in parts]), strict=True):
-        torch.autograd.backward(_forward(model, inputs, accelerator), piece)
+    for inputs, gradient in zip(parts, gradients, strict=True):
+        torch.autograd.backward(_forward(model, inputs, accelerator), gradient)
 
 
 def _close_epoch(
@@ -263,11 +275,12 @@ def _close_epoch(
     objective: Objective,
     score: Callable[[np.ndarray, np.ndarray], float],
     device: torch.device,
+    group: Group | None,
 ) -> bool:
     """Scores the validation rows, writes the history and moves on to the next epoch; says whether this was the best."""
     val_loss = val_score = math.nan
     if val is not None and len(val.labels):
-        logits = predict(model, val, device)
+        logits = predict(model, val, device, group)
         val_loss = objective(torch.from_numpy(logits), val.labels).item()
         val_score = score(logits, val.labels.numpy())
     state.epoch += 1
@@ -287,11 +300,16 @@ def _close_epoch(
 
 
 @torch.inference_mode()
-def predict(net: nn.Module, rows: Rows, device: torch.device) -> np.ndarray:
-    """Logits float32 [N, classes] in the order of the rows, with dropout and augmentation off."""
+def predict(net: nn.Module, rows: Rows, device: torch.device, group: Group | None = None) -> np.ndarray:
+    """Logits float32 [N, classes] in the order of the rows, with dropout and augmentation off.
+
+    A ``group``, all of which call this, divides the batches.
+    """
     net.to(device)
     net.eval()
     order = rows.batches(None)
+    own = order if group is None else order[group.rank :: group.size]
+    order = own or order[:1]  # who has none learns how wide the logits are
 
     def load(batch: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
         return batch, rows.load(batch, None)
@@ -300,7 +318,7 @@ def predict(net: nn.Module, rows: Rows, device: torch.device) -> np.ndarray:
     pieces = [(batch, net(*send_to_device(inputs, device)).float().cpu().numpy()) for batch, inputs in loaded]
     if not pieces:
         return np.empty((0, 0), dtype=np.float32)
-    logits = np.empty((len(rows.labels), pieces[0][1].shape[1]), dtype=np.float32)
-    for batch, values in pieces:
+    logits = np.zeros((len(rows.labels), pieces[0][1].shape[1]), dtype=np.float32)
+    for batch, values in pieces if own else []:
         logits[batch] = values
-    return logits
+    return logits if group is None else group.sum(torch.from_numpy(logits).to(device)).cpu().numpy()

@@ -1,6 +1,7 @@
 """How an encoder is tuned: in full or by low-rank updates, with which learning rates, schedule and precision."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 from pipeline.core.errors import InputError
 from pipeline.nets.losses import Objective
 from pipeline.params import EncoderTuningParams, TunedEncoderParams
+from pipeline.training import together
 from pipeline.training.checkpoint import ResumeState
 from pipeline.training.loop import FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows
+from pipeline.training.together import Group
 
 
 def learner(encoder: nn.Module, targets: list[str], how: str, rank: int) -> nn.Module:
@@ -21,52 +24,86 @@ def learner(encoder: nn.Module, targets: list[str], how: str, rank: int) -> nn.M
     return lora(encoder, targets, rank) if how == "lora" else encoder
 
 
-def fit_tuned(
-    net: nn.Module,
-    heads: Sequence[nn.Module],
-    train: Rows,
-    val: Rows | None,
-    *,
-    objective: Objective,
-    score: Callable[[np.ndarray, np.ndarray], float],
-    tuned: EncoderTuningParams,
-    seed: int,
-    device: torch.device,
-    what: str,
-    resume: ResumeState,
-    penalty: Callable[[], Tensor] | None = None,
-) -> FitResult:
-    """Tunes ``net.encoder`` gently and ``heads``, which start from little, at a rate of their own; see ``loop.fit``.
+@dataclass(frozen=True)
+class TunedTraining:
+    """An encoder that is tuned gently, and heads that start from little, at a rate of their own; see ``loop.fit``.
 
     The learning rates rise over the first steps and then fall linearly to zero. The validation rows stop it where the
     block has a patience.
+
+    Attributes:
+        net: has an ``encoder``.
+        heads: parts of ``net``.
     """
-    encoder = net.get_submodule("encoder")
-    freeze_below(encoder, tuned.frozen_layers, embeddings=tuned.freeze_embeddings)
-    rates = [(encoder, tuned.encoder_learning_rate)]
-    rates += [(head, tuned.head_learning_rate) for head in heads]
-    plan = TrainingPlan(
-        tuned.epochs,
-        tuned.patience if isinstance(tuned, TunedEncoderParams) else None,
-        seed,
-        accumulate=tuned.accumulate,
-        warmup_share=tuned.warmup_share,
-        decay=True,
-        mixed_precision=precision(tuned.mixed_precision, device),
-    )
-    return fit(
-        net,
-        train,
-        val,
-        objective=objective,
-        score=score,
-        optimizer=adamw(rates, tuned.weight_decay),
-        plan=plan,
-        device=device,
-        what=what,
-        penalty=penalty,
-        resume=resume,
-    )
+
+    net: nn.Module
+    heads: Sequence[nn.Module]
+    train: Rows
+    val: Rows | None
+    objective: Objective
+    score: Callable[[np.ndarray, np.ndarray], float]
+    tuned: EncoderTuningParams
+    seed: int
+    device: torch.device
+    what: str
+    penalty: Callable[[], Tensor] | None = None
+
+    def fit(self, resume: ResumeState) -> FitResult:
+        """Leaves the weights in ``net``. The processes of a launcher, where it started several, divide the batches."""
+        group = together.group()
+        if group:
+            group.invite(self)
+        return self._fit(resume, group)
+
+    def go_along(self, group: Group) -> None:
+        """In a process that was invited, what ``fit`` does in the one that invites."""
+        self._fit(None, group)
+
+    def _fit(self, resume: ResumeState | None, group: Group | None) -> FitResult:
+        tuned, encoder = self.tuned, self.net.get_submodule("encoder")
+        freeze_below(encoder, tuned.frozen_layers, embeddings=tuned.freeze_embeddings)
+        if tuned.checkpointing:
+            checkpoint(encoder)
+        rates = [(encoder, tuned.encoder_learning_rate)]
+        rates += [(head, tuned.head_learning_rate) for head in self.heads]
+        plan = TrainingPlan(
+            tuned.epochs,
+            tuned.patience if isinstance(tuned, TunedEncoderParams) else None,
+            self.seed,
+            accumulate=tuned.accumulate,
+            warmup_share=tuned.warmup_share,
+            decay=True,
+            mixed_precision=precision(tuned.mixed_precision, self.device),
+        )
+        return fit(
+            self.net,
+            self.train,
+            self.val,
+            objective=self.objective,
+            score=self.score,
+            optimizer=adamw(rates, tuned.weight_decay),
+            plan=plan,
+            device=self.device,
+            what=self.what,
+            penalty=self.penalty,
+            resume=resume,
+            group=group,
+        )
+
+
+def checkpoint(encoder: nn.Module) -> None:
+    """Has the layers compute what they need for the gradient a second time, instead of keeping it (Chen et al. 2016,
+    "Training Deep Nets with Sublinear Memory Cost"): less memory, a third more time, the same gradient.
+
+    Raises InputError when the encoder cannot.
+    """
+    able: list[Any] = [module for module in encoder.modules() if hasattr(module, "supports_gradient_checkpointing")]
+    if not able or not able[0].supports_gradient_checkpointing:
+        raise InputError("tuned.checkpointing: this encoder has no layers that can do so; give false")
+    # The method has another name in newer versions of transformers.
+    enable = getattr(able[0], "activation_checkpointing_enable", None) or able[0].gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    able[0].disable_input_require_grads()  # only the other way needs inputs that have a gradient
 
 
 def freeze_below(encoder: nn.Module, layers: int, *, embeddings: bool) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.alone import alone, refuse_several
+from pipeline.core.alone import alone, is_launched
 from pipeline.core.errors import InputError
 from tests import processes
 from tests.imports import ROOT
@@ -61,23 +61,27 @@ def test_what_a_killed_process_held_holds_nobody_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
-def test_of_several_processes_of_a_launcher_none_begins(
+def test_of_several_processes_of_a_launcher_none_begins_what_is_not_divided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: str
 ) -> None:
     (tmp_path / "params.yaml").write_text("seed: 1\n")
     for name, value in {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}.items():
         monkeypatch.setenv(name, value)
-    result = stage(tmp_path, "train_text")
+    result = stage(tmp_path, "fuse")
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
-    assert "train_text: a launcher started 2 processes" in result.stderr
-    assert "python -m pipeline train_text" in result.stderr
+    assert "fuse: a launcher started 2 processes" in result.stderr
+    assert "python -m pipeline fuse" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
 @pytest.mark.parametrize("given", [{}, {"WORLD_SIZE": "1"}, {"WORLD_SIZE": ""}])
 def test_one_process_of_a_launcher_is_like_any_other(given: dict[str, str]) -> None:
-    refuse_several("train_text", given)
+    assert not is_launched("fuse", given) and not is_launched("train_text", given)
+
+
+def test_a_stage_that_tunes_an_encoder_may_be_launched() -> None:
+    assert is_launched("train_text", {"WORLD_SIZE": "2"})
 
 
 def test_the_lock_is_given_back_when_the_work_fails(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Tuning for real, on encoders small enough to train in seconds."""
 
 import json
+import shutil
+import socket
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ from pipeline.posts.fusion_candidates import average, build, fit_fusion, try_fus
 from pipeline.posts.fusion_rows import read_fusion_rows
 from pipeline.posts.specialist import train
 from pipeline.stages import embed, fuse, train_image, train_text, train_video
-from tests import tiny
+from tests import processes, tiny
 from tests.test_end_to_end import texts
 
 SMALL = {"batch": 8, "folds": 2, "epochs": 4, "encoder_learning_rate": 3e-3}
@@ -89,6 +92,58 @@ def test_a_text_encoder_learns(tmp_path: Path, tune: str) -> None:
     before = (layout.model("train_text") / "model.safetensors").read_bytes()
     train_text.run(params, layout)
     assert (layout.model("train_text") / "model.safetensors").read_bytes() == before
+
+
+def launched(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[CompletedProcess[str]]:
+    """`train_text` in two processes, as a launcher starts them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MASTER_PORT", str(probe.getsockname()[1]))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    started = []
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        started.append(processes.start("train_text", "--project", root))
+    ended = []
+    for member in started:
+        with member.stdout, member.stderr:
+            out, err = member.stdout.read(), member.stderr.read()
+        ended.append(CompletedProcess([], member.wait(), out, err))
+    return ended
+
+
+def test_two_processes_of_a_launcher_train_what_one_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tmp_path)
+    posts_table(layout, sentences(100))
+    encoder = tiny.distilbert(tmp_path / "bert")
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps(config | {"dropout": 0.0, "attention_dropout": 0.0}))
+    settings = {
+        "device": "cpu",
+        "embed": {"text": {"encoder": str(encoder)}, "image": {"encoder": str(tiny.clip(tmp_path / "clip"))}},
+        "specialist": {"dropout": 0.0},
+        "train_text": {"candidates": ["full"], "tuned": SMALL},
+        "posts": {"media": "."},
+    }
+    layout.params.write_text(json.dumps(settings))
+    params = Params.model_validate(settings)
+    embed.run(params, layout)
+    train_text.run(params, layout)
+    alone, metrics = artifacts.read_predictions(layout.predictions("train_text"), 2), layout.details("train_text")
+    wanted = json.loads(metrics.read_text())
+    metrics.unlink()
+    shutil.rmtree(layout.model("train_text"))
+    ended = launched(tmp_path, monkeypatch)
+    assert [member.returncode for member in ended] == [0, 0]
+    assert ended[0].stdout + ended[0].stderr == "", "the process that helps is silent"
+    divided = artifacts.read_predictions(layout.predictions("train_text"), 2)
+    assert divided.rows.equals(alone.rows)
+    assert np.abs(divided.logits - alone.logits).max() < 0.01 < np.abs(alone.logits).max()
+    found = json.loads(metrics.read_text())["posts"]["out_of_fold"]
+    assert found["macro_f1"] == wanted["posts"]["out_of_fold"]["macro_f1"] > 0.8
+    assert not layout.lock("train_text").exists()
 
 
 def shades(folder: Path, count: int) -> list[dict[str, Any]]:

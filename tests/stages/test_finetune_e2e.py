@@ -482,7 +482,7 @@ def test_a_killed_tuning_of_the_words_goes_on_to_the_same_weights(
 ) -> None:
     believe_the_source(monkeypatch, 0.3)
     steps, kill_at = 0, 0
-    original = loop._step
+    original = loop._Training._step
 
     def step(*given: Any) -> float:
         nonlocal steps
@@ -491,7 +491,7 @@ def test_a_killed_tuning_of_the_words_goes_on_to_the_same_weights(
             raise Killed
         return original(*given)
 
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop._Training, "_step", step)
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
     straight = spoken(words[False], tmp_path / "straight", "full")
     needed = steps

@@ -217,8 +217,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(
             raise Killed
         return original(*args)
 
-    original = loop._step
-    monkeypatch.setattr(loop, "_step", step)
+    original = loop._Training._step
+    monkeypatch.setattr(loop._Training, "_step", step)
     model = net()
     with pytest.raises(Killed):
         run(model, plan, resume=resume)

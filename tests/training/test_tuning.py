@@ -1,11 +1,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.core.errors import InputError
 from pipeline.encoders import text
 from pipeline.params import EmbedTextParams
-from pipeline.training.tuning import freeze_below
+from pipeline.training.tuning import checkpoint, freeze_below
 from tests import tiny
 
 
@@ -26,3 +27,38 @@ def test_an_encoder_that_would_not_learn_is_refused(tmp_path: Path) -> None:
     net = text.load(EmbedTextParams(encoder=str(tiny.distilbert(tmp_path)))).net
     with pytest.raises(InputError, match=r"frozen_layers: 2 leaves nothing of the encoder's 2 layers to learn"):
         freeze_below(net, 2, embeddings=False)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_checkpointing_keeps_less_and_gives_the_same_gradient(tmp_path: Path, layers: int) -> None:
+    found, kept = [], []
+    for checkpointing in (False, True):
+        encoder = text.load(EmbedTextParams(encoder=str(tiny.distilbert(tmp_path))))
+        net = encoder.net.requires_grad_(True)
+        freeze_below(net, layers, embeddings=False)
+        if checkpointing:
+            checkpoint(net)
+        net.train()
+        torch.manual_seed(0)
+        sizes: list[int] = []
+
+        def keep(value: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(value.numel())
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            made = net(**encoder.collate(encoder.tokenize(["i am so happy", "the cat is sad today"])))
+        kept.append(sum(sizes))
+        made.square().sum().backward()
+        found.append({name: parameter.grad for name, parameter in net.named_parameters()})
+    for name, gradient in found[0].items():
+        assert (gradient is None) == (found[1][name] is None), name
+        assert gradient is None or torch.allclose(gradient, found[1][name], atol=1e-7), name
+        with torch.inference_mode():
+            net.eval()(**encoder.collate(encoder.tokenize(["a cat"])))
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_an_encoder_without_layers_that_can_is_refused() -> None:
+    with pytest.raises(InputError, match=r"tuned\.checkpointing: this encoder has no layers that can do so"):
+        checkpoint(torch.nn.Sequential(torch.nn.Linear(2, 2)))

@@ -1,0 +1,127 @@
+"""One training on all the processes that ``torchrun`` or ``accelerate launch`` started, by dividing every batch.
+
+The first process runs the stage as if it were alone. The others wait for it; where an encoder is tuned they are sent
+the training, and go along with it step by step. Each computes the logits of its share of a batch. They are put
+together, so that the loss is that of the whole batch, also where it is no mean over rows; each sends the gradient of
+its logits back through its net, and the gradients of the weights are added up. So all nets are equal after every step,
+and the first process alone looks at files and writes.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+
+from pipeline.core.errors import InputError
+from pipeline.core.progress import mute
+from pipeline.training.device import pick
+
+PATIENCE = timedelta(days=30)
+"""Others wait while the first process does what is not divided; one that ends breaks the connection at once."""
+
+OF_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+
+
+class Shared(Protocol):
+    """A training that can be sent to another process."""
+
+    def go_along(self, group: "Group") -> None: ...
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among ``size``, the first of which has ``rank`` 0; ``control`` carries objects."""
+
+    rank: int
+    size: int
+    control: Any
+
+    def share(self, rows: int) -> slice:
+        """Which of the rows of a batch are this process's; none where it has fewer rows than there are processes."""
+        ends = np.cumsum([0, *(len(part) for part in np.array_split(np.arange(rows), self.size))])
+        return slice(int(ends[self.rank]), int(ends[self.rank + 1]))
+
+    def whole(self, own: Tensor, share: slice, rows: int) -> Tensor:
+        """The logits of a batch of so many rows, of which this process has made ``own``, without a graph."""
+        logits = torch.zeros((rows, own.shape[1]), dtype=own.dtype, device=own.device)
+        logits[share] = own.detach()[: share.stop - share.start]
+        return self.sum(logits)
+
+    def add_up(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Makes every gradient the sum of those of all processes."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for gradient, summed in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+    def sum(self, own: Tensor) -> Tensor:
+        """Of the tensors of all processes, in place."""
+        with _speaking():
+            distributed.all_reduce(own)
+        return own
+
+    def of_first(self, value: Any) -> Any:
+        """What the first process gives; the others' ``value`` does not matter."""
+        box = [value]
+        with _speaking():
+            distributed.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def invite(self, training: Shared) -> None:
+        """Has the other processes go along with a training that begins."""
+        self.of_first(training)
+
+
+_group: Group | None = None
+
+
+def group() -> Group | None:
+    """The group that a training may be divided among; None where this process is alone."""
+    return _group
+
+
+@contextmanager
+def launched(device: str) -> Iterator[bool]:
+    """Joins the processes of the launcher, of which each calls it; ``device`` is that of the params.
+
+    Yields True in the process that is to do the stage. In the others it returns from the work with False when that
+    process has left the context. Raises InputError when another process has ended.
+    """
+    global _group
+    here = pick(device).type
+    if here == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    with _speaking():
+        distributed.init_process_group("nccl" if here == "cuda" else "gloo", timeout=PATIENCE)
+        control = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    group = Group(distributed.get_rank(), distributed.get_world_size(), control)
+    for name in OF_LAUNCHER:  # neither accelerate nor processes that are started here shall divide anything themselves
+        os.environ.pop(name, None)
+    try:
+        if group.rank == 0:
+            _group = group
+            yield True
+            group.of_first(None)
+        else:
+            mute()
+            while (training := group.of_first(None)) is not None:
+                training.go_along(group)
+            yield False
+    finally:
+        _group = None
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _speaking() -> Iterator[None]:
+    """What a broken connection raises, as InputError."""
+    try:
+        yield
+    except RuntimeError:
+        raise InputError("another process of the launcher has ended, or cannot be reached: see what it said") from None
