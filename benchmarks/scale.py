@@ -35,8 +35,8 @@ CPU_SECONDS: Mapping[str, float] = {
 """Processor seconds a post on one core, measured: pictures of 13 and of 644 KB, texts of GoEmotions, ``split`` from the
 difference between 10 and 100 thousand posts of ``benchmarks/many_posts.py``."""
 
-SPLIT_START, SPLIT_BYTES = 2.8, 386
-"""Processor seconds before the first post; bytes of memory a post, all of 3,682 MB divided by ten million."""
+SPLIT_START, SPLIT_BYTES = 2.8, 257
+"""Processor seconds before the first post; bytes of memory a post, all of 2,566 MB divided by ten million."""
 
 GPU_SECONDS = {"encode picture": 1 / 2500, "encode text": 1 / 5000}
 """Assumed, not measured here: about what clip-retrieval's authors report of ViT-B/32 on an A100."""

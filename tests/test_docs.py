@@ -73,6 +73,7 @@ RUN_BY = {
     "python -m docs.pictures": "docs/pictures.py::main",
     "python -m benchmarks.many_posts": "tests/test_many_posts.py::test_the_made_posts_are_divided",
     "python -m benchmarks.scale": "tests/test_scale.py::test_the_measured_runs_come_out_and_wrong_rates_are_refused",
+    "python -m benchmarks.training_memory": "tests/test_training_memory.py::test_a_way_to_need_less_does",
     "python -m benchmarks.study": "tests/test_study.py::test_an_experiment_is_a_line_with_its_difference_to_the_first",
     "python -m tests.robustness.bad_inputs": "tests/robustness/test_bad_inputs.py::test_a_wrong_input_gets_its_line",
     "python -m tests.robustness.kills": "tests/robustness/test_kills.py",
