@@ -351,7 +351,12 @@ class EmbeddingsReader:
         """All of it, at most so many rows at a time. Raises InputError when a value is not finite."""
         # In the columns of a stream that a clip lacks stands NaN.
         refused = np.isinf if "streams" in self.encoder else lambda values: ~np.isfinite(values)
-        for batch in self.file.iter_batches(rows, columns=["sample_id", "vector", "present"]):
+        batches = self.file.iter_batches(rows, columns=["sample_id", "vector", "present"])
+        while True:
+            with _reading_parquet(self.path, "run `dvc repro embed`"):
+                batch = next(batches, None)
+            if batch is None:
+                return
             present = batch["present"].to_numpy(zero_copy_only=False)
             values = batch["vector"].filter(batch["present"]).flatten().to_numpy().reshape(-1, self.shape[1])
             if refused(values).any():

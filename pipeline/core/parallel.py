@@ -84,6 +84,7 @@ def _kill_workers() -> None:
 def _begin(environment: Mapping[str, str]) -> None:
     """Takes the environment from who started it: what it is a copy of may have begun with another."""
     work_for_parent()
+    os.environ.clear()  # variables of a launcher would have it wait for others
     os.environ.update(environment)
     os.environ["OMP_NUM_THREADS"] = "1"  # for torch, which only what is worked on may import
     if "torch" in sys.modules:

@@ -75,7 +75,8 @@ class BaselineRows:
         start = 0
         for part in artifacts.read_posts_in_parts(self.layout.table("posts"), ["text"], AT_ONCE):
             at = np.flatnonzero(wanted[start : start + len(part)])
-            yield start + at, [text or "" for text in part["text"].to_numpy()[at]]
+            if len(at):
+                yield start + at, [text or "" for text in part["text"].to_numpy()[at]]
             start += len(part)
 
     def learned_vectors(self) -> LearnedVectors:
@@ -140,6 +141,11 @@ class BaselineRows:
                 yield part, of
 
 
+def _some(at: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A share of them, ascending; where there are any, one at least."""
+    return np.sort(rng.choice(at, size=max(int(len(at) * share), min(1, len(at))), replace=False))
+
+
 def baseline_rows(posts: pd.DataFrame, modalities: list[Modality], seed: int, layout: Layout) -> BaselineRows:
     """``posts`` has the columns ``sample_id, split``. Of many posts a sample is learned from, drawn by ``seed``.
 
@@ -156,5 +162,5 @@ def baseline_rows(posts: pd.DataFrame, modalities: list[Modality], seed: int, la
     share = min(ROWS, CELLS // (sum(widths) + len(widths))) / max(len(train) + len(val), 1)
     if share < 1:
         rng = np.random.default_rng(seed)
-        train, val = (np.sort(rng.choice(at, size=int(len(at) * share), replace=False)) for at in (train, val))
+        train, val = (_some(at, share, rng) for at in (train, val))
     return BaselineRows(posts, train, val, tuple(modalities), tuple(widths), layout)

@@ -41,7 +41,7 @@ class FusionJob:
 
 def try_side_by_side(names: Sequence[FusionCandidate], folds: Sequence[Fold], params: Params, layout: Layout) -> None:
     """Fits these candidates on all inner folds."""
-    slowest_first = [name for name in reversed(names) if name not in QUICK]
+    slowest_first: list[FusionCandidate] = [name for name in reversed(names) if name not in QUICK]
     _run([FusionJob(params, layout, name, fold) for name in slowest_first for fold in folds])
 
 

@@ -80,7 +80,7 @@ def tfidf_logreg(
     vectorizer = TfidfVectorizer(
         ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN, max_features=VOCABULARY
     ).fit(train_texts)
-    vectors: list[Any] = [vectorizer.transform(texts) for texts in (train_texts, val_texts)]
+    vectors: list[Any] = [vectorizer.transform(texts) for texts in (train_texts, val_texts) if len(texts)]
     learned = vstack(vectors, format="csr")
 
     def model(strength: float, weight: str | None) -> OneVsRestClassifier:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.core import artifacts
 from pipeline.core.descriptions import ModelDescription, write_description
 from pipeline.core.errors import DamagedError
+from pipeline.training import together
 
 WEIGHTS = "model.safetensors"
 REMEDY = "run `dvc repro`"
@@ -190,7 +191,7 @@ class ResumeState:
 
 def resume_state(cache: Path, identity: dict[str, Any]) -> ResumeState:
     """The state file for a training with this identity (params, data digest, fold, …: any JSON)."""
-    identity = {**identity, "torch": torch.__version__}
+    identity = {**identity, "torch": torch.__version__, **together.identity()}
     return ResumeState(
         cache / "training" / f"{artifacts.digest([json.dumps(identity, sort_keys=True)])[:32]}.safetensors"
     )

@@ -26,6 +26,7 @@ from torch import Tensor
 import pipeline
 from pipeline.core import artifacts
 from pipeline.core.files import content_digest
+from pipeline.training import together
 from pipeline.training.checkpoint import write_tensors
 
 Job = TypeVar("Job")
@@ -96,6 +97,7 @@ def finished(stage: str, settings: Mapping[str, Any], inputs: Sequence[Path], ca
         "inputs": [[file.name, content_digest(file)] for file in files if file.is_file()],
         "code": code_digest(),
         "versions": {name: version(name) for name in COMPUTING},
+        **together.identity(),
     }
     key = artifacts.digest([json.dumps(identity, sort_keys=True)])[:32]
     return Finished(cache_folder / "finished" / f"{stage}-{key}")

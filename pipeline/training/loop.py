@@ -283,6 +283,8 @@ def _close_epoch(
         logits = predict(model, val, device, group)
         val_loss = objective(torch.from_numpy(logits), val.labels).item()
         val_score = score(logits, val.labels.numpy())
+    if group:  # unlike processors differ in the last digit, and all must stop at once
+        val_loss, val_score = group.of_first((val_loss, val_score))
     state.epoch += 1
     state.history.append(
         {

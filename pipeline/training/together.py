@@ -22,10 +22,17 @@ from pipeline.core.errors import InputError
 from pipeline.core.progress import mute
 from pipeline.training.device import pick
 
-PATIENCE = timedelta(days=30)
-"""Others wait while the first process does what is not divided; one that ends breaks the connection at once."""
+PATIENCE, IN_STEP = timedelta(days=30), timedelta(minutes=30)
+"""How long others wait while the first process does what is not divided, and for one that joins or is in a step. One
+that ends breaks the connection at once.
+"""
 
-OF_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "PMI_", "OMPI_COMM_WORLD_", "MV2_", "MPI_")
+"""Beginnings of the variables by which a process knows the others."""
+
+
+WHY = 120
+"""Characters of what torch says."""
 
 
 class Shared(Protocol):
@@ -86,6 +93,11 @@ def group() -> Group | None:
     return _group
 
 
+def identity() -> dict[str, int]:
+    """What a training that was cut off must have in common with the one that takes it up, if it is divided."""
+    return {} if _group is None else {"processes": _group.size}
+
+
 @contextmanager
 def launched(device: str) -> Iterator[bool]:
     """Joins the processes of the launcher, of which each calls it; ``device`` is that of the params.
@@ -94,15 +106,13 @@ def launched(device: str) -> Iterator[bool]:
     process has left the context. Raises InputError when another process has ended.
     """
     global _group
-    here = pick(device).type
-    if here == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    backend = _take_device(device)
     with _speaking():
-        distributed.init_process_group("nccl" if here == "cuda" else "gloo", timeout=PATIENCE)
+        distributed.init_process_group(backend, timeout=IN_STEP)
         control = distributed.new_group(backend="gloo", timeout=PATIENCE)
     group = Group(distributed.get_rank(), distributed.get_world_size(), control)
-    for name in OF_LAUNCHER:  # neither accelerate nor processes that are started here shall divide anything themselves
-        os.environ.pop(name, None)
+    for name in [name for name in os.environ if name.startswith(OF_LAUNCHERS)]:
+        del os.environ[name]  # neither accelerate nor processes that are started here shall divide anything themselves
     try:
         if group.rank == 0:
             _group = group
@@ -113,9 +123,23 @@ def launched(device: str) -> Iterator[bool]:
             while (training := group.of_first(None)) is not None:
                 training.go_along(group)
             yield False
+        distributed.destroy_process_group()  # after an error it could wait for the others; they see this process end
     finally:
         _group = None
-        distributed.destroy_process_group()
+
+
+def _take_device(device: str) -> str:
+    """Takes this process's graphics card, where there are some; returns how processes with such devices speak."""
+    here = pick(device).type
+    if here == "mps":
+        raise InputError("params.yaml: device: processes of a launcher cannot share `mps`; give cpu, or start one")
+    if here == "cpu":
+        return "gloo"
+    local, cards = os.environ.get("LOCAL_RANK", ""), torch.cuda.device_count()
+    if not local.isdecimal() or int(local) >= cards:
+        raise InputError(f"process {local or 'without LOCAL_RANK'} of the launcher finds {cards} cards; start as many")
+    torch.cuda.set_device(int(local))
+    return "nccl" if distributed.is_nccl_available() else "gloo"
 
 
 @contextmanager
@@ -123,5 +147,6 @@ def _speaking() -> Iterator[None]:
     """What a broken connection raises, as InputError."""
     try:
         yield
-    except RuntimeError:
-        raise InputError("another process of the launcher has ended, or cannot be reached: see what it said") from None
+    except (RuntimeError, ValueError) as error:
+        why = str(error).strip().splitlines()[0][:WHY]
+        raise InputError(f"another process of the launcher has ended, or cannot be reached ({why})") from None

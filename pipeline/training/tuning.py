@@ -1,7 +1,7 @@
 """How an encoder is tuned: in full or by low-rank updates, with which learning rates, schedule and precision."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,12 @@ class TunedTraining:
     def fit(self, resume: ResumeState) -> FitResult:
         """Leaves the weights in ``net``. The processes of a launcher, where it started several, divide the batches."""
         group = together.group()
-        if group:
-            group.invite(self)
-        return self._fit(resume, group)
+        if not group:
+            return self._fit(resume, None)
+        how = precision(self.tuned.mixed_precision, self.device)  # that of the first process is that of all
+        training = replace(self, tuned=self.tuned.model_copy(update={"mixed_precision": how}))
+        group.invite(training)
+        return training._fit(resume, group)
 
     def go_along(self, group: Group) -> None:
         """In a process that was invited, what ``fit`` does in the one that invites."""

@@ -37,11 +37,14 @@ import os, sys
 from pipeline.core.parallel import in_processes, prepare_workers
 
 def seen(_):
+    assert "UNSET_LATER" not in os.environ
     return "colorsys" in sys.modules, os.environ["SET_LATER"], os.environ["OMP_NUM_THREADS"]
 
 if __name__ == "__main__":
+    os.environ["UNSET_LATER"] = "1"
     prepare_workers(["colorsys", "no_such_module"])
     os.environ["SET_LATER"] = "yes"
+    del os.environ["UNSET_LATER"]
     print(*in_processes(seen, range(2), 2, "seeing"))
 """
 
@@ -141,7 +144,13 @@ def test_what_workers_are_copies_of_may_be_ended_from_outside(tmp_path: Path) ->
     (tmp_path / "ends_itself.py").write_text("import os, time; time.sleep(1); os.kill(os.getpid(), 9)")
     command = [sys.executable, str(tmp_path / "script.py")]
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    made = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
+    made = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path, "UNSET_LATER": "1"},
+    )
     assert made.returncode == 0, made.stderr
     assert made.stdout.startswith("falling: a process was ended from outside")
     assert "Traceback" not in made.stderr

@@ -85,6 +85,28 @@ def test_of_many_posts_a_sample_is_learned_from(layout: Layout, monkeypatch: pyt
     assert [len(texts) for texts in rows.learned_texts()] == [len(rows.train), len(rows.val)]
 
 
+def test_a_part_without_test_posts_is_passed_over(layout: Layout):
+    rows = rows_of(layout)
+    rows.posts["split"] = np.where(np.arange(POSTS) < 40, "train", "test")
+    assert [len(part) for part in rows.test_texts()] == [2, 7, 7, 4]
+    assert sum(len(part) for part in rows.test_vectors(rows.learned_vectors().usual)) == 20
+
+
+def test_of_few_validation_posts_one_is_left(layout: Layout, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(baseline_rows, "ROWS", 2)
+    rows = rows_of(layout)
+    assert len(rows.train) == 1 and len(rows.val) == 1
+
+
+def test_a_damaged_file_is_named_and_no_other(layout: Layout):
+    rows, path = rows_of(layout), layout.embeddings("posts", "text")
+    content = bytearray(path.read_bytes())
+    content[40:200] = bytes(160)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"text\.parquet: not a readable Parquet file"):
+        rows.learned_vectors()
+
+
 def test_vectors_of_other_posts_are_refused(layout: Layout):
     posts = artifacts.read_posts(layout.table("posts"))
     with pytest.raises(InputError, match=r"text\.parquet: rows differ from data/split"):

@@ -114,7 +114,10 @@ def launched(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[CompletedProce
     return ended
 
 
-def test_two_processes_of_a_launcher_train_what_one_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_two_processes_of_a_launcher_train_what_one_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tune: str
+) -> None:
     layout = Layout(tmp_path)
     posts_table(layout, sentences(100))
     encoder = tiny.distilbert(tmp_path / "bert")
@@ -124,7 +127,7 @@ def test_two_processes_of_a_launcher_train_what_one_trains(tmp_path: Path, monke
         "device": "cpu",
         "embed": {"text": {"encoder": str(encoder)}, "image": {"encoder": str(tiny.clip(tmp_path / "clip"))}},
         "specialist": {"dropout": 0.0},
-        "train_text": {"candidates": ["full"], "tuned": SMALL},
+        "train_text": {"candidates": [tune], "tuned": SMALL},
         "posts": {"media": "."},
     }
     layout.params.write_text(json.dumps(settings))
@@ -142,7 +145,8 @@ def test_two_processes_of_a_launcher_train_what_one_trains(tmp_path: Path, monke
     assert divided.rows.equals(alone.rows)
     assert np.abs(divided.logits - alone.logits).max() < 0.01 < np.abs(alone.logits).max()
     found = json.loads(metrics.read_text())["posts"]["out_of_fold"]
-    assert found["macro_f1"] == wanted["posts"]["out_of_fold"]["macro_f1"] > 0.8
+    assert found["macro_f1"] == wanted["posts"]["out_of_fold"]["macro_f1"]
+    assert found["macro_f1"] > 0.8 or tune == "lora"
     assert not layout.lock("train_text").exists()
 
 

@@ -76,6 +76,7 @@ def test_test_rows_in_parts_are_those_in_one_piece():
     (train, a), (val, b), (test, _) = texts(100, 0), texts(50, 1), texts(40, 2)
     parts, whole = (baselines.tfidf_logreg(train, val, of, a, b, 3) for of in ([test[:7], test[7:]], [test]))
     assert np.allclose(parts.test, whole.test, rtol=1e-9)
+    assert baselines.tfidf_logreg(train, [], [test], a, b[:0], 3).val.shape == (0, 3)
 
 
 def test_a_class_without_training_rows_is_never_predicted_and_keeps_its_column():
