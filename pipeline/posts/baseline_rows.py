@@ -91,11 +91,11 @@ class BaselineRows:
             for name, source in of.items():
                 present[name].append(source.present[test[part]])
             learned[to[to >= 0]] = self._side_by_side(of, to >= 0)
-        usual: dict[Modality, np.ndarray] = {}
-        for name, columns in self._columns().items():
-            block = learned[:, columns]
-            usual[name] = standardisation(block[: len(self.train)], np.float64)[0].astype(np.float32)
-            np.copyto(block, usual[name], where=np.isnan(block))
+        usual: dict[Modality, np.ndarray] = {
+            name: standardisation(learned[: len(self.train), columns], np.float64)[0].astype(np.float32)
+            for name, columns in self._columns().items()
+        }
+        self._fill(learned, usual)
         return LearnedVectors(learned, usual, {name: np.concatenate(here) for name, here in present.items()})
 
     def test_vectors(self, usual: dict[Modality, np.ndarray]) -> Iterator[np.ndarray]:
@@ -103,10 +103,14 @@ class BaselineRows:
         test = self._test()
         for part, of in self._parts():
             rows = self._side_by_side(of, test[part])
-            for name, columns in self._columns().items():
-                block = rows[:, columns]
-                np.copyto(block, usual[name], where=np.isnan(block))
+            self._fill(rows, usual)
             yield rows
+
+    def _fill(self, rows: np.ndarray, usual: dict[Modality, np.ndarray]) -> None:
+        """Puts the usual value where there is none, in place."""
+        for name, columns in self._columns().items():
+            block = rows[:, columns]
+            np.copyto(block, usual[name], where=np.isnan(block))
 
     def _columns(self) -> dict[Modality, slice]:
         """Where the vector of each modality stands; the column after it says whether there is one."""

@@ -17,6 +17,7 @@ from pipeline.scoring import emotion
 
 TILE_PIXELS, TILE_FRAMES = 320, 4
 POSTS_AT_ONCE = 65_536
+"""So many are read together to find those that are shown."""
 
 
 def modality_attributions(

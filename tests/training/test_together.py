@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -146,6 +147,7 @@ def test_what_they_train_with_dropout_is_the_same_each_time_and_of_each_seed_ano
     assert found[0] == found[1] != found[2]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_when_one_is_killed_the_others_end_and_the_next_run_goes_on(tmp_path: Path, rank: int) -> None:
     work = partial(training, "scores", 0.3, 1)
