@@ -1,6 +1,7 @@
 """Whether ``benchmarks/training_memory.py`` counts what a training holds."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from transformers import BertConfig
@@ -14,7 +15,7 @@ SIZED = training_memory._text(SMALL, 64, 2, "query", "value")
 
 def test_weights_gradients_and_optimizer_are_counted_and_activations_grow_with_the_batch() -> None:
     parameters = sum(weight.numel() for weight in SIZED.make().parameters())
-    rows = [most(SIZED, Way(bf16=False, accumulate=parts)) for parts in (4, 2, 1)]  # 8, 16 and 32 rows
+    rows = [most(replace(SIZED, batch=batch), Way(bf16=False)) for batch in (8, 16, 32)]
     held = 4 * parameters * (1 + 2 + 2)  # weights, two moments, two copies
     assert held < rows[0] < 3 * held
     assert rows[2] - rows[1] == pytest.approx(2 * (rows[1] - rows[0]), rel=0.05)
@@ -32,3 +33,12 @@ def test_a_way_to_need_less_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     line = capsys.readouterr().out.splitlines()[-1]
     plain, both = map(float, re.findall(r"\d+\.\d", line))
     assert line.startswith("| small | 32 |") and plain > 1.5 * both
+
+
+def test_parts_of_a_batch_need_less_than_all_of_it_and_more_than_a_batch_of_their_size() -> None:
+    part, parts, whole = (
+        most(replace(SIZED, batch=batch), Way(bf16=False, accumulate=of)) for batch, of in ((8, 1), (32, 4), (32, 1))
+    )
+    gradients = 4 * sum(weight.numel() for weight in SIZED.make().parameters())
+    assert part < parts < whole
+    assert parts - part == pytest.approx(gradients, rel=0.1)  # the second part has those of the first beside it
