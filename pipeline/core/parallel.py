@@ -49,6 +49,7 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
                 yield result
                 advance(1)
             return
+        others = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(min(processes, len(jobs)), CONTEXT, initializer=_begin, initargs=(dict(os.environ),))
         try:
             with starting_workers():
@@ -57,15 +58,15 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
                 yield futures.pop(0).result()  # map() would cancel those left, of which a pool that breaks complains
                 advance(1)
         except BrokenProcessPool:
-            _kill_workers()
             raise InputError(
                 f"{what}: a process was ended from outside, perhaps for want of memory; run it again, with fewer "
                 "`processes` in params.yaml: what was finished is kept"
             ) from None
-        except BaseException:
-            _kill_workers()
-            raise
         finally:
+            # Also where all went well: a worker that was ended just now, while it waited for work, leaves the others
+            # waiting for its lock, and the pool for them. SIGTERM would wait in one that is still being started.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()
             pool.shutdown(cancel_futures=True)
 
 
@@ -74,11 +75,6 @@ def _submitted(pool: ProcessPoolExecutor, work: Callable[[Task], Result], jobs: 
         return [pool.submit(work, job) for job in jobs]
     except (EOFError, ConnectionError):  # what workers are copies of was ended while it imported
         raise BrokenProcessPool from None
-
-
-def _kill_workers() -> None:
-    for process in multiprocessing.active_children():
-        process.kill()  # one that is still being started lets SIGTERM wait
 
 
 def _begin(environment: Mapping[str, str]) -> None:

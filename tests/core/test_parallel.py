@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,30 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
 def test_a_process_that_is_ended_from_outside_is_one_line() -> None:
     with pytest.raises(InputError, match="falling: a process was ended from outside"):
         list(in_processes(fall, range(2), 2, "falling"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
+def test_workers_that_no_longer_answer_hold_nobody_up() -> None:
+    """One that is killed while it waits for work takes a lock with it, for which the others wait for ever."""
+    results = in_processes(square, range(2), 2, "squares")
+    assert [next(results), next(results)] == [0, 1]
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGSTOP)  # the pool does not notice that, as it may not notice a death just now
+    freed: list[int] = []
+
+    def free() -> None:
+        freed.extend(worker.pid or 0 for worker in workers)
+        for worker in workers:
+            worker.kill()
+
+    rescue = threading.Timer(60, free)
+    rescue.start()
+    assert list(results) == []
+    rescue.cancel()
+    assert not freed
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")

@@ -288,11 +288,11 @@ def _ended(of: Project, command: str, way: str, rng: random.Random, *, cold: boo
     process = Process(of, command, cold=cold)
     wait = rng.uniform(0.005, imports + of.seconds[command])
     time.sleep(wait)
-    if way == "child":  # workers come and go
-        until = time.monotonic() + of.seconds[command]
-        while process.alive() and not psutil.Process(process.pid).children() and time.monotonic() < until:
-            time.sleep(0.01)
     try:
+        if way == "child":  # workers come and go
+            until = time.monotonic() + of.seconds[command]
+            while not psutil.Process(process.pid).children() and time.monotonic() < until:
+                time.sleep(0.01)
         children = end(process, way, rng)
     except (psutil.NoSuchProcess, ProcessLookupError, IndexError):
         process.finish()
