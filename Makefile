@@ -27,24 +27,29 @@ check: .venv/installed-dev
 matrix: .venv/installed-matrix
 	$(RUN) $(BIN)/python -m tests.robustness.matrix
 
+# pip would compile every module of every package, which takes longer than to download them, and most are never
+# imported. Python compiles each at its first import, and here keeps it whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
 # A stamp is older than these files after a `git pull` that changed them, so the environment follows.
 .venv/bin/activate .venv/Scripts/activate:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: pyproject.toml constraints.txt | $(BIN)/activate
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(INSTALL) -e .
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	$(INSTALL) -e ".[test]"
 	touch $@
 
 .venv/installed-dev: .venv/installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(INSTALL) -e ".[dev]"
 	touch $@
 
 .venv/installed-matrix: .venv/installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[matrix]"
+	$(INSTALL) -e ".[matrix]"
 	touch $@
 
 clean:

@@ -55,8 +55,8 @@ LOG_PRIORS = np.log(np.array(COUNTS) / 11).tolist()
     ],
 )
 def test_objectives_against_a_slow_version(imbalance: str, power: float, expected: float) -> None:
-    found = objective(imbalance, COUNTS, power=power, gamma=2.0)(LOGITS, LABELS)
-    assert found.item() == pytest.approx(expected, rel=1e-5)
+    loss = objective(imbalance, COUNTS, power=power, gamma=2.0)(LOGITS, LABELS)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_focal_with_gamma_zero_is_cross_entropy() -> None:
@@ -83,9 +83,9 @@ def r(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def test_mixed_is_the_weighted_sum_of_its_parts() -> None:
-    found, actual = SCORES.numpy()[:, 0].astype(float), ACTUAL.numpy().astype(float)
-    mse, mae = np.mean((found - actual) ** 2), np.mean(np.abs(found - actual))
-    expected = 2 * mse + 3 * mae + 5 * (1 - r(found, actual))
+    predicted, actual = SCORES.numpy()[:, 0].astype(float), ACTUAL.numpy().astype(float)
+    mse, mae = np.mean((predicted - actual) ** 2), np.mean(np.abs(predicted - actual))
+    expected = 2 * mse + 3 * mae + 5 * (1 - r(predicted, actual))
     assert mixed(2.0, 3.0, 5.0)(SCORES, ACTUAL).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -124,8 +124,8 @@ def apart(distance: str) -> float:
 @pytest.mark.parametrize("label_weight", [0.0, 0.7])
 def test_a_meeting_is_measured_in_the_spread_of_the_source(distance: str, label_weight: float) -> None:
     disorder = 1 - r(MADE[:, 3].numpy(), WANTED[:, 3].numpy())
-    found = matching_loss(3, SCALE, distance, label_weight)(MADE, WANTED).item()
-    assert found == pytest.approx(apart(distance) + label_weight * disorder, rel=1e-4)
+    loss = matching_loss(3, SCALE, distance, label_weight)(MADE, WANTED).item()
+    assert loss == pytest.approx(apart(distance) + label_weight * disorder, rel=1e-4)
 
 
 def test_rows_without_a_score_are_left_out_of_the_order() -> None:

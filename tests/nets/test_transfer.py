@@ -44,8 +44,8 @@ def transfer_net(*, by_text: bool = True, encoder: nn.Module | None = None) -> T
     return net
 
 
-def changed(found: Inputs, name: str, *, where: Tensor) -> Inputs:
-    vectors, present = found
+def changed(given: Inputs, name: str, *, where: Tensor) -> Inputs:
+    vectors, present = given
     return {**vectors, name: torch.where(where[:, None], vectors[name] + 5, vectors[name])}, present
 
 

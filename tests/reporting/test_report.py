@@ -98,8 +98,8 @@ def test_the_same_run_gives_the_same_bytes(run: Layout, page: Page, tmp_path: Pa
 
 def test_the_diagnosis_is_told_in_full(page: Page) -> None:
     finding = SENTIMENT["diagnosis"]["training_rows_remembered"]
-    told = f"35 % measured {finding['measured']} means {finding['means']} try {finding['try']}"
-    assert told in page.text
+    expected = f"35 % measured {finding['measured']} means {finding['means']} try {finding['try']}"
+    assert expected in page.text
 
 
 def test_changed_params_are_named_and_quoted(page: Page) -> None:
@@ -124,21 +124,21 @@ def test_a_track_that_is_off_is_left_out(run: Layout, tmp_path: Path, track: str
 
 
 @pytest.mark.parametrize(
-    ("built_in", "told"),
+    ("built_in", "expected"),
     [
         ("posts, source, target", ["The posts are built in", "Source and target are built in"]),
         ("source", ["Source is built in"]),
         ("none", []),
     ],
 )
-def test_what_is_built_in_is_said(run: Layout, tmp_path: Path, built_in: str, told: list[str]) -> None:
+def test_what_is_built_in_is_said(run: Layout, tmp_path: Path, built_in: str, expected: list[str]) -> None:
     layout = copied(run, tmp_path)
     artifacts.write_json(
         layout.details("split"), {**artifacts.read_json(layout.details("split")), "built_in": built_in}
     )
     text = written(layout, tmp_path / "report.html").text
-    assert text.count("built in:") == len(told)
-    assert all(words in text for words in told)
+    assert text.count("built in:") == len(expected)
+    assert all(words in text for words in expected)
 
 
 def test_a_modality_without_a_specialist_says_why(run: Layout, tmp_path: Path) -> None:

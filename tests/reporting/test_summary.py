@@ -102,18 +102,18 @@ def test_a_track_that_was_not_evaluated_is_left_out(tmp_path: Path, tracks: dict
 
 
 @pytest.mark.parametrize(
-    ("built_in", "told"),
+    ("built_in", "expected"),
     [
         ("posts, source, target", {"Posts (built-in): 60", "Transfer (built-in): 93"}),
         ("source", {"Posts: 60", "Transfer: 93", "learned from the built-in source"}),
         ("none", {"Posts: 60", "Transfer: 93"}),
     ],
 )
-def test_what_is_built_in_is_said(tmp_path: Path, built_in: str, told: set[str]) -> None:
+def test_what_is_built_in_is_said(tmp_path: Path, built_in: str, expected: set[str]) -> None:
     artifacts.write_json(Layout(tmp_path).details("split"), {"built_in": built_in})
     text = printed(tmp_path, posts=POSTS, sentiment=SENTIMENT)
-    assert all(words in text for words in told)
-    assert text.count("built-in") == sum("built-in" in words for words in told)
+    assert all(words in text for words in expected)
+    assert text.count("built-in") == sum("built-in" in words for words in expected)
 
 
 @pytest.mark.parametrize("tracks", [None, {}], ids=["no file", "no track"])

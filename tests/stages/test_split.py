@@ -96,7 +96,7 @@ def test_the_result_does_not_depend_on_what_is_in_memory(tmp_path: Path, monkeyp
     for at in range(0, 600, 7):
         rows[at]["text"] = rows[rng.integers(600)]["text"].replace("w1 ", "w2 ")
     rows[5]["id"] = rows[590]["id"]
-    found = []
+    runs = []
     for name, sizes in {"whole": {}, "small": {"AT_ONCE": 10, "SORTED_TOGETHER": 64}}.items():
         for constant, size in sizes.items():
             monkeypatch.setattr(stored_rows, constant, size)
@@ -106,8 +106,8 @@ def test_the_result_does_not_depend_on_what_is_in_memory(tmp_path: Path, monkeyp
         (tmp_path / name).mkdir()
         layout = write(tmp_path / name, rows)
         split.run(PARAMS, layout)
-        found.append((read(layout), metrics(layout), layout.refused.read_text()))
-    (table, numbers, refused), (again, same_numbers, same_refused) = found
+        runs.append((read(layout), metrics(layout), layout.refused.read_text()))
+    (table, numbers, refused), (again, same_numbers, same_refused) = runs
     pd.testing.assert_frame_equal(table, again)
     assert (numbers, refused) == (same_numbers, same_refused)
     assert numbers["copies"]["same_text"] > 40 and numbers["refused"]["rows"] == 1
@@ -345,10 +345,10 @@ def test_without_a_split_the_source_gets_one_and_the_target_is_cross_validated(t
     assert len(read_scored(layout, "source_texts")) == 0
     assert report(layout, "target")["protocol"] == "cross_validation"
     assert report(layout, "target")["folds"] == folds(layout)["fold"].nunique() == 9
-    found = report(layout, "source")
+    summary = report(layout, "source")
     scores = np.array([row["score"] for row in features(60, 60)])
-    assert found["train"] == {"rows": 40, "groups": 40}
-    assert found["score"] == pytest.approx(
+    assert summary["train"] == {"rows": 40, "groups": 40}
+    assert summary["score"] == pytest.approx(
         {"mean": scores.mean(), "std": scores.std(), "min": scores.min(), "max": scores.max()}, abs=1e-6
     )
     first = {name: layout.table(name).read_bytes() for name in ("source", "target")}
@@ -360,37 +360,37 @@ def test_a_given_split_is_a_holdout(tmp_path: Path) -> None:
     target = parts(features(40, 20, 1), "train", "train", "train", "val", "test")
     target[0] = target[0] | {"split": "excluded"}
     layout = run(tmp_path, target=target)
-    found = read_scored(layout, "target")
-    assert found["split"].equals(found["given_split"])
+    rows = read_scored(layout, "target")
+    assert rows["split"].equals(rows["given_split"])
     assert set(folds(layout)["fold"]) == {"final"}
-    assert folds(layout).set_index("sample_id")["role"].to_dict() == found["split"].to_dict()
+    assert folds(layout).set_index("sample_id")["role"].to_dict() == rows["split"].to_dict()
     assert report(layout, "target")["set_aside"] == {"rows": 1, "excluded": 1}
     assert report(layout, "target")["protocol"] == "holdout"
     layout = run(tmp_path, params(target={"protocol": "cross_validation"}), target=target)
-    found = read_scored(layout, "target")
-    assert set(found["split"]) == {"train"}
-    assert set(found["given_split"]) == {"train", "val", "test"}
+    rows = read_scored(layout, "target")
+    assert set(rows["split"]) == {"train"}
+    assert set(rows["given_split"]) == {"train", "val", "test"}
 
 
 @pytest.mark.parametrize("given", [None, "train", "val"])
 def test_a_holdout_can_be_made(tmp_path: Path, given: str | None) -> None:
     target = [row | {"split": given} for row in features(80, 40, 1)]
     layout = run(tmp_path, params(target={"protocol": "holdout"}), target=target)
-    found = read_scored(layout, "target")
+    rows = read_scored(layout, "target")
     # Shares of 8 and 20 rows, give or take a group.
-    counts = found["split"].value_counts()
+    counts = rows["split"].value_counts()
     assert 6 <= counts["val"] <= 10
     assert 18 <= counts["test"] <= 22
-    assert found.groupby("group_id")["split"].nunique().max() == 1
+    assert rows.groupby("group_id")["split"].nunique().max() == 1
     layout = run(tmp_path, target=target)
     assert report(layout, "target")["protocol"] == "cross_validation"
 
 
 def test_rows_marked_val_are_the_test_part_where_nothing_is_marked_test(tmp_path: Path) -> None:
     layout = run(tmp_path, source=parts(features(60, 60), "train", "train", "val"))
-    found = read_scored(layout, "source")
-    assert (found.loc[found["given_split"] == "val", "split"] == "test").all()
-    assert found["split"].value_counts().to_dict() == {"train": 37, "test": 20, "val": 3}
+    rows = read_scored(layout, "source")
+    assert (rows.loc[rows["given_split"] == "val", "split"] == "test").all()
+    assert rows["split"].value_counts().to_dict() == {"train": 37, "test": 20, "val": 3}
 
 
 def test_copies_are_one_group_where_the_split_is_made(tmp_path: Path) -> None:
@@ -399,9 +399,9 @@ def test_copies_are_one_group_where_the_split_is_made(tmp_path: Path) -> None:
     target[1] |= {"text": WORDS[0], "audio": target[1]["audio"]}
     target[2] |= {"text": WORDS[0].upper()}
     layout = run(tmp_path, source=source, target=target)
-    found = read_scored(layout, "source")
-    assert found["group_id"][["r003", "r050"]].tolist() == ["v03", "v03"]
-    assert found["split"][["r003", "r050"]].nunique() == 1
+    rows = read_scored(layout, "source")
+    assert rows["group_id"][["r003", "r050"]].tolist() == ["v03", "v03"]
+    assert rows["split"][["r003", "r050"]].nunique() == 1
     assert set(read_scored(layout, "target").loc[["r001", "r002", "r021", "r022"], "group_id"]) == {"v01"}
     assert report(layout, "source")["copies"] == report(layout, "target")["copies"] == 1
 
@@ -415,9 +415,9 @@ def test_copies_and_groups_that_cross_a_given_split_are_refused(tmp_path: Path) 
         ("target", 1, "r000", "a copy also stands in a more protected split, as r004"),
         ("target", 2, "r001", "group also stands in a more protected split, as r051"),
     ]
-    found = read_scored(layout, "target")
-    assert (found["group_id"]["r050"], found["split"]["r050"]) == ("v00", "train")
-    assert found.groupby("group_id")["split"].nunique().max() == 1
+    rows = read_scored(layout, "target")
+    assert (rows["group_id"]["r050"], rows["split"]["r050"]) == ("v00", "train")
+    assert rows.groupby("group_id")["split"].nunique().max() == 1
     assert report(layout, "target")["refused"] == {
         "rows": 2,
         "a copy also stands in a more protected split": 1,
@@ -447,10 +447,10 @@ def test_groups_of_which_rows_are_copies_are_one(tmp_path: Path) -> None:
     target[1]["text"] = WORDS[22]  # of v01 and v02
     target[3]["audio"] = target[24]["audio"]  # of v03 and v04
     layout = run(tmp_path, params(target={"level": "group"}), target=target)
-    found = read_scored(layout, "target")
-    assert len(found) == 20
-    assert found["group_id"][["v01", "v02", "v03", "v04", "v05"]].tolist() == ["v01", "v01", "v03", "v03", "v05"]
-    assert found["given_group"].tolist() == found.index.tolist()
+    rows = read_scored(layout, "target")
+    assert len(rows) == 20
+    assert rows["group_id"][["v01", "v02", "v03", "v04", "v05"]].tolist() == ["v01", "v01", "v03", "v03", "v05"]
+    assert rows["given_group"].tolist() == rows.index.tolist()
 
 
 def test_unlabelled_rows_are_met_unless_their_group_is_scored(tmp_path: Path) -> None:
@@ -460,19 +460,19 @@ def test_unlabelled_rows_are_met_unless_their_group_is_scored(tmp_path: Path) ->
     target = features(40, 20, 1)
     free[3]["audio"] = target[4]["audio"]  # a copy of a test row
     layout = run(tmp_path, target=target + free)
-    found = read_scored(layout, "target")
-    assert found.index[found["split"] == "unlabelled"].tolist() == ["u0", "u4", "u5"]
-    assert np.isnan(found["score"]["u0"])
+    rows = read_scored(layout, "target")
+    assert rows.index[rows["split"] == "unlabelled"].tolist() == ["u0", "u4", "u5"]
+    assert np.isnan(rows["score"]["u0"])
     assert set(folds(layout)["sample_id"]) == {row["id"] for row in target}
     reason = "no score, and its group has rows with one"
     assert refusals(layout) == [("target", 40 + at, f"u{at - 1}", reason) for at in (2, 3, 4)]
 
     given = parts(target, "train", "train", "train", "val", "test") + free
     layout = run(tmp_path, target=given)
-    found = read_scored(layout, "target")
-    assert found.index[found["split"] == "unlabelled"].tolist() == ["u0", "u2", "u4", "u5"]
+    rows = read_scored(layout, "target")
+    assert rows.index[rows["split"] == "unlabelled"].tolist() == ["u0", "u2", "u4", "u5"]
     assert {identity for _, _, identity, _ in refusals(layout)} == {"u1", "u3"}
-    assert found.loc["u2", "group_id"] == "v00"
+    assert rows.loc["u2", "group_id"] == "v00"
 
 
 def test_a_group_is_one_however_its_rows_spell_its_name(tmp_path: Path) -> None:
@@ -507,10 +507,10 @@ def test_source_rows_need_a_score(tmp_path: Path) -> None:
 def test_groups_are_averaged_where_asked(tmp_path: Path) -> None:
     target = parts(features(60, 20, 1), "train", "train", "train", "val", "test")
     layout = run(tmp_path, params(target={"level": "group"}), target=target)
-    found = read_scored(layout, "target")
-    assert found.index.tolist() == found["group_id"].tolist() == [f"v{at:02d}" for at in range(20)]
-    assert found.loc["v03", "score"] == pytest.approx(np.mean([target[at]["score"] for at in (3, 23, 43)]))
-    assert found["split"].value_counts().to_dict() == {"train": 12, "val": 4, "test": 4}
+    rows = read_scored(layout, "target")
+    assert rows.index.tolist() == rows["group_id"].tolist() == [f"v{at:02d}" for at in range(20)]
+    assert rows.loc["v03", "score"] == pytest.approx(np.mean([target[at]["score"] for at in (3, 23, 43)]))
+    assert rows["split"].value_counts().to_dict() == {"train": 12, "val": 4, "test": 4}
 
 
 def test_words_of_the_source_stay_in_the_parts_of_their_rows(tmp_path: Path) -> None:

@@ -42,12 +42,12 @@ def test_what_is_kept_comes_back_exactly(tmp_path: Path) -> None:
 
     first, second = kept.once("fold", make), kept.once("fold", make)
     assert len(calls) == 1
-    for found in (first, second):
-        pd.testing.assert_frame_equal(found["table"], TABLE)
-        assert found["empty"].columns.tolist() == ["epoch"] and found["empty"].empty
-        np.testing.assert_array_equal(found["array"], VALUE["array"])
-        assert torch.equal(found["tensors"]["a"], torch.ones(2, 1)) and found["tensors"]["b"].item() == 3
-        assert {name: found[name] for name in ("history", "nothing", "text")} == {
+    for value in (first, second):
+        pd.testing.assert_frame_equal(value["table"], TABLE)
+        assert value["empty"].columns.tolist() == ["epoch"] and value["empty"].empty
+        np.testing.assert_array_equal(value["array"], VALUE["array"])
+        assert torch.equal(value["tensors"]["a"], torch.ones(2, 1)) and value["tensors"]["b"].item() == 3
+        assert {name: value[name] for name in ("history", "nothing", "text")} == {
             name: VALUE[name] for name in ("history", "nothing", "text")
         }
     kept.once("other fold", make)

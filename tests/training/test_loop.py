@@ -224,9 +224,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(
         run(model, plan, resume=resume)
     assert resume.path.exists()
     again = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Dropout(0.2), nn.Linear(8, 2))  # other initial weights
-    found = run(again, plan, resume=resume)
+    actual = run(again, plan, resume=resume)
     assert calls == 4 * 7 + 1  # the killed step, and each other step once: nothing was done twice
-    assert found == expected
+    assert actual == expected
     for name, value in straight.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
     assert not resume.path.exists()

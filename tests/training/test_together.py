@@ -131,20 +131,20 @@ def test_processes_train_the_net_that_one_trains(tmp_path: Path, loss: str, size
     alone, start = training(loss, 0.0, 1), training(loss, 0.0, accumulate)
     fitted(alone, tmp_path)
     assert divided(start, size, tmp_path / "divided") == [0] * size
-    found = load_file(tmp_path / "divided" / "net.safetensors")
+    weights = load_file(tmp_path / "divided" / "net.safetensors")
     for name, value in alone.net.state_dict().items():
-        assert torch.allclose(found[name], value, atol=1e-5), name
+        assert torch.allclose(weights[name], value, atol=1e-5), name
         moved = not torch.equal(value, start.net.state_dict()[name])
         assert moved == (name.startswith(("encoder.layers", "classifier.layers"))), name
 
 
 def test_what_they_train_with_dropout_is_the_same_each_time_and_of_each_seed_another(tmp_path: Path) -> None:
-    found = []
+    files = []
     for at, dropout in enumerate((0.3, 0.3, 0.0)):
         folder = tmp_path / str(at)
         assert divided(training("scores", dropout, 1), 2, folder) == [0, 0]
-        found.append((folder / "net.safetensors").read_bytes())
-    assert found[0] == found[1] != found[2]
+        files.append((folder / "net.safetensors").read_bytes())
+    assert files[0] == files[1] != files[2]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")

@@ -31,7 +31,7 @@ def test_an_encoder_that_would_not_learn_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layers", [0, 1])
 def test_checkpointing_keeps_less_and_gives_the_same_gradient(tmp_path: Path, layers: int) -> None:
-    found, kept = [], []
+    gradients, kept = [], []
     for checkpointing in (False, True):
         encoder = text.load(EmbedTextParams(encoder=str(tiny.distilbert(tmp_path))))
         net = encoder.net.requires_grad_(True)
@@ -50,10 +50,10 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradient(tmp_path: Path, la
             made = net(**encoder.collate(encoder.tokenize(["i am so happy", "the cat is sad today"])))
         kept.append(sum(sizes))
         made.square().sum().backward()
-        found.append({name: parameter.grad for name, parameter in net.named_parameters()})
-    for name, gradient in found[0].items():
-        assert (gradient is None) == (found[1][name] is None), name
-        assert gradient is None or torch.allclose(gradient, found[1][name], atol=1e-7), name
+        gradients.append({name: parameter.grad for name, parameter in net.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert (gradient is None) == (gradients[1][name] is None), name
+        assert gradient is None or torch.allclose(gradient, gradients[1][name], atol=1e-7), name
         with torch.inference_mode():
             net.eval()(**encoder.collate(encoder.tokenize(["a cat"])))
     assert kept[1] < 0.7 * kept[0]
