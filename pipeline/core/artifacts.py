@@ -319,9 +319,10 @@ def reading_embeddings(path: Path) -> Iterator["EmbeddingsReader"]:
     """
     with _reading_parquet(path, "run `dvc repro embed`"), pq.ParquetFile(path) as file:
         schema = file.schema_arrow
-        if "vector" not in schema.names or not pa.types.is_fixed_size_list(schema.field("vector").type):
+        kind = schema.field("vector").type if "vector" in schema.names else pa.null()
+        width = kind.list_size if pa.types.is_fixed_size_list(kind) else 0
+        if width < 1:
             raise InputError(f"{path}: has no fixed-size `vector` column; run `dvc repro embed`")
-        width = schema.field("vector").type.list_size
         if not schema.equals(schemas.embeddings_table(width)):
             raise InputError(f"{path}: has other columns than `dvc repro embed` writes; run that")
         encoder = json.loads((schema.metadata or {}).get(b"encoder", b"{}"))

@@ -117,13 +117,23 @@ def test_embeddings_come_back_as_written(tmp_path: Path, limit: int, monkeypatch
     monkeypatch.setattr(artifacts, "IN_MEMORY_BYTES", limit)
     monkeypatch.setattr(artifacts, "AT_ONCE_BYTES", 24)  # two rows
     vectors = embedding_file(tmp_path / "e.parquet")
-    found = artifacts.read_embeddings(tmp_path / "e.parquet")
-    np.testing.assert_array_equal(found.vectors, vectors)
-    assert isinstance(found.vectors, np.memmap) == (limit == 0)
-    assert found.sample_ids.tolist() == ["id0", "id1", "id2", "id3", "id4"]
-    assert found.present.tolist() == [False, True, True, True, True]
-    assert found.content.tolist() == [None, "c1", "c2", "c3", "c4"]
-    assert found.encoder == {"name": "tiny"}
+    actual = artifacts.read_embeddings(tmp_path / "e.parquet")
+    np.testing.assert_array_equal(actual.vectors, vectors)
+    assert isinstance(actual.vectors, np.memmap) == (limit == 0)
+    assert actual.sample_ids.tolist() == ["id0", "id1", "id2", "id3", "id4"]
+    assert actual.present.tolist() == [False, True, True, True, True]
+    assert actual.content.tolist() == [None, "c1", "c2", "c3", "c4"]
+    assert actual.encoder == {"name": "tiny"}
+
+
+@pytest.mark.parametrize("column", [pa.list_(pa.float32(), 0), pa.list_(pa.float32()), pa.float32(), None])
+def test_embeddings_without_vectors_are_refused(tmp_path: Path, column: pa.DataType | None) -> None:
+    schema = schemas.embeddings_table(0)
+    at = schema.get_field_index("vector")
+    schema = schema.remove(at) if column is None else schema.set(at, pa.field("vector", column, nullable=False))
+    artifacts.write_parquet(tmp_path / "text.parquet", schema.empty_table())
+    with pytest.raises(InputError, match=r"text\.parquet: has no fixed-size `vector` column"):
+        artifacts.read_embeddings(tmp_path / "text.parquet")
 
 
 def test_embeddings_of_other_rows_are_refused(tmp_path: Path) -> None:
@@ -149,9 +159,9 @@ def test_predictions_come_back_as_written(tmp_path: Path) -> None:
     )
     logits = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
     artifacts.write_predictions(path, artifacts.Predictions(rows, logits))
-    found = artifacts.read_predictions(path, classes=2)
-    np.testing.assert_array_equal(found.where(np.array([False, True])).logits, [[3.0, 4.0]])
-    assert found.rows.to_dict("list") == rows.to_dict("list")
+    actual = artifacts.read_predictions(path, classes=2)
+    np.testing.assert_array_equal(actual.where(np.array([False, True])).logits, [[3.0, 4.0]])
+    assert actual.rows.to_dict("list") == rows.to_dict("list")
     with pytest.raises(InputError, match="expected"):
         artifacts.read_predictions(path, classes=3)
 
