@@ -10,6 +10,9 @@ from typing import Any
 
 # Before anything imports the hub client, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Before torch is imported. Nets of tests are small, and several processes test at once: their threads would wait for
+# each other, spinning, which made some tests take five times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from jaxtyping import install_import_hook

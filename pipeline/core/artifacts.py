@@ -164,6 +164,7 @@ def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     """
     with _reading_parquet(path, "delete it and run `dvc repro`"):
         table = pq.read_table(path)
+        table.validate(full=True)  # that texts are UTF-8 would be noticed only where they are looked at
     if schema is not None:
         _check_schema(path, table.schema, schema)
     # What pandas noted beside the columns may contradict them, if not by our hand.
@@ -374,13 +375,13 @@ def read_embeddings(path: Path) -> Embeddings:
             vectors[at + np.flatnonzero(part.present)] = part.vectors
             at += len(part.present)
         rest = reader.file.read(columns=["sample_id", "present", "content"])
-    return Embeddings(
-        sample_ids=rest["sample_id"].to_numpy(),
-        vectors=vectors,
-        present=rest["present"].to_numpy(),
-        content=rest["content"].to_numpy(),
-        encoder=reader.encoder,
-    )
+        return Embeddings(
+            sample_ids=rest["sample_id"].to_numpy(),
+            vectors=vectors,
+            present=rest["present"].to_numpy(),
+            content=rest["content"].to_numpy(),
+            encoder=reader.encoder,
+        )
 
 
 def read_embeddings_of(table: pd.DataFrame, path: Path) -> Embeddings:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core import artifacts, schemas
@@ -164,6 +165,24 @@ def test_predictions_come_back_as_written(tmp_path: Path) -> None:
     assert actual.rows.to_dict("list") == rows.to_dict("list")
     with pytest.raises(InputError, match="expected"):
         artifacts.read_predictions(path, classes=3)
+
+
+NO_UTF8 = pa.Array.from_buffers(
+    pa.string(), 1, [None, pa.py_buffer(np.array([0, 2], dtype=np.int32)), pa.py_buffer(b"\xff\xfe")]
+)
+
+
+def test_texts_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"sample_id": NO_UTF8}), path)
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        artifacts.read_parquet(path)
+    with artifacts.embeddings_writer(path, 1, {}) as writer:
+        there, one = pa.array([True]), pa.FixedSizeListArray.from_arrays(pa.array([1.0], pa.float32()), 1)
+        columns = [NO_UTF8, one, there, pa.nulls(1, pa.string()), NO_UTF8]
+        writer.writer.write_table(pa.Table.from_arrays(columns, schema=writer.schema))
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        artifacts.read_embeddings(path)
 
 
 def test_digest_ignores_order_but_not_boundaries() -> None:
