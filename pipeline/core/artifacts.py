@@ -353,10 +353,13 @@ class EmbeddingsReader:
         """All of it, at most so many rows at a time. Raises InputError when a value is not finite."""
         # In the columns of a stream that a clip lacks stands NaN.
         refused = np.isinf if "streams" in self.encoder else lambda values: ~np.isfinite(values)
-        batches = self.file.iter_batches(rows, columns=["sample_id", "vector", "present"])
+        batches, left = self.file.iter_batches(rows, columns=["sample_id", "vector", "present"]), self.shape[0]
         while True:
             with _reading_parquet(self.path, "run `dvc repro embed`"):
                 batch = next(batches, None)
+                left -= 0 if batch is None else len(batch)
+                if left < 0 or (batch is None and left):
+                    raise ValueError("it has not as many rows as it says")
             if batch is None:
                 return
             present = batch["present"].to_numpy(zero_copy_only=False)

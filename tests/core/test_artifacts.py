@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,15 @@ def test_embeddings_without_vectors_are_refused(tmp_path: Path, column: pa.DataT
     artifacts.write_parquet(tmp_path / "text.parquet", schema.empty_table())
     with pytest.raises(InputError, match=r"text\.parquet: has no fixed-size `vector` column"):
         artifacts.read_embeddings(tmp_path / "text.parquet")
+
+
+@pytest.mark.parametrize("rows", [4, 6])
+def test_embeddings_with_other_rows_than_the_file_says_are_refused(tmp_path: Path, rows: int) -> None:
+    embedding_file(tmp_path / "e.parquet")  # five
+    with artifacts.reading_embeddings(tmp_path / "e.parquet") as reader:
+        says = replace(reader, shape=(rows, 3))
+        with pytest.raises(InputError, match="not as many rows as it says"):
+            list(says.parts(2))
 
 
 def test_embeddings_of_other_rows_are_refused(tmp_path: Path) -> None:
