@@ -285,9 +285,8 @@ def killed(of: Project, command: str, way: str, rng: random.Random, *, cold: boo
 
 def _ended(of: Project, command: str, way: str, rng: random.Random, *, cold: bool) -> tuple[int, str]:
     imports = 4.0 if cold else 0.0
-    process = Process(of, command, cold=cold)
-    wait = rng.uniform(0.005, imports + of.seconds[command])
-    time.sleep(wait)
+    process, begun = Process(of, command, cold=cold), time.monotonic()
+    time.sleep(rng.uniform(0.005, imports + of.seconds[command]))
     try:
         if way == "child":  # workers come and go
             until = time.monotonic() + of.seconds[command]
@@ -296,6 +295,8 @@ def _ended(of: Project, command: str, way: str, rng: random.Random, *, cold: boo
         children = end(process, way, rng)
     except (psutil.NoSuchProcess, ProcessLookupError, IndexError):
         process.finish()
+        if not cold:  # it was measured when the machine was busier than now
+            of.seconds[command] = min(of.seconds[command], time.monotonic() - begun)
         raise TooLate from None
     status, said = process.finish()
     _, left = psutil.wait_procs(children, timeout=20)
