@@ -14,23 +14,33 @@ from benchmarks.measuring import OURS, Work, peers
 from pipeline.encoders import image, text
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sources import Encoded, TextContents, picture_files
-from pipeline.params import EmbedParams
+from pipeline.params import EmbedParams, EmbedTextParams, Precision, Runtime
 
 CPU = torch.device("cpu")
 BATCH = 32
 
 
-def texts(manifest: Path, count: int) -> Work:
+TEXT_WAYS: tuple[tuple[Runtime, Precision, float], ...] = (
+    ("torch", "fp32", 1.5),
+    ("torch", "bf16", 2.5),
+    ("openvino", "fp32", 1.5),
+    ("openvino", "bf16", 2.5),
+)
+"""Runtime and precision of params ``embed.text``, and the factor asked of them."""
+
+
+def texts(manifest: Path, count: int, runtime: Runtime, precision: Precision, target: float) -> Work:
     """The manifest's first texts, by the packaged MiniLM: the same weights for both."""
     said = pd.read_parquet(manifest, columns=["text"])["text"].dropna().head(count).tolist()
-    encoder = text.load(EmbedParams().text)
+    encoder = text.load(EmbedTextParams(runtime=runtime, precision=precision))
+    encoder.encode(said[:1], CPU)  # OpenVINO compiles at the first text, a second or two
     contents = TextContents(encoder, CPU)
     pending = {str(at): text for at, text in enumerate(said)}
     ways: dict[str, Callable[[], Any]] = {OURS: lambda: _in_order(contents.encode(pending), pending)}
     here, missing = peers(["sentence_transformers"])
     if here:
         ways["sentence-transformers"] = _sentences(here["sentence_transformers"], said, encoder.max_tokens)
-    return Work("embed texts", "texts", len(said), ways, 1.5, cosines, missing)
+    return Work(f"embed texts, {runtime}, {precision}", "texts", len(said), ways, target, cosines, missing)
 
 
 def _sentences(package: Any, said: Sequence[str], max_tokens: int) -> Callable[[], np.ndarray]:

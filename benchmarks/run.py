@@ -16,7 +16,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 WORKS = ("texts", "pictures", "large-pictures", "clips", "real-clips", "repeating", "tuned", "head")
-PACKAGES = ("torch", "transformers", "sentence-transformers", "av", "decord", "opencv-python-headless", "pillow")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "openvino",
+    "sentence-transformers",
+    "av",
+    "decord",
+    "opencv-python-headless",
+    "pillow",
+)
 
 
 def main() -> None:
@@ -60,7 +69,8 @@ def works(arguments: argparse.Namespace, scratch: Path) -> Iterator:
     goemotions = arguments.data / "goemotions" / "manifest.parquet"
     mvsa, acted = arguments.data / "posts_mvsa" / "images", arguments.data / "video_javanese" / "videos"
     if _has("texts", goemotions, arguments):
-        yield encoding.texts(goemotions, arguments.texts)
+        for runtime, precision, target in encoding.TEXT_WAYS:
+            yield encoding.texts(goemotions, arguments.texts, runtime, precision, target)
     if _has("pictures", mvsa, arguments):
         files = sorted(mvsa.iterdir())[: arguments.pictures]
         yield encoding.pictures(files, "posts_mvsa (256 px)", 1.2, arguments.workers)

@@ -19,6 +19,7 @@ from functools import cache
 from io import BufferedReader, BytesIO
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -39,6 +40,9 @@ from pipeline.core.files import MediaError, reading
 
 CLIP_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 """What FFmpeg may take a file for. Left to itself it also follows playlists, which name other files and addresses."""
+
+TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""A title that is no UTF-8 is no reason to refuse a clip; from 19 on PyAV lets it pass by itself."""
 
 SOUND_RATE = 16_000
 """Samples of sound a second, as encoders of speech have it: what carries a voice lies below half of that."""
@@ -578,7 +582,7 @@ def _container(source: Path | bytes) -> Iterator[InputContainer]:
     options = {"format_whitelist": CLIP_FORMATS, "protocol_whitelist": "none" if in_memory else "file"}
     try:
         file = BytesIO(source) if in_memory else str(source.absolute())
-        container = av.open(file, "r", options=options, metadata_errors="replace")
+        container = av.open(file, "r", options=options, **TOLERANT)
     except FFmpegError:
         raise MediaError(_unopened(source)) from None
     with container:

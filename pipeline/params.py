@@ -104,6 +104,10 @@ class SplitParams(ParamsBlock):
     """Share of a corpus's rows that may be refused before the stage fails."""
 
 
+Runtime = Literal["torch", "openvino"]
+Precision = Literal["fp32", "bf16"]
+
+
 class EmbedTextParams(ParamsBlock):
     encoder: str = "minilm"
     """`minilm` (packaged all-MiniLM-L6-v2), or a model on the hub or in a local folder (transformers' AutoModel)."""
@@ -113,6 +117,10 @@ class EmbedTextParams(ParamsBlock):
     """Longer texts are cut to this many tokens."""
     batch_tokens: Annotated[int, Field(ge=64)] = 1024
     """Padded tokens in a batch; texts are sorted by length, so this bounds memory whatever their lengths."""
+    runtime: Runtime = "torch"
+    """What computes vectors: `openvino` (extra `openvino`) is faster, always on the processor; training is by torch."""
+    precision: Precision = "fp32"
+    """Of vectors' matrix products: `bf16` is faster on a graphics card, or a processor with AVX-512 BF16 or AMX."""
 
 
 class EmbedPixelsParams(ParamsBlock):
@@ -265,7 +273,8 @@ class EncoderTuningParams(ParamsBlock):
     checkpointing: bool = False
     """Keep no more of a layer than its input, and compute the rest again for the gradient: less memory, more time."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
-    """`auto`: bf16 or fp16 where the graphics card gains by it, none on a processor, where bf16 measured slower."""
+    """`auto`: bf16 or fp16 where the graphics card gains by it, none on a processor, which gains by `bf16` only with
+    instructions for it (AVX-512 BF16 or AMX)."""
 
 
 class TargetTextParams(EncoderTuningParams):

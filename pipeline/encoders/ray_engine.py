@@ -123,7 +123,7 @@ class RaySource:
 
     @property
     def computed(self) -> dict[str, Any]:
-        return self.pool.computed
+        return self.steps.computed | self.pool.computed
 
     @property
     def chunks(self) -> int:

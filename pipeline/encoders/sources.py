@@ -115,7 +115,7 @@ class TextContents:
 
     @property
     def computed(self) -> dict[str, Any]:
-        return computation(self.device)
+        return computation(self.device) | self.encoder.computed
 
     def digests(self, values: Sequence[str]) -> Iterator[str | MediaError]:
         for value in values:

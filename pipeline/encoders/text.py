@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import InputError
-from pipeline.encoders import weights
-from pipeline.params import EmbedTextParams
+from pipeline.encoders import openvino, weights
+from pipeline.params import EmbedTextParams, Precision, Runtime
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,6 +55,8 @@ class TextEncoder:
         lora_targets: the layers that peft should adapt.
         max_tokens: longer texts are cut.
         batch_tokens: padded tokens in a batch of ``encode``.
+        runtime: what computes the vectors of ``encode``; the net learns by torch.
+        precision: of the matrix products of ``encode``.
     """
 
     identity: dict[str, Any]
@@ -64,6 +67,13 @@ class TextEncoder:
     pad_token: int
     max_tokens: int
     batch_tokens: int
+    runtime: Runtime = "torch"
+    precision: Precision = "fp32"
+
+    @property
+    def computed(self) -> dict[str, Any]:
+        """Beside torch, what may round otherwise in another version."""
+        return {"openvino": openvino.runtime().__version__} if self.runtime == "openvino" else {}
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token numbers with the model's marks of start and end, at most ``max_tokens`` a text."""
@@ -86,8 +96,17 @@ class TextEncoder:
         """One batch → float32 [B, width]. One of fewer than ``least_tokens`` is filled up with its last text."""
         lacking = max(least_tokens - sum(map(len, tokens)), 0)
         filled = [*tokens, *[tokens[-1]] * math.ceil(lacking / max(len(tokens[-1]), 1))]
-        inputs = {name: tensor.to(device) for name, tensor in self.collate(filled).items()}
-        return self.net.to(device).eval()(**inputs)[: len(tokens)].cpu().numpy()
+        inputs = self.collate(filled)
+        if self.runtime == "openvino":
+            return self._compiled(**inputs)[: len(tokens)]
+        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.net.to(device).eval()(**inputs)[: len(tokens)].cpu().numpy()
+
+    @cached_property
+    def _compiled(self) -> openvino.Compiled:
+        probes = self.collate(self.tokenize(["a", "a b c"])), self.collate(self.tokenize(["a b", "b", "a b c d e"]))
+        return openvino.Compiled(self.net.to("cpu").eval(), self.precision, probes)
 
     def encode(self, texts: Sequence[str], device: torch.device) -> np.ndarray:
         """float32 [N, width], in the order of the texts; the last digits follow what shares a batch.
@@ -151,10 +170,13 @@ def build(resolved: weights.Weights, params: EmbedTextParams, where: str) -> Tex
         raise InputError(f"{where}: a {model.config.model_type} is not a text encoder")
     _check_tokens(model, tokenizer, where)
     width = model.config.hidden_size
+    computed = {"runtime": (params.runtime, "torch"), "precision": (params.precision, "fp32")}
     limits = (params.max_tokens, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
     max_tokens = min(limit for limit in limits if limit)
     return TextEncoder(
-        identity=resolved.identity | {"width": width, "max_tokens": max_tokens, "pooling": "mean over tokens"},
+        identity=resolved.identity
+        | {"width": width, "max_tokens": max_tokens, "pooling": "mean over tokens"}
+        | {name: value for name, (value, usual) in computed.items() if value != usual},
         width=width,
         net=MeanPooled(model).eval(),
         lora_targets=_lora_targets(model),
@@ -163,6 +185,8 @@ def build(resolved: weights.Weights, params: EmbedTextParams, where: str) -> Tex
         pad_token=pad_token if isinstance(pad_token := tokenizer.pad_token_id, int) else 0,
         max_tokens=max_tokens,
         batch_tokens=params.batch_tokens,
+        runtime=params.runtime,
+        precision=params.precision,
     )
 
 

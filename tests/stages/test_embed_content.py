@@ -99,9 +99,10 @@ def test_half_a_store_another_order_other_batches_and_threads_give_the_same_byte
     assert other == whole
 
 
-@pytest.fixture(scope="module")
-def encoder() -> TextEncoder:
-    return text.load(EmbedTextParams())
+@pytest.fixture(scope="module", params=["torch fp32", "torch bf16", "openvino fp32", "openvino bf16"])
+def encoder(request: pytest.FixtureRequest) -> TextEncoder:
+    runtime, precision = request.param.split()
+    return text.load(EmbedTextParams(runtime=runtime, precision=precision))
 
 
 @pytest.mark.parametrize("length", [3, 4, 7, 8, 15, 16, 17, 31, 33, 64])

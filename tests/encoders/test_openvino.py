@@ -1,0 +1,116 @@
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.errors import InputError
+from pipeline.encoders import openvino, text
+from pipeline.encoders.sources import TextContents
+from pipeline.params import EmbedTextParams
+from tests import tiny
+
+CPU = torch.device("cpu")
+TEXTS = ["i am so happy today !", "sad", "the cat is not very angry . the dog is", "me rn", "zebra"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.distilbert(tmp_path_factory.mktemp("distilbert"))
+
+
+def load(folder: Path, **settings: str) -> text.TextEncoder:
+    return text.load(EmbedTextParams.model_validate({"encoder": str(folder), "max_tokens": 16} | settings))
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+
+
+def test_openvino_gives_the_vectors_of_torch(folder: Path) -> None:
+    expected, made = load(folder).encode(TEXTS, CPU), load(folder, runtime="openvino").encode(TEXTS, CPU)
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_the_packaged_encoder_in_bf16_gives_almost_the_same(runtime: str) -> None:
+    said = ["I can't believe how lovely this is", "no.", "a long and rather dull description of a Tuesday " * 4]
+    made = text.load(EmbedTextParams.model_validate({"runtime": runtime, "precision": "bf16"})).encode(said, CPU)
+    expected = text.load(EmbedTextParams()).encode(said, CPU)
+    assert made.dtype == np.float32
+    assert not np.array_equal(made, expected)
+    assert cosines(made, expected).min() > openvino.ALIKE
+
+
+def test_a_tuned_net_is_compiled_anew(folder: Path) -> None:
+    encoder = load(folder, runtime="openvino")
+    before = encoder.encode(TEXTS, CPU)
+    other = load(folder).net
+    with torch.no_grad():
+        other.get_parameter("model.embeddings.word_embeddings.weight").mul_(-1.0)
+    tuned = replace(encoder, net=other).encode(TEXTS, CPU)
+    np.testing.assert_allclose(tuned, replace(load(folder), net=other).encode(TEXTS, CPU), atol=1e-5)
+    np.testing.assert_array_equal(encoder.encode(TEXTS, CPU), before)
+    assert np.abs(tuned - before).max() > 0.1
+
+
+def test_only_other_settings_than_the_defaults_are_in_the_identity(folder: Path) -> None:
+    usual = load(folder)
+    assert not {"runtime", "precision"} & usual.identity.keys()
+    assert load(folder, runtime="torch", precision="fp32").identity == usual.identity
+    other = load(folder, runtime="openvino", precision="bf16")
+    assert other.identity == usual.identity | {"runtime": "openvino", "precision": "bf16"}
+    import openvino as package
+
+    assert TextContents(other, CPU).computed["openvino"] == package.__version__
+    assert "openvino" not in TextContents(usual, CPU).computed
+
+
+class Branching(nn.Module):
+    """Follows the values of its inputs, so that what was traced is not what it computes."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        ids = input_ids * attention_mask
+        return (
+            torch.stack([ids.sum(1), ids[:, 0]], 1) if len(ids) > 1 else torch.stack([ids[:, 0], ids.sum(1)], 1)
+        ) + 0.5
+
+
+def probe(*rows: list[int]) -> dict[str, Tensor]:
+    ids = torch.tensor(rows)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def test_a_net_that_is_converted_to_something_else_is_refused() -> None:
+    with pytest.raises(InputError, match=r"embed\.text\.runtime: openvino: .* gives other vectors; set it to torch"):
+        openvino.Compiled(Branching(), "fp32", (probe([1, 2, 3], [4, 5, 6]), probe([1, 20, 30, 40])))
+
+
+def test_a_net_that_cannot_be_converted_is_refused_in_one_line() -> None:
+    class Unknown(nn.Module):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            return torch.linalg.svdvals(input_ids.float()[:, None, :])
+
+    with pytest.raises(InputError, match=r"embed\.text\.runtime: openvino: OpenVINO cannot convert") as error:
+        openvino.Compiled(Unknown(), "fp32", (probe([1, 2]), probe([1, 2, 3])))
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_nothing_is_reported_and_nothing_warned_of(folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(folder, runtime="openvino").encode(TEXTS[:1], CPU)
+    from openvino.tools.ovc import telemetry_utils
+
+    assert telemetry_utils.tm.__name__.endswith("telemetry_stub")
+
+
+def test_without_its_package_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match=r"pip install emocare-pipeline\[openvino\]"):
+        load(folder, runtime="openvino").encode(TEXTS, CPU)
