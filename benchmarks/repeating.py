@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from benchmarks.encoding import CPU
 from benchmarks.measuring import OURS, Work
 from pipeline import media
+from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
 from pipeline.encoders import image
 from pipeline.encoders.embedding import embed_posts
@@ -32,11 +34,19 @@ KILLED_AT = 0.6
 def embed(files: Sequence[str], folder: Path, root: Path, workers: int, encoder: ImageEncoder | None = None) -> None:
     """What the stage does with pictures: digests, stored vectors, encoding, the table. The store lies in ``root``."""
     os.environ["EMOCARE_CACHE"] = str(root / "cache")
-    encoder = encoder or image.load(EmbedParams().image)
-    params = Params(embed=EmbedParams(workers=workers))
-    posts = pd.DataFrame({"sample_id": list(files), "image_path": list(files)})
+    encoder, params = encoder or image.load(EmbedParams().image), Params(embed=EmbedParams(workers=workers))
     source = picture_files(encoder, folder, CPU, params.embed)
-    embed_posts("image", posts, "image_path", source, params, Layout(root))
+    embed_posts("image", "image_path", source, params, posts_of(files, root))
+
+
+def posts_of(files: Sequence[str], root: Path) -> Layout:
+    """A project whose posts are these pictures."""
+    layout, absent = Layout(root), [None] * len(files)
+    of = {"sample_id": list(files), "image_path": list(files), "text": absent, "video_path": absent}
+    posts = pd.DataFrame(of).assign(split="train", label="Joy", group_id=list(files))
+    table = pa.Table.from_pandas(posts, schema=schemas.POSTS_TABLE, preserve_index=False)
+    artifacts.write_parquet(layout.table("posts"), table)
+    return layout
 
 
 def works(paths: Sequence[Path], scratch: Path, workers: int) -> Iterator[Work]:
