@@ -1,7 +1,6 @@
 """A text encoder compiled by OpenVINO: on a processor the same vectors faster, and in bfloat16 faster still."""
 
 import logging
-import os
 import sys
 import threading
 import warnings
@@ -22,6 +21,8 @@ HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
 ALIKE = 0.998
 """The cosine that vectors of a converted net have at least with those of torch."""
 
+Batch = Mapping[str, Tensor]
+
 _COMPILING = threading.Lock()
 
 
@@ -32,19 +33,19 @@ class Compiled:
         net: a trained encoder of texts; what becomes of its weights later does not reach what was compiled.
         precision: ``bf16`` is only faster on a processor with instructions for it (AVX-512 BF16 or AMX).
         probes: two batches of unlike shapes.
+        threads: how many may call it at once; each computes on one of so many threads, as ``side_by_side`` has it.
 
     Raises InputError when OpenVINO cannot convert the net, or the converted net computes something else.
     """
 
-    def __init__(self, net: nn.Module, precision: Precision, probes: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]):
+    def __init__(self, net: nn.Module, precision: Precision, probes: tuple[Batch, Batch], threads: int) -> None:
         openvino, (example, other) = runtime(), probes
-        threads = os.cpu_count() or 1
-        settings = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": threads}
+        streams = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
         with _COMPILING, torch.inference_mode(), _quietly():
             try:
                 model = openvino.convert_model(net, example_input=dict(example))
-                # As many requests at once as there are threads, each on one of them, as ``side_by_side`` computes.
-                self.model = openvino.Core().compile_model(model, "CPU", settings | {"NUM_STREAMS": threads})
+                settings = streams | {"INFERENCE_PRECISION_HINT": HINTS[precision]}
+                self.model = openvino.Core().compile_model(model, "CPU", settings)
             except Exception as error:  # each of its frontends has errors of its own
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise InputError(f"{WHERE}: OpenVINO cannot convert this encoder ({reason}); set it to torch") from None

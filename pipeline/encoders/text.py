@@ -57,6 +57,7 @@ class TextEncoder:
         batch_tokens: padded tokens in a batch of ``encode``.
         runtime: what computes the vectors of ``encode``; the net learns by torch.
         precision: of the matrix products of ``encode``.
+        threads: how many may encode at once where OpenVINO does it.
     """
 
     identity: dict[str, Any]
@@ -69,6 +70,7 @@ class TextEncoder:
     batch_tokens: int
     runtime: Runtime = "torch"
     precision: Precision = "fp32"
+    threads: int = 1
 
     @property
     def computed(self) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class TextEncoder:
     @cached_property
     def _compiled(self) -> openvino.Compiled:
         probes = self.collate(self.tokenize(["a", "a b c"])), self.collate(self.tokenize(["a b", "b", "a b c d e"]))
-        return openvino.Compiled(self.net.to("cpu").eval(), self.precision, probes)
+        return openvino.Compiled(self.net.to("cpu").eval(), self.precision, probes, self.threads)
 
     def encode(self, texts: Sequence[str], device: torch.device) -> np.ndarray:
         """float32 [N, width], in the order of the texts; the last digits follow what shares a batch.
@@ -187,6 +189,7 @@ def build(resolved: weights.Weights, params: EmbedTextParams, where: str) -> Tex
         batch_tokens=params.batch_tokens,
         runtime=params.runtime,
         precision=params.precision,
+        threads=torch.get_num_threads(),
     )
 
 

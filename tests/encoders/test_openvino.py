@@ -1,5 +1,6 @@
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def probe(*rows: list[int]) -> dict[str, Tensor]:
 
 def test_a_net_that_is_converted_to_something_else_is_refused() -> None:
     with pytest.raises(InputError, match=r"embed\.text\.runtime: openvino: .* gives other vectors; set it to torch"):
-        openvino.Compiled(Branching(), "fp32", (probe([1, 2, 3], [4, 5, 6]), probe([1, 20, 30, 40])))
+        openvino.Compiled(Branching(), "fp32", (probe([1, 2, 3], [4, 5, 6]), probe([1, 20, 30, 40])), 1)
 
 
 def test_a_net_that_cannot_be_converted_is_refused_in_one_line() -> None:
@@ -97,8 +98,17 @@ def test_a_net_that_cannot_be_converted_is_refused_in_one_line() -> None:
             return torch.linalg.svdvals(input_ids.float()[:, None, :])
 
     with pytest.raises(InputError, match=r"embed\.text\.runtime: openvino: OpenVINO cannot convert") as error:
-        openvino.Compiled(Unknown(), "fp32", (probe([1, 2]), probe([1, 2, 3])))
+        openvino.Compiled(Unknown(), "fp32", (probe([1, 2]), probe([1, 2, 3])), 1)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_threads_may_encode_at_once(folder: Path) -> None:
+    encoder = replace(load(folder, runtime="openvino"), threads=2)
+    rows = [encoder.tokenize([" ".join(TEXTS[at % 3 :])]) for at in range(60)]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda row: encoder.encode_tokens(row, CPU), rows))
+    for row, made in zip(rows, together, strict=True):
+        np.testing.assert_array_equal(made, encoder.encode_tokens(row, CPU))
 
 
 def test_nothing_is_reported_and_nothing_warned_of(folder: Path) -> None:
