@@ -1,9 +1,9 @@
-"""AutoGluon MultiModal on a table of posts, by the same encoder of texts and in the same time as `train_text`.
+"""AutoGluon MultiModal and Ludwig on a table of posts, by the encoder of texts and in the time of `train_text`.
 
-It needs versions of its own, so this runs in an environment of its own and imports nothing of the pipeline:
+Each needs versions of its own, so this runs in an environment of its own and imports nothing of the pipeline:
 
-    pip install "autogluon.multimodal==1.6.3"
-    python benchmarks/automl_peer.py MANIFEST ENCODER --seconds 600 [--seeds 3]
+    pip install "autogluon.multimodal==1.6.3"    # or "ludwig==0.11.0"
+    python benchmarks/automl_peer.py autogluon MANIFEST ENCODER --seconds 600 [--seeds 3]
 
 Learns from the rows of split ``train`` and is scored on those of ``val``, by macro-F1; all else is its own choice.
 ``ENCODER`` is a local folder. Texts alone: its nets for pictures come from a hub.
@@ -26,6 +26,7 @@ OPERATORS = ("nms", "qnms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_poo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peer", choices=PEERS)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("encoder", type=Path)
     parser.add_argument("--seconds", type=int, required=True)
@@ -36,7 +37,7 @@ def main() -> None:
     train, test = (rows[rows["split"] == part][["text", "label"]] for part in ("train", "val"))
     for seed in range(arguments.seeds):
         began, used = time.perf_counter(), time.process_time()
-        said = autogluon(train, test, arguments.encoder, arguments.seconds, seed)
+        said = PEERS[arguments.peer](train, test, arguments.encoder, arguments.seconds, seed)
         macro, accuracy = f1_score(test["label"], said, average="macro"), accuracy_score(test["label"], said)
         seconds = f"{time.perf_counter() - began:.0f} s, {time.process_time() - used:.0f} of the processor"
         print(f"seed {seed}: macro-F1 {macro:.3f}, accuracy {accuracy:.3f}, {len(test)} rows, {seconds}", flush=True)
@@ -65,6 +66,39 @@ def autogluon(train: pd.DataFrame, test: pd.DataFrame, encoder: Path, seconds: i
     said = predictor.predict(test.drop(columns="label"))
     shutil.rmtree(folder, ignore_errors=True)
     return said
+
+
+def ludwig(train: pd.DataFrame, test: pd.DataFrame, encoder: Path, seconds: int, seed: int) -> pd.Series:
+    api, callbacks = import_module("ludwig.api"), import_module("ludwig.callbacks")
+    until = time.perf_counter() + seconds
+
+    class InTime(callbacks.Callback):
+        def should_early_stop(self, *given: object) -> bool:
+            return time.perf_counter() > until
+
+    reading = {"type": "auto_transformer", "pretrained_model_name_or_path": str(encoder), "trainable": True}
+    shorter = {"max_sequence_length": 64}  # it pads every text to this; few posts are longer
+    settings = {
+        "input_features": [{"name": "text", "type": "text", "encoder": reading, "preprocessing": shorter}],
+        "output_features": [{"name": "label", "type": "category"}],
+        "preprocessing": {"split": {"type": "random", "probabilities": [0.9, 0.1, 0.0]}},
+        "trainer": {
+            "epochs": 100,
+            "batch_size": 32,
+            "learning_rate": 1e-4,
+            "early_stop": 3,
+            "checkpoints_per_epoch": 4,
+        },
+        "backend": {"type": "local"},
+    }
+    model = api.LudwigModel(settings, callbacks=[InTime()])
+    with tempfile.TemporaryDirectory() as folder:
+        model.train(dataset=train, random_seed=seed, output_directory=folder, skip_save_processed_input=True)
+        said, _ = model.predict(dataset=test, output_directory=folder)
+    return said["label_predictions"].astype(str).to_numpy()
+
+
+PEERS = {"autogluon": autogluon, "ludwig": ludwig}
 
 
 if __name__ == "__main__":

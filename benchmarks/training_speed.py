@@ -5,6 +5,7 @@ Same texts, same batches in size, same net, same optimizer and schedule. What ea
 
 import multiprocessing
 import resource
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,13 @@ def head(rows: int = 6250, width: int = 384, classes: int = 5) -> Work:
         loader = DataLoader(TensorDataset(vectors, labels), batch_size=BATCH, shuffle=True)
         _plain(net, ((batch, given) for batch, given in loader), adamw([(net, HEAD_RATE)], 0.01))
 
-    return Work("a head on stored vectors, an epoch", "rows", rows, {OURS: ours, "a DataLoader loop": loop}, 10.0)
+    def trainer() -> None:
+        net = Specialist(width, classes)
+        given = [{"vectors": vector, "labels": label} for vector, label in zip(vectors, labels, strict=True)]
+        _by_trainer(_ForTrainer(net, lambda of: of["vectors"]), given, None, adamw([(net, HEAD_RATE)], 0.01))
+
+    ways = {OURS: ours, "a DataLoader loop": loop, TRAINER: trainer}
+    return Work("a head on stored vectors, an epoch", "rows", rows, ways, 10.0)
 
 
 def _texts(manifest: Path, count: int) -> tuple[TextEncoder, list[str], Tensor]:
@@ -112,20 +119,16 @@ def _plain(net: nn.Module, pairs: Any, optimizer: torch.optim.Optimizer) -> None
 class _ForTrainer(nn.Module):
     """What Trainer calls: a dict with the loss."""
 
-    def __init__(self, net: TunedSpecialist) -> None:
+    def __init__(self, net: nn.Module, inputs: Callable[[dict[str, Tensor]], Any]) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.inputs = net, inputs
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        logits = self.net({"input_ids": input_ids, "attention_mask": attention_mask})
+    def forward(self, labels: Tensor, **given: Tensor) -> dict[str, Tensor]:
+        logits = self.net(self.inputs(given))
         return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 
 
 def _trainer(encoder: TextEncoder, said: Sequence[str], labels: Tensor) -> None:
-    import tempfile
-
-    from transformers import Trainer, TrainingArguments
-
     net, tokens = _net(encoder, labels), encoder.tokenize(said)
     rows = [{"input_ids": row, "labels": int(label)} for row, label in zip(tokens, labels, strict=True)]
 
@@ -133,28 +136,29 @@ def _trainer(encoder: TextEncoder, said: Sequence[str], labels: Tensor) -> None:
         batch = encoder.collate([row["input_ids"] for row in some])
         return batch | {"labels": torch.tensor([row["labels"] for row in some])}
 
+    given = _ForTrainer(net, lambda of: {name: of[name] for name in ("input_ids", "attention_mask")})
+    _by_trainer(given, rows, collate, adamw(_rates(net), 0.01), train_sampling_strategy="group_by_length")
+
+
+def _by_trainer(net: _ForTrainer, rows: Any, collate: Any, optimizer: torch.optim.Optimizer, **settings: Any) -> None:
+    """One epoch by transformers' Trainer with all that it logs and saves switched off."""
+    from transformers import Trainer, TrainingArguments
+
     with tempfile.TemporaryDirectory() as folder:
-        settings = TrainingArguments(
+        arguments = TrainingArguments(
             folder,
             per_device_train_batch_size=BATCH,
             num_train_epochs=1,
             learning_rate=RATE,
-            train_sampling_strategy="group_by_length",
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
             use_cpu=True,
             remove_unused_columns=False,
             logging_strategy="no",
+            **settings,
         )
-        trainer = Trainer(
-            _ForTrainer(net),
-            settings,
-            train_dataset=rows,  # pyright: ignore[reportArgumentType] - a list is a dataset of rows
-            data_collator=collate,
-            optimizers=(adamw(_rates(net), 0.01), None),
-        )
-        trainer.train()
+        Trainer(net, arguments, train_dataset=rows, data_collator=collate, optimizers=(optimizer, None)).train()
 
 
 def _peaks(ways: Mapping[str, Callable[..., None]], manifest: Path, count: int) -> str:
