@@ -118,7 +118,7 @@ class EmbedTextParams(ParamsBlock):
     batch_tokens: Annotated[int, Field(ge=64)] = 1024
     """Padded tokens in a batch; texts are sorted by length, so this bounds memory whatever their lengths."""
     runtime: Runtime = "torch"
-    """What computes vectors: `openvino` (extra `openvino`) is faster, always on the processor; training is by torch."""
+    """What computes vectors: `openvino` (extra `openvino`) always on the processor; what learns does so by torch."""
     precision: Precision = "fp32"
     """Of vectors' matrix products: `bf16` is faster on a graphics card, or a processor with AVX-512 BF16 or AMX."""
 

@@ -17,10 +17,10 @@ from pipeline.core.layout import Layout
 from pipeline.core.prefetch import ahead
 from pipeline.core.schemas import Stream
 from pipeline.encoders.embedding import open_store
-from pipeline.encoders.sources import computation, file_digests, or_error
+from pipeline.encoders.sources import computation, computation_of_texts, file_digests, or_error
 from pipeline.encoders.store import Store
-from pipeline.encoders.streams import ClipEncoder, Ready
-from pipeline.encoders.words import Recogniser, Words
+from pipeline.encoders.streams import ClipEncoder, Ready, StreamEncoder
+from pipeline.encoders.words import Recogniser, Words, WordsEncoder
 from pipeline.media import NO_FACE, NO_PICTURES, NO_SOUND, NO_WORDS, UNDECODED, UNKNOWN_CODEC, Clip, inside
 from pipeline.params import EmbedParams
 
@@ -218,7 +218,7 @@ def opened(
     recognisers |= encoder.recognisers
     with ExitStack() as stack:
         stores: dict[Stream, Store] = {
-            name: stack.enter_context(open_store(of.identity, computation(device), layout))
+            name: stack.enter_context(open_store(of.identity, _computation(of, device), layout))
             for name, of in encoder.streams.items()
         }
         said: dict[Stream, Store] = {  # words are told on the processor, whatever the device
@@ -226,3 +226,10 @@ def opened(
             for name, of in recognisers.items()
         }
         yield ClipStreams(encoder, folder, device, embed.max_pixels, embed.workers, stores, recognisers, said)
+
+
+def _computation(of: StreamEncoder, device: torch.device) -> dict[str, Any]:
+    """As ``sources.computation``; what is said or shown is encoded by the encoder of texts."""
+    if isinstance(of, WordsEncoder):
+        return computation_of_texts(of.texts.runtime, of.texts.precision, device)
+    return computation(device)

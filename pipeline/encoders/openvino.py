@@ -1,8 +1,8 @@
 """A text encoder compiled by OpenVINO: on a processor the same vectors faster, and in bfloat16 faster still."""
 
+import copy
 import logging
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +18,12 @@ from pipeline.params import Precision
 
 HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
 
-ALIKE = 0.998
+ALIKE: dict[Precision, float] = {"fp32": 0.99999, "bf16": 0.998}
 """The cosine that vectors of a converted net have at least with those of torch."""
 
-Batch = Mapping[str, Tensor]
+WHERE = "embed.text.runtime: openvino"
 
-_COMPILING = threading.Lock()
+Batch = Mapping[str, Tensor]
 
 
 class Compiled:
@@ -31,29 +31,35 @@ class Compiled:
 
     Args:
         net: a trained encoder of texts; what becomes of its weights later does not reach what was compiled.
-        precision: ``bf16`` is only faster on a processor with instructions for it (AVX-512 BF16 or AMX).
-        probes: two batches of unlike shapes.
+        precision: ``bf16`` needs a processor with instructions for it (AVX-512 BF16 or AMX).
+        probes: two batches of unlike shapes; the second as long, and as unevenly filled, as batches come.
         threads: how many may call it at once; each computes on one of so many threads, as ``side_by_side`` has it.
 
-    Raises InputError when OpenVINO cannot convert the net, or the converted net computes something else.
+    Raises InputError when OpenVINO cannot convert the net, the converted net computes something else, or the processor
+    cannot do it in that precision.
     """
 
     def __init__(self, net: nn.Module, precision: Precision, probes: tuple[Batch, Batch], threads: int) -> None:
-        openvino, (example, other) = runtime(), probes
-        streams = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
-        with _COMPILING, torch.inference_mode(), _quietly():
+        openvino, own, (example, other) = package(), copy.deepcopy(net).eval(), probes
+        core = openvino.Core()
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise InputError(f"{WHERE}: this processor has no instructions for bf16; set embed.text.precision: fp32")
+        # Pinned threads of several processes would all sit on the first processor.
+        settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+        with torch.inference_mode(), _quietly():
             try:
-                model = openvino.convert_model(net, example_input=dict(example))
-                settings = streams | {"INFERENCE_PRECISION_HINT": HINTS[precision]}
-                self.model = openvino.Core().compile_model(model, "CPU", settings)
+                model = openvino.convert_model(own, example_input=dict(example))
+                self.model = core.compile_model(model, "CPU", settings | {"INFERENCE_PRECISION_HINT": HINTS[precision]})
             except Exception as error:  # each of its frontends has errors of its own
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise InputError(f"{WHERE}: OpenVINO cannot convert this encoder ({reason}); set it to torch") from None
-        expected, made = net(**other).detach().numpy(), self(**other)
+                raise InputError(f"{WHERE}: it cannot convert this encoder ({_reason(error)}); set torch") from None
+            expected, made = own(**other).numpy(), self(**other)
         lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(made, axis=1)
         cosine = float(((expected * made).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
-        if not cosine >= ALIKE:
-            raise InputError(f"{WHERE}: converted by OpenVINO this encoder gives other vectors; set it to torch")
+        if not cosine >= ALIKE[precision]:
+            instead = "torch" if precision == "fp32" else "torch, or embed.text.precision: fp32"
+            raise InputError(
+                f"{WHERE}: it gives other vectors of this encoder (a cosine of {cosine:.4f}); set {instead}"
+            )
 
     def __call__(self, **inputs: Tensor) -> np.ndarray:
         """int64 [B, T] each → float32 [B, width]."""
@@ -61,17 +67,23 @@ class Compiled:
         return np.array(request.infer({name: tensor.numpy() for name, tensor in inputs.items()})[0])
 
 
-WHERE = "params.yaml: embed.text.runtime: openvino"
+def _reason(error: Exception) -> str:
+    """The line that names operations, where there is one: before it stand places in OpenVINO's own files."""
+    lines = [line.strip("- ") for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "operations:" in line] or [line for line in lines if "failed at" not in line]
+    return (telling or lines or [type(error).__name__])[0]
 
 
-def runtime() -> Any:
-    """The package. Raises InputError where it is not installed."""
+def package() -> Any:
+    """OpenVINO. Raises InputError where it is not installed, or does not load."""
     modules: dict[str, Any] = sys.modules
     modules.setdefault("openvino_telemetry", None)  # it would report each import; without it nothing is sent
     try:
         return import_module("openvino")
-    except ImportError:
+    except ModuleNotFoundError:
         raise InputError(f"{WHERE}: needs more packages; `pip install emocare-pipeline[openvino]`") from None
+    except ImportError as error:
+        raise InputError(f"{WHERE}: OpenVINO does not load ({error}); set torch") from None
 
 
 @contextmanager

@@ -22,7 +22,15 @@ from pipeline.core.files import MediaError
 from pipeline.core.prefetch import ahead
 from pipeline.core.ray_cluster import ANEW, Asked, Cluster, about, connected
 from pipeline.encoders import image, text
-from pipeline.encoders.sources import Encoded, Steps, TextContents, computation, encoded_batch, picture_files
+from pipeline.encoders.sources import (
+    Encoded,
+    Steps,
+    TextContents,
+    computation,
+    computation_of_texts,
+    encoded_batch,
+    picture_files,
+)
 from pipeline.params import EmbedParams
 
 DEPTH = 2
@@ -53,6 +61,7 @@ class _Worker:
         return {
             **about(),
             "computed": computation(self.device),
+            "texts": computation_of_texts(self.embed.text.runtime, self.embed.text.precision, self.device),
             "media": self.folder.is_dir(),
         }
 
@@ -85,6 +94,7 @@ class Pool:
     Attributes:
         device: where the encoders compute.
         computed: how they do, as ``sources.computation``.
+        texts: how they do of texts.
     """
 
     cluster: Cluster
@@ -92,6 +102,7 @@ class Pool:
     encoders: list[Any]
     device: torch.device
     computed: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -123,7 +134,7 @@ class RaySource:
 
     @property
     def computed(self) -> dict[str, Any]:
-        return self.steps.computed | self.pool.computed
+        return self.pool.texts if self.modality == "text" else self.pool.computed
 
     @property
     def chunks(self) -> int:
@@ -235,11 +246,11 @@ def _pool(cluster: Cluster, embed: EmbedParams, folder: Path) -> Pool:
     for of in begun:
         if not of["media"]:
             raise InputError(f"embed.engine: ray: {of['node']} has no folder {folder.resolve()}; mount it there")
-    computed = {str(of["computed"]): of for of in begun[len(readers) :]}
+    computed = {str((of["computed"], of["texts"])): of for of in begun[len(readers) :]}
     if len(computed) > 1:
         one, other, *_ = computed.values()
         raise InputError(
-            f"embed.engine: ray: {one['node']} computes with {one['computed']}, {other['node']} with "
-            f"{other['computed']}; their vectors may differ in the last digits, so give the encoders machines of a kind"
+            f"embed.engine: ray: {one['node']} computes with {one['texts']}, {other['node']} with "
+            f"{other['texts']}; their vectors may differ in the last digits, so give the encoders machines of a kind"
         )
-    return Pool(cluster, readers, encoders, device, begun[-1]["computed"])
+    return Pool(cluster, readers, encoders, device, begun[-1]["computed"], begun[-1]["texts"])

@@ -16,10 +16,11 @@ import torch
 from pipeline import media
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.prefetch import ahead
+from pipeline.encoders import openvino
 from pipeline.encoders.image import ImageEncoder
-from pipeline.encoders.text import LEAST_TOKENS, TextEncoder, equal_length_batches, length_batches
+from pipeline.encoders.text import LEAST_TOKENS, TextEncoder, equal_length_batches, length_batches, runs_on
 from pipeline.media import inside
-from pipeline.params import EmbedParams
+from pipeline.params import EmbedParams, Precision, Runtime
 from pipeline.training.device import side_by_side
 
 Result = TypeVar("Result")
@@ -94,6 +95,17 @@ def computation(device: torch.device) -> dict[str, Any]:
     return computed
 
 
+def computation_of_texts(runtime: Runtime, precision: Precision, device: torch.device) -> dict[str, Any]:
+    """As ``computation``, of an encoder of texts."""
+    computed = computation(runs_on(runtime, device))
+    if precision == "bf16":  # what has no instructions for it must not share a store with what has them
+        there = torch.cpu.get_capabilities().items()
+        computed["bf16"] = sorted(name for name, has in there if has is True and "bf16" in name)
+    if runtime == "openvino":
+        computed["openvino"] = openvino.package().__version__
+    return computed
+
+
 def encoded_batch(steps: Steps, batch: Mapping[str, Any]) -> dict[str, Any]:
     """Digest → what ``read`` gave, to digest → vector; a MediaError stays."""
     good = {key: item for key, item in batch.items() if not isinstance(item, MediaError)}
@@ -115,7 +127,7 @@ class TextContents:
 
     @property
     def computed(self) -> dict[str, Any]:
-        return computation(self.device) | self.encoder.computed
+        return computation_of_texts(self.encoder.runtime, self.encoder.precision, self.device)
 
     def digests(self, values: Sequence[str]) -> Iterator[str | MediaError]:
         for value in values:
@@ -124,7 +136,7 @@ class TextContents:
     def batches(self, pending: Mapping[str, str]) -> Iterator[dict[str, list[int]]]:
         keys, tokens = list(pending), self.encoder.tokenize(list(pending.values()))
         # An accelerator would starve on batches of one length, and its kernels follow the size of a batch anyway.
-        cut = equal_length_batches if self.device.type == "cpu" else length_batches
+        cut = equal_length_batches if runs_on(self.encoder.runtime, self.device).type == "cpu" else length_batches
         for batch in cut([len(row) for row in tokens], self.encoder.batch_tokens):
             yield {keys[at]: tokens[at] for at in batch}
 
@@ -135,7 +147,8 @@ class TextContents:
         return self.encoder.encode_tokens(items, self.device, least_tokens=LEAST_TOKENS)
 
     def encode(self, pending: Mapping[str, str]) -> Iterator[Encoded]:
-        yield from side_by_side(lambda batch: encoded_batch(self, batch), self.batches(pending), self.device)
+        device = runs_on(self.encoder.runtime, self.device)
+        yield from side_by_side(lambda batch: encoded_batch(self, batch), self.batches(pending), device)
 
 
 @dataclass(frozen=True)

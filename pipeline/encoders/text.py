@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import InputError
+from pipeline.core.prefetch import ahead
 from pipeline.encoders import openvino, weights
 from pipeline.params import EmbedTextParams, Precision, Runtime
 
@@ -25,9 +27,14 @@ if TYPE_CHECKING:
 LORA_PAIRS = (("query", "value"), ("q_lin", "v_lin"), ("q_proj", "v_proj"))
 """The query and value projections of BERT and RoBERTa, of DistilBERT, of CLIP and most later models."""
 
+CPU = torch.device("cpu")
+
 LEAST_TOKENS = 64
 """Matrix products of few rows take another path through MKL, which rounds in another order: below 16 rows with AVX-512,
 below 56 with AVX2."""
+
+
+_COMPILING = threading.Lock()
 
 
 class MeanPooled(nn.Module):
@@ -72,11 +79,6 @@ class TextEncoder:
     precision: Precision = "fp32"
     threads: int = 1
 
-    @property
-    def computed(self) -> dict[str, Any]:
-        """Beside torch, what may round otherwise in another version."""
-        return {"openvino": openvino.runtime().__version__} if self.runtime == "openvino" else {}
-
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token numbers with the model's marks of start and end, at most ``max_tokens`` a text."""
         if not texts:
@@ -100,26 +102,43 @@ class TextEncoder:
         filled = [*tokens, *[tokens[-1]] * math.ceil(lacking / max(len(tokens[-1]), 1))]
         inputs = self.collate(filled)
         if self.runtime == "openvino":
-            return self._compiled(**inputs)[: len(tokens)]
+            with _COMPILING:  # the first of several threads does
+                compiled = self._compiled
+            return compiled(**inputs)[: len(tokens)]
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return self.net.to(device).eval()(**inputs)[: len(tokens)].cpu().numpy()
 
     @cached_property
     def _compiled(self) -> openvino.Compiled:
-        probes = self.collate(self.tokenize(["a", "a b c"])), self.collate(self.tokenize(["a b", "b", "a b c d e"]))
-        return openvino.Compiled(self.net.to("cpu").eval(), self.precision, probes, self.threads)
+        short, long = self.tokenize(["a", "a b " * self.max_tokens])
+        return openvino.Compiled(
+            self.net.to(CPU), self.precision, (self.collate([short, short]), self.collate([long, short])), self.threads
+        )
 
     def encode(self, texts: Sequence[str], device: torch.device) -> np.ndarray:
         """float32 [N, width], in the order of the texts; the last digits follow what shares a batch.
 
         Padding is cheaper than small batches for the few texts of a prediction; see ``equal_length_batches``.
         """
-        tokens = self.tokenize(texts)
-        vectors = np.empty((len(tokens), self.width), dtype=np.float32)
-        for batch in length_batches([len(row) for row in tokens], self.batch_tokens):
-            vectors[batch] = self.encode_tokens([tokens[at] for at in batch], device)
+        tokens, threads = self.tokenize(texts), self.threads if self.runtime == "openvino" else 0
+        vectors, lengths = np.empty((len(tokens), self.width), dtype=np.float32), [len(row) for row in tokens]
+        share = math.ceil(sum(lengths) / max(threads, 1))  # torch divides a batch among threads, OpenVINO does not
+        batches = length_batches(lengths, min(self.batch_tokens, max(share, LEAST_TOKENS)))
+
+        def encoded(batch: np.ndarray) -> np.ndarray:
+            return self.encode_tokens([tokens[at] for at in batch], device)
+
+        several = threads > 1 and len(batches) > 1
+        made = ahead(encoded, batches, workers=threads, depth=2 * threads) if several else map(encoded, batches)
+        for batch, of in zip(batches, made, strict=True):
+            vectors[batch] = of
         return vectors
+
+
+def runs_on(runtime: Runtime, device: torch.device) -> torch.device:
+    """Where vectors are made: by OpenVINO on the processor, whatever torch has."""
+    return CPU if runtime == "openvino" else device
 
 
 def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
@@ -163,6 +182,8 @@ def build(resolved: weights.Weights, params: EmbedTextParams, where: str) -> Tex
     """The encoder of these weights; of ``params`` the limits count. Raises InputError, which begins with ``where``."""
     from transformers import AutoModel, AutoTokenizer
 
+    if params.runtime == "openvino":
+        openvino.package()
     with weights.loading(where):
         tokenizer = AutoTokenizer.from_pretrained(resolved.path, local_files_only=True, trust_remote_code=False)
         model: PreTrainedModel = weights.load_model(AutoModel, resolved)

@@ -21,6 +21,7 @@ from pipeline.encoders import text
 from pipeline.encoders.text import LEAST_TOKENS, TextEncoder
 from pipeline.params import EmbedTextParams, Params
 from pipeline.stages import embed
+from tests.encoders.test_openvino import skip_without
 
 POSTS = 60
 PICTURES = 11
@@ -102,6 +103,7 @@ def test_half_a_store_another_order_other_batches_and_threads_give_the_same_byte
 @pytest.fixture(scope="module", params=["torch fp32", "torch bf16", "openvino fp32", "openvino bf16"])
 def encoder(request: pytest.FixtureRequest) -> TextEncoder:
     runtime, precision = request.param.split()
+    skip_without(runtime, precision)
     return text.load(EmbedTextParams(runtime=runtime, precision=precision))
 
 
