@@ -121,10 +121,13 @@ class TextEncoder:
 
         Padding is cheaper than small batches for the few texts of a prediction; see ``equal_length_batches``.
         """
-        tokens, threads = self.tokenize(texts), self.threads if self.runtime == "openvino" else 0
+        tokens = self.tokenize(texts)
         vectors, lengths = np.empty((len(tokens), self.width), dtype=np.float32), [len(row) for row in tokens]
-        share = math.ceil(sum(lengths) / max(threads, 1))  # torch divides a batch among threads, OpenVINO does not
-        batches = length_batches(lengths, min(self.batch_tokens, max(share, LEAST_TOKENS)))
+        threads, budget = 1, self.batch_tokens
+        if self.runtime == "openvino":  # torch divides a batch among its threads
+            threads = self.threads
+            budget = min(budget, max(math.ceil(sum(lengths) / threads), LEAST_TOKENS))
+        batches = length_batches(lengths, budget)
 
         def encoded(batch: np.ndarray) -> np.ndarray:
             return self.encode_tokens([tokens[at] for at in batch], device)
