@@ -273,8 +273,7 @@ class EncoderTuningParams(ParamsBlock):
     checkpointing: bool = False
     """Keep no more of a layer than its input, and compute the rest again for the gradient: less memory, more time."""
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
-    """`auto`: bf16 or fp16 where the graphics card gains by it, none on a processor, which gains by `bf16` only with
-    instructions for it (AVX-512 BF16 or AMX)."""
+    """`auto`: bf16 or fp16 where a graphics card gains by it; on a processor none (bf16: with AVX-512 BF16 or AMX)."""
 
 
 class TargetTextParams(EncoderTuningParams):
