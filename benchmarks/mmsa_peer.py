@@ -184,8 +184,8 @@ def page(rows: pd.DataFrame) -> str:
     for way, of in rows.groupby("way", sort=False):
         scores, errors = (", ".join(f"{value:.3f}" for value in of[name]) for name in ("pearson", "mae"))
         epochs, seconds = of["epochs"].sum(), of["seconds"].sum()
-        rate = f"{seconds / epochs:.3f}" if epochs else "–"
-        lines.append(f"| {way} | {scores} | {errors} | {epochs or "–"} | {rate} |")
+        rate = f"{epochs} | {seconds / epochs:.3f}" if epochs else "– | –"
+        lines.append(f"| {way} | {scores} | {errors} | {rate} |")
     return "\n".join(lines) + "\n"
 
 
