@@ -87,7 +87,7 @@ def ludwig(train: pd.DataFrame, test: pd.DataFrame, encoder: Path, seconds: int,
             "epochs": 100,
             "batch_size": 32,
             "learning_rate": 1e-4,
-            "early_stop": 3,
+            "early_stop": 12,  # three epochs, as it looks four times in each
             "checkpoints_per_epoch": 4,
         },
         "backend": {"type": "local"},

@@ -50,7 +50,9 @@ class Compiled:
             try:
                 model = openvino.convert_model(own, example_input=dict(example))
                 self.model = core.compile_model(model, "CPU", settings | {"INFERENCE_PRECISION_HINT": HINTS[precision]})
-            except Exception as error:  # each of its frontends has errors of its own
+            except MemoryError:
+                raise
+            except Exception as error:  # what it cannot convert ends in classes of its own, which have no other base
                 raise InputError(f"{WHERE}: it cannot convert this encoder ({_reason(error)}); set torch") from None
             expected, made = own(**other).numpy(), self(**other)
         lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(made, axis=1)

@@ -14,6 +14,7 @@ from pipeline.encoders import openvino, text
 from pipeline.encoders.sources import TextContents
 from pipeline.params import EmbedTextParams
 from tests import tiny
+from tests.processors import skip_without
 
 CPU = torch.device("cpu")
 TEXTS = ["i am so happy today !", "sad", "the cat is not very angry . the dog is", "me rn", "zebra"]
@@ -26,14 +27,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(folder: Path, **settings: str) -> text.TextEncoder:
     return text.load(EmbedTextParams.model_validate({"encoder": str(folder), "max_tokens": 16} | settings))
-
-
-def skip_without(runtime: str, precision: str) -> None:
-    """Tests of OpenVINO in bf16 need a processor that has instructions for it."""
-    if (runtime, precision) == ("openvino", "bf16"):
-        has = openvino.package().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if "BF16" not in has:
-            pytest.skip("this processor has no instructions for bf16")
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from pipeline.encoders import text
 from pipeline.encoders.text import LEAST_TOKENS, TextEncoder
 from pipeline.params import EmbedTextParams, Params
 from pipeline.stages import embed
-from tests.encoders.test_openvino import skip_without
+from tests.processors import skip_without
 
 POSTS = 60
 PICTURES = 11
