@@ -6,7 +6,8 @@
 One row a video, standardised on the training rows, whatever is not there being 0. Each fold is scored by nets that
 never saw it; 15 % of the other rows stop the training. MMSA's nets have its own settings for small corpora ("mosi"),
 early stopping included, but convolutions of width 1, since a row is a sequence of one. Ridge learns from the rows that
-stop the others, too. Seconds are of the processor, one thread; ours hold the predictions of all subsets as well.
+stop the others, too, and so does the source model, whose candidates inner folds compare. Seconds are of the processor,
+one thread; ours hold the inner folds and the predictions of all subsets as well.
 
 ``MISA`` and ``Self_MM`` are not among them: they read words by a BERT of their own, not features.
 """
@@ -22,6 +23,7 @@ from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -30,12 +32,16 @@ from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pipeline.params import Params
+from pipeline.core.schemas import SourceCandidate
+from pipeline.params import Params, TrainSourceParams
 from pipeline.scoring.sentiment import report
+from pipeline.sentiment import source_candidates
 from pipeline.sentiment.data import FeatureColumns
 from pipeline.sentiment.source_model import fit_source_model, score
+from pipeline.training.loop import FitResult, fit
 
-OURS, RIDGE = "the source model", "ridge"
+OURS: Mapping[str, tuple[SourceCandidate, ...]] = {"the source model": ("ridge", "net"), "its net": ("net",)}
+RIDGE = "ridge"
 NETS = ("LF_DNN", "TFN", "MulT")
 BLOCKS = {"text": "text", "audio": "audio", "visual": "vision"}
 """Our names of features, and MMSA's."""
@@ -82,22 +88,29 @@ def _standardised(block: np.ndarray, train: np.ndarray) -> np.ndarray:
     return np.nan_to_num((known - mean)[:, varies] / deviation[varies]).clip(-10, 10).astype(np.float32)
 
 
-def ours(fold: Fold, seed: int) -> Made:
+def ours(fold: Fold, seed: int, candidates: tuple[SourceCandidate, ...]) -> Made:
+    """The source model as `train_source` chooses and fits it; epochs are those of inner folds, too."""
     split = np.full(len(fold.table), "test", dtype=object)
     split[fold.parts["train"]], split[fold.parts["valid"]] = "train", "val"
-    source = fold.table[["id", "group", "score"]].rename(columns={"id": "sample_id"}).assign(split=split)
+    names = {"id": "sample_id", "group": "group_id"}
+    source = fold.table[["id", "group", "score"]].rename(columns=names).assign(split=split)
     there = torch.ones(len(source), dtype=torch.bool)
     columns = FeatureColumns(
         {name: torch.from_numpy(block) for name, block in fold.blocks.items()}, dict.fromkeys(fold.blocks, there)
     )
     began = time.process_time()
-    net, fitted, _ = fit_source_model(source, columns, Params(seed=seed, device="cpu"))
+    params = Params(seed=seed, device="cpu", train_source=TrainSourceParams(candidates=candidates))
+    histories: list[list[dict[str, float]]] = []
+
+    def counted(*given: Any, **named: Any) -> FitResult:
+        result = fit(*given, **named)
+        histories.append(result.history)
+        return result
+
+    with patch.object(source_candidates, "fit", counted):
+        fitted = fit_source_model(source, columns, params)
     seconds = time.process_time() - began
-    return Made(
-        score(net, columns, columns.modalities)[fold.parts["test"]],
-        seconds,
-        len({row["epoch"] for row in fitted.history}),
-    )
+    return Made(score(fitted.net, columns, columns.modalities)[fold.parts["test"]], seconds, sum(map(len, histories)))
 
 
 def ridge(fold: Fold) -> Made:
@@ -160,7 +173,7 @@ def _features(fold: Fold, rows: np.ndarray) -> dict[str, Any]:
 
 def measured(corpus: Path, count: int, seeds: int) -> pd.DataFrame:
     """Rows of ``way, seed, pearson, mae, seconds, epochs`` over all held-out rows."""
-    ways = [RIDGE, OURS, *NETS]
+    ways = [RIDGE, *OURS, *NETS]
     made: dict[tuple[str, int], list[Made]] = {(way, seed): [] for way in ways for seed in range(seeds)}
     truth = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -170,7 +183,8 @@ def measured(corpus: Path, count: int, seeds: int) -> pd.DataFrame:
                 if way == RIDGE:
                     made[way, seed].append(ridge(fold))
                 else:
-                    made[way, seed].append(ours(fold, seed) if way == OURS else mmsa(way, fold, seed, Path(scratch)))
+                    of = ours(fold, seed, OURS[way]) if way in OURS else mmsa(way, fold, seed, Path(scratch))
+                    made[way, seed].append(of)
     rows = []
     for (way, seed), parts in made.items():
         of = report(np.concatenate(truth), np.concatenate([part.scores for part in parts]))

@@ -24,6 +24,7 @@ from pipeline.core.schemas import (
     FusionCandidate,
     Modality,
     PictureStream,
+    SourceCandidate,
     TargetCandidate,
 )
 from pipeline.core.tracks import TRACKS, Track
@@ -394,6 +395,12 @@ class FuseParams(BalanceParams):
 
 
 class TrainSourceParams(ParamsBlock):
+    candidates: Annotated[tuple[SourceCandidate, ...], Field(strict=False, min_length=1)] = ("ridge", "net")
+    """What is tried, the simplest first: ridge regression, and the net trained on from there."""
+    inner_rows: Annotated[int, Field(ge=2)] = 5000
+    """Up to so many rows candidates are compared on inner folds; more are compared on the validation rows alone."""
+    inner_folds: Annotated[int, Field(ge=2, le=20)] = 3
+    """Inner folds."""
     width: Annotated[int, Field(ge=8, le=4096)] = 64
     """Width of the space in which modalities meet."""
     heads: Annotated[int, Field(ge=1, le=64)] = 4
@@ -403,15 +410,15 @@ class TrainSourceParams(ParamsBlock):
     dropout: Dropout = 0.3
     """Dropout in the projections and in the score head."""
     modality_dropout: Dropout = 0.3
-    """Chance that a present modality is hidden from a training row; one always stays."""
+    """Chance that a present modality is hidden from a training row; the ridge reckons with it too."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
-    """At most so many passes over the training rows."""
-    patience: Patience = 10
-    """Stop after so many epochs without a better concordance on the validation rows."""
+    """At most so many passes of the net over the training rows; inner folds choose how many."""
+    patience: Patience = 5
+    """An inner fold stops after so many epochs without a better concordance on the rows that it holds out."""
     batch: Annotated[int, Field(ge=2, le=65_536)] = 32
     """Rows in a batch."""
-    learning_rate: Rate = 1e-3
-    """AdamW's peak learning rate."""
+    learning_rate: Rate = 3e-4
+    """AdamW's learning rate."""
     weight_decay: Decay = 1.0
     """AdamW's weight decay; strong, since a few hundred rows meet as many columns."""
     text: Literal["none", "lora", "full"] = "full"

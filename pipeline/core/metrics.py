@@ -33,7 +33,7 @@ HEADLINES: dict[str, dict[str, str]] = {
     "train_image": _SPECIALIST,
     "train_video": _SPECIALIST,
     "train_source": {
-        "sentiment.val.pearson": "sentiment.features.val.pearson",
+        "sentiment.out_of_fold.pearson": "sentiment.features.out_of_fold.pearson",
         "sentiment.text.val.pearson": "sentiment.text.val.pearson",
     },
     "train_adapters": {},

@@ -22,6 +22,8 @@ FusionCandidate = Literal["best_specialist", "stacked_logreg", "vectors_logreg",
 """What a fusion may be; see ``posts.fusion_candidates``."""
 AVERAGED: tuple[FusionCandidate, ...] = ("stacked_logreg", "vectors_logreg", "joint_logreg", "trained")
 """The candidates that ``averaged`` is the mean of, where they stand."""
+SourceCandidate = Literal["ridge", "net"]
+"""What a model of the source may be; see ``sentiment.source_candidates``."""
 TargetCandidate = Literal["mean", "ridge", "text_transfer", "text_tuned", "adapters", "all"]
 """What a model of the target may be; see ``sentiment.candidates``."""
 Subset = tuple[Feature, ...]

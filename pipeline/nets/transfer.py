@@ -15,8 +15,8 @@ from pipeline.nets.modalities import ByModality
 class ScoreNet(nn.Module):
     """Features of modalities, some of them absent → a score: the posts' fusion with a single output.
 
-    Each modality has a linear probe of its own, which stands for its expert in the fusion; so the net begins as a sum
-    of linear models and learns what lies beyond.
+    Each modality has a linear probe of its own, which stands for its expert in the fusion. What the fusion adds to
+    their sum is zero to begin with; so the net begins as a linear model and learns what lies beyond.
 
     Args:
         widths: modality → columns.
@@ -39,12 +39,30 @@ class ScoreNet(nn.Module):
         self.fusion = Fusion(
             widths, 1, width=width, heads=heads, hidden=hidden, dropout=dropout, modality_dropout=modality_dropout
         )
+        nn.init.zeros_(self._last_layer().weight)
+        nn.init.zeros_(self._last_layer().bias)
 
     def standardise_like(self, vectors: ByModality, present: ByModality) -> None:
         """Takes the statistics of the training rows that have each modality."""
-        for name, probe in self.probes.items():
-            assert isinstance(probe, LinearProbe)
-            probe.standardise_like(vectors[name][present[name]])
+        for name in self.probes:
+            self.probe(name).standardise_like(vectors[name][present[name]])
+
+    def probe(self, name: str) -> LinearProbe:
+        probe = self.probes[name]
+        assert isinstance(probe, LinearProbe)
+        return probe
+
+    @torch.no_grad()
+    def begin_with(self, weights: Mapping[str, Tensor], offset: float) -> None:
+        """Makes a new net a linear model: modality → weights [columns] of the standardised columns, and an offset."""
+        for name, of_columns in weights.items():
+            self.probe(name).linear.weight.copy_(of_columns[None])
+        self._last_layer().bias.fill_(offset)
+
+    def _last_layer(self) -> nn.Linear:
+        layer = self.fusion.classify[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def forward(self, vectors: ByModality, present: ByModality) -> Float[Tensor, "batch 1"]:
         """Scores; ``vectors`` are float32 [batch, columns] by modality, ``present`` bool [batch].
@@ -52,10 +70,10 @@ class ScoreNet(nn.Module):
         A modality that is not given is absent from all rows.
         """
         standard, probed = {}, {}
-        for name, probe in self.probes.items():
+        for name in self.probes:
             if name not in vectors:
                 continue
-            assert isinstance(probe, LinearProbe)
+            probe = self.probe(name)
             standard[name] = probe.standard(vectors[name])
             probed[name] = probe.linear(probe.drop(standard[name]))
         return self.fusion(standard, probed, present)

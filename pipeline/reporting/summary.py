@@ -78,6 +78,8 @@ def _show_sentiment(console: Console, sentiment: Mapping[str, Any], made: Sequen
     for name, label in (("source", "source model on the source"), ("source_text", "source's text model on the source")):
         if name in sentiment:
             table.add_row(f"{label}, {sentiment[name]['n']} test rows", *_step(sentiment[name]))
+    if "ridge" in sentiment.get("source", {}):
+        table.add_row("baseline: ridge on the source", *_step(sentiment["source"]["ridge"]))
     for name, label in STEP_NAMES.items():
         if name in target:
             label = f"baseline: {label}" if name in ("mean", "ridge") else label

@@ -19,7 +19,7 @@ from pipeline.core.schemas import Subset, TargetCandidate
 from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import Params
-from pipeline.scoring import baselines, sentiment
+from pipeline.scoring import score_selection
 from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, shared
 from pipeline.sentiment.finetuned import score_rows
 from pipeline.sentiment.initialisation import Heard, Part, carried_scores, inner_parts, linear_net, own_adapters
@@ -186,18 +186,5 @@ def choose(setting: Setting) -> Choice:
     groups = setting.target.table["group_id"].to_numpy(dtype=str)[held]
     everything = setting.target.columns.modalities
     predicted = {name: held_scores(inner[name], setting.parts, everything)[held] for name in names}
-    errors = [(predicted[name] - actual) ** 2 for name in names]
-    taken = names[baselines.simplest(errors, groups)]
-    least = names[int(np.argmin([part.sum() for part in errors]))]
-    why = "the least error" if taken == least else f"the simplest within a standard error of {least}, the least error"
-    known = {name: _inner_figures(actual, predicted[name], groups) for name in names}
-    return Choice(taken, inner, {"taken": taken, "why": why, "judged_rows": len(held), "candidates": known})
-
-
-def _inner_figures(actual: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """Mean squared error with its standard error, groups varying as wholes; Pearson's r where it is defined."""
-    errors = (predicted - actual) ** 2
-    sums = np.bincount(np.unique(groups, return_inverse=True)[1], errors - errors.mean())
-    figures = {"mse": float(errors.mean()), "mse_se": float(np.sqrt((sums**2).sum()) / len(errors))}
-    r = sentiment.pearson(actual, predicted)
-    return figures if r is None else {**figures, "pearson": r}
+    taken, report = score_selection.choose(predicted, actual, groups)
+    return Choice(taken, inner, report)

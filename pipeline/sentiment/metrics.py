@@ -38,6 +38,9 @@ class Measured:
         for name, scored in (("source", self.source), ("source_text", self.source_text)):
             if scored is not None:
                 metrics[name] = {"n": len(scored.actual), **step_metrics(scored, "source")}
+                if scored.whole("ridge") in scored.systems:
+                    metrics[name]["ridge"] = step_metrics(scored, "ridge")
+                    metrics[name] |= minus_ridge(scored, "source")
         metrics["target"] = target_metrics(self.track, self.target, self.parts)
         metrics["diagnosis"] = _diagnosis(diagnostics.diagnose(self.evidence))
         if warnings := _warnings(self, metrics):
@@ -74,9 +77,7 @@ def target_metrics(track: Track, scored: Scored, parts: dict[str, PartScores]) -
     without = {*dropped, "permutation_p", "pearson_within_folds", "resubstitution_pearson"}
     metrics["mean"] = {key: value for key, value in metrics["mean"].items() if key not in without}
     metrics["subsets"] = _subset_metrics(track, scored)
-    for metric, key in (("pearson", "finetuned_minus_ridge"), ("mae", "finetuned_minus_ridge_mae")):
-        if difference := scored.difference(scored.whole("finetuned"), scored.whole("ridge"), metric):
-            metrics[key] = difference
+    metrics |= minus_ridge(scored, "finetuned")
     if curve := _curve_metrics(scored):
         metrics["curve"] = curve
     predictions = scored.whole("finetuned").of(track.stages[FINETUNED].predictions)
@@ -88,6 +89,15 @@ def target_metrics(track: Track, scored: Scored, parts: dict[str, PartScores]) -
             for name, part in parts.items()
         }
     return metrics
+
+
+def minus_ridge(scored: Scored, step: str) -> dict[str, dict[str, float]]:
+    """``<step>_minus_ridge``, of r, and ``<step>_minus_ridge_mae``; left out where undefined."""
+    found = {}
+    for metric, key in (("pearson", f"{step}_minus_ridge"), ("mae", f"{step}_minus_ridge_mae")):
+        if difference := scored.difference(scored.whole(step), scored.whole("ridge"), metric):
+            found[key] = difference
+    return found
 
 
 def _subset_metrics(track: Track, scored: Scored) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.schemas import Subset, subset_name, subsets_of
 from pipeline.params import EvaluateParams, Params
 from pipeline.scoring import baselines, intervals, sentiment
-from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, SOURCE_TEXT, Track
+from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, SOURCE, SOURCE_TEXT, Track
 from pipeline.sentiment.variants import Variant, by_variant
 
 STAGE_OF = {"zero_shot": ADAPTERS, "adapted": ADAPTERS, "finetuned": FINETUNED}
@@ -89,22 +89,35 @@ class Scored:
 
 
 def source_scored(track: Track, stage: str, params: Params) -> Scored | None:
-    """The source model, or its text model, on the source's own test rows; None where there are none."""
+    """The source model with ridge beside it, or its text model, on the source's own test rows; None without such rows.
+
+    Ridge is fitted on the rows that the model may learn from, those for training and validation. Raises InputError when
+    a row has no prediction.
+    """
     table = track.tables[CORPUS_OF[stage]]
+    test, train = (np.flatnonzero(table["split"] == name) for name in ("test", "train"))
+    if not len(test):
+        return None
     modalities: Subset = ("text",) if stage == SOURCE_TEXT else track.stages[stage].description.modalities
     variant = Variant("source", subset_name(modalities))
-    rows = variant.of(track.stages[stage].predictions)
-    merged = table.merge(rows[["sample_id", "score"]], on="sample_id", suffixes=("", "_predicted"))
-    parts = {name: merged[merged["split"] == name] for name in ("train", "test")}
-    if parts["test"].empty:
-        return None
+    rows = variant.of(track.stages[stage].predictions).set_index("sample_id")["score"]
+    predicted = {variant: rows.reindex(table["sample_id"]).to_numpy(np.float64)}
+    if np.isnan(predicted[variant]).any():
+        raise InputError(f"models/{stage}/predictions.parquet: has not every row of the source; run `dvc repro`")
+    if stage == SOURCE:
+        blocks = [track.blocks["source"][name] for name in modalities]
+        actual, groups = table["score"].to_numpy(np.float64), table["group_id"].to_numpy(dtype=str)
+        fitted = np.flatnonzero(table["split"].isin(["train", "val"]))
+        predicted[Variant("ridge", variant.subset)] = baselines.ridge(blocks, actual, fitted, groups)
     per_group = params.evaluate.sentiment_per == "group"
-    rows_of = {name: averaged(part, part[["score_predicted"]].to_numpy().T, per_group) for name, part in parts.items()}
-    train_actual, train_predicted = rows_of["train"][2:]
-    remembered = sentiment.pearson(train_actual, train_predicted[0]) if len(train_actual) else None
-    ids, groups, actual, predicted = rows_of["test"]
-    train = {} if remembered is None else {variant: remembered}
-    return Scored(ids, groups, actual, modalities, {variant: predicted}, train, {}, params.evaluate, params.seed)
+    known = {}
+    for one, scores in predicted.items():
+        _, _, actual, said = averaged(table.iloc[train], scores[None, train], per_group)
+        r = sentiment.pearson(actual, said[0]) if len(train) else None
+        known |= {} if r is None else {one: r}
+    ids, groups, actual, _ = averaged(table.iloc[test], np.zeros((1, len(test))), per_group)
+    systems = {one: averaged(table.iloc[test], of[None, test], per_group)[3] for one, of in predicted.items()}
+    return Scored(ids, groups, actual, modalities, systems, known, {}, params.evaluate, params.seed)
 
 
 def target_scored(track: Track, params: Params) -> Scored:

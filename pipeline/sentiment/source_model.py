@@ -14,17 +14,15 @@ from pipeline.core.descriptions import read_description
 from pipeline.core.fitted import fitted_rows
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, Feature, Subset, subset_name, subsets_of
-from pipeline.nets.losses import mixed
 from pipeline.nets.transfer import ScoreNet
-from pipeline.params import Params, TrainSourceParams
-from pipeline.scoring.sentiment import concordance
+from pipeline.params import Params
 from pipeline.sentiment.data import FeatureColumns, read_columns
-from pipeline.sentiment.descriptions import ScoreNetArguments, SourceDescription
+from pipeline.sentiment.descriptions import SourceDescription
+from pipeline.sentiment.source_candidates import SourceChoice, SourceRows, choose, fit_final
 from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import load_weights
-from pipeline.training.device import one_thread, pick
-from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
-from pipeline.training.optim import adamw
+from pipeline.training.device import one_thread
+from pipeline.training.loop import predict
 from pipeline.training.rows import TensorRows
 
 BATCH = 4096
@@ -79,45 +77,28 @@ def score(net: ScoreNet, columns: FeatureColumns, subset: Subset) -> np.ndarray:
     return predict(net, TensorRows(inputs, torch.zeros(rows), BATCH), torch.device("cpu"))[:, 0]
 
 
-MSE, MAE, CORRELATION = 0.3, 1.0, 0.3
-"""Weights of the loss: mostly the absolute error, as scores are noisy; a little of the others for spread and order."""
+@dataclass(frozen=True)
+class SourceFit:
+    """The source model, how it was chosen, and what it says of all rows of the source by each subset of modalities."""
+
+    net: ScoreNet
+    choice: SourceChoice
+    predictions: pd.DataFrame
 
 
-def fit_source_model(
-    source: pd.DataFrame, columns: FeatureColumns, params: Params
-) -> tuple[ScoreNet, FitResult, pd.DataFrame]:
-    block = params.train_source
-    split = source["split"].to_numpy()
-    train, val = (np.flatnonzero(split == part) for part in ("train", "val"))
-    scores = torch.from_numpy(source["score"].to_numpy(np.float32))
-    torch.manual_seed(params.seed)
-    net = ScoreNet(**describe_source(columns, block).arguments())
-    net.standardise_like(*columns.at(train))
-    device = pick(params.device)
+def fit_source_model(table: pd.DataFrame, columns: FeatureColumns, params: Params) -> SourceFit:
+    """Chooses on inner folds of the training and validation rows, and fits what was taken on all of these.
+
+    Args:
+        table: the source's N rows, with the columns of ``schemas.SCORED_TABLE``.
+        columns: their features.
+    """
+    source = SourceRows(table, columns, params)
     with one_thread():
-        fit_result = fit(
-            net,
-            TensorRows(columns.at(train), scores[train], block.batch),
-            TensorRows(columns.at(val), scores[val], block.batch),
-            objective=mixed(MSE, MAE, CORRELATION),
-            score=concordance,
-            optimizer=adamw([(net, block.learning_rate)], block.weight_decay),
-            plan=TrainingPlan(block.epochs, block.patience, params.seed),
-            device=device,
-            what="train_source",
-        )
-        tables = []
-        everything = np.arange(len(source))
-        for subset in subsets_of(columns.modalities):
-            predicted = predict(net, TensorRows(columns.at(everything, subset), scores, block.batch), device)[:, 0]
-            tables.append(predicted_scores(source, predicted, subset))
-    return net, fit_result, pd.concat(tables, ignore_index=True)
-
-
-def describe_source(columns: FeatureColumns, block: TrainSourceParams) -> ScoreNetArguments:
-    """The net for these columns, as ``model.json`` describes it."""
-    shape = block.model_dump(include={"width", "heads", "hidden", "dropout", "modality_dropout"})
-    return ScoreNetArguments(widths=columns.widths, **shape)
+        choice = choose(source)
+        net = fit_final(source, choice)
+        tables = [predicted_scores(table, score(net, columns, part), part) for part in subsets_of(columns.modalities)]
+    return SourceFit(net, choice, pd.concat(tables, ignore_index=True))
 
 
 def predicted_scores(rows: pd.DataFrame, scores: np.ndarray, subset: Subset) -> pd.DataFrame:

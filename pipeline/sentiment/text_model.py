@@ -22,7 +22,8 @@ from pipeline.params import Params
 from pipeline.scoring.sentiment import concordance
 from pipeline.sentiment.data import Target, lines_of
 from pipeline.sentiment.descriptions import TextModelDescription, TextModelNet
-from pipeline.sentiment.source_model import MAE, MSE, predicted_scores, source_fitted
+from pipeline.sentiment.source_candidates import MAE, MSE
+from pipeline.sentiment.source_model import predicted_scores, source_fitted
 from pipeline.training.checkpoint import load_weights, resume_state, write_model
 from pipeline.training.device import pick
 from pipeline.training.loop import FitResult, predict

@@ -9,20 +9,20 @@ Writes: models/train_source/ (with ``text/``: the text model, and the target's t
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.core import artifacts, off
 from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
-from pipeline.core.schemas import Subset, subset_name
 from pipeline.params import Params
 from pipeline.scoring import sentiment
 from pipeline.sentiment.data import read_columns, shared_modalities
 from pipeline.sentiment.descriptions import SourceDescription
-from pipeline.sentiment.source_model import describe_source, fit_source_model, source_fitted
+from pipeline.sentiment.source_candidates import SourceChoice, describe_source
+from pipeline.sentiment.source_model import fit_source_model, source_fitted
 from pipeline.sentiment.text_model import train_text_model
-from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import write_model
 from pipeline.training.loop import HISTORY, FitResult
 
@@ -33,7 +33,7 @@ def run(params: Params, layout: Layout) -> None:
     source = artifacts.read_scored(layout.table("source"))
     modalities = shared_modalities(source, layout)
     columns = read_columns(layout, "source", source, modalities)
-    net, fit_result, predictions = fit_source_model(source, columns, params)
+    fitted = fit_source_model(source, columns, params)
     texts = artifacts.read_scored(layout.table("source_texts"))
     with artifacts.replacing_folder(layout.model("train_source")) as folder:
         description = SourceDescription(
@@ -41,14 +41,14 @@ def run(params: Params, layout: Layout) -> None:
             modalities=columns.modalities,
             net=describe_source(columns, params.train_source),
             seed=params.seed,
-            best_epoch=fit_result.best_epoch,
+            best_epoch=fitted.choice.epochs or None,
             fitted=write_fitted(folder, source_fitted(source)),
         )
-        artifacts.write_scores(folder / "predictions.parquet", predictions)
-        write_model(folder, net, description)
+        artifacts.write_scores(folder / "predictions.parquet", fitted.predictions)
+        write_model(folder, fitted.net, description)
         (folder / "text").mkdir()
         text_fit = train_text_model(texts, folder / "text", params, layout)
-    _report(source, columns.modalities, predictions, fit_result, texts, text_fit, layout)
+    _report(source, fitted.choice, texts, text_fit, layout)
 
 
 # --- report ----------------------------------------------------------------------------------------------------------
@@ -56,22 +56,19 @@ def run(params: Params, layout: Layout) -> None:
 
 def _report(
     source: pd.DataFrame,
-    modalities: Subset,
-    predictions: pd.DataFrame,
-    fit_result: FitResult,
+    choice: SourceChoice,
     texts: pd.DataFrame,
     text_fit: tuple[pd.DataFrame, FitResult] | None,
     layout: Layout,
 ) -> None:
-    """Scores validation rows; the test rows are left to `evaluate`."""
-    whole = Variant("source", subset_name(modalities)).of(predictions)
-    metrics = {"features": {"best_epoch": fit_result.best_epoch, "val": _score(whole, source)}}
-    history = pd.DataFrame(fit_result.history, columns=HISTORY)
+    """Scores features on the rows that inner folds held out, texts on validation rows; test rows are for `evaluate`."""
+    scores = source["score"].to_numpy(np.float64)[choice.rows]
+    metrics = {"features": {"choice": choice.report, "out_of_fold": sentiment.report(scores, choice.held)}}
     if text_fit:
         metrics["text"] = {"best_epoch": text_fit[1].best_epoch, "val": _score(text_fit[0], texts)}
     write_metrics(layout, "train_source", {"sentiment": metrics})
     with artifacts.replacing_folder(layout.plots("train_source")) as plots:
-        artifacts.write_csv(plots / "history.csv", history)
+        artifacts.write_csv(plots / "history.csv", choice.history)
         if text_fit:
             artifacts.write_csv(plots / "history_text.csv", pd.DataFrame(text_fit[1].history, columns=HISTORY))
 

@@ -10,6 +10,7 @@ from pipeline.sentiment.adapters import AdapterWithSource
 def test_only_rows_whose_score_is_known_are_scored_and_by_themselves() -> None:
     torch.manual_seed(0)
     source = ScoreNet({"audio": 5, "text": 4}, width=8, heads=2, hidden=8).requires_grad_(False).eval()
+    source.begin_with({"audio": torch.randn(5), "text": torch.randn(4)}, 0.5)
     adapter = Adapter(3, (), 5)
     net = AdapterWithSource(adapter, source, "audio").train()
     vectors, scored = torch.randn(6, 3), torch.tensor([True, False, True, True, False, False])

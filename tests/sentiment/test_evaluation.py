@@ -14,7 +14,8 @@ from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.fitted import write_fitted
 from pipeline.params import EvaluateParams, Params
-from pipeline.scoring import sentiment
+from pipeline.scoring import baselines, sentiment
+from pipeline.scoring.baselines import FeatureBlock
 from pipeline.sentiment import evaluation as sentiment_evaluation
 from pipeline.sentiment.leaks import shared_names
 from pipeline.sentiment.variants import Variant
@@ -97,6 +98,25 @@ def test_the_source_is_scored_on_its_own_test_rows(track: Planted, found: dict[s
     wanted = stats.pearsonr(rows["score"], rows["score_actual"])[0]
     assert found[key]["pearson"] == pytest.approx(wanted, abs=1e-6)
     assert {"pearson_ci_low", "pearson_ci_high", "resubstitution_pearson"} <= set(found[key])
+
+
+def test_ridge_stands_beside_the_source_model(track: Planted, found: dict[str, Any]):
+    rows = track.tables["source"]
+    fitted = np.flatnonzero(rows["split"].isin(["train", "val"]))
+    blocks = [
+        FeatureBlock(np.asarray(of.vectors), of.present)
+        for name in planted.WHOLE.split("_")
+        for of in [artifacts.read_embeddings(track.layout.embeddings("source", name))]
+    ]
+    scores, groups = rows["score"].to_numpy(np.float64), rows["group_id"].to_numpy(dtype=str)
+    predicted = baselines.ridge(blocks, scores, fitted, groups)
+    test = (rows["split"] == "test").to_numpy()
+    wanted = stats.pearsonr(predicted[test], scores[test])[0]
+    of = found["source"]
+    assert of["ridge"]["pearson"] == pytest.approx(wanted, abs=1e-6)
+    assert of["source_minus_ridge"]["value"] == pytest.approx(of["pearson"] - wanted, abs=1e-5)
+    assert of["source_minus_ridge_mae"]["value"] == pytest.approx(of["mae"] - of["ridge"]["mae"], abs=1e-5)
+    assert "ridge" not in found["source_text"]  # words have no columns
 
 
 def test_every_metric_is_there_and_the_mean_has_no_correlation(found: dict[str, Any]):

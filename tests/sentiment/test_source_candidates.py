@@ -1,0 +1,96 @@
+"""The choice between ridge and a net on small made sources, whose answer is known."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.params import Params
+from pipeline.scoring.dropout_ridge import dropout_ridge
+from pipeline.sentiment.data import FeatureColumns
+from pipeline.sentiment.source_candidates import SourceRows, choose, fit_final
+
+WIDTHS = {"text": 4, "audio": 3}
+
+
+def source(rows: int, *, product: bool = False, **block: Any) -> SourceRows:
+    """A fifth for validation, a fifth for testing, three rows a group; the score is a sum, or a ``product``, of two
+    columns of different modalities."""
+    rng = np.random.default_rng(0)
+    vectors = {name: rng.normal(size=(rows, width)).astype(np.float32) for name, width in WIDTHS.items()}
+    text, audio = vectors["text"][:, 0], vectors["audio"][:, 1]
+    score = 2.0 * text * audio if product else text - audio
+    groups = np.arange(rows) // 3
+    table = pd.DataFrame(
+        {
+            "sample_id": [f"row_{at}" for at in range(rows)],
+            "group_id": [f"g{group}" for group in groups],
+            "split": np.select([groups % 5 == 0, groups % 5 == 1], ["val", "test"], "train"),
+            "score": score + 0.3 * rng.normal(size=rows),
+        }
+    )
+    present = dict.fromkeys(WIDTHS, torch.ones(rows, dtype=torch.bool))
+    columns = FeatureColumns({name: torch.from_numpy(values) for name, values in vectors.items()}, present)
+    params = {"width": 16, "heads": 2, "hidden": 16, "learning_rate": 3e-3, **block}
+    return SourceRows(table, columns, Params.model_validate({"device": "cpu", "train_source": params}))
+
+
+def test_a_sum_is_left_to_ridge() -> None:
+    made = choose(source(300, epochs=5))
+    assert made.report["taken"] == "ridge" and made.epochs == 0
+    assert set(made.report["candidates"]) == {"ridge", "net"}
+
+
+def test_a_product_of_two_modalities_needs_the_net() -> None:
+    free = {"dropout": 0.0, "modality_dropout": 0.0, "weight_decay": 0.01}
+    rows = source(900, product=True, epochs=20, patience=20, **free)
+    made = choose(rows)
+    assert made.report["taken"] == "net" and made.epochs > 1
+    of = made.report["candidates"]
+    assert of["net"]["mse"] < of["ridge"]["mse"] / 2
+    net, test = fit_final(rows, made), rows.part("test")
+    with torch.inference_mode():
+        said = net(*rows.columns.at(test))[:, 0].numpy()
+    assert np.corrcoef(said, rows.actual[test])[0, 1] > 0.8
+
+
+def test_each_row_is_held_by_a_model_that_learned_from_other_groups() -> None:
+    rows = source(150, candidates=["ridge"])
+    made = choose(rows)
+    assert sorted(made.rows) == sorted(rows.part("train", "val"))
+    for fold in rows.folds():
+        assert not set(rows.groups[fold.learn]) & set(rows.groups[fold.held])
+        blocks = [values.numpy() for _, values in sorted(rows.columns.vectors.items())]
+        mean = [block[fold.learn].mean(axis=0) for block in blocks]
+        spread = [block[fold.learn].std(axis=0) for block in blocks]
+        blocks = [((b - m) / s).clip(-5, 5) for b, m, s in zip(blocks, mean, spread, strict=True)]
+        learn, held = ([block[at] for block in blocks] for at in (fold.learn, fold.held))
+        (model,) = dropout_ridge(learn, rows.actual[fold.learn], [made.penalty], 0.3)
+        at = {row: place for place, row in enumerate(made.rows)}
+        np.testing.assert_allclose(made.held[[at[row] for row in fold.held]], model.scores(held), atol=1e-4)
+
+
+def test_ridge_is_what_the_net_says() -> None:
+    rows = source(150, candidates=["ridge"])
+    made = choose(rows)
+    net, learn = fit_final(rows, made), np.sort(rows.part("train", "val"))
+    names = sorted(WIDTHS)
+    blocks = [net.probe(name).standard(rows.columns.vectors[name]).numpy() for name in names]
+    (model,) = dropout_ridge([block[learn] for block in blocks], rows.actual[learn], [made.penalty], 0.3)
+    with torch.inference_mode():
+        said = net(*rows.columns.at(np.arange(150)))[:, 0].numpy()
+    np.testing.assert_allclose(said, model.scores(blocks), atol=1e-5)
+
+
+def test_of_many_rows_the_validation_rows_are_judges() -> None:
+    rows = source(150, candidates=["ridge"], inner_rows=100)
+    assert sorted(choose(rows).rows) == sorted(rows.part("val"))
+
+
+@pytest.mark.parametrize("candidates", [["ridge"], ["net"]])
+def test_only_what_is_asked_for_stands(candidates: list[str]) -> None:
+    made = choose(source(150, epochs=2, candidates=candidates))
+    assert list(made.report["candidates"]) == candidates == [made.report["taken"]]
+    assert (made.epochs > 0) == (candidates == ["net"]) == (len(made.history) > 0)
