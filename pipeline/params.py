@@ -277,15 +277,22 @@ class EncoderTuningParams(ParamsBlock):
     """`auto`: bf16 or fp16 where a graphics card gains by it; on a processor none (bf16: with AVX-512 BF16 or AMX)."""
 
 
-class TargetTextParams(EncoderTuningParams):
+class AveragedTextParams(EncoderTuningParams):
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Passes over the rows learned from; the learning rate falls linearly to zero over them."""
+    runs: Annotated[int, Field(ge=1, le=20)] = 3
+    """Train the final text encoder so many times, each with a seed of its own, and average the weights."""
+
+
+class TargetTextParams(AveragedTextParams):
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
-    """Passes over the training rows; the learning rate falls linearly to zero over them."""
+    """Passes over the rows learned from; the learning rate falls linearly to zero over them."""
     warmup_share: Share = 0.1
     """Share of all steps over which the learning rate rises from zero."""
     freeze_embeddings: bool = True
     """Keep the token embeddings as they are: half of a small encoder's parameters, a quarter of a step's time."""
-    runs: Annotated[int, Field(ge=1, le=20)] = 3
-    """Train a fold's final text encoder so many times, each with a seed of its own, and average the weights."""
+    lines: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Where rows are groups: so many texts of each are read at a step, drawn anew each time."""
 
 
 class TunedEncoderParams(EncoderTuningParams):
@@ -423,7 +430,7 @@ class TrainSourceParams(ParamsBlock):
     """AdamW's weight decay; strong, since a few hundred rows meet as many columns."""
     text: Literal["none", "lora", "full"] = "full"
     """How the text encoder learns from `source.texts`, where those are words: not at all, low-rank, or in full."""
-    tuned: TunedEncoderParams = TunedEncoderParams(epochs=3)
+    tuned: AveragedTextParams = AveragedTextParams()
 
 
 class OneAdapterParams(ParamsBlock):

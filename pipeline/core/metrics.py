@@ -32,10 +32,7 @@ HEADLINES: dict[str, dict[str, str]] = {
     "train_text": _SPECIALIST,
     "train_image": _SPECIALIST,
     "train_video": _SPECIALIST,
-    "train_source": {
-        "sentiment.out_of_fold.pearson": "sentiment.features.out_of_fold.pearson",
-        "sentiment.text.val.pearson": "sentiment.text.val.pearson",
-    },
+    "train_source": {"sentiment.out_of_fold.pearson": "sentiment.features.out_of_fold.pearson"},
     "train_adapters": {},
     "finetune_e2e": {"sentiment.val.pearson": "sentiment.val.pearson"},
     "fuse": {"posts.out_of_fold.macro_f1": "posts.out_of_fold.macro_f1"},

@@ -151,8 +151,25 @@ class TransferNet(nn.Module):
     def forward(
         self, vectors: ByModality, present: ByModality, tokens: ByModality | None = None
     ) -> Float[Tensor, "batch 1"]:
-        """Scores; ``tokens`` are the encoder's inputs, and take the place of ``vectors['text']``."""
+        """Scores; ``tokens`` are the encoder's inputs, and take the place of ``vectors['text']``.
+
+        Where rows have several texts, ``tokens`` have ``line_of`` beside them: int64 [texts], the row of each.
+        """
         if self.encoder is not None and tokens is not None:
-            vectors = {**vectors, "text": self.encoder(**tokens)}
+            vectors = {**vectors, "text": self._text_vectors(tokens, len(present["text"]))}
         read = [probe(vectors[name]) * present[name][:, None] for name, probe in self.probes.items()]
         return self.mix(torch.cat(self.parts(vectors, present), dim=1)) + torch.stack(read).sum(dim=0)
+
+    def _text_vectors(self, tokens: ByModality, rows: int) -> Float[Tensor, "batch width"]:
+        """By the encoder; of a row with several texts the mean."""
+        inputs, line_of = dict(tokens), tokens.get("line_of")
+        if line_of is None:
+            return self._encoded(inputs)
+        del inputs["line_of"]
+        lines = self._encoded(inputs)
+        sums = lines.new_zeros(rows, lines.shape[1]).index_add(0, line_of, lines)
+        return sums / torch.bincount(line_of, minlength=rows).clamp(min=1)[:, None]
+
+    def _encoded(self, inputs: ByModality) -> Tensor:
+        assert self.encoder is not None
+        return self.encoder(**inputs)

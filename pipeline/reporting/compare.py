@@ -48,9 +48,9 @@ LABELS = {
     "sentiment.target.ridge.pearson": "ridge, r",
     "sentiment.target.finetuned.pearson": "fine-tuned, r",
     "sentiment.target.finetuned.mae": "fine-tuned, MAE",
-    "posts.val.macro_f1": "val macro-F1",
+    "posts.out_of_fold.macro_f1": "out of fold, macro-F1",
+    "sentiment.out_of_fold.pearson": "out of fold, r",
     "sentiment.val.pearson": "val r",
-    "sentiment.text.val.pearson": "val r of the words",
 }
 
 

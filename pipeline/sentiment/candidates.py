@@ -20,12 +20,12 @@ from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import Params
 from pipeline.scoring import score_selection
-from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, shared
+from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, lines_of, shared
 from pipeline.sentiment.finetuned import score_rows
 from pipeline.sentiment.initialisation import Heard, Part, carried_scores, inner_parts, linear_net, own_adapters
 from pipeline.sentiment.phases import tune_all, tune_words
 from pipeline.sentiment.source_model import SourceSpace
-from pipeline.sentiment.text_model import source_text_head
+from pipeline.sentiment.text_model import encode_lines, source_text_head
 from pipeline.training.device import one_thread, pick
 from pipeline.training.loop import HISTORY
 
@@ -102,6 +102,7 @@ def standing(setting: Setting) -> list[str]:
     there = {
         "text_transfer": with_source and setting.target.by_source_text,
         "text_tuned": setting.mode != "none",
+        "text_transfer_tuned": setting.mode != "none" and with_source and setting.target.by_source_text,
         "adapters": with_source,
         "all": bool(block.first_epochs or block.epochs or setting.mode != "none"),
     }
@@ -112,9 +113,10 @@ def fit_candidate(name: str, setting: Setting, part: Part) -> Fitted:
     """Fits one of ``CANDIDATES`` on the rows that a part learns from."""
     job, target, seed = setting.job, setting.target, setting.job.params.seed
     nothing = pd.DataFrame(columns=[*HISTORY, "phase"])
-    if name == "text_tuned":
-        net, history = tune_words(setting.plain, part, job, setting.mode)
-        return Fitted(net, _read_by(net, setting.plain, job.params), ("text",), {}, history)
+    if name in ("text_tuned", "text_transfer_tuned"):
+        start = setting.plain if name == "text_tuned" else target
+        net, history = tune_words(start, part, job, setting.mode, None if name == "text_tuned" else _text_head(setting))
+        return Fitted(net, _read_by(net, start, job.params), ("text",), {}, history)
     if name in ("mean", "ridge"):
         with one_thread():
             net, used, report = linear_net(setting.plain, part, Heard(probes=name == "ridge"), seed)
@@ -155,7 +157,8 @@ def _read_by(net: TransferNet, target: Target, params: Params) -> Target:
     if net.encoder is None:
         return target
     encoder = replace(text.load(params.embed.text), net=net.encoder)
-    vectors = torch.from_numpy(encoder.encode(target.table["text"].fillna("").tolist(), pick(params.device)))
+    lines = lines_of(target.table.fillna({"text": ""}), params.target.level)
+    vectors = torch.from_numpy(encode_lines(encoder, lines, pick(params.device)))
     columns = FeatureColumns({**target.columns.vectors, "text": vectors}, target.columns.present)
     return replace(target, columns=columns)
 

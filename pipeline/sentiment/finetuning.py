@@ -173,10 +173,12 @@ def text_mode(target: Target, params: Params) -> str:
     block = params.finetune_e2e
     if block.text == "auto":
         fewest = min(len(target.rows(fold, "train")) for fold in fold_names(target.folds))
-        return "full" if fewest >= block.auto_rows and target.words and params.target.level == "row" else "none"
-    if block.text != "none" and (not target.words or params.target.level == "group"):
-        why = "the target's rows are means of several texts" if target.words else "the target's text is no words"
-        raise InputError(f"params.yaml: finetune_e2e.text: {block.text!r} cannot be: {why}; give none or auto")
+        return "full" if fewest >= block.auto_rows and target.words else "none"
+    if block.text != "none" and not target.words:
+        raise InputError(
+            f"params.yaml: finetune_e2e.text: {block.text!r} cannot be: the target's text is no words; "
+            "give none or auto"
+        )
     return block.text
 
 

@@ -11,18 +11,17 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.core import artifacts
 from pipeline.core.schemas import FINAL
-from pipeline.encoders import text
 from pipeline.encoders.text import TextEncoder
-from pipeline.encoders.text_rows import TokenRows
+from pipeline.encoders.text_rows import BagRows, TokenRows
 from pipeline.nets.losses import L2SP, Objective, ccc_loss, mixed
 from pipeline.nets.transfer import TransferNet
-from pipeline.params import FinetuneParams
+from pipeline.params import FinetuneParams, Params
 from pipeline.scoring.sentiment import concordance
-from pipeline.sentiment.data import FinetuneJob, Target
+from pipeline.sentiment.data import FinetuneJob, Target, lines_of
 from pipeline.sentiment.initialisation import Part
 from pipeline.sentiment.text_model import text_encoder
 from pipeline.training.checkpoint import resume_state
@@ -60,16 +59,22 @@ def _lines(result: FitResult, before: list[pd.DataFrame], phase: str) -> pd.Data
     return lines.assign(epoch=lines["epoch"] + sum(map(len, before)), phase=phase)
 
 
-def tune_words(target: Target, part: Part, job: FinetuneJob, mode: str) -> tuple[TransferNet, pd.DataFrame]:
-    """A text model of the target's own words, plainly: the encoder as it was loaded, and a head from nothing."""
-    encoder = text.load(job.params.embed.text)
-    head = nn.Linear(encoder.width, 1)
-    net = TransferNet({}, None, target.columns.widths, text_head=head, columns=target.inputs)
+def tune_words(
+    target: Target, part: Part, job: FinetuneJob, mode: str, head: nn.Linear | None = None
+) -> tuple[TransferNet, pd.DataFrame]:
+    """A text model of the target's own words: of the encoder that gave ``target`` its text vectors, the source's text
+    model where that did, and a ``head``; of a head from nothing without one.
+    """
+    encoder = text_encoder(target, job.params, job.layout)
+    net = TransferNet({}, None, target.columns.widths, text_head=nn.Linear(encoder.width, 1), columns=target.inputs)
+    assert net.text_head is not None
     with torch.no_grad():
-        head.weight.zero_()
-        head.bias.fill_(target.scores[torch.from_numpy(part.learn)].mean().item())
+        net.text_head.weight.zero_()
+        net.text_head.bias.fill_(target.scores[torch.from_numpy(part.learn)].mean().item())
         net.mix.weight.copy_(torch.tensor([[0.0, 1.0]]))
         net.mix.bias.zero_()
+    if head is not None:
+        net.text_head.load_state_dict(head.state_dict())
     result = _tune_encoder(net, encoder, _text_head, target, part, job, mode)
     return net, _lines(result, [], "words")
 
@@ -188,7 +193,7 @@ def _tune_once(
     for name, parameter in net.encoder.named_parameters():
         parameter.requires_grad_(mode == "full" or "lora_" in name)
     train, held = (
-        Joined(rows, TokenRows(encoder, target.table["text"].iloc[at].fillna("").tolist(), rows.labels, tuned.batch))
+        Joined(rows, _text_rows(encoder, target.table.iloc[at], rows.labels, job.params))
         for rows, at in zip(_rows(target, part, tuned.batch), (part.learn, part.held), strict=True)
     )
     training = TunedTraining(
@@ -206,6 +211,14 @@ def _tune_once(
     )
     identity = _identity(net, encoder, target, part, job, str(device)) | {"seed": seed}
     return training.fit(resume_state(job.layout.cache, identity))
+
+
+def _text_rows(encoder: TextEncoder, table: pd.DataFrame, labels: Tensor, params: Params) -> TokenRows | BagRows:
+    """The texts of rows: one each, or, where rows are groups, those of the rows that were averaged."""
+    tuned, texts = params.finetune_e2e.tuned, lines_of(table.fillna({"text": ""}), params.target.level)
+    if params.target.level == "group":
+        return BagRows(encoder, texts, labels, tuned.batch, tuned.lines)
+    return TokenRows(encoder, [line for row in texts for line in row or [""]], labels, tuned.batch)
 
 
 def _identity(

@@ -1,8 +1,11 @@
 """The source's text model: a text encoder tuned on the source's words, which target and source share."""
 
+import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,8 +29,9 @@ from pipeline.sentiment.source_candidates import MAE, MSE
 from pipeline.sentiment.source_model import predicted_scores, source_fitted
 from pipeline.training.checkpoint import load_weights, resume_state, write_model
 from pipeline.training.device import pick
-from pipeline.training.loop import FitResult, predict
-from pipeline.training.tuning import TunedTraining, learner, merged
+from pipeline.training.finished import finished
+from pipeline.training.loop import predict
+from pipeline.training.tuning import TunedTraining, learner, mean_weights, merged
 
 
 def text_encoder(target: Target, params: Params, layout: Layout) -> text.TextEncoder:
@@ -65,25 +69,31 @@ def source_text_head(layout: Layout) -> nn.Linear:
 HEAD_DROPOUT = 0.1
 
 
-def train_text_model(
-    texts: pd.DataFrame, folder: Path, params: Params, layout: Layout
-) -> tuple[pd.DataFrame, FitResult] | None:
-    """Tunes the encoder on the source's words and encodes the target's; None where one of them has no words."""
+@dataclass(frozen=True)
+class TextFit:
+    """The history of the source's text model, of the first training; and how many rows it learned from."""
+
+    history: list[dict[str, float]]
+    rows: int
+
+
+def train_text_model(texts: pd.DataFrame, folder: Path, params: Params, layout: Layout) -> TextFit | None:
+    """Tunes the encoder on the source's words and encodes the target's; None where one of them has no words.
+
+    It learns from training and validation rows alike, for all epochs.
+    """
     target = artifacts.read_scored(layout.table("target"))
     words = artifacts.read_embeddings(layout.embeddings("target", "text"))
     block = params.train_source
     if block.text == "none" or texts.empty or words.encoder.get("name") == "features" or not words.present.any():
         _write_absent(texts, folder)
         return None
-    encoder = text.load(params.embed.text)
-    torch.manual_seed(params.seed)
-    net = TunedSpecialist(
-        learner(encoder.net, encoder.lora_targets, block.text, block.tuned.lora_rank),
-        Specialist(encoder.width, 1, dropout=HEAD_DROPOUT),
-    )
-    fit_result = _tune(net, encoder, texts, params, layout)
-    if block.text == "lora":
-        net.encoder = merged(net.encoder)  # the low-rank updates become part of the weights
+    encoder, learn = text.load(params.embed.text), texts[texts["split"].isin(["train", "val"])]
+    net = TunedSpecialist(encoder.net, Specialist(encoder.width, 1, dropout=HEAD_DROPOUT))
+    with torch.no_grad():
+        net.classifier.head.weight.zero_()
+        net.classifier.head.bias.fill_(learn["score"].mean())
+    history = _tune(net, encoder, learn, params, layout)
     predictions = predicted_scores(
         texts, predict(net, _token_rows(encoder, texts, block.tuned.batch), pick(params.device))[:, 0], ("text",)
     )
@@ -93,13 +103,13 @@ def train_text_model(
         net=TextModelNet(width=encoder.width, dropout=HEAD_DROPOUT),
         encoder=encoder.identity,
         seed=params.seed,
-        best_epoch=fit_result.best_epoch,
+        best_epoch=block.tuned.epochs,
         fitted=write_fitted(folder, source_fitted(texts)),
     )
     artifacts.write_scores(folder / "predictions.parquet", predictions)
     write_model(folder, net, description)
     _encode_target(target, net, encoder, folder / "target.parquet", params)
-    return predictions, fit_result
+    return TextFit(history, len(learn))
 
 
 def _write_absent(texts: pd.DataFrame, folder: Path) -> None:
@@ -114,32 +124,48 @@ def _token_rows(encoder: text.TextEncoder, texts: pd.DataFrame, batch: int) -> T
 
 
 def _tune(
-    net: TunedSpecialist, encoder: text.TextEncoder, texts: pd.DataFrame, params: Params, layout: Layout
-) -> FitResult:
-    """Tunes on the training rows; a killed run of the same is taken up."""
+    net: TunedSpecialist, encoder: text.TextEncoder, learn: pd.DataFrame, params: Params, layout: Layout
+) -> list[dict[str, float]]:
+    """Gives the net the mean of the weights of several trainings, which differ by their seed; see ``phases``.
+
+    A killed run of the same is taken up. Returns the history of the first training.
+    """
     block, device = params.train_source, pick(params.device)
     identity = {
         "stage": "train_source/text",
         "params": block.model_dump(include={"text", "tuned"}),
         "encoder": encoder.identity,
-        "seed": params.seed,
         "device": str(device),
-        "rows": artifacts.digest(texts["sample_id"] + texts["split"] + texts["score"].astype(str) + texts["text"]),
+        "rows": artifacts.digest(learn["sample_id"] + learn["score"].astype(str) + learn["text"]),
     }
-    train, val = (texts[texts["split"] == part] for part in ("train", "val"))
-    training = TunedTraining(
-        net,
-        [net.classifier],
-        _token_rows(encoder, train, block.tuned.batch),
-        _token_rows(encoder, val, block.tuned.batch),
-        objective=mixed(MSE, MAE, 0.0),
-        score=concordance,
-        tuned=block.tuned,
-        seed=params.seed,
-        device=device,
-        what="train_source text",
-    )
-    return training.fit(resume_state(layout.cache, identity))
+    kept = finished("train_source", identity, [], layout.cache)
+
+    def train(seed: int) -> dict[str, Any]:
+        made = copy.deepcopy(net)
+        made.encoder = learner(made.encoder, encoder.lora_targets, block.text, block.tuned.lora_rank)
+        training = TunedTraining(
+            made,
+            [made.classifier],
+            _token_rows(encoder, learn, block.tuned.batch),
+            None,
+            objective=mixed(MSE, MAE, 0.0),
+            score=concordance,
+            tuned=block.tuned,
+            seed=seed,
+            device=device,
+            what="train_source text" + f", run {seed - params.seed + 1}" * (seed > params.seed),
+        )
+        torch.manual_seed(seed)
+        result = training.fit(resume_state(layout.cache, identity | {"seed": seed}))
+        if block.text == "lora":
+            made.encoder = merged(made.encoder)  # the low-rank updates become part of the weights
+        return {"weights": made.state_dict(), "history": result.history}
+
+    seeds = range(params.seed, params.seed + block.tuned.runs)
+    trained = [kept.once(f"seed {seed}", partial(train, seed)) for seed in seeds]
+    net.load_state_dict(mean_weights([of["weights"] for of in trained]))
+    kept.clear()
+    return trained[0]["history"]
 
 
 def _encode_target(

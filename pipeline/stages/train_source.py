@@ -7,8 +7,6 @@ Writes: models/train_source/ (with ``text/``: the text model, and the target's t
         metrics/train_source.json, metrics/details/train_source.json, plots/train_source/.
 """
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -22,9 +20,9 @@ from pipeline.sentiment.data import read_columns, shared_modalities
 from pipeline.sentiment.descriptions import SourceDescription
 from pipeline.sentiment.source_candidates import SourceChoice, describe_source
 from pipeline.sentiment.source_model import fit_source_model, source_fitted
-from pipeline.sentiment.text_model import train_text_model
+from pipeline.sentiment.text_model import TextFit, train_text_model
 from pipeline.training.checkpoint import write_model
-from pipeline.training.loop import HISTORY, FitResult
+from pipeline.training.loop import HISTORY
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -48,7 +46,7 @@ def run(params: Params, layout: Layout) -> None:
         write_model(folder, fitted.net, description)
         (folder / "text").mkdir()
         text_fit = train_text_model(texts, folder / "text", params, layout)
-    _report(source, fitted.choice, texts, text_fit, layout)
+    _report(source, fitted.choice, text_fit, layout)
 
 
 # --- report ----------------------------------------------------------------------------------------------------------
@@ -57,22 +55,16 @@ def run(params: Params, layout: Layout) -> None:
 def _report(
     source: pd.DataFrame,
     choice: SourceChoice,
-    texts: pd.DataFrame,
-    text_fit: tuple[pd.DataFrame, FitResult] | None,
+    text_fit: TextFit | None,
     layout: Layout,
 ) -> None:
-    """Scores features on the rows that inner folds held out, texts on validation rows; test rows are for `evaluate`."""
+    """Scores features on the rows that inner folds held out; test rows are left to `evaluate`."""
     scores = source["score"].to_numpy(np.float64)[choice.rows]
     metrics = {"features": {"choice": choice.report, "out_of_fold": sentiment.report(scores, choice.held)}}
     if text_fit:
-        metrics["text"] = {"best_epoch": text_fit[1].best_epoch, "val": _score(text_fit[0], texts)}
+        metrics["text"] = {"rows": text_fit.rows}
     write_metrics(layout, "train_source", {"sentiment": metrics})
     with artifacts.replacing_folder(layout.plots("train_source")) as plots:
         artifacts.write_csv(plots / "history.csv", choice.history)
         if text_fit:
-            artifacts.write_csv(plots / "history_text.csv", pd.DataFrame(text_fit[1].history, columns=HISTORY))
-
-
-def _score(predictions: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
-    val = predictions[predictions["split"] == "val"].merge(rows[["sample_id", "score"]], on="sample_id")
-    return sentiment.report(val["score_y"].to_numpy(), val["score_x"].to_numpy())
+            artifacts.write_csv(plots / "history_text.csv", pd.DataFrame(text_fit.history, columns=HISTORY))

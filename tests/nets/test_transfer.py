@@ -137,3 +137,14 @@ def test_tokens_take_the_place_of_the_text_vectors() -> None:
     assert not torch.allclose(net(vectors, present, tokens), net(vectors, present))
     net(vectors, present, tokens).sum().backward()
     assert encoder.table.weight.grad is not None and encoder.table.weight.grad.abs().sum() > 0
+
+
+def test_a_row_of_several_texts_has_the_mean_of_their_vectors() -> None:
+    encoder = Counter()
+    net, (vectors, present) = transfer_net(encoder=encoder), inputs(TARGET)
+    said = torch.randint(9, (11, 3), generator=torch.Generator().manual_seed(2))
+    line_of = torch.tensor([0, 0, 0, 1, 2, 2, 3, 4, 5, 6, 6])  # the last row has none
+    lines = encoder.table.weight[said].mean(dim=1)
+    means = [lines[line_of == row].mean(dim=0) for row in range(7)] + [torch.zeros(TARGET["text"])]
+    by_hand = net({**vectors, "text": torch.stack(means)}, present)
+    torch.testing.assert_close(net(vectors, present, {"input_ids": said, "line_of": line_of}), by_hand)

@@ -45,7 +45,6 @@ KEY = ["fold", *Variant._fields, "sample_id"]
 FOLD, OTHER = "repeat-0.fold-0", "repeat-0.fold-1"
 CURVE = {"curve": (12, 99)}
 LEARNS = {"epochs": 4, "encoder_learning_rate": 1e-3, "head_learning_rate": 0.003, "batch": 8, "weight_decay": 0.0}
-TUNED = {**LEARNS, "patience": 4}
 ONCE = {**LEARNS, "runs": 1}
 BRIEFLY = {**ONCE, "epochs": 2}
 
@@ -408,7 +407,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Track]:
     """Words, told or not told by the source's text model; all but fine-tuned."""
     made = {told: tracks.make(tmp_path_factory.mktemp("words"), words=True, free=0) for told in (False, True)}
     for told, track in made.items():
-        block = {"text": "full", "tuned": TUNED} if told else {"text": "none"}
+        block = {"text": "full", "tuned": LEARNS} if told else {"text": "none"}
         tracks.run(track, *STAGES[:2], train_source=block)
     return made
 
@@ -417,18 +416,20 @@ def spoken(track: Track, root: Path, mode: str, block: dict[str, Any] = BRIEFLY)
     return tuned(track, root, text=mode, tuned=block, first_epochs=0)
 
 
-@pytest.mark.parametrize("taken", ["text_tuned", "all"])
+@pytest.mark.parametrize("taken", ["text_tuned", "text_transfer_tuned", "all"])
 @pytest.mark.parametrize(("mode", "told"), [("full", True), ("full", False), ("lora", True), ("lora", False)])
 def test_the_text_encoder_learns(
     words: dict[bool, Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, told: bool, taken: str
 ) -> None:
     believe_the_source(monkeypatch, 0.3)
     take(monkeypatch, taken)
+    if taken == "text_transfer_tuned" and not told:
+        pytest.skip("without a text model of the source's there is none to tune")
     track = spoken(words[told], tmp_path, mode)
     assert (report(track)["text"], report(track)["taken"]) == (mode, taken)
     encoder = text.load(EmbedTextParams(encoder=str(track.encoder)))
     start = {f"encoder.{name}": value.clone() for name, value in encoder.net.state_dict().items()}
-    if told and taken == "all":
+    if told and taken != "text_tuned":
         start = load_file(track.layout.model("train_source") / "text" / "model.safetensors")
     net = rebuilt(track, encoder=encoder.net)
     found = {name: value for name, value in weights(track).items() if name.startswith("encoder.")}
@@ -455,6 +456,36 @@ def test_words_tuned_plainly_are_a_step_of_their_own(words: dict[bool, Track], t
     test = track.rows("final", "test")
     known = np.array([-1.0 if "sad" in said else 1.0 for said in track.target.set_index("sample_id")["text"][test]])
     assert np.corrcoef(scores(track, step)[test], known)[0, 1] > 0.9
+
+
+def test_groups_are_tuned_on_the_mean_of_their_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that says nothing stands beside each that does, so no single line has the group's score."""
+    take(monkeypatch, "text_transfer_tuned")
+    track = tracks.make(tmp_path, words=True, free=0)
+    track.target["text"] = [None if said is None else f"{said}\nthe cat" for said in track.target["text"]]
+    source = {"text": "full", "tuned": LEARNS}
+    block = {"text": "full", "tuned": {**LEARNS, "runs": 1, "lines": 1}, "first_epochs": 0}
+    tracks.run(track, *STAGES, train_source=source, finetune_e2e=block, target={"level": "group"})
+    assert (report(track)["text"], report(track)["taken"]) == ("full", "text_transfer_tuned")
+    encoder = text.load(EmbedTextParams(encoder=str(track.encoder)))
+    net = rebuilt(track, encoder=encoder.net)
+    start = load_file(track.layout.model("train_source") / "text" / "model.safetensors")
+    assert any(not torch.equal(value, start[f"encoder.{name}"]) for name, value in encoder.net.state_dict().items())
+    vectors, present = read_target(track.layout).columns.at(np.arange(len(track.target)))
+    with torch.inference_mode():
+        means = [
+            encoder.net(**encoder.collate(encoder.tokenize(said.split("\n")))).mean(dim=0)
+            if said
+            else torch.zeros(encoder.width)
+            for said in track.target["text"].fillna("")
+        ]
+        known = net({**vectors, "text": torch.stack(means)}, present)[:, 0].numpy()
+    known = pd.Series(known, index=track.target["sample_id"])
+    series = scores(track).drop(track.rows("final", "val"))
+    np.testing.assert_allclose(series, known[series.index], atol=1e-4)
+    test = track.rows("final", "test")
+    actual = track.target.set_index("sample_id")["score"][test]
+    assert np.corrcoef(series[test], actual)[0, 1] > 0.7
 
 
 def test_the_final_encoder_is_the_mean_of_runs_with_other_seeds(words: dict[bool, Track]) -> None:
@@ -533,28 +564,20 @@ def test_the_words_of_a_target_with_rows_without_a_score(tmp_path: Path, monkeyp
     assert report(track)["text"] == "full"
 
 
-@pytest.mark.parametrize(
-    ("words", "level", "why"),
-    [(False, "row", "the target's text is no words"), (True, "group", "the target's rows are means of several texts")],
-)
-def test_words_that_are_none_cannot_be_tuned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: bool, level: str, why: str
-) -> None:
+def test_words_that_are_none_cannot_be_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     believe_the_source(monkeypatch, 0.3)
-    blocks: dict[str, Any] = {"target": {"level": level}, "finetune_e2e": {"text": "full"}}
-    with pytest.raises(InputError, match=f"finetune_e2e.text: 'full' cannot be: {why}; give none or auto") as one:
-        tracks.run(tracks.make(tmp_path, words=words), *STAGES, **blocks)
+    why = "finetune_e2e.text: 'full' cannot be: the target's text is no words; give none or auto"
+    with pytest.raises(InputError, match=why) as one:
+        tracks.run(tracks.make(tmp_path), *STAGES, finetune_e2e={"text": "full"})
     assert "\n" not in str(one.value)
     assert not (tmp_path / "models" / "finetune_e2e").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "level", "enough", "mode"),
-    [(True, "row", 29, "full"), (True, "row", 30, "none"), (True, "group", 29, "none"), (False, "row", 29, "none")],
+    [(True, "row", 29, "full"), (True, "row", 30, "none"), (True, "group", 29, "full"), (False, "row", 29, "none")],
 )
-def test_auto_tunes_single_texts_from_enough_rows_on(
-    tmp_path: Path, words: bool, level: str, enough: int, mode: str
-) -> None:
+def test_auto_tunes_texts_from_enough_rows_on(tmp_path: Path, words: bool, level: str, enough: int, mode: str) -> None:
     track = tracks.make(tmp_path, words=words).write()
     assert len(track.rows("final", "train")) == 29
     blocks = {"finetune_e2e": {"text": "auto", "auto_rows": enough}, "target": {"level": level}}
