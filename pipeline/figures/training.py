@@ -15,28 +15,31 @@ SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#b9d3e8", "#5b
 
 
 def draw_history(path: Path, rows: pd.DataFrame, title: str, score: str = "macro-F1") -> None:
-    """Losses and validation ``score`` over the epochs of every fold, the final model in front.
+    """Losses and validation ``score``, where there is one, over the epochs of every fold, the final model in front.
 
     ``rows`` has the columns ``fold, epoch, train_loss, val_loss, val_score``; a missing value is not drawn.
     """
-    with drawing(path, (9.0, 3.6), title) as figure:
-        losses, scores = figure.subplots(1, 2)
+    judged = bool(rows["val_score"].notna().any())
+    with drawing(path, (9.0 if judged else 4.6, 3.6), title) as figure:
+        panels = figure.subplots(1, 2 if judged else 1, squeeze=False)[0]
+        losses, scores = panels[0], panels[1] if judged else None
         for fold, epochs in rows.sort_values("epoch").groupby("fold", sort=True):
             front = fold == "final" or rows["fold"].nunique() == 1
             _history_lines(losses, scores, epochs, front)
         losses.set_title("loss")
-        scores.set_title(f"{score} on validation rows")
-        for axes in (losses, scores):
+        if scores is not None:
+            scores.set_title(f"{score} on validation rows")
+        for axes in panels:
             axes.set_xlabel("epoch")
             axes.grid(axis="y")
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.margins(x=0.02)
         losses.set_ylim(bottom=0)
         if rows["fold"].nunique() > 1:
-            note(scores, "thin lines: models of the folds")
+            note(panels[-1], "thin lines: models of the folds")
 
 
-def _history_lines(losses: Axes, scores: Axes, epochs: pd.DataFrame, front: bool) -> None:
+def _history_lines(losses: Axes, scores: Axes | None, epochs: pd.DataFrame, front: bool) -> None:
     width, alpha = (2.0, 1.0) if front else (0.8, 0.35)
     for name, column, colour, style in (
         ("train", "train_loss", GREY, "--"),
@@ -46,6 +49,8 @@ def _history_lines(losses: Axes, scores: Axes, epochs: pd.DataFrame, front: bool
         losses.plot(line["epoch"], line[column], style, color=colour, linewidth=width, alpha=alpha)
         if front and len(line):
             beside(losses, line["epoch"].iloc[-1], line[column].iloc[-1], name, colour)
+    if scores is None:
+        return
     line = epochs.dropna(subset=["val_score"])
     scores.plot(line["epoch"], line["val_score"], color=BLUE, linewidth=width, alpha=alpha)
     if front and len(line):

@@ -127,8 +127,10 @@ def _choices(layout: Layout) -> dict[str, dict[str, Any]]:
     for name in POSTS_STAGES:
         of = (_optional(layout.details(name)) or {}).get("posts", {}).get("choice", {})
         choices[name] = of if len(of.get("tried", {})) > 1 else None
-    of = (_optional(layout.details("finetune_e2e")) or {}).get("sentiment", {})
-    choices["finetune_e2e"] = {**of, "tried": of["candidates"]} if "candidates" in of else None
+    source = (_optional(layout.details("train_source")) or {}).get("sentiment", {}).get("features", {})
+    target = (_optional(layout.details("finetune_e2e")) or {}).get("sentiment", {})
+    for name, of in {"train_source": source.get("choice", {}), "finetune_e2e": target}.items():
+        choices[name] = {**of, "tried": of["candidates"]} if "candidates" in of else None
     return {name: of for name, of in choices.items() if of is not None}
 
 

@@ -10,7 +10,7 @@ from pipeline.figures.training import draw_adapters, draw_history
 from pipeline.sentiment.track import ADAPTERS, FINETUNED, SOURCE, Track
 
 HISTORIES = {
-    (SOURCE, "history"): "source model, features",
+    (SOURCE, "history"): "source model, features: mean of the inner folds",
     (SOURCE, "history_text"): "source model, texts",
     (FINETUNED, "history"): "fine-tuning, phase after phase",
 }
@@ -20,8 +20,9 @@ def draw_training(plots: Path, layout: Layout, track: Track) -> None:
     """Loss and score by epoch of source model and fine-tuning; the adapters' losses and distances to the source."""
     for (stage, table), title in HISTORIES.items():
         path = layout.plots(stage) / f"{table}.csv"
-        if path.is_file():
-            draw_history(plots / f"{stage}_{table}.png", pd.read_csv(path).assign(fold=FINAL), title, "concordance")
+        history = pd.read_csv(path).assign(fold=FINAL) if path.is_file() else None
+        if history is not None and len(history):
+            draw_history(plots / f"{stage}_{table}.png", history, title, "concordance")
     path = layout.plots(ADAPTERS) / "history.csv"
     if path.is_file():
         description = track.stages[ADAPTERS].description

@@ -40,6 +40,12 @@ def history(path: Path) -> None:
     draw_history(path, pd.DataFrame(folds, columns=columns), "text specialist")
 
 
+def history_of_losses(path: Path) -> None:
+    """Of a training that no row judges."""
+    rows = pd.DataFrame({"fold": "final", "epoch": [1, 2], "train_loss": [1.0, 0.8]})
+    draw_history(path, rows.assign(val_loss=np.nan, val_score=np.nan), "source model, texts")
+
+
 def confusion(path: Path) -> None:
     draw_confusion(path, np.array([[5, 1, 0], [2, 7, 1], [0, 0, 0]]), LABELS, "fusion, 16 test rows")
 
@@ -120,6 +126,7 @@ def comparison(path: Path) -> None:
 
 DRAWINGS = [
     history,
+    history_of_losses,
     confusion,
     reliability,
     ablation,
