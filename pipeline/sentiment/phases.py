@@ -161,6 +161,7 @@ def _tune_encoder(
     identity = json.dumps(_identity(net, encoder, target, part, job, str(device)), sort_keys=True)
 
     def train(run: int) -> dict[str, Any]:
+        torch.manual_seed(job.params.seed + run)  # low-rank updates begin at random
         made = copy.deepcopy(net)
         made.encoder = learner(copy.deepcopy(encoder.net), encoder.lora_targets, mode, tuned.lora_rank)
         result = _tune_once(made, encoder, learners(made), target, part, job, mode, run)

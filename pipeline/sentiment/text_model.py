@@ -130,42 +130,50 @@ def _tune(
 
     A killed run of the same is taken up. Returns the history of the first training.
     """
-    block, device = params.train_source, pick(params.device)
+    block = params.train_source
     identity = {
         "stage": "train_source/text",
         "params": block.model_dump(include={"text", "tuned"}),
         "encoder": encoder.identity,
-        "device": str(device),
+        "device": str(pick(params.device)),
         "rows": artifacts.digest(learn["sample_id"] + learn["score"].astype(str) + learn["text"]),
     }
     kept = finished("train_source", identity, [], layout.cache)
 
     def train(seed: int) -> dict[str, Any]:
+        torch.manual_seed(seed)  # low-rank updates begin at random
         made = copy.deepcopy(net)
         made.encoder = learner(made.encoder, encoder.lora_targets, block.text, block.tuned.lora_rank)
-        training = TunedTraining(
-            made,
-            [made.classifier],
-            _token_rows(encoder, learn, block.tuned.batch),
-            None,
-            objective=mixed(MSE, MAE, 0.0),
-            score=concordance,
-            tuned=block.tuned,
-            seed=seed,
-            device=device,
-            what="train_source text" + f", run {seed - params.seed + 1}" * (seed > params.seed),
-        )
-        torch.manual_seed(seed)
-        result = training.fit(resume_state(layout.cache, identity | {"seed": seed}))
+        resume = resume_state(layout.cache, identity | {"seed": seed})
+        history = _training(made, encoder, learn, params, seed).fit(resume).history
         if block.text == "lora":
             made.encoder = merged(made.encoder)  # the low-rank updates become part of the weights
-        return {"weights": made.state_dict(), "history": result.history}
+        return {"weights": made.state_dict(), "history": history}
 
     seeds = range(params.seed, params.seed + block.tuned.runs)
     trained = [kept.once(f"seed {seed}", partial(train, seed)) for seed in seeds]
     net.load_state_dict(mean_weights([of["weights"] for of in trained]))
     kept.clear()
     return trained[0]["history"]
+
+
+def _training(
+    net: TunedSpecialist, encoder: text.TextEncoder, learn: pd.DataFrame, params: Params, seed: int
+) -> TunedTraining:
+    """One training, with this seed, that nothing stops."""
+    tuned = params.train_source.tuned
+    return TunedTraining(
+        net,
+        [net.classifier],
+        _token_rows(encoder, learn, tuned.batch),
+        None,
+        objective=mixed(MSE, MAE, 0.0),
+        score=concordance,
+        tuned=tuned,
+        seed=seed,
+        device=pick(params.device),
+        what="train_source text" + f", run {seed - params.seed + 1}" * (seed > params.seed),
+    )
 
 
 def _encode_target(
