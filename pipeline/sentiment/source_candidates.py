@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline.core.errors import InputError
 from pipeline.corpora.splits import grouped_folds, score_strata
 from pipeline.nets.losses import mixed
 from pipeline.nets.transfer import ScoreNet
@@ -90,11 +91,19 @@ class SourceRows:
         return TensorRows(self.columns.at(rows), scores, self.block.batch)
 
     def folds(self) -> list[SourceFold]:
-        """Grouped folds of the training and validation rows; of very many, the validation rows are the one held."""
+        """Grouped folds of the training and validation rows; of very many, the validation rows are the one held.
+
+        Raises InputError where all these rows are of one group.
+        """
         train, val = self.part("train"), self.part("val")
         rows = np.sort(np.concatenate([train, val]))
         if len(rows) > self.block.inner_rows and len(val):
             return [SourceFold(train, val)]
+        if len(set(self.groups[rows])) < 2:
+            raise InputError(
+                f"source.corpus: its {len(rows)} training and validation rows are of one group, and inner folds need "
+                "two at least; give more groups"
+            )
         strata, rng = score_strata(self.actual[rows].tolist()), np.random.default_rng(self.params.seed)
         of = grouped_folds(self.groups[rows].tolist(), strata["tercile"].tolist(), self.block.inner_folds, rng)
         return [SourceFold(rows[of != number], rows[of == number]) for number in range(int(of.max()) + 1)]

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline.core.errors import InputError
 from pipeline.params import Params
 from pipeline.scoring.dropout_ridge import dropout_ridge
 from pipeline.sentiment.data import FeatureColumns
@@ -87,6 +88,14 @@ def test_ridge_is_what_the_net_says() -> None:
 def test_of_many_rows_the_validation_rows_are_judges() -> None:
     rows = source(150, candidates=["ridge"], inner_rows=100)
     assert sorted(choose(rows).rows) == sorted(rows.part("val"))
+
+
+def test_a_single_group_is_one_clear_line() -> None:
+    rows = source(60)
+    rows.table.loc[rows.table["split"] != "test", "group_id"] = "one"
+    with pytest.raises(InputError, match=r"48 training and validation rows are of one group.*give more groups") as one:
+        choose(rows)
+    assert "\n" not in str(one.value)
 
 
 @pytest.mark.parametrize("candidates", [["ridge"], ["net"]])
