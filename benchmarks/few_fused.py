@@ -51,7 +51,8 @@ def scored(posts: pd.DataFrame, media: Path, scratch: Path) -> tuple[str, dict[s
     of = artifacts.read_json(layout.details("evaluate"))["posts"]
     taken = artifacts.read_json(layout.details("fuse"))["posts"]["choice"]["taken"]
     figures = {"fusion": of["fusion"]["macro_f1"]}
-    figures |= {f"{name} alone": of[name]["macro_f1"] for name in ("text", "image", "video") if of[name].get("n")}
+    alone = [name for name in ("text", "image", "video") if of.get(name, {}).get("n")]
+    figures |= {f"{name} alone": of[name]["macro_f1"] for name in alone}
     return taken, figures | {name: line["macro_f1"] for name, line in of["baselines"].items()}
 
 
@@ -73,14 +74,13 @@ def main() -> None:
     parser.add_argument("--sizes", default="100,300,700")
     parser.add_argument("--draws", type=int, default=5)
     given = parser.parse_args()
-    posts = pd.read_parquet(given.manifest)
+    posts, media = pd.read_parquet(given.manifest), (given.media or given.manifest.parent).resolve()
+    for name in {"image", "video"} & set(posts):
+        posts[name] = posts[name].map(lambda path: str(given.manifest.parent.resolve() / path), "ignore")
     heading = False
     with tempfile.TemporaryDirectory() as folder:
         for size in map(int, given.sizes.split(",")):
-            made = [
-                scored(drawn(posts, size, seed), given.media or given.manifest.parent, Path(folder))
-                for seed in range(given.draws)
-            ]
+            made = [scored(drawn(posts, size, seed), media, Path(folder)) for seed in range(given.draws)]
             if not heading:
                 print(f"| posts | {' | '.join(made[0][1])} | what was taken |", flush=True)
                 heading = True
