@@ -61,8 +61,8 @@ def line(size: int, figures: list[dict[str, float]], taken: Iterable[str]) -> st
     cells = [f"{table['fusion'].mean():.3f}"]
     for name in table.columns[1:]:
         difference = table["fusion"] - table[name]
-        error = difference.std() / len(difference) ** 0.5
-        cells.append(f"{table[name].mean():.3f} ({difference.mean():+.3f} ± {error:.3f})")
+        error = f" ± {difference.std() / len(difference) ** 0.5:.3f}" * (len(difference) > 1)
+        cells.append(f"{table[name].mean():.3f} ({difference.mean():+.3f}{error})")
     counts = ", ".join(f"{name} {count}" for name, count in pd.Series(list(taken)).value_counts().items())
     return f"| {size} | {' | '.join(cells)} | {counts} |"
 

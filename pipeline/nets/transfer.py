@@ -11,6 +11,9 @@ from pipeline.nets.columns import InputColumns
 from pipeline.nets.fusion import Fusion
 from pipeline.nets.modalities import ByModality
 
+LINES = 64
+"""Texts of a row that are encoded at a time, where nothing is learned from them."""
+
 
 class ScoreNet(nn.Module):
     """Features of modalities, some of them absent → a score: the posts' fusion with a single output.
@@ -162,14 +165,22 @@ class TransferNet(nn.Module):
 
     def _text_vectors(self, tokens: ByModality, rows: int) -> Float[Tensor, "batch width"]:
         """By the encoder; of a row with several texts the mean."""
+        assert self.encoder is not None
         inputs, line_of = dict(tokens), tokens.get("line_of")
         if line_of is None:
-            return self._encoded(inputs)
+            return self.encoder(**inputs)
         del inputs["line_of"]
-        lines = self._encoded(inputs)
+        lines = self.encoder(**inputs) if self.training else self._encoded_in_parts(inputs)
         sums = lines.new_zeros(rows, lines.shape[1]).index_add(0, line_of, lines)
         return sums / torch.bincount(line_of, minlength=rows).clamp(min=1)[:, None]
 
-    def _encoded(self, inputs: ByModality) -> Tensor:
+    def _encoded_in_parts(self, inputs: ByModality) -> Tensor:
+        """Texts of like length together: a row may have thousands, and one long text would lengthen them all."""
         assert self.encoder is not None
-        return self.encoder(**inputs)
+        lengths = inputs["attention_mask"].sum(dim=1)
+        order = lengths.argsort(descending=True, stable=True)
+        parts = []
+        for part in order.split(LINES):
+            longest = int(lengths[part[0]])
+            parts.append(self.encoder(**{name: of[part, :longest] for name, of in inputs.items()}))
+        return torch.cat(parts)[order.argsort()]

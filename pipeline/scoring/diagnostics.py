@@ -319,7 +319,7 @@ def _source(evidence: Evidence) -> list[Finding]:
     chance = source.low is not None and source.low <= 0
     if source.pearson is None or source.pearson < WEAK_SOURCE or chance:
         means = "the source model does not work where it was trained: there is nothing to transfer"
-        advice = "mend train_source first: labels, features, learning rate; then `dvc repro`"
+        advice = "mend train_source first: labels, features, candidates; then `dvc repro`"
         return [Finding("source_model_weak", measured, means, advice, 0.78)]
     return [Finding("source_model_weak", measured, "the source model works on the source")]
 

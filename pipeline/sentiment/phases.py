@@ -94,7 +94,7 @@ def _learners(net: TransferNet, block: FinetuneParams) -> tuple[list[nn.Module],
 
 
 def objective(block: FinetuneParams, *, plain: bool = False) -> Objective:
-    """The loss that params ask for; ``plain``: without the correlation, for a head that starts from nothing."""
+    """The loss that params ask for; ``plain``: without the correlation, for a text model on its own."""
     if plain:
         return mixed(block.mse, block.mae, 0.0)
     return ccc_loss if block.loss == "ccc" else mixed(block.mse, block.mae, block.correlation)

@@ -116,7 +116,11 @@ def describe_source(columns: FeatureColumns, block: TrainSourceParams) -> ScoreN
 
 
 def choose(source: SourceRows) -> SourceChoice:
-    """Fits the candidates on every inner fold, and takes the simplest that is not bettered."""
+    """Fits the candidates on every inner fold, and takes the simplest that is not bettered.
+
+    The rows that compare candidates have also chosen the penalty and the epochs, so what is said of them flatters a
+    little; test rows are for `evaluate`.
+    """
     folds, wanted = source.folds(), source.block.candidates
     rows = np.concatenate([fold.held for fold in folds])
     actual, groups = source.actual[rows], source.groups[rows]
@@ -193,9 +197,10 @@ def _begin_with(net: ScoreNet, model: LinearModel) -> None:
 
 
 def _by_net(source: SourceRows, folds: list[SourceFold], nets: list[ScoreNet]) -> tuple[list[np.ndarray], pd.DataFrame]:
-    """After each epoch that all folds came to, what the nets say of the held rows, float64 [n]; and their history.
+    """After each epoch, what the nets say of the held rows, float64 [n]; and their history.
 
-    A fold stops when it gets no better; all have the same number of epochs, so none has one that flatters it alone.
+    The number of epochs is that of all folds, so none has one that flatters it alone. A fold that stops, since it gets
+    no better, is held to what it said last.
     """
     said: list[list[np.ndarray]] = []
     histories = []
@@ -203,9 +208,9 @@ def _by_net(source: SourceRows, folds: list[SourceFold], nets: list[ScoreNet]) -
         said.append([])
         result = _train(net, source, fold.learn, source.block.epochs, fold.held, said[-1].append)
         histories.append(pd.DataFrame(result.history, columns=HISTORY))
-    epochs = min(map(len, said))
-    history = pd.concat(histories).groupby("epoch", as_index=False).mean().iloc[:epochs]
-    return [np.concatenate([of_fold[at] for of_fold in said]) for at in range(epochs)], history
+    history = pd.concat(histories).groupby("epoch", as_index=False).mean()
+    by_epoch = [np.concatenate([of_fold[min(at, len(of_fold) - 1)] for of_fold in said]) for at in range(len(history))]
+    return by_epoch, history
 
 
 def _train(

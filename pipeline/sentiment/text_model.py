@@ -29,7 +29,7 @@ from pipeline.sentiment.source_candidates import MAE, MSE
 from pipeline.sentiment.source_model import predicted_scores, source_fitted
 from pipeline.training.checkpoint import load_weights, resume_state, write_model
 from pipeline.training.device import pick
-from pipeline.training.finished import finished
+from pipeline.training.finished import Finished, finished
 from pipeline.training.loop import predict
 from pipeline.training.tuning import TunedTraining, learner, mean_weights, merged
 
@@ -93,7 +93,8 @@ def train_text_model(texts: pd.DataFrame, folder: Path, params: Params, layout: 
     with torch.no_grad():
         net.classifier.head.weight.zero_()
         net.classifier.head.bias.fill_(learn["score"].mean())
-    history = _tune(net, encoder, learn, params, layout)
+    kept = finished("train_source", _identity(encoder, learn, params), [], layout.cache)
+    history = _tune(net, encoder, learn, params, layout, kept)
     predictions = predicted_scores(
         texts, predict(net, _token_rows(encoder, texts, block.tuned.batch), pick(params.device))[:, 0], ("text",)
     )
@@ -109,6 +110,7 @@ def train_text_model(texts: pd.DataFrame, folder: Path, params: Params, layout: 
     artifacts.write_scores(folder / "predictions.parquet", predictions)
     write_model(folder, net, description)
     _encode_target(target, net, encoder, folder / "target.parquet", params)
+    kept.clear()
     return TextFit(history, len(learn))
 
 
@@ -123,28 +125,36 @@ def _token_rows(encoder: text.TextEncoder, texts: pd.DataFrame, batch: int) -> T
     return TokenRows(encoder, texts["text"].tolist(), scores, batch)
 
 
+def _identity(encoder: text.TextEncoder, learn: pd.DataFrame, params: Params) -> dict[str, Any]:
+    """What a run that was cut off must have in common with this one to be its beginning."""
+    return {
+        "stage": "train_source/text",
+        "params": params.train_source.model_dump(include={"text", "tuned"}),
+        "encoder": encoder.identity,
+        "device": str(pick(params.device)),
+        "rows": artifacts.digest(learn["sample_id"] + learn["score"].astype(str) + learn["text"]),
+    }
+
+
 def _tune(
-    net: TunedSpecialist, encoder: text.TextEncoder, learn: pd.DataFrame, params: Params, layout: Layout
+    net: TunedSpecialist,
+    encoder: text.TextEncoder,
+    learn: pd.DataFrame,
+    params: Params,
+    layout: Layout,
+    kept: Finished,
 ) -> list[dict[str, float]]:
     """Gives the net the mean of the weights of several trainings, which differ by their seed; see ``phases``.
 
     A killed run of the same is taken up. Returns the history of the first training.
     """
     block = params.train_source
-    identity = {
-        "stage": "train_source/text",
-        "params": block.model_dump(include={"text", "tuned"}),
-        "encoder": encoder.identity,
-        "device": str(pick(params.device)),
-        "rows": artifacts.digest(learn["sample_id"] + learn["score"].astype(str) + learn["text"]),
-    }
-    kept = finished("train_source", identity, [], layout.cache)
 
     def train(seed: int) -> dict[str, Any]:
         torch.manual_seed(seed)  # low-rank updates begin at random
         made = copy.deepcopy(net)
         made.encoder = learner(made.encoder, encoder.lora_targets, block.text, block.tuned.lora_rank)
-        resume = resume_state(layout.cache, identity | {"seed": seed})
+        resume = resume_state(layout.cache, _identity(encoder, learn, params) | {"seed": seed})
         history = _training(made, encoder, learn, params, seed).fit(resume).history
         if block.text == "lora":
             made.encoder = merged(made.encoder)  # the low-rank updates become part of the weights
@@ -153,7 +163,6 @@ def _tune(
     seeds = range(params.seed, params.seed + block.tuned.runs)
     trained = [kept.once(f"seed {seed}", partial(train, seed)) for seed in seeds]
     net.load_state_dict(mean_weights([of["weights"] for of in trained]))
-    kept.clear()
     return trained[0]["history"]
 
 

@@ -8,6 +8,7 @@ from transformers import AutoModel, AutoTokenizer
 from pipeline.core.errors import InputError
 from pipeline.encoders import text
 from pipeline.encoders.text import equal_length_batches, length_batches
+from pipeline.encoders.text_rows import BagRows
 from pipeline.params import EmbedTextParams
 from tests import tiny
 
@@ -138,3 +139,25 @@ def test_the_packaged_encoder_is_the_one_that_was_released() -> None:
     # The similarities that the hub's page of all-MiniLM-L6-v2 shows for these sentences.
     found = [cosine(person, other) for other in (dog, very, day)]
     np.testing.assert_allclose(found, [0.6946, 0.9429, 0.2569], atol=2e-4)
+
+
+def test_a_step_of_training_reads_some_texts_of_each_row_drawn_anew(encoder: text.TextEncoder) -> None:
+    bags = [TEXTS, [], TEXTS[:2]]
+    rows = BagRows(encoder, bags, torch.zeros(3), batch=2, most=3)
+    whole = {name: encoder.collate(encoder.tokenize([name]))["input_ids"][0].tolist() for name in TEXTS}
+
+    def read(rng: np.random.Generator | None, at: int) -> list[str]:
+        (tokens,) = rows.load(np.array([at]), rng)
+        kept = [
+            ids[mask.bool()].tolist() for ids, mask in zip(tokens["input_ids"], tokens["attention_mask"], strict=True)
+        ]
+        return [name for ids in kept for name, known in whole.items() if known == ids]
+
+    drawn = [read(np.random.default_rng(seed), 0) for seed in range(20)]
+    assert all(len(some) == len(set(some)) == 3 for some in drawn)
+    assert len({frozenset(some) for some in drawn}) > 3
+    assert read(np.random.default_rng(0), 0) == drawn[0]
+    assert read(None, 0) == TEXTS and read(np.random.default_rng(0), 2) == TEXTS[:2]
+    (tokens,) = rows.load(np.array([2, 1, 0]), None)
+    assert tokens["line_of"].tolist() == [0, 0, 1, 2, 2, 2, 2, 2]  # a row without a text has an empty one
+    assert sorted(np.concatenate(rows.batches(np.random.default_rng(0)))) == [0, 1, 2]

@@ -1,8 +1,10 @@
 from collections.abc import Mapping
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.nets import transfer
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.transfer import ScoreNet, TransferNet
 
@@ -124,8 +126,10 @@ class Counter(nn.Module):
         super().__init__()
         self.table = nn.Embedding(9, TARGET["text"])
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        return self.table(input_ids).mean(dim=1)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        if attention_mask is None:
+            return self.table(input_ids).mean(dim=1)
+        return (self.table(input_ids) * attention_mask[:, :, None]).sum(dim=1) / attention_mask.sum(dim=1)[:, None]
 
 
 def test_tokens_take_the_place_of_the_text_vectors() -> None:
@@ -139,12 +143,23 @@ def test_tokens_take_the_place_of_the_text_vectors() -> None:
     assert encoder.table.weight.grad is not None and encoder.table.weight.grad.abs().sum() > 0
 
 
-def test_a_row_of_several_texts_has_the_mean_of_their_vectors() -> None:
+@pytest.mark.parametrize("lines", [64, 2])
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_row_of_several_texts_has_the_mean_of_their_vectors(
+    monkeypatch: pytest.MonkeyPatch, lines: int, learns: bool
+) -> None:
+    monkeypatch.setattr(transfer, "LINES", lines)
     encoder = Counter()
     net, (vectors, present) = transfer_net(encoder=encoder), inputs(TARGET)
-    said = torch.randint(9, (11, 3), generator=torch.Generator().manual_seed(2))
+    net.training = learns  # without its parts, which would draw dropout
+    said = torch.randint(9, (11, 5), generator=torch.Generator().manual_seed(2))
+    lengths = torch.tensor([2, 5, 1, 3, 3, 4, 1, 2, 5, 1, 1])
     line_of = torch.tensor([0, 0, 0, 1, 2, 2, 3, 4, 5, 6, 6])  # the last row has none
-    lines = encoder.table.weight[said].mean(dim=1)
-    means = [lines[line_of == row].mean(dim=0) for row in range(7)] + [torch.zeros(TARGET["text"])]
+    of_lines = torch.stack(
+        [encoder.table.weight[of[:long]].mean(dim=0) for of, long in zip(said, lengths, strict=True)]
+    )
+    means = [of_lines[line_of == row].mean(dim=0) for row in range(7)] + [torch.zeros(TARGET["text"])]
     by_hand = net({**vectors, "text": torch.stack(means)}, present)
-    torch.testing.assert_close(net(vectors, present, {"input_ids": said, "line_of": line_of}), by_hand)
+    mask = (torch.arange(5) < lengths[:, None]).long()
+    found = net(vectors, present, {"input_ids": said, "attention_mask": mask, "line_of": line_of})
+    torch.testing.assert_close(found, by_hand)

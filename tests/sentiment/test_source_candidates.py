@@ -10,8 +10,10 @@ import torch
 from pipeline.core.errors import InputError
 from pipeline.params import Params
 from pipeline.scoring.dropout_ridge import dropout_ridge
+from pipeline.sentiment import source_candidates
 from pipeline.sentiment.data import FeatureColumns
 from pipeline.sentiment.source_candidates import SourceRows, choose, fit_final
+from pipeline.training.loop import FitResult
 
 WIDTHS = {"text": 4, "audio": 3}
 
@@ -55,6 +57,32 @@ def test_a_product_of_two_modalities_needs_the_net() -> None:
     with torch.inference_mode():
         said = net(*rows.columns.at(test))[:, 0].numpy()
     assert np.corrcoef(said, rows.actual[test])[0, 1] > 0.8
+
+
+def test_the_net_is_trained_for_the_epochs_of_least_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folds that stop early are held to what they said last."""
+    rows, trained = source(150, candidates=["net"], epochs=4), []
+    offsets = {0: [0.9, 0.5, 0.1, 0.3], 1: [0.9, 0.8], 2: [0.9, 0.2, 0.3, 0.1]}
+    folds = iter(offsets.values())
+
+    def train(net: Any, of: SourceRows, learn: Any, epochs: int, held: Any = None, keep: Any = None) -> FitResult:
+        if held is None:
+            trained.append(epochs)
+            return FitResult(epochs, 0.0, [])
+        history = []
+        for number, offset in enumerate(next(folds), 1):
+            keep(of.actual[held] + offset)
+            history.append({"epoch": number, "train_loss": 1.0, "val_loss": offset, "val_score": 0.0})
+        return FitResult(1, 0.0, history)
+
+    monkeypatch.setattr(source_candidates, "_train", train)
+    made = choose(rows)
+    assert made.epochs == made.report["epochs"] == 3 and len(made.history) == 4
+    sizes = [len(fold.held) for fold in rows.folds()]
+    errors = np.repeat([0.1, 0.8, 0.3], sizes) ** 2
+    assert made.report["candidates"]["net"]["mse"] == pytest.approx(errors.mean())
+    fit_final(rows, made)
+    assert trained == [3]
 
 
 def test_each_row_is_held_by_a_model_that_learned_from_other_groups() -> None:

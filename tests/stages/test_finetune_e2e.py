@@ -31,6 +31,7 @@ from pipeline.sentiment.finetuned import load_finetuned
 from pipeline.sentiment.finetuning import _output_scale, text_mode
 from pipeline.sentiment.initialisation import Part, inner_parts, linear_net
 from pipeline.sentiment.source_model import read_source
+from pipeline.sentiment.text_model import source_text_scores
 from pipeline.sentiment.variants import Variant
 from pipeline.training import loop
 from pipeline.training.finished import Finished
@@ -458,11 +459,21 @@ def test_words_tuned_plainly_are_a_step_of_their_own(words: dict[bool, Track], t
     assert np.corrcoef(scores(track, step)[test], known)[0, 1] > 0.9
 
 
+def test_the_sources_text_model_is_where_its_tuning_begins(words: dict[bool, Track]) -> None:
+    still = {**LEARNS, "encoder_learning_rate": 1e-12, "head_learning_rate": 1e-12, "epochs": 1}
+    of = setting(words[True], mode="full")
+    params = tracks.params(words[True], finetune_e2e={"text": "full", "tuned": still})
+    of = replace(of, job=replace(of.job, params=params))
+    made = candidates.fit_candidate("text_transfer_tuned", of, of.parts[0])
+    known = source_text_scores(words[True].layout, of.target)
+    np.testing.assert_allclose(made.scores(EVERY), known, atol=1e-4)
+
+
 def test_groups_are_tuned_on_the_mean_of_their_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text that says nothing stands beside each that does, so no single line has the group's score."""
+    """A text that says nothing stands before each that does."""
     take(monkeypatch, "text_transfer_tuned")
     track = tracks.make(tmp_path, words=True, free=0)
-    track.target["text"] = [None if said is None else f"{said}\nthe cat" for said in track.target["text"]]
+    track.target["text"] = [None if said is None else f"the cat\n{said}" for said in track.target["text"]]
     source = {"text": "full", "tuned": LEARNS}
     block = {"text": "full", "tuned": {**LEARNS, "runs": 1, "lines": 1}, "first_epochs": 0}
     tracks.run(track, *STAGES, train_source=source, finetune_e2e=block, target={"level": "group"})
