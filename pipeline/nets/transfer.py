@@ -15,7 +15,23 @@ LINES = 64
 """Texts of a row that are encoded at a time, where nothing is learned from them."""
 
 
-class ScoreNet(nn.Module):
+class _Probed(nn.Module):
+    """A net with ``probes``, a linear probe of each modality's standardised columns."""
+
+    probes: nn.ModuleDict
+
+    def standardise_like(self, vectors: ByModality, present: ByModality) -> None:
+        """Takes the statistics of the training rows that have each modality, for the probes."""
+        for name in self.probes:
+            self.probe(name).standardise_like(vectors[name][present[name]])
+
+    def probe(self, name: str) -> LinearProbe:
+        probe = self.probes[name]
+        assert isinstance(probe, LinearProbe)
+        return probe
+
+
+class ScoreNet(_Probed):
     """Features of modalities, some of them absent → a score: the posts' fusion with a single output.
 
     Each modality has a linear probe of its own, which stands for its expert in the fusion. What the fusion adds to
@@ -45,16 +61,6 @@ class ScoreNet(nn.Module):
         nn.init.zeros_(self._last_layer().weight)
         nn.init.zeros_(self._last_layer().bias)
 
-    def standardise_like(self, vectors: ByModality, present: ByModality) -> None:
-        """Takes the statistics of the training rows that have each modality."""
-        for name in self.probes:
-            self.probe(name).standardise_like(vectors[name][present[name]])
-
-    def probe(self, name: str) -> LinearProbe:
-        probe = self.probes[name]
-        assert isinstance(probe, LinearProbe)
-        return probe
-
     @torch.no_grad()
     def begin_with(self, weights: Mapping[str, Tensor], offset: float) -> None:
         """Makes a new net a linear model: modality → weights [columns] of the standardised columns, and an offset."""
@@ -82,7 +88,7 @@ class ScoreNet(nn.Module):
         return self.fusion(standard, probed, present)
 
 
-class TransferNet(nn.Module):
+class TransferNet(_Probed):
     """The source model, carried to the target: what it says of adapted features, and what the target says by itself.
 
     The score is a weighted sum (``mix``) of what the source model says of the adapted features and of what a text head
@@ -118,16 +124,6 @@ class TransferNet(nn.Module):
         self.encoder = encoder
         self.columns = nn.ModuleDict(dict(columns or {}))
         self.mix = nn.Linear(2, 1)
-
-    def standardise_like(self, vectors: ByModality, present: ByModality) -> None:
-        """Takes the statistics of the training rows that have each modality, for the probes."""
-        for name in self.probes:
-            self.probe(name).standardise_like(vectors[name][present[name]])
-
-    def probe(self, name: str) -> LinearProbe:
-        probe = self.probes[name]
-        assert isinstance(probe, LinearProbe)
-        return probe
 
     @torch.no_grad()
     def rescale(self, scale: float, offset: float) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.core.errors import InputError
 from pipeline.params import Params
+from pipeline.scoring.baselines import ALPHAS
 from pipeline.scoring.dropout_ridge import dropout_ridge
 from pipeline.sentiment import source_candidates
 from pipeline.sentiment.data import FeatureColumns
@@ -99,6 +100,27 @@ def test_each_row_is_held_by_a_model_that_learned_from_other_groups() -> None:
         (model,) = dropout_ridge(learn, rows.actual[fold.learn], [made.penalty], 0.3)
         at = {row: place for place, row in enumerate(made.rows)}
         np.testing.assert_allclose(made.held[[at[row] for row in fold.held]], model.scores(held), atol=1e-4)
+
+
+def test_the_penalty_is_the_one_of_least_error_on_held_rows() -> None:
+    rows = source(45, candidates=["ridge"])
+    rows.table["score"] += 2.0 * np.random.default_rng(1).normal(
+        size=45
+    )  # so that neither end of the penalties is best
+    errors = dict.fromkeys(ALPHAS, 0.0)
+    for fold in rows.folds():
+        blocks = [values.numpy().astype(np.float64) for _, values in sorted(rows.columns.vectors.items())]
+        learned = [block[fold.learn] for block in blocks]
+        blocks = [((b - of.mean(axis=0)) / of.std(axis=0)).clip(-5, 5) for b, of in zip(blocks, learned, strict=True)]
+        models = dropout_ridge([block[fold.learn] for block in blocks], rows.actual[fold.learn], list(ALPHAS), 0.3)
+        for penalty, model in zip(ALPHAS, models, strict=True):
+            said = model.scores([block[fold.held] for block in blocks])
+            errors[penalty] += float(((said - rows.actual[fold.held]) ** 2).sum())
+    best = min(errors, key=lambda penalty: errors[penalty])
+    assert min(ALPHAS) < best < max(ALPHAS)
+    made = choose(rows)
+    assert made.penalty == pytest.approx(best)
+    assert made.report["candidates"]["ridge"]["mse"] == pytest.approx(errors[best] / len(made.rows), rel=1e-4)
 
 
 def test_ridge_is_what_the_net_says() -> None:

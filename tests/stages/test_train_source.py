@@ -139,6 +139,20 @@ def test_the_text_model_learns_from_the_sources_words(words: Track) -> None:
     assert metrics["text"]["rows"] == len(fitted) == (~test).sum()
 
 
+def test_nothing_is_kept_of_a_training_that_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
+    kept = []
+    monkeypatch.setattr("pipeline.sentiment.text_model.write_model", lambda *_: kept.extend(pieces()))
+
+    def pieces() -> list[Path]:
+        return list((tmp_path / "cache").rglob("*.safetensors"))
+
+    track = tracks.make(tmp_path / "track", words=True)
+    run(track, text="full", tuned={**TUNED, "epochs": 1, "runs": 2})
+    assert len(kept) == 2  # a run that is cut off here takes up both
+    assert pieces() == []
+
+
 def test_the_text_model_is_the_mean_of_runs_with_other_seeds(words: Track, tmp_path: Path) -> None:
     """Each alone, by the seed of its own, and all three at once."""
 
