@@ -705,13 +705,14 @@ def _jump(
 ) -> Iterator[VideoFrame]:
     """Plays from the last of ``keyframes`` on, or from an earlier one if the container lands beyond ``want``.
 
-    Containers are searched by decoding time, which runs ahead of presentation time by as much as the codec reorders.
+    Containers are searched by decoding time, which runs ahead of presentation time by as much as the codec reorders;
+    mp4, asked for a keyframe's own time, may go back to the one before, and asked for ``want`` does so only if it must.
     """
-    for keyframe in reversed(keyframes.tolist()):
-        container.seek(keyframe, stream=stream)
+    for ticks in [want, *reversed(keyframes.tolist())]:
+        container.seek(ticks, stream=stream)
         playing = _play(container, stream, wanted, limits)
         first = next(playing, None)
-        if first is not None and first.pts is not None and (first.pts <= want or keyframe == keyframes[0]):
+        if first is not None and first.pts is not None and (first.pts <= want or ticks == keyframes[0]):
             return chain([first], playing)
     return iter(())
 

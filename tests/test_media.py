@@ -389,15 +389,27 @@ def test_jumping_finds_what_sequential_decoding_finds(tmp_path: Path, gop: int, 
             np.testing.assert_allclose(one.astype(int), other.astype(int), atol=2)
 
 
-def test_long_clips_are_not_decoded_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = encode(tmp_path / "a.mp4", 300, gop=10)
+def decoded_for(path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many frames are decoded for so many."""
     decoded = []
     original = media._play
     monkeypatch.setattr(
         media, "_play", lambda *given: (decoded.append(frame.pts) or frame for frame in original(*given))
     )
+    frames_of(path, count)
+    return len(decoded)
+
+
+def test_long_clips_are_not_decoded_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = encode(tmp_path / "a.mp4", 300, gop=10)
     assert which(frames_of(path, 4)) == [at % 55 for at in (37, 112, 187, 262)]
-    assert len(decoded) <= 4 * 10
+    assert decoded_for(path, 4, monkeypatch) <= 4 * 10
+
+
+def test_a_jump_lands_on_the_last_keyframe_at_a_variable_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every third frame stays four times as long; asked for a keyframe's own time, mp4 goes back to the one before: 59.
+    path = encode(tmp_path / "a.mp4", 300, gop=20, times=[2 * at + (0, -1, 1)[at % 3] for at in range(300)])
+    assert decoded_for(path, 7, monkeypatch) <= 45
 
 
 def test_a_variable_frame_rate_is_done_justice(tmp_path: Path) -> None:

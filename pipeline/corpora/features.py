@@ -273,7 +273,7 @@ def only_scored(corpus: FeatureCorpus) -> FeatureCorpus:
 def average_groups(corpus: FeatureCorpus) -> FeatureCorpus:
     """One row a group, named as the group: the means of scores and vectors over the rows that have them.
 
-    Texts are joined in their order; the split is the most protected of the rows' splits.
+    Texts become lines in their order, each one line; the split is the most protected of the rows' splits.
     """
     codes, names = pd.factorize(corpus.rows["group"])
     by_group = corpus.rows.groupby(codes)
@@ -286,7 +286,7 @@ def average_groups(corpus: FeatureCorpus) -> FeatureCorpus:
             "group": names,
             "score": by_group["score"].mean(),
             "split": rank.map(parts),
-            "text": by_group["text"].agg(lambda texts: "\n".join(texts.dropna()) or None),
+            "text": by_group["text"].agg(_as_lines),
         }
     )
     rows[["split", "text"]] = _with_none(rows[["split", "text"]])
@@ -294,6 +294,10 @@ def average_groups(corpus: FeatureCorpus) -> FeatureCorpus:
     features = {name: _means(member, values, corpus.present[name]) for name, values in corpus.features.items()}
     present = {name: member @ mask > 0 for name, mask in corpus.present.items()}
     return replace(corpus, rows=rows, features=features, present=present)
+
+
+def _as_lines(texts: pd.Series) -> str | None:
+    return "\n".join(" ".join(text.split("\n")) for text in texts.dropna()) or None
 
 
 def _means(member: csr_array, values: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -279,7 +279,7 @@ def test_only_scored_rows(tmp_path: Path) -> None:
 
 def test_groups_are_averaged(tmp_path: Path) -> None:
     rows = [
-        plain(id="1", group="b", score=1.0, audio=[1.0, 5.0], text="one", split="train"),
+        plain(id="1", group="b", score=1.0, audio=[1.0, 5.0], text="one,\nand more", split="train"),
         plain(id="2", group="a", score=None, audio=None, text="alone", split="train"),
         plain(id="3", group="b", score=2.0, audio=[3.0, None], text=None, split="test"),
         plain(id="4", group="b", score=None, audio=None, text="three", split="train"),
@@ -288,7 +288,7 @@ def test_groups_are_averaged(tmp_path: Path) -> None:
     assert found.rows["id"].tolist() == found.rows["group"].tolist() == ["b", "a"]
     assert found.rows["row"].tolist() == [1, 2]
     np.testing.assert_array_equal(found.rows["score"], [1.5, np.nan])
-    assert found.rows["text"].tolist() == ["one\nthree", "alone"]
+    assert found.rows["text"].tolist() == ["one, and more\nthree", "alone"], "each text is one line"
     assert found.rows["split"].tolist() == ["test", "train"]
     np.testing.assert_array_equal(found.features["audio"], f32([[2, 5], [0, 0]]))
     assert found.present["audio"].tolist() == [True, False]
