@@ -166,6 +166,7 @@ def train_adapter(
     both = np.concatenate([train, val])
     scores = target.scores[torch.from_numpy(both)] if labelled else torch.full((len(both),), torch.nan)
     vectors, source_rows = target.columns.vectors[name][torch.from_numpy(both)], source.rows[name]
+    pairs = target.pairs[name][torch.from_numpy(both)] if name in target.pairs else None
 
     torch.manual_seed(params.seed)
     adapter = Adapter(**describe_adapter(target, source, name, params).arguments())
@@ -173,7 +174,7 @@ def train_adapter(
     before = _apart(adapter, vectors, source_rows)
     fit_result = FitResult(0, 0.0, [])
     if len(train) and len(val) and len(source_rows) > 1 and not adapter.identity:
-        fit_result = _fit_adapter(adapter, name, vectors, scores, len(train), source, params, labelled=labelled)
+        fit_result = _fit_adapter(adapter, name, vectors, pairs, scores, len(train), source, params, labelled=labelled)
     after = _apart(adapter, vectors, source_rows)
     losses = [line["train_loss"] for line in fit_result.history] or [0.0]
     report = {"first_loss": losses[0], "last_loss": losses[-1], "epochs": float(len(fit_result.history))}
@@ -186,6 +187,7 @@ def _fit_adapter(
     adapter: Adapter,
     name: Feature,
     vectors: Tensor,
+    pairs: Tensor | None,
     scores: Tensor,
     train: int,
     source: SourceSpace,
@@ -198,7 +200,7 @@ def _fit_adapter(
     epochs = block.epochs if own.epochs is None else own.epochs
     if not epochs:
         return FitResult(0, 0.0, [])
-    objective, places = _match(adapter, name, vectors, scores, source, params, labelled=labelled)
+    objective, places = _match(adapter, name, vectors, pairs, scores, source, params, labelled=labelled)
     labels, scored = torch.cat([torch.from_numpy(places), scores[:, None]], dim=1), scores.isfinite()
     return fit(
         AdapterWithSource(adapter, source.net if labelled else None, name),
@@ -217,15 +219,21 @@ def _match(
     adapter: Adapter,
     name: Feature,
     vectors: Tensor,
+    pairs: Tensor | None,
     scores: Tensor,
     source: SourceSpace,
     params: Params,
     *,
     labelled: bool,
 ) -> tuple[Objective, np.ndarray]:
-    """The loss, and what each row is to meet, float32 [N, width of the source]; zeros where moments are matched."""
+    """The loss, and what each row is to meet, float32 [N, width of the source]; zeros where moments are matched.
+
+    What a row is in the source's columns, ``pairs``, is what it is to meet, where that is known.
+    """
     block, source_rows = params.adapter, source.rows[name]
     weight = block.label_weight if labelled else 0.0
+    if pairs is not None:
+        return matching_loss(source_rows.shape[1], adapter.out_scale, block.distance, weight), pairs.numpy()
     if block.match == "coral":
         places = np.zeros((len(vectors), source_rows.shape[1]), dtype=np.float32)
         return coral_loss(source_rows, adapter.out_scale, weight), places

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -73,6 +73,8 @@ class Target:
         by_source_text: whether they were made by the source's text model.
         inputs: modality → which of the corpus's columns its features are; without words.
         as_source: the modalities whose columns are those of the source, since both corpora were extracted alike.
+        pairs: modality → float32 [N, source columns]: the rows in the source's columns, where ``columns`` has others:
+            of texts that are words in both corpora, the vectors of the encoder as it is.
     """
 
     table: pd.DataFrame
@@ -83,6 +85,7 @@ class Target:
     by_source_text: bool
     inputs: Mapping[str, InputColumns]
     as_source: frozenset[str] = frozenset()
+    pairs: Mapping[str, Tensor] = field(default_factory=dict)
 
     def rows(self, fold: str, *roles: str) -> np.ndarray:
         """int64: where the rows of these roles stand in the table."""
@@ -127,7 +130,10 @@ def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:
     words = "text" in embeddings and not is_features(embeddings["text"])
     by_source = layout.model("train_source") / "text" / "target.parquet"
     by_source_text = by_source_text and words and by_source.exists()
+    pairs: dict[str, Tensor] = {}
     if by_source_text:
+        if embeddings["text"].encoder.get("as_source"):
+            pairs["text"] = torch.from_numpy(np.asarray(embeddings["text"].vectors))
         embeddings["text"] = artifacts.read_embeddings_of(table, by_source)
     return Target(
         table,
@@ -138,6 +144,7 @@ def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:
         by_source_text,
         {name: input_columns(item) for name, item in embeddings.items() if is_features(item)},
         frozenset(name for name, item in embeddings.items() if item.encoder.get("as_source")),
+        pairs,
     )
 
 

@@ -1,10 +1,16 @@
-"""What an adapter is trained with: the source model's score of the rows whose own is known."""
+"""What an adapter is trained with: the source model's score of the rows whose own is known, and rows known in both."""
 
+import numpy as np
+import pandas as pd
+import pytest
 import torch
 
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.transfer import ScoreNet
-from pipeline.sentiment.adapters import AdapterWithSource
+from pipeline.params import AdapterParams, Params
+from pipeline.sentiment.adapters import AdapterWithSource, train_adapter
+from pipeline.sentiment.data import FeatureColumns, Target
+from pipeline.sentiment.source_model import SourceSpace
 
 
 def test_only_rows_whose_score_is_known_are_scored_and_by_themselves() -> None:
@@ -30,3 +36,30 @@ def test_without_known_scores_or_a_source_there_is_none() -> None:
     vectors, nobody = torch.randn(4, 3), torch.zeros(4, dtype=torch.bool)
     for given, scored in ((source, nobody), (None, ~nobody)):
         assert not AdapterWithSource(Adapter(3, (), 5), given, "audio")(vectors, scored)[:, 5].any()
+
+
+def target_of(vectors: torch.Tensor, pairs: dict[str, torch.Tensor]) -> Target:
+    """Rows with texts and scores, four in five to learn from."""
+    ids = [f"row-{at}" for at in range(len(vectors))]
+    folds = pd.DataFrame({"fold": "final", "sample_id": ids, "role": ["train", "train", "train", "train", "val"] * 40})
+    columns = FeatureColumns({"text": vectors}, {"text": torch.ones(len(ids), dtype=torch.bool)})
+    return Target(pd.DataFrame({"sample_id": ids}), columns, torch.zeros(len(ids)), folds, True, True, {}, pairs=pairs)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_rows_known_in_the_sources_columns_meet_themselves(labelled: bool) -> None:
+    rng = np.random.default_rng(0)
+    plain = rng.normal(size=(200, 3)).astype(np.float32) * np.array([3, 2, 1], dtype=np.float32)
+    turned = torch.from_numpy(-plain @ np.linalg.qr(rng.normal(size=(3, 3)))[0].astype(np.float32))
+    rows = torch.from_numpy(rng.normal(size=(300, 3)).astype(np.float32) * np.array([3, 2, 1], dtype=np.float32))
+    net = ScoreNet({"text": 3}, width=8, heads=2, hidden=8).requires_grad_(False).eval()
+    source = SourceSpace(net, ("text",), {"text": rows}, {"text": torch.zeros(300)})
+    params = Params(adapter=AdapterParams(components=0, epochs=200, dropout=0.0, label_weight=0.1))
+
+    def carried(pairs: dict[str, torch.Tensor]) -> list[float]:
+        """The correlation of each of the source's columns as the adapter makes it with what it is."""
+        made = train_adapter("text", target_of(turned, pairs), source, "final", params, labelled=labelled)[0].eval()
+        return [float(np.corrcoef(made(turned).detach()[:, at], plain[:, at])[0, 1]) for at in range(3)]
+
+    assert min(carried({"text": torch.from_numpy(plain)})) > 0.98
+    assert min(carried({})) < 0.9  # what no pairs tell stays open

@@ -102,6 +102,24 @@ def test_the_text_vectors_are_those_of_the_sources_text_model_where_there_is_one
     np.testing.assert_array_equal(found.columns.vectors["text"][there], track.vectors["target"]["text"][there])
 
 
+def test_texts_that_are_words_in_both_corpora_are_known_in_the_sources_columns(tmp_path: Path) -> None:
+    track = tracks.make(tmp_path, words=True).write()
+    ids, vectors = track.target["sample_id"].tolist(), track.vectors["target"]["text"]
+    reasons = [None if there else "none" for there in track.present["target"]["text"]]
+    by_source = track.layout.model("train_source") / "text" / "target.parquet"
+    plain = {"name": "tiny", "as_source": True}
+    for path, encoder, made in ((track.layout.embeddings("target", "text"), plain, vectors), (by_source, {}, -vectors)):
+        with artifacts.embeddings_writer(path, vectors.shape[1], encoder) as writer:
+            writer.write(ids, made, reasons, [None] * len(ids))
+    there = track.present["target"]["text"]
+    found = read_target(track.layout)
+    assert (set(found.pairs), found.as_source) == ({"text"}, frozenset())
+    np.testing.assert_array_equal(found.pairs["text"][there], vectors[there])
+    np.testing.assert_array_equal(found.columns.vectors["text"][there], -vectors[there])
+    found = read_target(track.layout, by_source_text=False)
+    assert (set(found.pairs), found.as_source) == (set(), {"text"})
+
+
 def test_a_target_of_features_has_no_words(tmp_path: Path) -> None:
     found = read_target(tracks.make(tmp_path).write().layout)
     assert (found.words, found.by_source_text) == (False, False)
