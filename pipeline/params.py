@@ -227,7 +227,7 @@ class EmbedParams(ParamsBlock):
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Threads that read and decode media while the encoder works."""
     engine: Literal["local", "ray"] = "local"
-    """Where `embed` encodes texts and pictures: in its own process, or in those of a Ray cluster (extra `ray`)."""
+    """Where `embed` and `extract` encode: in their own process, or in those of a Ray cluster (extra `ray`)."""
     ray: RayParams = RayParams()
     max_pixels: Annotated[int, Field(ge=65_536, le=1_000_000_000)] = 50_000_000
     """A picture or frame with more pixels is refused unread: a small file can unpack to many gigabytes."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline.core import artifacts
 from pipeline.core.files import MediaError
@@ -15,7 +14,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.progress import progress
 from pipeline.core.schemas import Modality, Stream
 from pipeline.encoders import clip_streams
-from pipeline.encoders.clip_streams import ClipStreams
+from pipeline.encoders.clip_streams import ClipContents, ClipSource, ClipStreams
 from pipeline.encoders.embedding import CHUNK, Tally, content_digests, write_results
 from pipeline.encoders.streams import ClipEncoder, per_group, slices
 from pipeline.params import Params
@@ -39,14 +38,15 @@ class ClipRows:
     ) -> list[np.ndarray | MediaError]:
         """Each row's vector, float32 [width], with NaN where a stream is not there; or why it has none."""
         encoded = self.clips.encode(values, digests, advance).streams
-        columns = slices(self.clips.encoder.identity)
+        encoder = self.clips.contents.encoder
+        columns = slices(encoder.identity)
         rows: list[np.ndarray | MediaError] = []
         for digest in digests:
             if isinstance(digest, MediaError):
                 rows.append(digest)
                 continue
             parts: dict[Stream, np.ndarray | MediaError] = {name: encoded[name][digest] for name in columns}
-            vector = np.full(self.clips.encoder.width, np.nan, dtype=np.float32)
+            vector = np.full(encoder.width, np.nan, dtype=np.float32)
             reasons = []
             for name, part in parts.items():
                 if isinstance(part, MediaError):
@@ -63,29 +63,29 @@ class ClipRows:
 def embed_streams(
     modality: Modality,
     column: str,
-    encoder: ClipEncoder,
-    device: torch.device,
+    contents: ClipContents,
+    source: ClipSource,
     params: Params,
     layout: Layout,
 ) -> dict[str, Any]:
     """Writes the embeddings of clips, or of pictures; returns what became of the rows, and of each stream of them.
 
-    Raises InputError when more files than ``embed.max_bad_share`` cannot be read.
+    ``source`` is where the ``contents`` are read and encoded. Raises InputError when more files than
+    ``embed.max_bad_share`` cannot be read.
     """
-    embed, path = params.embed, layout.embeddings("posts", modality)
-    tally, folder, posts = Tally(), layout.root / params.posts.media, layout.table("posts")
+    encoder, path = contents.encoder, layout.embeddings("posts", modality)
+    tally, posts = Tally(), layout.table("posts")
     with ExitStack() as stack:
-        clips = stack.enter_context(clip_streams.opened(encoder, folder, device, embed, layout))
-        rows = ClipRows(clips)
+        rows = ClipRows(stack.enter_context(clip_streams.opened(contents, source, layout)))
         writer = stack.enter_context(artifacts.embeddings_writer(path, encoder.width, encoder.identity))
         advance = stack.enter_context(progress(f"embedding {modality}", artifacts.count_rows(posts)))
-        for some in artifacts.read_posts_in_parts(posts, ["sample_id", column], CHUNK):
+        for some in artifacts.read_posts_in_parts(posts, ["sample_id", column], CHUNK * source.chunks):
             values = some[column].tolist()
-            digests = content_digests(values, clips.digests)
+            digests = content_digests(values, source.digests)
             results = rows.results(values, digests, advance)
             write_results(writer, some["sample_id"].tolist(), results, digests, encoder.width)
             tally.add(values, results)
-        tally.check(modality, embed.max_bad_share)
+        tally.check(modality, params.embed.max_bad_share)
     if encoder.per_group:
         _standardise(encoder, layout)
     streams = {name: of.report(encoder.streams[name].identity) for name, of in rows.tallies.items()}

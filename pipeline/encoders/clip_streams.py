@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -17,15 +17,22 @@ from pipeline.core.layout import Layout
 from pipeline.core.prefetch import ahead
 from pipeline.core.schemas import Stream
 from pipeline.encoders.embedding import open_store
-from pipeline.encoders.sources import computation, computation_of_texts, file_digests, or_error
+from pipeline.encoders.sources import (
+    Computation,
+    computation,
+    computation_of_texts,
+    encoded_batch,
+    file_digests,
+    or_error,
+)
 from pipeline.encoders.store import Store
-from pipeline.encoders.streams import ClipEncoder, Ready, StreamEncoder
+from pipeline.encoders.streams import ClipEncoder, Ready
 from pipeline.encoders.words import Recogniser, Words, WordsEncoder
 from pipeline.media import NO_FACE, NO_PICTURES, NO_SOUND, NO_WORDS, UNDECODED, UNKNOWN_CODEC, Clip, inside
 from pipeline.params import EmbedParams
 
 SAID: Stream = "transcript"
-"""The stream under which words are told that no stream reads."""
+"""The stream under which words are kept that no stream reads."""
 
 Results = dict[Stream, dict[str, np.ndarray | MediaError]]
 """Stream → content digest → vector, or why there is none."""
@@ -51,21 +58,45 @@ class Lacking:
         value: a file that holds it.
         streams: those that were not made yet.
         words: of which streams its words are to be recognised.
+        known: stream → its words, where a stream of words was not made, but they were recognised before.
     """
 
     value: str
     streams: list[Stream]
     words: list[Stream]
+    known: Mapping[Stream, Words | MediaError]
 
 
 @dataclass(frozen=True)
-class ClipStreams:
-    """Encodes clips of a folder, stream by stream; what was made once, or is known not to be there, comes from stores.
+class Read:
+    """A clip as the encoders of its streams take it, and its words by the streams whose they were to be recognised."""
+
+    lacking: Lacking
+    streams: Ready
+    words: Mapping[Stream, Words | MediaError]
+
+    def item(self, name: Stream) -> Any:
+        """What the encoder of a stream takes, or a MediaError."""
+        if name in self.streams:
+            return self.streams[name]
+        words = self.words[name] if name in self.words else self.lacking.known[name]
+        return words if isinstance(words, MediaError) else words.text
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made of a content that lacked something."""
+
+    streams: Mapping[Stream, np.ndarray | MediaError]
+    words: Mapping[Stream, Words | MediaError]
+
+
+@dataclass(frozen=True)
+class ClipContents:
+    """The clips, or pictures, of a folder: how one is read, and what is made of it. It is one of ``sources.Steps``.
 
     Attributes:
-        stores: by stream.
-        recognisers: what tells words, where they are asked for, or are a stream.
-        said: where the words of each are kept.
+        recognisers: what recognises words, where they are asked for, or are a stream.
     """
 
     encoder: ClipEncoder
@@ -73,13 +104,116 @@ class ClipStreams:
     device: torch.device
     max_pixels: int
     workers: int
-    stores: Mapping[Stream, Store]
     recognisers: Mapping[Stream, Recogniser]
-    said: Mapping[Stream, Store]
+
+    chunks = 1
+    of_files = True
+
+    @classmethod
+    def of(
+        cls,
+        encoder: ClipEncoder,
+        folder: Path,
+        device: torch.device,
+        embed: EmbedParams,
+        recogniser: Recogniser | None = None,
+    ) -> Self:
+        """``recogniser`` is asked for what is said, where that is no stream."""
+        recognisers: dict[Stream, Recogniser] = {} if recogniser is None else {SAID: recogniser}
+        recognisers |= encoder.recognisers
+        return cls(encoder, folder, device, embed.max_pixels, embed.workers, recognisers)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.encoder.identity
+
+    @property
+    def computed(self) -> dict[str, Any]:
+        return computation(self.device)
+
+    @property
+    def computation(self) -> Computation:
+        texts = [of.texts for of in self.encoder.streams.values() if isinstance(of, WordsEncoder)]
+        of_texts = computation_of_texts(texts[0].runtime, texts[0].precision, self.device) if texts else {}
+        return Computation(self.computed, of_texts, computation(torch.device("cpu")))
 
     def digests(self, values: Sequence[str]) -> Iterator[str | MediaError]:
         """What identifies the content of each file, or why it cannot be read."""
         return file_digests(self.folder, values, self.workers)
+
+    def batches(self, pending: Mapping[str, Lacking]) -> Iterator[dict[str, Lacking]]:
+        items = iter(pending.items())
+        while batch := dict(islice(items, self.encoder.batch)):
+            yield batch
+
+    def read(self, value: Lacking) -> Read:
+        """Opens a clip once for all that is lacking; not at all where its words are known and nothing else is."""
+        names: list[Stream] = [name for name in value.streams if name not in self.recognisers]
+        asked: dict[Stream, Recogniser] = {name: self.recognisers[name] for name in value.words}
+        if not names and not asked:
+            return Read(value, {}, {})
+
+        def clip() -> Clip:
+            path = inside(self.folder, value.value)
+            return self.encoder.read(path, self.max_pixels, names, list(asked.values()))
+
+        opened = or_error(clip)
+        words: dict[Stream, Words | MediaError] = {}
+        for name, of in asked.items():
+            words[name] = opened if isinstance(opened, MediaError) else or_error(partial(of.recognise, opened))
+        if isinstance(opened, MediaError):
+            return Read(value, dict.fromkeys(names, opened), words)
+        return Read(value, self.encoder.prepare(opened, names), words)
+
+    def encoded(self, batch: Mapping[str, Read]) -> dict[str, Made]:
+        """Digest → a clip that was read, to digest → what was lacking of it."""
+        made: dict[str, dict[Stream, np.ndarray | MediaError]] = {key: {} for key in batch}
+        for name, of in self.encoder.streams.items():
+            items = {key: read.item(name) for key, read in batch.items() if name in read.lacking.streams}
+            vectors = encoded_batch(lambda those, of=of: of.encode(those, self.device), items)
+            for key, vector in vectors.items():
+                made[key][name] = vector
+        return {key: Made(made[key], read.words) for key, read in batch.items()}
+
+    def encode(self, pending: Mapping[str, Lacking]) -> Iterator[dict[str, Made]]:
+        """Encodes what was read of each content, by threads while others are encoded; yields after each batch."""
+        depth = 2 * self.encoder.batch + self.workers
+        ready = ahead(self.read, pending.values(), workers=self.workers, depth=depth)
+        for batch in self.batches(pending):
+            yield self.encoded(dict(zip(batch, islice(ready, len(batch)), strict=True)))
+
+
+class ClipSource(Protocol):
+    """Where clips are read and encoded: in this process, as by ``ClipContents``, or in others."""
+
+    @property
+    def computation(self) -> Computation: ...
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks of rows it had better be asked for at once."""
+        ...
+
+    def digests(self, values: Sequence[str]) -> Iterator[str | MediaError]: ...
+
+    def encode(self, pending: Mapping[str, Any]) -> Iterator[Mapping[str, Made]]: ...
+
+
+@dataclass(frozen=True)
+class ClipStreams:
+    """Encodes clips, stream by stream; what was made once, or is known not to be there, comes from stores.
+
+    Attributes:
+        contents: the clips, and how they are read.
+        source: where they are.
+        stores: by stream.
+        said: where the words of each stream of words are kept.
+    """
+
+    contents: ClipContents
+    source: ClipSource
+    stores: Mapping[Stream, Store]
+    said: Mapping[Stream, Store]
 
     def encode(
         self,
@@ -90,26 +224,23 @@ class ClipStreams:
     ) -> Encoded:
         """Every stream of every content in these rows: from the stores, or encoded once and put there at once.
 
-        Of the contents in ``mute`` no words are told that are no stream.
+        Of the contents in ``mute`` no words are recognised that are no stream.
         """
         count = Counter(digest for digest in digests if isinstance(digest, str))
         keys = list(count)
-        made: Results = {name: {**store.absent(keys), **store.get(keys)} for name, store in self.stores.items()}
-        encoded = Encoded(made, {name: _known(store, keys) for name, store in self.said.items()})
+        streams: Results = {name: {**store.absent(keys), **store.get(keys)} for name, store in self.stores.items()}
+        encoded = Encoded(streams, {name: _known(store, keys) for name, store in self.said.items()})
         pending = self._lacking(values, digests, encoded, mute)
         advance(len(values) - sum(count[digest] for digest in pending))
-        for batch in self._batches(pending):
+        for batch in self.source.encode(pending):
             for name, store in self.said.items():
-                told = {key: of.words[name] for key, of in batch.items() if name in of.words}
-                encoded.words[name].update(told)
-                _keep_words(store, told)
-            for name in self.stores:
-                items = {
-                    key: _text(encoded.words[name][key]) if name in self.said else of.streams[name]
-                    for key, of in batch.items()
-                    if name in pending[key].streams
-                }
-                made[name].update(self._keep(name, items))
+                words = {key: made.words[name] for key, made in batch.items() if name in made.words}
+                encoded.words[name].update(words)
+                _keep_words(store, words)
+            for name, store in self.stores.items():
+                vectors = {key: made.streams[name] for key, made in batch.items() if name in made.streams}
+                encoded.streams[name].update(vectors)
+                _keep_vectors(store, vectors)
             advance(sum(count[digest] for digest in batch))
         return encoded
 
@@ -130,54 +261,12 @@ class ClipStreams:
                     for name, known in encoded.words.items()
                     if digest not in known and (digest not in mute or name in self.stores)
                 ]
+                known: dict[Stream, Words | MediaError] = {
+                    name: encoded.words[name][digest] for name in streams if name in encoded.words and name not in words
+                }
                 if streams or words:
-                    pending.setdefault(digest, Lacking(value, streams, words))
+                    pending.setdefault(digest, Lacking(value, streams, words, known))
         return pending
-
-    def _keep(self, name: Stream, items: Mapping[str, Any]) -> dict[str, np.ndarray | MediaError]:
-        """Encodes one stream of a batch, and keeps it."""
-        good = {key: item for key, item in items.items() if not isinstance(item, MediaError)}
-        errors = {key: item for key, item in items.items() if isinstance(item, MediaError)}
-        vectors = self.encoder.streams[name].encode(list(good.values()), self.device) if good else ()
-        made = dict(zip(good, vectors, strict=True))
-        self.stores[name].put(made)
-        self.stores[name].put_absent({key: error for key, error in errors.items() if _lasts(error)})
-        return {**errors, **made}
-
-    def _batches(self, pending: Mapping[str, Lacking]) -> Iterator[dict[str, "Read"]]:
-        """What was read of each content, by threads while others are encoded."""
-        batch = self.encoder.batch
-        ready = ahead(self._read, pending.values(), workers=self.workers, depth=2 * batch + self.workers)
-        keyed = zip(pending, ready, strict=True)
-        while some := dict(islice(keyed, batch)):
-            yield some
-
-    def _read(self, lacking: Lacking) -> "Read":
-        """Opens a clip once for all that is lacking; not at all where its words are known and nothing else is."""
-        names: list[Stream] = [name for name in lacking.streams if name not in self.recognisers]
-        telling: dict[Stream, Recogniser] = {name: self.recognisers[name] for name in lacking.words}
-        if not names and not telling:
-            return Read({}, {})
-
-        def clip() -> Clip:
-            path = inside(self.folder, lacking.value)
-            return self.encoder.read(path, self.max_pixels, names, list(telling.values()))
-
-        opened = or_error(clip)
-        words: dict[Stream, Words | MediaError] = {}
-        for name, of in telling.items():
-            words[name] = opened if isinstance(opened, MediaError) else or_error(partial(of.recognise, opened))
-        if isinstance(opened, MediaError):
-            return Read(dict.fromkeys(names, opened), words)
-        return Read(self.encoder.prepare(opened, names), words)
-
-
-@dataclass(frozen=True)
-class Read:
-    """A clip as the encoders of its streams take it, and its words by the streams whose they were to be told."""
-
-    streams: Ready
-    words: Mapping[Stream, Words | MediaError]
 
 
 def _known(store: Store, keys: Sequence[str]) -> dict[str, Words | MediaError]:
@@ -185,13 +274,14 @@ def _known(store: Store, keys: Sequence[str]) -> dict[str, Words | MediaError]:
     return {**store.absent(keys), **words}
 
 
-def _keep_words(store: Store, told: Mapping[str, Words | MediaError]) -> None:
-    store.put_words({key: of.packed() for key, of in told.items() if isinstance(of, Words)})
-    store.put_absent({key: of for key, of in told.items() if isinstance(of, MediaError) and _lasts(of)})
+def _keep_words(store: Store, words: Mapping[str, Words | MediaError]) -> None:
+    store.put_words({key: of.packed() for key, of in words.items() if isinstance(of, Words)})
+    store.put_absent({key: of for key, of in words.items() if isinstance(of, MediaError) and _lasts(of)})
 
 
-def _text(words: Words | MediaError) -> str | MediaError:
-    return words if isinstance(words, MediaError) else words.text
+def _keep_vectors(store: Store, made: Mapping[str, np.ndarray | MediaError]) -> None:
+    store.put({key: of for key, of in made.items() if not isinstance(of, MediaError)})
+    store.put_absent({key: of for key, of in made.items() if isinstance(of, MediaError) and _lasts(of)})
 
 
 def _lasts(error: MediaError) -> bool:
@@ -202,34 +292,16 @@ def _lasts(error: MediaError) -> bool:
 
 
 @contextmanager
-def opened(
-    encoder: ClipEncoder,
-    folder: Path,
-    device: torch.device,
-    embed: EmbedParams,
-    layout: Layout,
-    recogniser: Recogniser | None = None,
-) -> Iterator[ClipStreams]:
-    """With the stores of all streams open; ``recogniser`` is asked for what is said, where that is no stream.
-
-    Raises InputError as ``Store``.
-    """
-    recognisers: dict[Stream, Recogniser] = {} if recogniser is None else {SAID: recogniser}
-    recognisers |= encoder.recognisers
+def opened(contents: ClipContents, source: ClipSource, layout: Layout) -> Iterator[ClipStreams]:
+    """With the stores of all streams open. Raises InputError as ``Store``."""
+    computed = source.computation
     with ExitStack() as stack:
-        stores: dict[Stream, Store] = {
-            name: stack.enter_context(open_store(of.identity, _computation(of, device), layout))
-            for name, of in encoder.streams.items()
+        stores: dict[Stream, Store] = {}
+        for name, of in contents.encoder.streams.items():
+            own = computed.texts if isinstance(of, WordsEncoder) else computed.vectors
+            stores[name] = stack.enter_context(open_store(of.identity, own, layout))
+        said: dict[Stream, Store] = {
+            name: stack.enter_context(open_store(of.identity, computed.words, layout))
+            for name, of in contents.recognisers.items()
         }
-        said: dict[Stream, Store] = {  # words are told on the processor, whatever the device
-            name: stack.enter_context(open_store(of.identity, computation(torch.device("cpu")), layout))
-            for name, of in recognisers.items()
-        }
-        yield ClipStreams(encoder, folder, device, embed.max_pixels, embed.workers, stores, recognisers, said)
-
-
-def _computation(of: StreamEncoder, device: torch.device) -> dict[str, Any]:
-    """As ``sources.computation``; what is said or shown is encoded by the encoder of texts."""
-    if isinstance(of, WordsEncoder):
-        return computation_of_texts(of.texts.runtime, of.texts.precision, device)
-    return computation(device)
+        yield ClipStreams(contents, source, stores, said)

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from pipeline.core import artifacts
 from pipeline.core.content_store import identity_digest
@@ -25,14 +24,13 @@ from pipeline.core.schemas import FEATURES, Feature, Stream
 from pipeline.corpora import named_columns
 from pipeline.corpora.clips import NO_CLIP, ClipRows, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
-from pipeline.encoders import clip_streams, streams, transcription
-from pipeline.encoders.clip_streams import SAID, ClipStreams
+from pipeline.encoders import clip_streams, engine, streams, transcription
+from pipeline.encoders.clip_streams import SAID, ClipContents, ClipSource, ClipStreams
 from pipeline.encoders.embedding import EXAMPLES
 from pipeline.encoders.streams import ClipEncoder
-from pipeline.encoders.words import Recogniser, Words
+from pipeline.encoders.words import Words
 from pipeline.media import NO_FACE, NO_SOUND
-from pipeline.params import EmbedParams, Params
-from pipeline.training.device import pick
+from pipeline.params import Params
 
 NOT_FOUND = "file not found"
 """What ``media.inside`` says of a path at which there is nothing."""
@@ -78,12 +76,15 @@ def run(params: Params, layout: Layout, clips: Path, out: Path, folder: Path, *,
     if not wanted:
         raise InputError("params.yaml: embed.video.streams: transcript alone makes no features; name another as well")
     total = check_clips(clips, folder, out)  # before any weights are loaded, which takes a while
-    encoder = streams.load(params.embed.model_copy(update={"video": video.model_copy(update={"streams": wanted})}))
-    recogniser = transcription.load(video.transcript) if transcribe or wanted != video.streams else None
-    done = extract(clips, total, out, folder, encoder, params.embed, layout, pick(params.device), recogniser)
+    embed = params.embed.model_copy(update={"video": video.model_copy(update={"streams": wanted})})
+    encoder, transcribe = streams.load(embed), transcribe or wanted != video.streams
+    recogniser = transcription.load(video.transcript) if transcribe else None
+    with engine.opened(params.model_copy(update={"embed": embed}), folder, transcribe=transcribe) as here:
+        contents = ClipContents.of(encoder, folder, here.device, embed, recogniser)
+        done = extract(clips, total, out, contents, here.clips("video", contents), embed.max_bad_share, layout)
     columns = {name: sum(len(encoder.streams[of].columns) for of in its) for name, its in _of(encoder).items()}
     had = "; ".join(f"{name}: {done.present[name]} rows of {count} columns" for name, count in columns.items())
-    if recogniser is not None:
+    if transcribe:
         had += f"; words of {done.heard} heard"
     lacking = "".join(f"\n  {rows} rows: {reason}" for reason, rows in sorted(done.reasons.items()))
     return f"{out}: {done.rows} rows; {had}" + (f"\nlacking, as the column reason says:{lacking}" if lacking else "")
@@ -93,49 +94,48 @@ def extract(
     clips: Path,
     total: int,
     out: Path,
-    folder: Path,
-    encoder: ClipEncoder,
-    embed: EmbedParams,
+    contents: ClipContents,
+    source: ClipSource,
+    max_bad_share: float,
     layout: Layout,
-    device: torch.device,
-    recogniser: Recogniser | None = None,
 ) -> Extracted:
     """Writes the corpus of the clips that a table names, which ``check_clips`` has looked at.
 
     Args:
         total: rows of the table.
-        recogniser: what transcribes clips without a text in the table.
-        folder: what the table's paths are relative to; none may lead out of it.
         out: a ``.parquet`` file, which appears only when it is whole.
+        contents: the clips of the folder that the table's paths are relative to, and of which none may lead out; what
+            transcribes clips without a text in the table is among its recognisers.
+        source: where they are read and encoded.
 
     Raises:
-        InputError: of a larger share of the clips than ``embed.max_bad_share`` nothing can be read.
+        InputError: of a larger share of the clips than ``max_bad_share`` nothing can be read.
     """
-    done = Extracted()
-    schema = corpus_schema(encoder, with_language=recogniser is not None)
+    done, encoder, folder = Extracted(), contents.encoder, contents.folder
+    schema = corpus_schema(encoder, with_language=SAID in contents.recognisers)
     with ExitStack() as stack:
-        contents = stack.enter_context(clip_streams.opened(encoder, folder, device, embed, layout, recogniser))
+        kept = stack.enter_context(clip_streams.opened(contents, source, layout))
         aside = stack.enter_context(artifacts.replacing(out))
         writer = stack.enter_context(pq.ParquetWriter(aside, schema, compression="zstd"))
         advance = stack.enter_context(progress("extracting", total))
         for part in read_clips(clips, folder):
-            made, words = _encoded(part, contents, advance)
+            made, words = _encoded(part, kept, advance)
             reasons = [_reason(encoder, made, words[at], at) for at in range(len(part.files))]
             _count(done, part, encoder, made, words, reasons)
-            _stop_if_too_many(done, total, embed.max_bad_share, clips, folder)
+            _stop_if_too_many(done, total, max_bad_share, clips, folder)
             writer.write_table(_table(part, encoder, made, words, reasons, schema))
     return done
 
 
-def _encoded(part: ClipRows, contents: ClipStreams, advance: Callable[[int], None]) -> tuple[Made, Heard]:
+def _encoded(part: ClipRows, clips: ClipStreams, advance: Callable[[int], None]) -> tuple[Made, Heard]:
     """What each stream made of each row, and the words of those that have no text, where words are to be heard."""
-    root = contents.folder.resolve()
+    root = clips.contents.folder.resolve()
     values = [file.relative_to(root).as_posix() if isinstance(file, Path) else None for file in part.files]
-    known = contents.digests([value for value in values if value is not None])
+    known = clips.source.digests([value for value in values if value is not None])
     digests = [next(known) if isinstance(file, Path) else file for file in part.files]
-    to_hear = part.rows["text"].isna().tolist() if SAID in contents.recognisers else [False] * len(digests)
+    to_hear = part.rows["text"].isna().tolist() if SAID in clips.said else [False] * len(digests)
     wanted = {key for key, hear in zip(digests, to_hear, strict=True) if hear}
-    encoded = contents.encode(values, digests, advance, {key for key in digests if isinstance(key, str)} - wanted)
+    encoded = clips.encode(values, digests, advance, {key for key in digests if isinstance(key, str)} - wanted)
     words: Heard = [
         (encoded.words[SAID][key] if isinstance(key, str) else key) if hear else None
         for key, hear in zip(digests, to_hear, strict=True)

@@ -5,7 +5,7 @@ An actor that dies is started anew and given the same batch again; vectors are a
 the tables do not show it. Only this process writes: every batch goes into the store as it comes, and a run that was
 cut off goes on from there.
 
-Every machine of a cluster needs the media under the same path.
+Every machine of a cluster needs the media, and encoders that are folders, under the same path.
 """
 
 from collections import Counter, deque
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -21,14 +21,16 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.prefetch import ahead
 from pipeline.core.ray_cluster import ANEW, Asked, Cluster, about, connected
-from pipeline.encoders import image, text
+from pipeline.core.schemas import IN_WORDS, Modality
+from pipeline.encoders import image, streams, text, transcription
+from pipeline.encoders.clip_streams import ClipContents, Lacking
+from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sources import (
-    Encoded,
+    Computation,
     Steps,
     TextContents,
     computation,
     computation_of_texts,
-    encoded_batch,
     picture_files,
 )
 from pipeline.params import EmbedParams
@@ -43,16 +45,12 @@ CHUNKS = 4
 """Chunks of rows for each encoder at once: at the end of them some have nothing to do."""
 
 
-Divided = Literal["text", "image"]
-"""Modalities whose work is divided; clips, of which much is opened once for several streams, are encoded here."""
-
-
 class _Worker:
     """One process of the cluster, reader or encoder; an encoder is loaded when its modality comes first."""
 
-    def __init__(self, embed: EmbedParams, folder: str, device: str) -> None:
-        self.embed, self.folder, self.device = embed, Path(folder), torch.device(device)
-        self.steps: dict[Divided, Steps] = {}
+    def __init__(self, embed: EmbedParams, folder: str, device: str, transcribe: bool) -> None:
+        self.embed, self.folder, self.device, self.transcribe = embed, Path(folder), torch.device(device), transcribe
+        self.steps: dict[Modality, Steps | ClipContents] = {}
 
     def begun(self) -> dict[str, Any]:
         """Who this is, for ``_check``."""
@@ -65,26 +63,35 @@ class _Worker:
             "media": self.folder.is_dir(),
         }
 
-    def digests(self, modality: Divided, values: Sequence[str]) -> list[str | MediaError]:
+    def digests(self, modality: Modality, values: Sequence[str]) -> list[str | MediaError]:
         return list(self._of(modality).digests(values))
 
-    def read(self, modality: Divided, values: Sequence[Any]) -> list[Any]:
+    def read(self, modality: Modality, values: Sequence[Any]) -> list[Any]:
         return list(ahead(self._of(modality).read, values, workers=self.embed.workers, depth=len(values)))
 
-    def vectors(self, modality: Divided, keys: Sequence[str], items: Sequence[Any]) -> dict[str, Any]:
-        return encoded_batch(self._of(modality), dict(zip(keys, items, strict=True)))
+    def encoded(self, modality: Modality, keys: Sequence[str], items: Sequence[Any]) -> Mapping[str, Any]:
+        return self._of(modality).encoded(dict(zip(keys, items, strict=True)))
 
-    def _of(self, modality: Divided) -> Steps:
+    def _of(self, modality: Modality) -> Steps | ClipContents:
         if modality not in self.steps:
             if self.device.type == "cpu":
                 torch.set_num_threads(1)  # of which Ray's own default may be another, in a process begun anew
             self.steps[modality] = self._loaded(modality)
         return self.steps[modality]
 
-    def _loaded(self, modality: Divided) -> Steps:
+    def _loaded(self, modality: Modality) -> Steps | ClipContents:
+        embed = self.embed
         if modality == "text":
-            return TextContents(text.load(self.embed.text), self.device)
-        return picture_files(image.load(self.embed.image), self.folder, self.device, self.embed)
+            return TextContents(text.load(embed.text), self.device)
+        if modality == "image":
+            pixels = image.load(embed.image) if "pixels" in embed.image.streams else None
+            words = text.load(embed.text) if streams.reads_words(embed, ["image"]) else None
+            pictures = streams.of_pictures(embed.image, pixels, words)
+            if isinstance(pictures, ImageEncoder):
+                return picture_files(pictures, self.folder, self.device, embed)
+            return ClipContents.of(pictures, self.folder, self.device, embed)
+        recogniser = transcription.load(embed.video.transcript) if self.transcribe else None
+        return ClipContents.of(streams.load(embed), self.folder, self.device, embed, recogniser)
 
 
 @dataclass
@@ -93,16 +100,14 @@ class Pool:
 
     Attributes:
         device: where the encoders compute.
-        computed: how they do, as ``sources.computation``.
-        texts: how they do of texts.
+        computation: how they do.
     """
 
     cluster: Cluster
     readers: list[Any]
     encoders: list[Any]
     device: torch.device
-    computed: dict[str, Any] = field(default_factory=dict)
-    texts: dict[str, Any] = field(default_factory=dict)
+    computation: Computation
 
 
 @dataclass
@@ -118,14 +123,15 @@ class _UnderWay:
 
 @dataclass(frozen=True)
 class RaySource:
-    """A modality's content, encoded by the processes of a pool; see ``sources.ModalitySource``.
+    """A modality's content, encoded by the processes of a pool: a ``sources.ModalitySource``, and of clips a
+    ``clip_streams.ClipSource``.
 
     Attributes:
         steps: the same in this process, which cuts the batches and takes the digests of texts.
     """
 
-    modality: Divided
-    steps: Steps
+    modality: Modality
+    steps: Steps | ClipContents
     pool: Pool
 
     @property
@@ -134,7 +140,11 @@ class RaySource:
 
     @property
     def computed(self) -> dict[str, Any]:
-        return self.pool.texts if self.modality == "text" else self.pool.computed
+        return self.computation.texts if self.modality == "text" else self.computation.vectors
+
+    @property
+    def computation(self) -> Computation:
+        return self.pool.computation
 
     @property
     def chunks(self) -> int:
@@ -157,7 +167,7 @@ class RaySource:
     def _digested(self, reference: Any, part: list[str]) -> list[str | MediaError]:
         return self.pool.cluster.result(reference, f"the files {part[0]} … {part[-1]}")
 
-    def encode(self, pending: Mapping[str, Any]) -> Iterator[Encoded]:
+    def encode(self, pending: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """Batches come as they are done, in any order."""
         batches, now = self.steps.batches(pending), _UnderWay()
         while True:
@@ -196,7 +206,7 @@ class RaySource:
             if now.of_encoder[at] >= DEPTH:
                 return
             keys, values, items = now.waiting.popleft()
-            now.encoding[self.pool.encoders[at].vectors.remote(self.modality, keys, items)] = (values, at)
+            now.encoding[self.pool.encoders[at].encoded.remote(self.modality, keys, items)] = (values, at)
             now.of_encoder[at] += 1
 
 
@@ -206,7 +216,8 @@ def _least(load: Counter[int], workers: Sequence[Any]) -> int:
 
 def _some(values: Sequence[Any]) -> str:
     """What a batch holds, for messages: files by their names, or how many texts."""
-    files = [value for value in values if isinstance(value, str)]
+    files = [value.value if isinstance(value, Lacking) else value for value in values]
+    files = [value for value in files if isinstance(value, str)]
     return f"the files {files[0]} … {files[-1]}" if files else f"{len(values)} texts"
 
 
@@ -214,8 +225,10 @@ def _some(values: Sequence[Any]) -> str:
 
 
 @contextmanager
-def started(embed: EmbedParams, folder: Path) -> Iterator[Pool]:
+def started(embed: EmbedParams, folder: Path, *, transcribe: bool = False) -> Iterator[Pool]:
     """The processes that params ``embed.ray`` ask for, of a cluster of this machine's own or of the one named.
+
+    ``transcribe``: whether what is said in clips is asked for, though it is no stream.
 
     Raises InputError where Ray is not installed, no cluster answers, or its machines cannot do the work.
     """
@@ -229,28 +242,36 @@ def started(embed: EmbedParams, folder: Path) -> Iterator[Pool]:
         again="with embed.engine=local",
     )
     with connected(asked) as cluster:
-        yield _pool(cluster, embed, folder)
+        yield _pool(cluster, embed, folder, transcribe)
 
 
-def _pool(cluster: Cluster, embed: EmbedParams, folder: Path) -> Pool:
+def _pool(cluster: Cluster, embed: EmbedParams, folder: Path, transcribe: bool) -> Pool:
     asked = embed.ray
     who = f"params.yaml: embed.ray: {asked.encoders} encoders and {asked.readers} readers"
     cluster.require({"CPU": cluster.asked.processors, "GPU": asked.encoders * asked.gpus}, who)
     device = torch.device("cuda" if asked.gpus else "cpu")
     reader = cluster.ray.remote(num_cpus=embed.workers, **ANEW)(_Worker)
     encoder = cluster.ray.remote(num_cpus=1, num_gpus=asked.gpus, **ANEW)(_Worker)
-    given = (embed, str(folder.resolve()))
-    readers = [reader.remote(*given, "cpu") for _ in range(asked.readers)]
-    encoders = [encoder.remote(*given, device.type) for _ in range(asked.encoders)]
+    path = str(folder.resolve())
+    readers = [reader.remote(embed, path, "cpu", transcribe) for _ in range(asked.readers)]
+    encoders = [encoder.remote(embed, path, device.type, transcribe) for _ in range(asked.encoders)]
     begun = cluster.begun([*readers, *encoders])
     for of in begun:
         if not of["media"]:
-            raise InputError(f"embed.engine: ray: {of['node']} has no folder {folder.resolve()}; mount it there")
-    computed = {str((of["computed"], of["texts"])): of for of in begun[len(readers) :]}
-    if len(computed) > 1:
-        one, other, *_ = computed.values()
+            raise InputError(f"embed.engine: ray: {of['node']} has no folder {path}; mount it there")
+    read, made = begun[: len(readers)], begun[len(readers) :]
+    _check_alike(made, "encoders")
+    if transcribe or {*embed.image.streams, *embed.video.streams} & set(IN_WORDS):
+        _check_alike(read, "readers")  # which recognise words
+    computation = Computation(made[0]["computed"], made[0]["texts"], read[0]["computed"])
+    return Pool(cluster, readers, encoders, device, computation)
+
+
+def _check_alike(begun: Sequence[Mapping[str, Any]], who: str) -> None:
+    """Raises InputError where some of these processes may round otherwise than others."""
+    one, *others = {str((of["computed"], of["texts"])): of for of in begun}.values()
+    for other in others:
         raise InputError(
-            f"embed.engine: ray: {one['node']} computes with {one['texts']}, {other['node']} with "
-            f"{other['texts']}; their vectors may differ in the last digits, so give the encoders machines of a kind"
+            f"embed.engine: ray: {one['node']} computes with {one['texts']}, {other['node']} with {other['texts']}; "
+            f"their results may differ in the last digits, so give the {who} machines of a kind"
         )
-    return Pool(cluster, readers, encoders, device, begun[-1]["computed"], begun[-1]["texts"])

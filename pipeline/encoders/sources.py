@@ -6,6 +6,7 @@ The steps stand apart, so that one process can take them all, as ``encode`` does
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -82,9 +83,19 @@ class Steps(ModalitySource, Protocol):
         """What the encoder takes for one value, or a MediaError."""
         ...
 
-    def vectors(self, items: list[Any], /) -> np.ndarray:
-        """A batch of those → float32 [n, width]."""
+    def encoded(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Digest → what ``read`` gave, to digest → vector, or whatever else is made of it; a MediaError stays."""
         ...
+
+
+@dataclass(frozen=True)
+class Computation:
+    """What the last digits of vectors may follow, each as ``computation``: of an encoder, of that of texts, and of
+    what recognises words, which the processors that read do."""
+
+    vectors: dict[str, Any]
+    texts: dict[str, Any]
+    words: dict[str, Any]
 
 
 def computation(device: torch.device) -> dict[str, Any]:
@@ -106,11 +117,11 @@ def computation_of_texts(runtime: Runtime, precision: Precision, device: torch.d
     return computed
 
 
-def encoded_batch(steps: Steps, batch: Mapping[str, Any]) -> dict[str, Any]:
+def encoded_batch(vectors: Callable[[list[Any]], np.ndarray], batch: Mapping[str, Any]) -> dict[str, Any]:
     """Digest → what ``read`` gave, to digest → vector; a MediaError stays."""
     good = {key: item for key, item in batch.items() if not isinstance(item, MediaError)}
-    vectors = steps.vectors(list(good.values())) if good else ()
-    return {**batch, **dict(zip(good, vectors, strict=True))}
+    made = vectors(list(good.values())) if good else ()
+    return {**batch, **dict(zip(good, made, strict=True))}
 
 
 @dataclass(frozen=True)
@@ -143,12 +154,12 @@ class TextContents:
     def read(self, value: list[int]) -> list[int]:
         return value
 
-    def vectors(self, items: list[list[int]]) -> np.ndarray:
-        return self.encoder.encode_tokens(items, self.device, least_tokens=LEAST_TOKENS)
+    def encoded(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return encoded_batch(partial(self.encoder.encode_tokens, device=self.device, least_tokens=LEAST_TOKENS), batch)
 
     def encode(self, pending: Mapping[str, str]) -> Iterator[Encoded]:
         device = runs_on(self.encoder.runtime, self.device)
-        yield from side_by_side(lambda batch: encoded_batch(self, batch), self.batches(pending), device)
+        yield from side_by_side(self.encoded, self.batches(pending), device)
 
 
 @dataclass(frozen=True)
@@ -188,10 +199,13 @@ class MediaFiles:
     def read(self, value: Any) -> Any:
         return or_error(lambda: self.prepare(value))
 
+    def encoded(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return encoded_batch(self.vectors, batch)
+
     def encode(self, pending: Mapping[str, Any]) -> Iterator[Encoded]:
         decoded = ahead(self.read, pending.values(), workers=self.workers, depth=2 * self.batch + self.workers)
         for batch in self.batches(pending):
-            yield encoded_batch(self, dict(zip(batch, islice(decoded, len(batch)), strict=True)))
+            yield self.encoded(dict(zip(batch, islice(decoded, len(batch)), strict=True)))
 
 
 def file_digests(folder: Path, values: Sequence[str], workers: int) -> Iterator[str | MediaError]:

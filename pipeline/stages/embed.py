@@ -21,6 +21,7 @@ from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FEATURES, MODALITIES
 from pipeline.encoders import engine, image, streams, text
 from pipeline.encoders.clip_rows import embed_streams
+from pipeline.encoders.clip_streams import ClipContents
 from pipeline.encoders.embedding import NONE, embed_posts
 from pipeline.encoders.engine import Engine
 from pipeline.encoders.image import ImageEncoder
@@ -29,14 +30,13 @@ from pipeline.encoders.text import TextEncoder
 from pipeline.params import Params
 from pipeline.sentiment.embedding import embed_corpus
 from pipeline.sentiment.samples import Rows
-from pipeline.training.device import pick
 
 
 def run(params: Params, layout: Layout) -> None:
     """Raises InputError when an encoder cannot be loaded, too many files of a modality are unreadable, none of its
     columns is of use, or the engine cannot do the work."""
     report: dict[str, Any] = {}
-    with engine.opened(params, layout) as here:
+    with engine.opened(params, layout.root / params.posts.media) as here:
         encoder = text.load(params.embed.text)
         words = here.source("text", TextContents(encoder, here.device))
         if off.is_off("posts", layout):
@@ -57,7 +57,6 @@ def run(params: Params, layout: Layout) -> None:
 def _posts(encoder: TextEncoder, words: ModalitySource, here: Engine, params: Params, layout: Layout) -> dict[str, Any]:
     """Writes the vectors of the posts; returns what became of each modality."""
     embed, folder = params.embed, layout.root / params.posts.media
-    device = pick(params.device)
     pixels = image.load(embed.image) if "pixels" in embed.image.streams else None
     pictures, clips = streams.of_pictures(embed.image, pixels, encoder), streams.load(embed, encoder)
     report = {"text": embed_posts("text", "text", words, params, layout)}
@@ -65,8 +64,12 @@ def _posts(encoder: TextEncoder, words: ModalitySource, here: Engine, params: Pa
         files = here.source("image", picture_files(pictures, folder, here.device, embed))
         report["image"] = embed_posts("image", "image_path", files, params, layout)
     else:
-        report["image"] = embed_streams("image", "image_path", pictures, device, params, layout)
-    return report | {"video": embed_streams("video", "video_path", clips, device, params, layout)}
+        contents = ClipContents.of(pictures, folder, here.device, embed)
+        source = here.clips("image", contents)
+        report["image"] = embed_streams("image", "image_path", contents, source, params, layout)
+    contents = ClipContents.of(clips, folder, here.device, embed)
+    source = here.clips("video", contents)
+    return report | {"video": embed_streams("video", "video_path", contents, source, params, layout)}
 
 
 def _leave_empty(layout: Layout, corpus: str, modalities: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from pipeline.core.schemas import Stream
 from pipeline.corpora.clips import check_clips
 from pipeline.corpora.features import read_corpus
 from pipeline.encoders import extraction
+from pipeline.encoders.clip_streams import ClipContents
 from pipeline.encoders.extraction import extract
 from pipeline.encoders.streams import ClipEncoder
 from pipeline.media import Clip
@@ -75,10 +76,10 @@ def run(
 ) -> extraction.Extracted:
     names: list[Stream] = ["sound", "speech", "frames"]
     encoder = ClipEncoder(dict(zip(names, streams, strict=False)), batch=2)
-    embed = EmbedParams(max_bad_share=max_bad_share)
+    contents = ClipContents.of(encoder, folder, torch.device("cpu"), EmbedParams())
     table, out = folder / "clips.csv", folder / name
     total = check_clips(table, folder, out)
-    return extract(table, total, out, folder, encoder, embed, Layout(folder), torch.device("cpu"))
+    return extract(table, total, out, contents, contents, max_bad_share, Layout(folder))
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from pipeline.core import schemas
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.encoders import ray_engine
+from pipeline.encoders.ray_engine import _check_alike
 from pipeline.params import EmbedParams, RayParams
 from tests import tiny
+from tests.encoders.test_extraction import spoken
 from tests.imports import ROOT
 from tests.processes import ray_workers
 from tests.stages.test_embed import ROWS, draw, project
@@ -52,14 +55,15 @@ def posts(root: Path) -> Layout:
     return layout
 
 
-def start(layout: Layout, encoders: dict[str, Any], engine: str, cache: Path) -> Run:
+def start(layout: Layout, encoders: dict[str, Any], engine: str, cache: Path, *command: str) -> Run:
+    """Starts `embed`, or another command, in a project that has these encoders."""
     embed = encoders | {"engine": engine, "ray": {"encoders": 2, "readers": 1, "object_store_mb": 80}}
     corpora = {name: {"corpus": f"{name}.parquet"} for name in ("source", "target")}
     said = {"device": "cpu", "posts": {"media": "media"}, "embed": embed, **corpora}
     layout.params.write_text(json.dumps(said))  # which is YAML, too
     environment = os.environ | {"EMOCARE_CACHE": str(cache), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pipeline", "embed"]
-    return subprocess.Popen(command, cwd=layout.root, env=environment, stderr=subprocess.PIPE)
+    called = [sys.executable, "-m", "pipeline", *(command or ("embed",))]
+    return subprocess.Popen(called, cwd=layout.root, env=environment, stderr=subprocess.PIPE)
 
 
 def end(run: Run) -> None:
@@ -121,6 +125,40 @@ def test_a_run_that_was_killed_goes_on_from_what_is_stored(
     assert before > 0
     end(start(layout, encoders, "ray", cache))
     assert tables(layout) == expected
+
+
+@pytest.mark.usefixtures("ray")
+def test_clips_are_extracted_as_by_one_process_though_each_of_its_processes_is_killed(tmp_path: Path) -> None:
+    """All steps of a clip: two streams, and words, which are heard where it is read."""
+    clips = spoken(tmp_path / "media", 30, 7)
+    whisper, pictures = tiny.speaking(tmp_path / "whisper"), tiny.clip(tmp_path / "clip")
+    video = {"encoder": str(pictures), "batch": 4, "frames": 2, "streams": ["frames", "sound", "transcript"]}
+    embed = {"video": video | {"transcript": {"encoder": str(whisper)}}}
+    made = {}
+    for engine in ("local", "ray"):
+        layout, cache = Layout(tmp_path / engine), tmp_path / f"{engine} cache"
+        layout.root.mkdir()
+        run = start(layout, embed, engine, cache, "extract", str(clips), "--out", "corpus.parquet")
+        if engine == "ray":
+            wait(lambda: stored(cache) > 0 and len(ray_workers(run.pid)) == 3, run)  # noqa: B023 - waits in this round
+            for process in ray_workers(run.pid):
+                process.kill()
+        end(run)
+        made[engine] = (layout.root / "corpus.parquet").read_bytes()
+    assert made["ray"] == made["local"]
+    rows = pd.read_parquet(tmp_path / "ray" / "corpus.parquet")
+    assert rows["text"].notna().sum() == 30
+    assert rows["reason"].notna().sum() == 3  # every ninth is without sound
+
+
+def computing(node: str, width: str) -> dict[str, Any]:
+    return {"node": node, "computed": {"instructions": width}, "texts": {}}
+
+
+def test_processes_that_may_round_otherwise_are_refused() -> None:
+    _check_alike([computing("a", "AVX2"), computing("b", "AVX2")], "encoders")
+    with pytest.raises(InputError, match=r"ray: a computes .* b with .* give the readers machines of a kind"):
+        _check_alike([computing("a", "AVX2"), computing("b", "AVX512")], "readers")
 
 
 @pytest.mark.usefixtures("ray")
