@@ -341,6 +341,9 @@ def read_frames(
     return clip.frames(*wanted)
 
 
+HELD_BYTES = 64_000_000
+"""Of the frames of an animated picture, which are all held while it is unpacked once, instead of twice."""
+
 Frames = tuple[int, int | None]
 """Frames as they are asked for: how many, and the shortest side that is needed."""
 
@@ -512,16 +515,21 @@ def _uniform(starts: np.ndarray, end: float, frames: int) -> np.ndarray:
 def _animation_frames(
     handle: BufferedReader, asked: Sequence[Frames], limits: MediaLimits
 ) -> dict[Frames, list[np.ndarray]]:
-    """These formats build each frame on the one before, so they are unpacked from the start, twice: times, pixels."""
+    """These formats build each frame on the one before, so they are unpacked from the start: for the times, which say
+    what frames are wanted, and, where all of them would be too many to hold, again for the pixels."""
     with _opened(handle, limits.max_pixels) as image:
-        starts, end = [], 0.0
-        for _ in _each_frame(image, limits):
+        held = getattr(image, "n_frames", 1) * image.width * image.height * 3 <= HELD_BYTES
+        starts, end, pixels = [], 0.0, {}
+        for at in _each_frame(image, limits):
             starts.append(end)
             end += max(float(image.info.get("duration", 0)), 1.0)
             limits.check_duration(end / 1000)
+            if held:
+                pixels[at] = _rgb(image)
         chosen = {of: _uniform(np.array(starts), end, of[0]).tolist() for of in asked}
-        wanted = {at for those in chosen.values() for at in those}
-        pixels = {at: _rgb(image) for at in _each_frame(image, limits) if at in wanted}
+        if not held:
+            wanted = {at for those in chosen.values() for at in those}
+            pixels = {at: _rgb(image) for at in _each_frame(image, limits) if at in wanted}
         return {of: [pixels[at] for at in those] for of, those in chosen.items()}
 
 

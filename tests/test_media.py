@@ -442,8 +442,12 @@ def test_at_least_shrinks_large_frames_by_a_whole_factor(tmp_path: Path) -> None
     assert which([small]) == which([whole])
 
 
+@pytest.mark.parametrize("held", [0, media.HELD_BYTES])
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
-def test_animated_pictures_keep_their_times(tmp_path: Path, name: str) -> None:
+def test_animated_pictures_keep_their_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, held: int
+) -> None:
+    monkeypatch.setattr(media, "HELD_BYTES", held)
     frames = [Image.new("L", (16, 12), 20 + STEP * at).convert("RGB") for at in range(10)]
     durations = [900, *[100] * 9]
     exact = {"lossless": True} if name == "a.webp" else {}
