@@ -506,9 +506,13 @@ class FinetuneParams(ParamsBlock):
     scale: bool = True
     """Fit a scale of the output on rows that inner folds held out, against predictions that cluster or overshoot."""
     text: Literal["auto", "none", "lora", "full"] = "auto"
-    """Whether the text encoder learns too, where the target's text is words; `auto`: in full from `auto_rows` on."""
-    auto_rows: Annotated[int, Field(ge=1)] = 500
+    """Whether the text encoder learns too, where the target's text is words; `auto`: in full from enough rows on."""
+    auto_rows: Annotated[int, Field(ge=1)] = 100
     """`auto` tunes the text encoder from so many training rows on."""
+    auto_transfer_rows: Annotated[int, Field(ge=1)] = 50
+    """The same where the encoder is the source's text model, which fewer rows can teach."""
+    auto_groups: Annotated[int, Field(ge=1)] = 500
+    """The same where rows are groups."""
     tuned: TargetTextParams = TargetTextParams()
     inner_folds: Annotated[int, Field(ge=2, le=20)] = 2
     """Folds of the rows that a fold learns from: they weigh the source, and choose among simple and tuned models."""

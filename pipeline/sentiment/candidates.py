@@ -49,6 +49,23 @@ class Fitted:
         return score_rows(self.net, self.target.columns, shared(subset, self.used))
 
 
+FEW = 500
+"""Training rows; from as many on, the validation rows alone can tell tuned text encoders apart."""
+
+
+@dataclass(frozen=True)
+class TextMode:
+    """How the text encoder learns from the target: ``none | lora | full``; ``few``: from so few rows that inner folds
+    judge it, and that the encoder as it is is left alone where the source's text model can be tuned instead."""
+
+    how: str
+    few: bool = False
+
+    @property
+    def tuned(self) -> bool:
+        return self.how != "none"
+
+
 @dataclass(frozen=True)
 class Setting:
     """What the candidates of a fold are fitted with.
@@ -59,7 +76,7 @@ class Setting:
         carried: as ``initialisation.Heard`` has it.
         parts: the inner folds that judge.
         whole: all rows that the fold may learn from, and none held.
-        mode: how the text encoder learns: ``none | lora | full``.
+        mode: how the text encoder learns.
         adapters: what was fitted of the candidate of that name, by the rows learned from; ``all`` begins with it.
     """
 
@@ -70,7 +87,7 @@ class Setting:
     carried: Mapping[Subset, np.ndarray]
     parts: list[Part]
     whole: Part
-    mode: str
+    mode: TextMode
     adapters: dict[bytes, Fitted] = field(default_factory=dict)
 
 
@@ -83,28 +100,28 @@ class Choice:
     report: dict[str, Any]
 
 
-def setting_of(target: Target, plain: Target, source: SourceSpace, job: FinetuneJob, mode: str) -> Setting:
-    """Inner folds judge; where the text encoder learns, which is dear, the validation rows alone do."""
+def setting_of(target: Target, plain: Target, source: SourceSpace, job: FinetuneJob, mode: TextMode) -> Setting:
+    """Inner folds judge; where the text encoder learns from many rows, which is dear, the validation rows alone do."""
     parts = inner_parts(target, source, job)
     carried = carried_scores(target, source, parts) if job.with_source else {}
     own = own_adapters(target, source, job) if job.with_source else {}
     train, val = target.rows(job.fold, "train"), target.rows(job.fold, "val")
     whole = Part(np.sort(np.concatenate([train, val])), np.zeros(0, dtype=np.int64), own)
-    return Setting(
-        target, plain, source, job, carried, parts if mode == "none" else [Part(train, val, own)], whole, mode
-    )
+    judges = [Part(train, val, own)] if mode.tuned and not mode.few else parts
+    return Setting(target, plain, source, job, carried, judges, whole, mode)
 
 
 def standing(setting: Setting) -> list[str]:
     """The candidates that there are: text models only where there are words, adapters only with the source."""
-    block = setting.job.params.finetune_e2e
+    block, mode = setting.job.params.finetune_e2e, setting.mode
     with_source = setting.job.with_source
+    by_source = with_source and setting.target.by_source_text
     there = {
-        "text_transfer": with_source and setting.target.by_source_text,
-        "text_tuned": setting.mode != "none",
-        "text_transfer_tuned": setting.mode != "none" and with_source and setting.target.by_source_text,
+        "text_transfer": by_source,
+        "text_tuned": mode.tuned and not (mode.few and by_source),
+        "text_transfer_tuned": mode.tuned and by_source,
         "adapters": with_source,
-        "all": bool(block.first_epochs or block.epochs or setting.mode != "none"),
+        "all": bool(block.first_epochs or block.epochs or mode.tuned),
     }
     return [name for name in CANDIDATES if there.get(name, True)]
 
@@ -115,7 +132,9 @@ def fit_candidate(name: str, setting: Setting, part: Part) -> Fitted:
     nothing = pd.DataFrame(columns=[*HISTORY, "phase"])
     if name in ("text_tuned", "text_transfer_tuned"):
         start = setting.plain if name == "text_tuned" else target
-        net, history = tune_words(start, part, job, setting.mode, None if name == "text_tuned" else _text_head(setting))
+        net, history = tune_words(
+            start, part, job, setting.mode.how, None if name == "text_tuned" else _text_head(setting)
+        )
         return Fitted(net, _read_by(net, start, job.params), ("text",), {}, history)
     if name in ("mean", "ridge"):
         with one_thread():
@@ -129,9 +148,9 @@ def fit_candidate(name: str, setting: Setting, part: Part) -> Fitted:
     if name == "adapters":
         return linear
     net, used = copy.deepcopy(linear.net), linear.used
-    if setting.mode != "none" and "text" not in used:
+    if setting.mode.tuned and "text" not in used:
         used = shared(target.columns.modalities, (*used, "text"))
-    history = tune_all(net, target.using(used), part, job, setting.mode)
+    history = tune_all(net, target.using(used), part, job, setting.mode.how)
     return Fitted(net, _read_by(net, target, job.params), used, linear.report, history)
 
 

@@ -18,9 +18,11 @@ from pipeline.core.schemas import FINAL, Subset, subset_name, subsets_of
 from pipeline.encoders import text
 from pipeline.params import Params
 from pipeline.sentiment.candidates import (
+    FEW,
     Choice,
     Fitted,
     Setting,
+    TextMode,
     choose,
     fit_candidate,
     held_scores,
@@ -112,7 +114,7 @@ def tune(job: FinetuneJob) -> dict[str, Any]:
         variant = Variant("text_tuned", subset_name(everything))
         tables.append(_predicted(setting, words, choice.inner["text_tuned"], everything, variant))
     report = {**choice.report, **model.report, "modalities": "+".join(model.used)}
-    report |= {"scale": scale, "offset": offset, "text": mode}
+    report |= {"scale": scale, "offset": offset, "text": mode.how}
     outcome = vars(FinetuneOutcome(pd.concat(tables), _history(choice), report))
     if job.fold != FINAL:
         return outcome
@@ -134,7 +136,7 @@ def outcome_of(fields: dict[str, Any]) -> FinetuneOutcome:
 def _point(target: Target, plain: Target, job: FinetuneJob, groups: int) -> FinetuneOutcome:
     """A point of the learning curve, on vectors as they are: its test rows."""
     target, plain = (limit_groups(item, job.fold, groups, job.params) for item in (target, plain))
-    setting = setting_of(target, plain, read_source(job.layout), job, "none")
+    setting = setting_of(target, plain, read_source(job.layout), job, TextMode("none"))
     taken = standing(setting)[-1]
     model, everything = fit_candidate(taken, setting, setting.whole), target.columns.modalities
     variant = Variant("finetuned", subset_name(everything), job.with_source, groups)
@@ -168,18 +170,20 @@ def _tuned_model(model: Fitted, params: Params, layout: Layout) -> TunedModel:
     return TunedModel(dict(model.net.cpu().state_dict()), net, model.used, words)
 
 
-def text_mode(target: Target, params: Params) -> str:
-    """``none``, ``lora`` or ``full``: how the text encoder learns from the target, in all folds alike."""
+def text_mode(target: Target, params: Params) -> TextMode:
+    """How the text encoder learns from the target, in all folds alike."""
     block = params.finetune_e2e
     if block.text == "auto":
         fewest = min(len(target.rows(fold, "train")) for fold in fold_names(target.folds))
-        return "full" if fewest >= block.auto_rows and target.words else "none"
+        enough = block.auto_transfer_rows if target.by_source_text else block.auto_rows
+        enough = block.auto_groups if params.target.level == "group" else enough
+        return TextMode("full", few=fewest < FEW) if target.words and fewest >= enough else TextMode("none")
     if block.text != "none" and not target.words:
         raise InputError(
             f"params.yaml: finetune_e2e.text: {block.text!r} cannot be: the target's text is no words; "
             "give none or auto"
         )
-    return block.text
+    return TextMode(block.text)
 
 
 SCALES = (0.25, 100.0)

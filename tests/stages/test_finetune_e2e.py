@@ -24,7 +24,16 @@ from pipeline.params import EmbedTextParams
 from pipeline.scoring import baselines
 from pipeline.sentiment import candidates, phases
 from pipeline.sentiment.adapters import read_adapters
-from pipeline.sentiment.candidates import CANDIDATES, Setting, choose, fit_candidate, held_scores, setting_of
+from pipeline.sentiment.candidates import (
+    CANDIDATES,
+    Setting,
+    TextMode,
+    choose,
+    fit_candidate,
+    held_scores,
+    setting_of,
+    standing,
+)
 from pipeline.sentiment.data import FinetuneJob, Target, limit_groups, of_fold, read_target
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuned import load_finetuned
@@ -315,12 +324,12 @@ def test_the_scale_is_the_one_with_the_least_loss_on_held_rows(
 # --- the choice ------------------------------------------------------------------------------------------------------
 
 
-def setting(track: Track, fold: str = "final", mode: str = "none", **settings: Any) -> Setting:
+def setting(track: Track, fold: str = "final", mode: str = "none", *, few: bool = False, **settings: Any) -> Setting:
     params = tracks.params(track, finetune_e2e=settings)
     target, plain = read_target(track.layout), read_target(track.layout, by_source_text=False)
     kept = Finished(track.layout.cache / "finished" / "by hand")
     job = FinetuneJob(of_fold(params, fold), track.layout, fold, kept)
-    return setting_of(target, plain, read_source(track.layout), job, mode)
+    return setting_of(target, plain, read_source(track.layout), job, TextMode(mode, few))
 
 
 def test_inner_folds_hold_each_row_once_and_groups_whole(folded: Track) -> None:
@@ -585,14 +594,38 @@ def test_words_that_are_none_cannot_be_tuned(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("words", "level", "enough", "mode"),
-    [(True, "row", 29, "full"), (True, "row", 30, "none"), (True, "group", 29, "full"), (False, "row", 29, "none")],
+    ("by_source", "level", "enough", "tuned"),
+    [
+        (False, "row", {"auto_rows": 29, "auto_transfer_rows": 1, "auto_groups": 1}, True),
+        (False, "row", {"auto_rows": 30, "auto_transfer_rows": 1, "auto_groups": 1}, False),
+        (True, "row", {"auto_rows": 30, "auto_transfer_rows": 29, "auto_groups": 30}, True),
+        (True, "row", {"auto_rows": 1, "auto_transfer_rows": 30, "auto_groups": 1}, False),
+        (True, "group", {"auto_rows": 30, "auto_transfer_rows": 30, "auto_groups": 29}, True),
+        (True, "group", {"auto_rows": 1, "auto_transfer_rows": 1, "auto_groups": 30}, False),
+    ],
 )
-def test_auto_tunes_texts_from_enough_rows_on(tmp_path: Path, words: bool, level: str, enough: int, mode: str) -> None:
-    track = tracks.make(tmp_path, words=words).write()
+def test_auto_tunes_texts_from_enough_rows_on(
+    words: dict[bool, Track], by_source: bool, level: str, enough: dict[str, int], tuned: bool
+) -> None:
+    track = words[by_source]
     assert len(track.rows("final", "train")) == 29
-    blocks = {"finetune_e2e": {"text": "auto", "auto_rows": enough}, "target": {"level": level}}
-    assert text_mode(read_target(track.layout), tracks.params(track, **blocks)) == mode
+    params = tracks.params(track, finetune_e2e={"text": "auto", **enough}, target={"level": level})
+    assert text_mode(read_target(track.layout), params) == (TextMode("full", few=True) if tuned else TextMode("none"))
+
+
+def test_auto_tunes_no_features(holdout: Track) -> None:
+    params = tracks.params(holdout, finetune_e2e={"text": "auto", "auto_rows": 1})
+    assert text_mode(read_target(holdout.layout), params) == TextMode("none")
+
+
+def test_few_rows_judge_by_inner_folds_and_tune_no_encoder_from_nothing(words: dict[bool, Track]) -> None:
+    few, many = (setting(words[True], mode="full", few=few) for few in (True, False))
+    assert set(standing(many)) - set(standing(few)) == {"text_tuned"}
+    assert "text_transfer_tuned" in standing(few)
+    assert "text_tuned" in standing(setting(words[False], mode="full", few=True))
+    learned = few.target.rows("final", "train", "val")
+    assert sorted(np.concatenate([part.held for part in few.parts])) == sorted(learned)
+    np.testing.assert_array_equal(many.parts[0].held, many.target.rows("final", "val"))
 
 
 # --- the same again --------------------------------------------------------------------------------------------------
