@@ -305,6 +305,8 @@ class CrossFittedEncoderParams(TunedEncoderParams):
     """At most so many passes over the training rows; the learning rate falls linearly to zero over them."""
     batch: Annotated[int, Field(ge=1, le=4096)] = 32
     """Rows in a batch."""
+    least_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """Where `epochs` make fewer steps than this there are more of them: few rows need as many steps as many rows do."""
     folds: Annotated[int, Field(ge=2, le=20)] = 4
     """Inner folds of candidates whose encoder learns; with few, they learn from far less than the final model."""
 
@@ -356,7 +358,7 @@ class SpecialistParams(ClassifierParams):
 
 
 DIFFERENCES: dict[Modality, dict[str, Any]] = {
-    "text": {"tuned": {"epochs": 2}},
+    "text": {"tuned": {"epochs": 2}, "tuned_rows": 500},
     "image": {},
     "video": {"tuned": {"batch": 16}},
 }

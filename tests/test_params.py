@@ -34,7 +34,7 @@ def test_a_specialist_has_what_all_share_but_for_its_differences(tmp_path: Path)
     blocks = [made.of_specialist(name) for name in ("text", "image", "video")]
     assert [block.hidden for block in blocks] == [9, 5, 9]
     assert [(block.head.epochs, block.head.batch) for block in blocks] == [(3, 32), (3, 4), (3, 32)]
-    # By default a text encoder is tuned in fewer epochs, and clips in smaller batches.
+    # By default a text encoder is tuned in fewer epochs and from fewer rows on, and clips in smaller batches.
     assert [(block.tuned.epochs, block.tuned.batch) for block in blocks] == [(2, 32), (7, 32), (8, 16)]
     assert [made.train_image.tuned.augment, made.train_video.tuned.augment] == [False, False]
 
@@ -44,9 +44,14 @@ def test_only_differences_of_a_specialist_are_listed(tmp_path: Path) -> None:
         blocks = ("train_text", "train_image", "train_video")
         return [key for key, _, _ in params.knobs(made) if key.partition(".")[0] in blocks]
 
-    assert listed(params.Params()) == ["train_text.tuned.epochs", "train_video.tuned.batch"]
+    assert listed(params.Params()) == ["train_text.tuned_rows", "train_text.tuned.epochs", "train_video.tuned.batch"]
     made = load_text(tmp_path, "specialist: {dropout: 0.2}\ntrain_image: {hidden: 5, dropout: 0.2}")
-    assert listed(made) == ["train_text.tuned.epochs", "train_image.hidden", "train_video.tuned.batch"]
+    assert listed(made) == [
+        "train_text.tuned_rows",
+        "train_text.tuned.epochs",
+        "train_image.hidden",
+        "train_video.tuned.batch",
+    ]
 
 
 def test_a_fault_in_the_shared_block_is_said_once(tmp_path: Path) -> None:

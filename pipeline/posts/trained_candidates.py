@@ -1,5 +1,6 @@
 """Candidates that are trained by epochs: a classifier on the encoder's vectors, or with the encoder learning too."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
@@ -40,17 +41,23 @@ def try_trained(name: Candidate, corpus: SpecialistRows, folds: list[Fold], para
     """
     block = params.of_specialist(corpus.modality)
     plan = block.tuned if name in TUNED else block.head
+    most = _epochs(block.tuned, len(corpus.grouping.part("train", "val"))) if name in TUNED else plan.epochs
     if name in TUNED and len(folds) > 1:
         folds = corpus.grouping.cross(corpus.grouping.part("train", "val"), block.tuned.folds)
     logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
     fitted = {}
     for fold in folds:
         stopped = fold if plan.patience >= plan.epochs else corpus.grouping.with_stopping_rows(fold)
-        made = fit_trained(name, corpus, stopped, params, layout, plan.epochs)
+        made = fit_trained(name, corpus, stopped, params, layout, most)
         logits[fold.unseen] = made.logits
         fitted[fold.name] = made
-    epochs = round(median(of.best_epoch or plan.epochs for of in fitted.values()))
+    epochs = round(median(of.best_epoch or most for of in fitted.values()))
     return Tried(name, logits, {"epochs": epochs}, fitted)
+
+
+def _epochs(tuned: parameters.CrossFittedEncoderParams, rows: int) -> int:
+    """As params say, or more, so that so many rows make ``least_steps``."""
+    return max(tuned.epochs, math.ceil(tuned.least_steps / math.ceil(rows / (tuned.batch * tuned.accumulate))))
 
 
 def fit_trained(

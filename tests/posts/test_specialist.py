@@ -19,15 +19,16 @@ from scipy.special import log_softmax
 from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FusionCandidate
-from pipeline.params import Params
+from pipeline.params import CrossFittedEncoderParams, Params
 from pipeline.posts.fusion_candidates import average, build, fit_fusion, try_fusion
 from pipeline.posts.fusion_rows import read_fusion_rows
 from pipeline.posts.specialist import train
+from pipeline.posts.trained_candidates import _epochs
 from pipeline.stages import embed, fuse, train_image, train_text, train_video
 from tests import processes, tiny
 from tests.test_end_to_end import texts
 
-SMALL = {"batch": 8, "folds": 2, "epochs": 4, "encoder_learning_rate": 3e-3}
+SMALL = {"batch": 8, "folds": 2, "epochs": 4, "least_steps": 0, "encoder_learning_rate": 3e-3}
 
 
 def posts_table(layout: Layout, rows: list[dict[str, Any]]) -> None:
@@ -369,3 +370,19 @@ def test_the_averaged_fusion_is_the_mean_of_its_parts_fitted_alone(tmp_path: Pat
     with torch.inference_mode():
         again = rebuilt.eval()(*rows.inputs(test, rows.modalities))
     torch.testing.assert_close(again, whole)
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "epochs"),
+    [
+        (500, {}, 7),  # 16 batches of 32
+        (1600, {}, 2),  # 100 steps in two epochs
+        (1500, {}, 3),  # 47 batches
+        (500, {"accumulate": 2}, 13),  # 8 steps
+        (500, {"least_steps": 0}, 2),
+        (500, {"epochs": 20}, 20),
+    ],
+)
+def test_few_rows_are_gone_through_more_often(rows: int, settings: dict[str, int], epochs: int) -> None:
+    tuned = CrossFittedEncoderParams.model_validate({"epochs": 2, "batch": 32, **settings})
+    assert _epochs(tuned, rows) == epochs

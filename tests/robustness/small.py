@@ -24,7 +24,12 @@ SMALL: dict[str, Any] = {
     "processes": 2,
     "target": {"folds": 2, "repeats": 1},
     "sample": {"posts": 40, "source_rows": 60, "target_rows": 30, "unlabelled_rows": 5},
-    "train_text": {"candidates": ["logreg", "full"], "folds": 2, "tuned": {"epochs": 2, "folds": 2}, "tuned_rows": 10},
+    "train_text": {
+        "candidates": ["logreg", "full"],
+        "folds": 2,
+        "tuned": {"epochs": 2, "least_steps": 0, "folds": 2},
+        "tuned_rows": 10,
+    },
     "train_image": HEAD,
     "train_video": HEAD,
     "train_source": {"width": 8, "heads": 2, "hidden": 8, "epochs": 2, "tuned": {"epochs": 1}},

@@ -26,7 +26,7 @@ from tests.posts.test_specialist import gifs, posts_table, sentences
 from tests.processes import Started, start
 
 HEAD = {"candidates": ["head"], "folds": 2, "head": {"epochs": 4}}
-TUNED = {"tuned": {"batch": 8, "folds": 2, "epochs": 1, "encoder_learning_rate": 3e-3}}
+TUNED = {"tuned": {"batch": 8, "folds": 2, "epochs": 1, "least_steps": 0, "encoder_learning_rate": 3e-3}}
 BLOCKS: dict[str, dict[str, Any]] = {
     "head": {"train_text": HEAD, "train_image": HEAD, "train_video": HEAD},
     "tuned": {

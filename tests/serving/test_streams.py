@@ -253,7 +253,7 @@ def train_pictures(
         "train_image": {
             "candidates": list(candidates),
             "folds": 2,
-            "tuned": {"epochs": 1, "batch": 16, "folds": 2, "encoder_learning_rate": 0.01},
+            "tuned": {"epochs": 1, "least_steps": 0, "batch": 16, "folds": 2, "encoder_learning_rate": 0.01},
         },
         "fuse": {"candidates": ["best_specialist"], "folds": 2},
     }
