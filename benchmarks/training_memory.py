@@ -10,7 +10,9 @@ of its own. Prints a line of Markdown an encoder: GB at most as the stages are s
 
 import argparse
 import copy
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +108,16 @@ class Tracker(MemTracker):
         return super()._track_module_params_and_buffers(module, install_grad_hooks=False)
 
 
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def most(sized: Sized, way: Way) -> int:
     """Bytes held at once, at most, while the encoder learns."""
     encoder = learner(sized.make(), sized.targets, "lora" if way.lora else "full", RANK)
@@ -121,7 +133,7 @@ def most(sized: Sized, way: Way) -> int:
         tracker = Tracker()
         tracker.track_external(net, optimizer)
         rows = sized.batch // way.accumulate
-        with tracker:
+        with tracker, _no_collections():  # what they free, and when, would follow what ran before
             for _ in range(STEPS):
                 tracker.reset_mod_stats()
                 for _ in range(min(way.accumulate, 2)):  # the second part has the gradients of the first beside it
