@@ -131,10 +131,8 @@ def fit_candidate(name: str, setting: Setting, part: Part) -> Fitted:
     job, target, seed = setting.job, setting.target, setting.job.params.seed
     nothing = pd.DataFrame(columns=[*HISTORY, "phase"])
     if name in ("text_tuned", "text_transfer_tuned"):
-        start = setting.plain if name == "text_tuned" else target
-        net, history = tune_words(
-            start, part, job, setting.mode.how, None if name == "text_tuned" else _text_head(setting)
-        )
+        start, head = (setting.plain, None) if name == "text_tuned" else (target, _text_head(setting))
+        net, history = tune_words(start, part, job, setting.mode.how, head)
         return Fitted(net, _read_by(net, start, job.params), ("text",), {}, history)
     if name in ("mean", "ridge"):
         with one_thread():
