@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -14,7 +13,6 @@ import torch
 
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
-from pipeline.core.prefetch import ahead
 from pipeline.core.schemas import Stream
 from pipeline.encoders.embedding import open_store
 from pipeline.encoders.sources import (
@@ -23,7 +21,9 @@ from pipeline.encoders.sources import (
     computation_of_texts,
     encoded_batch,
     file_digests,
+    in_batches,
     or_error,
+    read_ahead,
 )
 from pipeline.encoders.store import Store
 from pipeline.encoders.streams import ClipEncoder, Ready
@@ -142,9 +142,7 @@ class ClipContents:
         return file_digests(self.folder, values, self.workers)
 
     def batches(self, pending: Mapping[str, Lacking]) -> Iterator[dict[str, Lacking]]:
-        items = iter(pending.items())
-        while batch := dict(islice(items, self.encoder.batch)):
-            yield batch
+        return in_batches(pending, self.encoder.batch)
 
     def read(self, value: Lacking) -> Read:
         """Opens a clip once for all that is lacking; not at all where its words are known and nothing else is."""
@@ -176,11 +174,8 @@ class ClipContents:
         return {key: Made(made[key], read.words) for key, read in batch.items()}
 
     def encode(self, pending: Mapping[str, Lacking]) -> Iterator[dict[str, Made]]:
-        """Encodes what was read of each content, by threads while others are encoded; yields after each batch."""
-        depth = 2 * self.encoder.batch + self.workers
-        ready = ahead(self.read, pending.values(), workers=self.workers, depth=depth)
-        for batch in self.batches(pending):
-            yield self.encoded(dict(zip(batch, islice(ready, len(batch)), strict=True)))
+        """Encodes what was read of each content; yields after each batch."""
+        yield from map(self.encoded, read_ahead(self.read, pending, self.encoder.batch, self.workers))
 
 
 class ClipSource(Protocol):

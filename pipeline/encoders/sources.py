@@ -192,9 +192,7 @@ class MediaFiles:
         return file_digests(self.folder, values, self.workers)
 
     def batches(self, pending: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        items = iter(pending.items())
-        while batch := dict(islice(items, self.batch)):
-            yield batch
+        return in_batches(pending, self.batch)
 
     def read(self, value: Any) -> Any:
         return or_error(lambda: self.prepare(value))
@@ -203,9 +201,22 @@ class MediaFiles:
         return encoded_batch(self.vectors, batch)
 
     def encode(self, pending: Mapping[str, Any]) -> Iterator[Encoded]:
-        decoded = ahead(self.read, pending.values(), workers=self.workers, depth=2 * self.batch + self.workers)
-        for batch in self.batches(pending):
-            yield self.encoded(dict(zip(batch, islice(decoded, len(batch)), strict=True)))
+        yield from map(self.encoded, read_ahead(self.read, pending, self.batch, self.workers))
+
+
+def in_batches(pending: Mapping[str, Any], size: int) -> Iterator[dict[str, Any]]:
+    items = iter(pending.items())
+    while batch := dict(islice(items, size)):
+        yield batch
+
+
+def read_ahead(
+    read: Callable[[Any], Result], pending: Mapping[str, Any], size: int, workers: int
+) -> Iterator[dict[str, Result]]:
+    """Batches of what is read of each value, by threads while the batches before are encoded."""
+    ready = ahead(read, pending.values(), workers=workers, depth=2 * size + workers)
+    for batch in in_batches(pending, size):
+        yield dict(zip(batch, islice(ready, len(batch)), strict=True))
 
 
 def file_digests(folder: Path, values: Sequence[str], workers: int) -> Iterator[str | MediaError]:
