@@ -1,8 +1,8 @@
 """How surely copies are found: the pictures and clips of a real corpus, altered as people do, and how long it takes.
 
-python -m benchmarks.copies ../shared/data/posts_mvsa                     # pictures: recall and precision for each kind
-python -m benchmarks.copies ../shared/data/video_javanese --sample 32    # the same for clips
-python -m benchmarks.copies --sizes 10000 100000                          # seconds for so many made thumbnails
+python -m benchmarks.copies FOLDER                  # pictures: recall and precision for each kind
+python -m benchmarks.copies FOLDER --sample 32      # the same for clips
+python -m benchmarks.copies --sizes 10000 100000    # seconds for so many made thumbnails
 
 Precision is judged among all pairs of the corpus and the altered ones: a link is right if both ends come from one
 picture or clip, or from two that are linked in the corpus itself. Links within the corpus are listed, to be looked at.

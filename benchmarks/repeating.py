@@ -39,10 +39,10 @@ def embed(files: Sequence[str], folder: Path, root: Path, workers: int, encoder:
     embed_posts("image", "image_path", source, params, posts_of(files, root))
 
 
-def posts_of(files: Sequence[str], root: Path) -> Layout:
-    """A project whose posts are these pictures."""
+def posts_of(files: Sequence[str], root: Path, column: str = "image_path") -> Layout:
+    """A project whose posts are these pictures, or clips (``video_path``)."""
     layout, absent = Layout(root), [None] * len(files)
-    of = {"sample_id": list(files), "image_path": list(files), "text": absent, "video_path": absent}
+    of = {"sample_id": list(files), "image_path": absent, "text": absent, "video_path": absent, column: list(files)}
     posts = pd.DataFrame(of).assign(split="train", label="Joy", group_id=list(files))
     table = pa.Table.from_pandas(posts, schema=schemas.POSTS_TABLE, preserve_index=False)
     artifacts.write_parquet(layout.table("posts"), table)
