@@ -1,4 +1,8 @@
-"""An adapter a modality, from the target's columns to the source's, with and without the target's labels."""
+"""An adapter a modality, from the target's columns to the source's, with and without the target's labels.
+
+Without them, what the source's text model says of the rows stands in for their scores, where there is such a model and
+the rows have words: it settles the orientation, which a match of two clouds leaves open.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,23 +99,30 @@ def adapt(job: AdapterJob) -> dict[str, Any]:
     predictions, histories = [], []
     adapters: dict[str, Adapter] = {}
     with one_thread():
+        said = source_text_scores(job.layout, target) if target.by_source_text else None
+        known = {"zero_shot": _standing_in(target, said), "adapted": target.scores}
         for step in STEPS:
             report[step] = {}
             for name in source.modalities:
                 adapters[name], fit_result, report[step][name] = train_adapter(
-                    name, target, source, job.fold, job.params, labelled=step == "adapted"
+                    name, target, source, job.fold, job.params, known[step]
                 )
                 histories.append(pd.DataFrame(fit_result.history).assign(modality=name, step=step))
             carried = carried_columns(adapters, target.columns)
             for subset in subsets_of(own):
                 scores = score(source.net, carried, subset)
                 predictions.append(target.predicted(job.fold, Variant(step, subset_name(subset)), scores))
-    if target.by_source_text:
-        text_transfer = Variant("text_transfer", subset_name(own))
-        predictions.append(target.predicted(job.fold, text_transfer, source_text_scores(job.layout, target)))
+    if said is not None:
+        predictions.append(target.predicted(job.fold, Variant("text_transfer", subset_name(own)), said))
     weights = {f"{name}.{key}": value for name, net in adapters.items() for key, value in net.state_dict().items()}
     history = pd.concat([pd.DataFrame(columns=HISTORY_COLUMNS), *histories])
     return vars(AdapterOutcome(pd.concat(predictions), weights, report, history))
+
+
+def _standing_in(target: Target, said: np.ndarray | None) -> Tensor:
+    """float32 [N]: the scores of the source's text model for the rows that have words; NaN for the others."""
+    nothing = torch.full_like(target.scores, torch.nan)
+    return nothing if said is None else torch.from_numpy(said).where(target.columns.present["text"], nothing)
 
 
 def carried_columns(adapters: Mapping[str, Adapter], columns: FeatureColumns) -> FeatureColumns:
@@ -150,21 +161,21 @@ class AdapterWithSource(nn.Module):
 
 
 def train_adapter(
-    name: Feature, target: Target, source: SourceSpace, fold: str, params: Params, *, labelled: bool
+    name: Feature, target: Target, source: SourceSpace, fold: str, params: Params, known: Tensor
 ) -> tuple[Adapter, FitResult, dict[str, float]]:
     """The adapter of one modality, the result of its fit, and how far from the source its output was before and after.
 
-    It meets the features of the fold's training and validation rows and of the rows without a score. Their scores it
-    knows only where ``labelled``; ``label_weight`` 0 makes both the same. It stays as it is initialised where the fold
-    has no training or no validation row with the modality, or the source fewer than two; and where it is the identity.
+    It meets the features of the fold's training and validation rows and of the rows without a score, and those of
+    their scores that are ``known``, float32 [N] with NaN elsewhere; none with ``label_weight`` 0. It stays as it is
+    initialised where the fold has no training or no validation row with the modality, or the source fewer than two;
+    and where it is the identity.
     """
     block = params.adapter
-    labelled = labelled and block.label_weight > 0
     present = target.columns.present[name].numpy()
     train = np.concatenate([target.rows(fold, "train"), target.unlabelled])
     train, val = (rows[present[rows]] for rows in (train, target.rows(fold, "val")))
     both = np.concatenate([train, val])
-    scores = target.scores[torch.from_numpy(both)] if labelled else torch.full((len(both),), torch.nan)
+    scores = known[torch.from_numpy(both)] if block.label_weight else torch.full((len(both),), torch.nan)
     vectors, source_rows = target.columns.vectors[name][torch.from_numpy(both)], source.rows[name]
     pairs = target.pairs[name][torch.from_numpy(both)] if name in target.pairs else None
 
@@ -174,7 +185,7 @@ def train_adapter(
     before = _apart(adapter, vectors, source_rows)
     fit_result = FitResult(0, 0.0, [])
     if len(train) and len(val) and len(source_rows) > 1 and not adapter.identity:
-        fit_result = _fit_adapter(adapter, name, vectors, pairs, scores, len(train), source, params, labelled=labelled)
+        fit_result = _fit_adapter(adapter, name, vectors, pairs, scores, len(train), source, params)
     after = _apart(adapter, vectors, source_rows)
     losses = [line["train_loss"] for line in fit_result.history] or [0.0]
     report = {"first_loss": losses[0], "last_loss": losses[-1], "epochs": float(len(fit_result.history))}
@@ -192,18 +203,16 @@ def _fit_adapter(
     train: int,
     source: SourceSpace,
     params: Params,
-    *,
-    labelled: bool,
 ) -> FitResult:
     """Trains an adapter on the first ``train`` of the rows and stops by the others."""
     block, own = params.adapter, getattr(params.adapter, name)
     epochs = block.epochs if own.epochs is None else own.epochs
     if not epochs:
         return FitResult(0, 0.0, [])
-    objective, places = _match(adapter, name, vectors, pairs, scores, source, params, labelled=labelled)
+    objective, places = _match(adapter, name, vectors, pairs, scores, source, params)
     labels, scored = torch.cat([torch.from_numpy(places), scores[:, None]], dim=1), scores.isfinite()
     return fit(
-        AdapterWithSource(adapter, source.net if labelled else None, name),
+        AdapterWithSource(adapter, source.net if scored.any() else None, name),
         TensorRows((vectors[:train], scored[:train]), labels[:train], block.batch),
         TensorRows((vectors[train:], scored[train:]), labels[train:], block.batch),
         objective=objective,
@@ -223,14 +232,12 @@ def _match(
     scores: Tensor,
     source: SourceSpace,
     params: Params,
-    *,
-    labelled: bool,
 ) -> tuple[Objective, np.ndarray]:
     """The loss, and what each row is to meet, float32 [N, width of the source]; zeros where moments are matched.
 
     What a row is in the source's columns, ``pairs``, is what it is to meet, where that is known.
     """
-    block, source_rows = params.adapter, source.rows[name]
+    block, source_rows, labelled = params.adapter, source.rows[name], bool(scores.isfinite().any())
     weight = block.label_weight if labelled else 0.0
     if pairs is not None:
         return matching_loss(source_rows.shape[1], adapter.out_scale, block.distance, weight), pairs.numpy()

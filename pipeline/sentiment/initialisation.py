@@ -168,7 +168,7 @@ def own_adapters(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[
 
 def _trained(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[str, Adapter]:
     return {
-        name: train_adapter(name, target, source, job.fold, job.params, labelled=True)[0] for name in source.modalities
+        name: train_adapter(name, target, source, job.fold, job.params, target.scores)[0] for name in source.modalities
     }
 
 

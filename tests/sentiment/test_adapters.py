@@ -55,11 +55,32 @@ def test_rows_known_in_the_sources_columns_meet_themselves(labelled: bool) -> No
     net = ScoreNet({"text": 3}, width=8, heads=2, hidden=8).requires_grad_(False).eval()
     source = SourceSpace(net, ("text",), {"text": rows}, {"text": torch.zeros(300)})
     params = Params(adapter=AdapterParams(components=0, epochs=200, dropout=0.0, label_weight=0.1))
+    known = torch.zeros(200) if labelled else torch.full((200,), torch.nan)
 
     def carried(pairs: dict[str, torch.Tensor]) -> list[float]:
         """The correlation of each of the source's columns as the adapter makes it with what it is."""
-        made = train_adapter("text", target_of(turned, pairs), source, "final", params, labelled=labelled)[0].eval()
+        made = train_adapter("text", target_of(turned, pairs), source, "final", params, known)[0].eval()
         return [float(np.corrcoef(made(turned).detach()[:, at], plain[:, at])[0, 1]) for at in range(3)]
 
     assert min(carried({"text": torch.from_numpy(plain)})) > 0.98
     assert min(carried({})) < 0.9  # what no pairs tell stays open
+
+
+def test_known_scores_settle_the_orientation_that_a_match_leaves_open() -> None:
+    rng = np.random.default_rng(0)
+    plain, rows = (torch.from_numpy(rng.normal(size=(count, 3)).astype(np.float32)) for count in (200, 300))
+    turned = -plain @ torch.from_numpy(np.linalg.qr(rng.normal(size=(3, 3)))[0].astype(np.float32))
+    net = ScoreNet({"text": 3}, width=8, heads=2, hidden=8)
+    net.begin_with({"text": torch.tensor([1.0, 0.0, 0.0])}, 0.0)
+    source = SourceSpace(net.requires_grad_(False).eval(), ("text",), {"text": rows}, {"text": rows[:, 0]})
+    params = Params(adapter=AdapterParams(components=0, epochs=100, dropout=0.0))
+
+    def scored(known: torch.Tensor) -> float:
+        """How well the source model scores the rows, whose true score is the first column of ``plain``."""
+        made = train_adapter("text", target_of(turned, {}), source, "final", params, known)[0].eval()(turned).detach()
+        there = {"text": torch.ones(len(made), dtype=torch.bool)}
+        return float(np.corrcoef(net({"text": made}, there)[:, 0], plain[:, 0])[0, 1])
+
+    noisy = plain[:, 0] + torch.from_numpy(rng.normal(size=200).astype(np.float32))
+    assert scored(noisy) > 0.9
+    assert scored(-noisy) < -0.9

@@ -261,7 +261,7 @@ def test_no_epochs_at_all_leave_the_adapters_as_they_are_initialised(source: Tra
 
 def test_the_sources_text_model_speaks_for_the_targets_words(tmp_path: Path) -> None:
     block = {"text": "full", "tuned": {"epochs": 2, "encoder_learning_rate": 3e-3, "batch": 8}}
-    track = tracks.run(tracks.make(tmp_path, words=True), *STAGES, train_source=block)
+    track = tracks.run(tracks.make(tmp_path / "words", words=True), *STAGES, train_source=block)
     folder = track.layout.model("train_source") / "text"
     tensors, told = load_file(folder / "model.safetensors"), artifacts.read_embeddings(folder / "target.parquet")
     head, mean = tensors["classifier.layers.1.weight"][0], tensors["classifier.layers.1.bias"][0]
@@ -274,6 +274,15 @@ def test_the_sources_text_model_speaks_for_the_targets_words(tmp_path: Path) -> 
     assert set(by_variant(predictions(track))) == {*VARIANTS, Variant("text_transfer", subset_name(EVERY))}
     # The text adapter starts from the vectors that the text model makes.
     assert read_adapters(track.layout, "final")["text"].mean.shape == (16,)
+    # Its scores stand in for the labels, which say nothing.
+    unseen = tracks.copied(track, tmp_path / "unseen")
+    unseen.target["score"] = -unseen.target["score"].to_numpy()
+    tracks.run(unseen, "train_adapters")
+    blind = scores(track, "zero_shot", "final")
+    assert len(blind) == 58
+    pd.testing.assert_series_equal(scores(unseen, "zero_shot", "final"), blind)
+    plain = tracks.run(tracks.copied(track, tmp_path / "plain"), "train_adapters", adapter={"label_weight": 0.0})
+    assert not scores(plain, "zero_shot", "final").equals(blind)
 
 
 def test_a_second_run_gives_the_same_bytes(track: Track, tmp_path: Path) -> None:
