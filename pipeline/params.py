@@ -358,7 +358,7 @@ class SpecialistParams(ClassifierParams):
 
 
 DIFFERENCES: dict[Modality, dict[str, Any]] = {
-    "text": {"tuned": {"epochs": 2}, "tuned_rows": 500},
+    "text": {"tuned": {"epochs": 2}, "tuned_rows": 200},
     "image": {},
     "video": {"tuned": {"batch": 16}},
 }

@@ -9,6 +9,7 @@ Of many rows (``specialist.inner_rows``) the validation rows are the one inner f
 training rows, and only the one that is taken is cross-fitted, where there is something to fuse.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,11 @@ from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY
 
+FEW = 500
+"""Training texts; from as many on, an encoder is tuned whatever the simpler candidates say."""
+
+FEW_SAY = f"of fewer than {FEW} texts it learns only where the encoder's vectors say more than TF-IDF does"
+
 
 def train(modality: Modality, params: Params, layout: Layout) -> None:
     """Chooses, fits, cross-fits and writes the specialist of one modality."""
@@ -47,10 +53,16 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
         return
     block = params.of_specialist(modality)
     folds = corpus.grouping.inner(block.folds, block.inner_rows)
-    tried = [of for name in _names(corpus, params) if (of := _try(name, corpus, folds, params, layout)) is not None]
+    compared = corpus.grouping.compared(folds)
+    tried: list[Tried] = []
+    untried: list[str] = []
+    for name in _names(corpus, params):
+        if name in TUNED and not _worth_tuning(tried, corpus, compared):
+            untried.append(name)
+        elif (of := _try(name, corpus, folds, params, layout)) is not None:
+            tried.append(of)
     if not tried:
         raise InputError(f"{stage}.candidates: the texts have no words that two of them share; add `logreg`")
-    compared = corpus.grouping.compared(folds)
     choice = selection.choose(
         [of.name for of in tried],
         [of.logits[compared] for of in tried],
@@ -59,7 +71,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
     )
     outcome = _finish(tried[choice.taken], choice, compared, corpus, folds, params, layout)
     _write(stage, corpus, outcome, params, layout)
-    _report(stage, corpus, outcome, layout)
+    _report(stage, corpus, outcome, untried, layout)
     corpus.finished.clear()
 
 
@@ -92,6 +104,16 @@ def _names(corpus: SpecialistRows, params: Params) -> list[Candidate]:
         listed = ", ".join(block.candidates)
         raise InputError(f"train_{corpus.modality}.candidates: {listed}: need words or streams; add `logreg`")
     return wanted
+
+
+def _worth_tuning(tried: Sequence[Tried], corpus: SpecialistRows, compared: np.ndarray) -> bool:
+    """Whether minutes may be spent on an encoder: of ``FEW`` texts only where its vectors say more than the words."""
+    logits = {of.name: of.logits[compared] for of in tried if of.name in ("logreg", "tfidf_logreg")}
+    if len(logits) < 2 or len(corpus.grouping.part("train")) >= FEW:
+        return True
+    codes = corpus.codes.numpy()[compared]
+    losses = {name: selection.balanced_losses(of, codes).sum() for name, of in logits.items()}
+    return losses["logreg"] < losses["tfidf_logreg"]
 
 
 def _can(name: Candidate, corpus: SpecialistRows) -> bool:
@@ -179,7 +201,7 @@ def _write(stage: str, corpus: SpecialistRows, outcome: Outcome, params: Params,
         write_model(folder, final.net, description)
 
 
-def _report(stage: str, corpus: SpecialistRows, outcome: Outcome, layout: Layout) -> None:
+def _report(stage: str, corpus: SpecialistRows, outcome: Outcome, untried: Sequence[str], layout: Layout) -> None:
     """What was chosen and why, and how it does on the rows that it was compared on; the test rows are left to
     `evaluate`.
     """
@@ -187,10 +209,13 @@ def _report(stage: str, corpus: SpecialistRows, outcome: Outcome, layout: Layout
     codes = corpus.codes.numpy()[outcome.compared]
     calibrated = choice.calibration.calibrated(outcome.logits[outcome.compared])
     predicted = choice.calibration.decide(calibrated)
+    chosen: dict[str, Any] = choice.report() | {"settings": taken.settings}
+    if untried:
+        chosen["why"] += f"; {', '.join(untried)} not tried: {FEW_SAY}"
     metrics: dict[str, Any] = {
         "train_rows": len(outcome.folds[-1].train),
         "folds": len(outcome.folds) - 1,
-        "choice": choice.report() | {"settings": taken.settings},
+        "choice": chosen,
         "out_of_fold": emotion.report(calibrated, predicted, codes, corpus.labels),
     }
     write_metrics(layout, stage, {"posts": metrics})

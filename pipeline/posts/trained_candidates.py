@@ -1,6 +1,5 @@
 """Candidates that are trained by epochs: a classifier on the encoder's vectors, or with the encoder learning too."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
@@ -31,7 +30,7 @@ from pipeline.training.finished import rows_digest
 from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows, TensorRows
-from pipeline.training.tuning import TunedTraining, learner
+from pipeline.training.tuning import TunedTraining, for_few, learner
 
 
 def try_trained(name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Params, layout: Layout) -> Tried:
@@ -41,7 +40,7 @@ def try_trained(name: Candidate, corpus: SpecialistRows, folds: list[Fold], para
     """
     block = params.of_specialist(corpus.modality)
     plan = block.tuned if name in TUNED else block.head
-    most = _epochs(block.tuned, len(corpus.grouping.part("train", "val"))) if name in TUNED else plan.epochs
+    most = _tuned(corpus, params).epochs if name in TUNED else plan.epochs
     if name in TUNED and len(folds) > 1:
         folds = corpus.grouping.cross(corpus.grouping.part("train", "val"), block.tuned.folds)
     logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
@@ -55,9 +54,9 @@ def try_trained(name: Candidate, corpus: SpecialistRows, folds: list[Fold], para
     return Tried(name, logits, {"epochs": epochs}, fitted)
 
 
-def _epochs(tuned: parameters.CrossFittedEncoderParams, rows: int) -> int:
-    """As params say, or more, so that so many rows make ``least_steps``."""
-    return max(tuned.epochs, math.ceil(tuned.least_steps / math.ceil(rows / (tuned.batch * tuned.accumulate))))
+def _tuned(corpus: SpecialistRows, params: Params) -> parameters.CrossFittedEncoderParams:
+    """How the encoder is tuned on this corpus, in its folds and on the whole."""
+    return for_few(params.of_specialist(corpus.modality).tuned, len(corpus.grouping.part("train", "val")))
 
 
 def fit_trained(
@@ -128,7 +127,7 @@ def _fit_tuned(
 ) -> Fitted:
     """The encoder learns too: all its weights, or low-rank updates of its attention."""
     block = params.of_specialist(corpus.modality)
-    tuned = block.tuned.model_copy(update={"epochs": epochs})
+    tuned = _tuned(corpus, params).model_copy(update={"epochs": epochs})
     torch.manual_seed(params.seed)
     encoder, targets, make_rows = _raw(corpus, params, layout)
     fold = _shown_fold(corpus, fold)
@@ -214,14 +213,14 @@ def _raw(
     corpus: SpecialistRows, params: Params, layout: Layout
 ) -> tuple[nn.Module, list[str], Callable[[np.ndarray], Rows]]:
     """A fresh encoder that can learn, its targets for LoRA, and a function from row numbers to raw inputs for it."""
-    block = params.of_specialist(corpus.modality)
+    tuned = _tuned(corpus, params)
     inputs = corpus.posts[MEDIA_COLUMN[corpus.modality]].to_numpy()
     if corpus.modality == "text":
         texts = text.load(params.embed.text)
         return (
             texts.net,
             texts.lora_targets,
-            lambda at: TokenRows(texts, inputs[at].tolist(), corpus.codes[at], block.tuned.batch),
+            lambda at: TokenRows(texts, inputs[at].tolist(), corpus.codes[at], tuned.batch),
         )
 
     folder = layout.root / params.posts.media
@@ -237,9 +236,9 @@ def _raw(
             pictures,
             [folder / path for path in inputs[at]],
             corpus.codes[at],
-            block.tuned.batch,
+            tuned.batch,
             frames=frames,
-            augmented=isinstance(block, parameters.SpecialistParams) and block.tuned.augment,
+            augmented=isinstance(tuned, parameters.TunedMediaParams) and tuned.augment,
             max_pixels=params.embed.max_pixels,
             workers=params.embed.workers,
         )

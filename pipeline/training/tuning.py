@@ -1,5 +1,6 @@
 """How an encoder is tuned: in full or by low-rank updates, with which learning rates, schedule and precision."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,13 +11,29 @@ from torch import Tensor, nn
 
 from pipeline.core.errors import InputError
 from pipeline.nets.losses import Objective
-from pipeline.params import EncoderTuningParams, TunedEncoderParams
+from pipeline.params import CrossFittedEncoderParams, EncoderTuningParams, TunedEncoderParams
 from pipeline.training import together
 from pipeline.training.checkpoint import ResumeState
 from pipeline.training.loop import FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows
 from pipeline.training.together import Group
+
+
+def for_few(tuned: CrossFittedEncoderParams, rows: int) -> CrossFittedEncoderParams:
+    """As params say; with more steps and less work in each where so few rows make fewer than ``least_steps``.
+
+    Batches are half as large, epochs are added, and the embeddings stay, of which few words would move few.
+    """
+    if tuned.epochs * _steps(tuned, rows) >= tuned.least_steps:
+        return tuned
+    few = tuned.model_copy(update={"batch": math.ceil(tuned.batch / 2), "freeze_embeddings": True})
+    return few.model_copy(update={"epochs": max(few.epochs, math.ceil(few.least_steps / _steps(few, rows)))})
+
+
+def _steps(tuned: CrossFittedEncoderParams, rows: int) -> int:
+    """In an epoch."""
+    return math.ceil(rows / (tuned.batch * tuned.accumulate))
 
 
 def learner(encoder: nn.Module, targets: list[str], how: str, rank: int) -> nn.Module:

@@ -19,11 +19,12 @@ from scipy.special import log_softmax
 from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FusionCandidate
-from pipeline.params import CrossFittedEncoderParams, Params
+from pipeline.params import Params
+from pipeline.posts.candidates import Tried
 from pipeline.posts.fusion_candidates import average, build, fit_fusion, try_fusion
 from pipeline.posts.fusion_rows import read_fusion_rows
-from pipeline.posts.specialist import train
-from pipeline.posts.trained_candidates import _epochs
+from pipeline.posts.specialist import _worth_tuning, train
+from pipeline.posts.specialist_rows import read_rows
 from pipeline.stages import embed, fuse, train_image, train_text, train_video
 from tests import processes, tiny
 from tests.test_end_to_end import texts
@@ -305,6 +306,41 @@ def test_up_to_so_many_rows_the_final_model_learns_from_validation_rows_too(tmp_
     assert set(rows.loc[rows["split"] == "val", "fold"]) <= {"fold-0", "fold-1", "fold-2"}
 
 
+@pytest.mark.parametrize(("gap", "tried"), [(0.0, False), (8.0, True)])
+def test_few_texts_tune_an_encoder_only_where_its_vectors_say_more_than_words(
+    tmp_path: Path, gap: float, tried: bool
+) -> None:
+    """Each text has a word of its own; what is good about one, if anything, its vector says."""
+    layout = Layout(tmp_path)
+    posts_table(layout, [{"id": f"p{at:02d}", "text": f"the w{at}", "label": "ab"[at // 2 % 2]} for at in range(60)])
+    table = artifacts.read_posts(layout.table("posts"))
+    signal = gap * (table["label"] == "a").to_numpy()[:, None]
+    vectors = (np.random.default_rng(0).normal(size=(60, 16)) + signal).astype(np.float32)
+    embeddings(layout, "text", vectors, np.ones(60, dtype=bool), table["sample_id"].tolist())
+    encoder = tiny.distilbert(tmp_path / "bert")
+    block = {"candidates": ["logreg", "tfidf_logreg", "full"], "folds": 2, "tuned": SMALL | {"epochs": 1}}
+    settings = {"embed": {"text": {"encoder": str(encoder)}}, "train_text": {**block, "tuned_rows": 10}}
+    train("text", Params.model_validate(settings), layout)
+    choice = json.loads(layout.details("train_text").read_text())["posts"]["choice"]
+    assert list(choice["tried"]) == ["logreg", "tfidf_logreg", *(["full"] if tried else [])]
+    assert ("full not tried: of fewer than 500 texts" in choice["why"]) != tried
+
+
+def test_what_is_worth_tuning_is_asked_of_few_texts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tmp_path)
+    posts_table(layout, texts(60))
+    ids = artifacts.read_posts(layout.table("posts"))["sample_id"].tolist()
+    embeddings(layout, "text", np.eye(60, dtype=np.float32), np.ones(60, dtype=bool), ids)
+    corpus = read_rows("text", Params(), layout)
+    right = np.eye(2, dtype=np.float32)[corpus.codes] * 4
+    vectors, words = Tried("logreg", -right, {}, {}), Tried("tfidf_logreg", right, {}, {})
+    everything = np.arange(60)
+    assert not _worth_tuning([vectors, words], corpus, everything)
+    assert _worth_tuning([vectors], corpus, everything)  # who leaves the words out wants no such question
+    monkeypatch.setattr("pipeline.posts.specialist.FEW", 30)
+    assert _worth_tuning([vectors, words], corpus, everything)
+
+
 FUSION = {"folds": 2, "epochs": 3, "width": 16, "hidden": 16}
 
 
@@ -370,19 +406,3 @@ def test_the_averaged_fusion_is_the_mean_of_its_parts_fitted_alone(tmp_path: Pat
     with torch.inference_mode():
         again = rebuilt.eval()(*rows.inputs(test, rows.modalities))
     torch.testing.assert_close(again, whole)
-
-
-@pytest.mark.parametrize(
-    ("rows", "settings", "epochs"),
-    [
-        (500, {}, 7),  # 16 batches of 32
-        (1600, {}, 2),  # 100 steps in two epochs
-        (1500, {}, 3),  # 47 batches
-        (500, {"accumulate": 2}, 13),  # 8 steps
-        (500, {"least_steps": 0}, 2),
-        (500, {"epochs": 20}, 20),
-    ],
-)
-def test_few_rows_are_gone_through_more_often(rows: int, settings: dict[str, int], epochs: int) -> None:
-    tuned = CrossFittedEncoderParams.model_validate({"epochs": 2, "batch": 32, **settings})
-    assert _epochs(tuned, rows) == epochs

@@ -5,9 +5,29 @@ import torch
 
 from pipeline.core.errors import InputError
 from pipeline.encoders import text
-from pipeline.params import EmbedTextParams
-from pipeline.training.tuning import checkpoint, freeze_below
+from pipeline.params import CrossFittedEncoderParams, EmbedTextParams
+from pipeline.training.tuning import checkpoint, for_few, freeze_below
 from tests import tiny
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "batch", "epochs"),
+    [
+        (1600, {}, 32, 2),  # 100 steps in two epochs
+        (1568, {}, 16, 2),  # 98 steps would be too few; 196 are enough
+        (500, {}, 16, 4),  # 32 batches
+        (100, {}, 16, 15),  # 7 batches
+        (500, {"accumulate": 2}, 16, 7),  # 16 steps
+        (500, {"least_steps": 0}, 32, 2),
+        (500, {"epochs": 20}, 32, 20),
+        (40, {"batch": 1, "epochs": 1}, 1, 3),
+    ],
+)
+def test_few_rows_are_gone_through_more_often(rows: int, settings: dict[str, int], batch: int, epochs: int) -> None:
+    tuned = CrossFittedEncoderParams.model_validate({"epochs": 2, "batch": 32, **settings})
+    made = for_few(tuned, rows)
+    assert (made.batch, made.epochs) == (batch, epochs)
+    assert made.freeze_embeddings == (made != tuned)
 
 
 @pytest.mark.parametrize(("layers", "embeddings"), [(0, False), (0, True), (1, False), (1, True)])
