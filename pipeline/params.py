@@ -257,6 +257,8 @@ class EncoderTuningParams(ParamsBlock):
     """Rows in a batch."""
     accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
     """Split each batch into so many parts to fit a small graphics card; the gradient is the same."""
+    least_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """Where few rows make fewer steps than this, batches are halved, epochs added, and the embeddings left alone."""
     encoder_learning_rate: Rate = 1e-4
     """AdamW's peak learning rate of the encoder (with `lora`, of the low-rank matrices)."""
     head_learning_rate: Rate = 1e-3
@@ -305,8 +307,6 @@ class CrossFittedEncoderParams(TunedEncoderParams):
     """At most so many passes over the training rows; the learning rate falls linearly to zero over them."""
     batch: Annotated[int, Field(ge=1, le=4096)] = 32
     """Rows in a batch."""
-    least_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 100
-    """Where `epochs` make fewer steps than this there are more of them: few rows need as many steps as many rows do."""
     folds: Annotated[int, Field(ge=2, le=20)] = 4
     """Inner folds of candidates whose encoder learns; with few, they learn from far less than the final model."""
 
@@ -509,10 +509,8 @@ class FinetuneParams(ParamsBlock):
     """Fit a scale of the output on rows that inner folds held out, against predictions that cluster or overshoot."""
     text: Literal["auto", "none", "lora", "full"] = "auto"
     """Whether the text encoder learns too, where the target's text is words; `auto`: in full from enough rows on."""
-    auto_rows: Annotated[int, Field(ge=1)] = 100
+    auto_rows: Annotated[int, Field(ge=1)] = 50
     """`auto` tunes the text encoder from so many training rows on."""
-    auto_transfer_rows: Annotated[int, Field(ge=1)] = 50
-    """The same where the encoder is the source's text model, which fewer rows can teach."""
     auto_groups: Annotated[int, Field(ge=1)] = 500
     """The same where rows are groups."""
     tuned: TargetTextParams = TargetTextParams()

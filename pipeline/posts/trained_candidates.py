@@ -54,7 +54,7 @@ def try_trained(name: Candidate, corpus: SpecialistRows, folds: list[Fold], para
     return Tried(name, logits, {"epochs": epochs}, fitted)
 
 
-def _tuned(corpus: SpecialistRows, params: Params) -> parameters.CrossFittedEncoderParams:
+def _tuned(corpus: SpecialistRows, params: Params) -> parameters.EncoderTuningParams:
     """How the encoder is tuned on this corpus, in its folds and on the whole."""
     return for_few(params.of_specialist(corpus.modality).tuned, len(corpus.grouping.part("train", "val")))
 

@@ -175,8 +175,7 @@ def text_mode(target: Target, params: Params) -> TextMode:
     block = params.finetune_e2e
     if block.text == "auto":
         fewest = min(len(target.rows(fold, "train")) for fold in fold_names(target.folds))
-        enough = block.auto_transfer_rows if target.by_source_text else block.auto_rows
-        enough = block.auto_groups if params.target.level == "group" else enough
+        enough = block.auto_groups if params.target.level == "group" else block.auto_rows
         return TextMode("full", few=fewest < FEW) if target.words and fewest >= enough else TextMode("none")
     if block.text != "none" and not target.words:
         raise InputError(

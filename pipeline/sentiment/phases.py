@@ -19,7 +19,7 @@ from pipeline.encoders.text import TextEncoder
 from pipeline.encoders.text_rows import BagRows, TokenRows
 from pipeline.nets.losses import L2SP, Objective, ccc_loss, mixed
 from pipeline.nets.transfer import TransferNet
-from pipeline.params import FinetuneParams, Params
+from pipeline.params import FinetuneParams, TargetTextParams
 from pipeline.scoring.sentiment import concordance
 from pipeline.sentiment.data import FinetuneJob, Target, lines_of
 from pipeline.sentiment.initialisation import Part
@@ -29,7 +29,7 @@ from pipeline.training.device import one_thread, pick
 from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Joined, TensorRows
-from pipeline.training.tuning import TunedTraining, learner, mean_weights, merged
+from pipeline.training.tuning import TunedTraining, for_few, learner, mean_weights, merged
 
 
 def tune_all(net: TransferNet, target: Target, part: Part, job: FinetuneJob, mode: str) -> pd.DataFrame:
@@ -188,13 +188,13 @@ def _tune_once(
 ) -> FitResult:
     """One training of the net with its encoder, with the seed of this run."""
     block, device = job.params.finetune_e2e, pick(job.params.device)
-    tuned, plain, seed = block.tuned, net.source is None, job.params.seed + run
+    tuned, plain, seed = for_few(block.tuned, len(part.learn)), net.source is None, job.params.seed + run
     assert net.encoder is not None
     _only(net, learners)
     for name, parameter in net.encoder.named_parameters():
         parameter.requires_grad_(mode == "full" or "lora_" in name)
     train, held = (
-        Joined(rows, _text_rows(encoder, target.table.iloc[at], rows.labels, job.params))
+        Joined(rows, _text_rows(encoder, target.table.iloc[at], rows.labels, tuned, job.params.target.level))
         for rows, at in zip(_rows(target, part, tuned.batch), (part.learn, part.held), strict=True)
     )
     training = TunedTraining(
@@ -214,10 +214,12 @@ def _tune_once(
     return training.fit(resume_state(job.layout.cache, identity))
 
 
-def _text_rows(encoder: TextEncoder, table: pd.DataFrame, labels: Tensor, params: Params) -> TokenRows | BagRows:
+def _text_rows(
+    encoder: TextEncoder, table: pd.DataFrame, labels: Tensor, tuned: TargetTextParams, level: str
+) -> TokenRows | BagRows:
     """The texts of rows: one each, or, where rows are groups, those of the rows that were averaged."""
-    tuned, texts = params.finetune_e2e.tuned, lines_of(table.fillna({"text": ""}), params.target.level)
-    if params.target.level == "group":
+    texts = lines_of(table.fillna({"text": ""}), level)
+    if level == "group":
         return BagRows(encoder, texts, labels, tuned.batch, tuned.lines)
     return TokenRows(encoder, [line for row in texts for line in row or [""]], labels, tuned.batch)
 

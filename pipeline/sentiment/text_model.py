@@ -31,7 +31,7 @@ from pipeline.training.checkpoint import load_weights, resume_state, write_model
 from pipeline.training.device import pick
 from pipeline.training.finished import Finished, finished
 from pipeline.training.loop import predict
-from pipeline.training.tuning import TunedTraining, learner, mean_weights, merged
+from pipeline.training.tuning import TunedTraining, for_few, learner, mean_weights, merged
 
 
 def text_encoder(target: Target, params: Params, layout: Layout) -> text.TextEncoder:
@@ -104,7 +104,7 @@ def train_text_model(texts: pd.DataFrame, folder: Path, params: Params, layout: 
         net=TextModelNet(width=encoder.width, dropout=HEAD_DROPOUT),
         encoder=encoder.identity,
         seed=params.seed,
-        best_epoch=block.tuned.epochs,
+        best_epoch=len(history),
         fitted=write_fitted(folder, source_fitted(texts)),
     )
     artifacts.write_scores(folder / "predictions.parquet", predictions)
@@ -170,7 +170,7 @@ def _training(
     net: TunedSpecialist, encoder: text.TextEncoder, learn: pd.DataFrame, params: Params, seed: int
 ) -> TunedTraining:
     """One training, with this seed, that nothing stops."""
-    tuned = params.train_source.tuned
+    tuned = for_few(params.train_source.tuned, len(learn))
     return TunedTraining(
         net,
         [net.classifier],

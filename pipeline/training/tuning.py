@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.core.errors import InputError
 from pipeline.nets.losses import Objective
-from pipeline.params import CrossFittedEncoderParams, EncoderTuningParams, TunedEncoderParams
+from pipeline.params import EncoderTuningParams, TunedEncoderParams
 from pipeline.training import together
 from pipeline.training.checkpoint import ResumeState
 from pipeline.training.loop import FitResult, TrainingPlan, fit
@@ -19,8 +19,10 @@ from pipeline.training.optim import adamw
 from pipeline.training.rows import Rows
 from pipeline.training.together import Group
 
+Tuned = TypeVar("Tuned", bound=EncoderTuningParams)
 
-def for_few(tuned: CrossFittedEncoderParams, rows: int) -> CrossFittedEncoderParams:
+
+def for_few(tuned: Tuned, rows: int) -> Tuned:
     """As params say; with more steps and less work in each where so few rows make fewer than ``least_steps``.
 
     Batches are half as large, epochs are added, and the embeddings stay, of which few words would move few.
@@ -31,7 +33,7 @@ def for_few(tuned: CrossFittedEncoderParams, rows: int) -> CrossFittedEncoderPar
     return few.model_copy(update={"epochs": max(few.epochs, math.ceil(few.least_steps / _steps(few, rows)))})
 
 
-def _steps(tuned: CrossFittedEncoderParams, rows: int) -> int:
+def _steps(tuned: EncoderTuningParams, rows: int) -> int:
     """In an epoch."""
     return math.ceil(rows / (tuned.batch * tuned.accumulate))
 

@@ -32,9 +32,14 @@ SMALL: dict[str, Any] = {
     },
     "train_image": HEAD,
     "train_video": HEAD,
-    "train_source": {"width": 8, "heads": 2, "hidden": 8, "epochs": 2, "tuned": {"epochs": 1}},
+    "train_source": {"width": 8, "heads": 2, "hidden": 8, "epochs": 2, "tuned": {"epochs": 1, "least_steps": 0}},
     "adapter": {"epochs": 2},
-    "finetune_e2e": {"first_epochs": 1, "epochs": 1, "curve": [10], "tuned": {"epochs": 1, "runs": 1}},
+    "finetune_e2e": {
+        "first_epochs": 1,
+        "epochs": 1,
+        "curve": [10],
+        "tuned": {"epochs": 1, "least_steps": 0, "runs": 1},
+    },
     "fuse": {"candidates": ["trained"], "folds": 2, "epochs": 2, "width": 8, "heads": 2, "hidden": 8},
     "evaluate": {"bootstrap": 100, "permutations": 100, "gallery": 4},
 }

@@ -18,7 +18,7 @@ STAGES = ("train_source", "train_adapters", "finetune_e2e")
 
 def worded(root: Path) -> Track:
     """A trained track that reads words, with an encoder that was tuned on source and target and travels in the net."""
-    text = {"text": "full", "tuned": {"epochs": 1, "batch": 8}}
+    text = {"text": "full", "tuned": {"epochs": 1, "least_steps": 0, "batch": 8}}
     with pytest.MonkeyPatch.context() as patch:
         take(patch, "all")
         return tracks.run(tracks.make(root, words=True), *STAGES, finetune_e2e=text, train_source=text)

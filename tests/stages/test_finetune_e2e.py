@@ -54,7 +54,8 @@ VARIANTS = [Variant("finetuned", subset_name(subset)) for subset in subsets_of(E
 KEY = ["fold", *Variant._fields, "sample_id"]
 FOLD, OTHER = "repeat-0.fold-0", "repeat-0.fold-1"
 CURVE = {"curve": (12, 99)}
-LEARNS = {"epochs": 4, "encoder_learning_rate": 1e-3, "head_learning_rate": 0.003, "batch": 8, "weight_decay": 0.0}
+LEARNS = {"epochs": 4, "least_steps": 0, "encoder_learning_rate": 1e-3, "head_learning_rate": 0.003, "batch": 8}
+LEARNS |= {"weight_decay": 0.0}
 ONCE = {**LEARNS, "runs": 1}
 BRIEFLY = {**ONCE, "epochs": 2}
 
@@ -524,6 +525,14 @@ def test_the_final_encoder_is_the_mean_of_runs_with_other_seeds(words: dict[bool
     assert all(torch.equal(several[name], value) for name, value in one.items())
 
 
+def test_few_words_are_read_more_often(words: dict[bool, Track]) -> None:
+    of = setting(words[False], mode="full")
+    tuned = {**BRIEFLY, "batch": 16, "least_steps": 30}
+    params = tracks.params(words[False], finetune_e2e={"text": "full", "tuned": tuned})
+    history = phases.tune_words(of.plain, of.parts[0], replace(of.job, params=params), "full")[1]
+    assert len(history) == -(-30 // -(-len(of.parts[0].learn) // 8)) > 2
+
+
 class Killed(Exception):
     pass
 
@@ -596,12 +605,10 @@ def test_words_that_are_none_cannot_be_tuned(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("by_source", "level", "enough", "tuned"),
     [
-        (False, "row", {"auto_rows": 29, "auto_transfer_rows": 1, "auto_groups": 1}, True),
-        (False, "row", {"auto_rows": 30, "auto_transfer_rows": 1, "auto_groups": 1}, False),
-        (True, "row", {"auto_rows": 30, "auto_transfer_rows": 29, "auto_groups": 30}, True),
-        (True, "row", {"auto_rows": 1, "auto_transfer_rows": 30, "auto_groups": 1}, False),
-        (True, "group", {"auto_rows": 30, "auto_transfer_rows": 30, "auto_groups": 29}, True),
-        (True, "group", {"auto_rows": 1, "auto_transfer_rows": 1, "auto_groups": 30}, False),
+        (False, "row", {"auto_rows": 29, "auto_groups": 30}, True),
+        (True, "row", {"auto_rows": 30, "auto_groups": 1}, False),
+        (True, "group", {"auto_rows": 30, "auto_groups": 29}, True),
+        (True, "group", {"auto_rows": 1, "auto_groups": 30}, False),
     ],
 )
 def test_auto_tunes_texts_from_enough_rows_on(
