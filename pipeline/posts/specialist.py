@@ -39,7 +39,9 @@ from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY
 
 FEW = 500
-"""Training texts; from as many on, an encoder is tuned whatever the simpler candidates say."""
+"""Training texts. Of fewer, an encoder is not tuned where the words say as much as its vectors; where it is, it is taken
+unless it is clearly behind: it gains most by each further row, and inner folds lack a fourth of these.
+"""
 
 FEW_SAY = f"of fewer than {FEW} texts it learns only where the encoder's vectors say more than TF-IDF does"
 
@@ -68,6 +70,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
         [of.logits[compared] for of in tried],
         corpus.codes.numpy()[compared],
         corpus.grouping.groups[compared],
+        "full" if _is_of_few_texts(corpus) else None,
     )
     outcome = _finish(tried[choice.taken], choice, compared, corpus, folds, params, layout)
     _write(stage, corpus, outcome, params, layout)
@@ -109,11 +112,15 @@ def _names(corpus: SpecialistRows, params: Params) -> list[Candidate]:
 def _worth_tuning(tried: Sequence[Tried], corpus: SpecialistRows, compared: np.ndarray) -> bool:
     """Whether minutes may be spent on an encoder: of ``FEW`` texts only where its vectors say more than the words."""
     logits = {of.name: of.logits[compared] for of in tried if of.name in ("logreg", "tfidf_logreg")}
-    if len(logits) < 2 or len(corpus.grouping.part("train")) >= FEW:
+    if len(logits) < 2 or not _is_of_few_texts(corpus):
         return True
     codes = corpus.codes.numpy()[compared]
     losses = {name: selection.balanced_losses(of, codes).sum() for name, of in logits.items()}
     return losses["logreg"] < losses["tfidf_logreg"]
+
+
+def _is_of_few_texts(corpus: SpecialistRows) -> bool:
+    return corpus.modality == "text" and len(corpus.grouping.part("train")) < FEW
 
 
 def _can(name: Candidate, corpus: SpecialistRows) -> bool:

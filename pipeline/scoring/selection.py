@@ -7,6 +7,8 @@ What is behind in macro-F1, which is what counts in the end, by more than a stan
 hundred rows hangs on a handful of the rarest class, and the best of several by it is often best by luck; so what is
 left is compared by the same rule in the balanced log-loss, to which every class adds the same, as to macro-F1, and
 every row something.
+
+A candidate may be favoured, where much speaks for it that few rows cannot show: it is taken if it is not clearly behind.
 """
 
 from collections.abc import Sequence
@@ -28,28 +30,35 @@ class Choice:
 
     Each of ``tried``, by name, has its ``macro_f1`` and its ``balanced_log_loss`` on rows out of fold, and for both how
     far it is behind the best (``…_behind``) and the standard error of that difference (``…_error``); those of the loss
-    only where macro-F1 left it in.
+    only where macro-F1 left it in. ``favoured`` says that what was taken was, and simpler ones were as good.
     """
 
     taken: int
     calibration: Calibration
     tried: dict[str, dict[str, float]]
+    favoured: bool = False
 
     def report(self) -> dict[str, Any]:
         """For a metrics file: what stood, what was taken and why."""
         names = list(self.tried)
         out = [name for name, of in self.tried.items() if "loss_behind" not in of]
         simpler = [name for name in names[: self.taken] if name not in out]
-        why = "the simplest that is not clearly behind"
+        why = "favoured, and not clearly behind" if self.favoured else "the simplest that is not clearly behind"
         if out:
             why += f"; clearly behind in macro-F1: {', '.join(out)}"
-        if simpler:
+        if simpler and not self.favoured:
             why += f"; in balanced log-loss: {', '.join(simpler)}"
         return {"taken": names[self.taken], "why": why if len(names) > 1 else "the only candidate", "tried": self.tried}
 
 
-def choose(names: Sequence[str], logits: Sequence[np.ndarray], actual: np.ndarray, groups: np.ndarray) -> Choice:
-    """The first candidate that is not clearly behind the best; see the top of this file.
+def choose(
+    names: Sequence[str],
+    logits: Sequence[np.ndarray],
+    actual: np.ndarray,
+    groups: np.ndarray,
+    favoured: str | None = None,
+) -> Choice:
+    """The first candidate that is not clearly behind the best, or the ``favoured`` one; see the top of this file.
 
     Args:
         names: of the candidates, the simplest first.
@@ -78,8 +87,9 @@ def choose(names: Sequence[str], logits: Sequence[np.ndarray], actual: np.ndarra
         differences = np.bincount(codes, losses[at] - losses[least])
         error = float(differences.std() * len(differences) ** 0.5)
         tried[names[at]] |= {"loss_behind": float(differences.sum()), "loss_error": error}
-    taken = next(at for at in left if tried[names[at]]["loss_behind"] <= tried[names[at]]["loss_error"])
-    return Choice(taken, calibrations[taken], tried)
+    level = [at for at in left if tried[names[at]]["loss_behind"] <= tried[names[at]]["loss_error"]]
+    taken = next((at for at in level if names[at] == favoured), level[0])
+    return Choice(taken, calibrations[taken], tried, favoured=taken != level[0])
 
 
 def balanced_losses(calibrated: np.ndarray, actual: np.ndarray) -> np.ndarray:

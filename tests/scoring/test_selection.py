@@ -33,6 +33,22 @@ def test_of_two_that_are_as_good_the_simplest_is_taken():
         assert selection.choose(names, given, ACTUAL, GROUPS).taken == 0
 
 
+def test_a_favoured_one_is_taken_unless_it_is_clearly_behind():
+    elsewhere = NOISE.copy()
+    for code in range(3):
+        rows = np.flatnonzero(code == ACTUAL)
+        elsewhere[rows] = NOISE[np.roll(rows, 1)]
+    names, as_good = ["plain", "tuned", "other"], logits(1.5, elsewhere)
+    choice = selection.choose(names, [logits(1.5), as_good, logits(0.3)], ACTUAL, GROUPS, "tuned")
+    assert choice.taken == 1
+    assert choice.report()["why"] == "favoured, and not clearly behind; clearly behind in macro-F1: other"
+    worse = selection.choose(names, [logits(1.5), as_good, logits(0.3)], ACTUAL, GROUPS, "other")
+    assert worse.report()["taken"] == "plain"
+    assert worse.report()["why"].startswith("the simplest")
+    first = selection.choose(names, [logits(1.5), as_good, logits(0.3)], ACTUAL, GROUPS, "plain")
+    assert first.report()["why"].startswith("the simplest")
+
+
 def test_one_candidate_is_the_only_one():
     choice = selection.choose(["alone"], [logits(1.0)], ACTUAL, GROUPS)
     assert choice.report()["why"] == "the only candidate"
