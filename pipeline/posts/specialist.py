@@ -39,8 +39,8 @@ from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY
 
 FEW = 500
-"""Training texts. Of fewer, an encoder is not tuned where the words say as much as its vectors; where it is, it is taken
-unless it is clearly behind: it gains most by each further row, and inner folds lack a fourth of these.
+"""Training texts. Of fewer, an encoder is not tuned where the words say as much as its vectors; where it is, it is
+taken unless it is clearly behind: it gains most by each further row, and inner folds lack a fourth of these.
 """
 
 FEW_SAY = f"of fewer than {FEW} texts it learns only where the encoder's vectors say more than TF-IDF does"

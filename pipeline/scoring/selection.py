@@ -8,7 +8,7 @@ hundred rows hangs on a handful of the rarest class, and the best of several by 
 left is compared by the same rule in the balanced log-loss, to which every class adds the same, as to macro-F1, and
 every row something.
 
-A candidate may be favoured, where much speaks for it that few rows cannot show: it is taken if it is not clearly behind.
+A candidate may be favoured, for what few rows cannot show: it is taken unless it is clearly behind.
 """
 
 from collections.abc import Sequence
