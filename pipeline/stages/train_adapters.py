@@ -1,9 +1,10 @@
 """Trains, for each modality, an adapter from the target's columns to the source's.
 
-Twice: without the target's labels (``zero_shot``), and with those of its training rows (``adapted``), which is what
-settles the orientation of the space. Under cross-validation each fold has adapters of its own, which meet neither the
-labels nor the features of the rows that the fold is scored on. Only `embed` met these features before: under
-cross-validation the features of all labelled rows choose and fill the columns of every fold; it reads no label.
+Twice: without the target's labels (``zero_shot``), and with those of its training rows (``adapted``). Labels settle the
+orientation of the space; so does what the source's text model says of the target's words, where there are any. Under
+cross-validation each fold has adapters of its own, which meet neither the labels nor the features of the rows that the
+fold is scored on. Only `embed` met these features before: under cross-validation the features of all labelled rows
+choose and fill the columns of every fold; it reads no label.
 
 Modalities that were extracted alike in both corpora are the source's as they are, and have no adapter that learns.
 
