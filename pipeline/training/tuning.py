@@ -34,8 +34,8 @@ def for_few(tuned: Tuned, rows: int) -> Tuned:
 
 
 def _steps(tuned: EncoderTuningParams, rows: int) -> int:
-    """In an epoch."""
-    return math.ceil(rows / (tuned.batch * tuned.accumulate))
+    """In an epoch; the parts of a batch are one step."""
+    return math.ceil(rows / tuned.batch)
 
 
 def learner(encoder: nn.Module, targets: list[str], how: str, rank: int) -> nn.Module:

@@ -14,6 +14,15 @@ def logits(signal: float, noise: np.ndarray = NOISE) -> np.ndarray:
     return signal * np.eye(3)[ACTUAL] + np.log([0.6, 0.3, 0.1]) + noise
 
 
+def as_good() -> np.ndarray:
+    """Exactly as good as ``logits(1.5)``: the noise of each row is that of another row of its class."""
+    elsewhere = NOISE.copy()
+    for code in range(3):
+        rows = np.flatnonzero(code == ACTUAL)
+        elsewhere[rows] = NOISE[np.roll(rows, 1)]
+    return logits(1.5, elsewhere)
+
+
 def test_the_clearly_better_one_is_taken_though_it_is_not_the_simplest():
     choice = selection.choose(["plain", "good"], [logits(0.3), logits(2.0)], ACTUAL, GROUPS)
     assert choice.taken == 1
@@ -22,30 +31,21 @@ def test_the_clearly_better_one_is_taken_though_it_is_not_the_simplest():
 
 
 def test_of_two_that_are_as_good_the_simplest_is_taken():
-    # The noise of each row is that of another row of its class, so both have exactly the same scores.
-    elsewhere = NOISE.copy()
-    for code in range(3):
-        rows = np.flatnonzero(code == ACTUAL)
-        elsewhere[rows] = NOISE[np.roll(rows, 1)]
-    other = logits(1.5, elsewhere)
+    other = as_good()
     for names in (["a", "b"], ["b", "a"]):
         given = [logits(1.5), other] if names[0] == "a" else [other, logits(1.5)]
         assert selection.choose(names, given, ACTUAL, GROUPS).taken == 0
 
 
 def test_a_favoured_one_is_taken_unless_it_is_clearly_behind():
-    elsewhere = NOISE.copy()
-    for code in range(3):
-        rows = np.flatnonzero(code == ACTUAL)
-        elsewhere[rows] = NOISE[np.roll(rows, 1)]
-    names, as_good = ["plain", "tuned", "other"], logits(1.5, elsewhere)
-    choice = selection.choose(names, [logits(1.5), as_good, logits(0.3)], ACTUAL, GROUPS, "tuned")
+    names, given = ["plain", "tuned", "other"], [logits(1.5), as_good(), logits(0.3)]
+    choice = selection.choose(names, given, ACTUAL, GROUPS, "tuned")
     assert choice.taken == 1
     assert choice.report()["why"] == "favoured, and not clearly behind; clearly behind in macro-F1: other"
-    worse = selection.choose(names, [logits(1.5), as_good, logits(0.3)], ACTUAL, GROUPS, "other")
+    worse = selection.choose(names, given, ACTUAL, GROUPS, "other")
     assert worse.report()["taken"] == "plain"
     assert worse.report()["why"].startswith("the simplest")
-    first = selection.choose(names, [logits(1.5), as_good, logits(0.3)], ACTUAL, GROUPS, "plain")
+    first = selection.choose(names, given, ACTUAL, GROUPS, "plain")
     assert first.report()["why"].startswith("the simplest")
 
 

@@ -54,8 +54,14 @@ VARIANTS = [Variant("finetuned", subset_name(subset)) for subset in subsets_of(E
 KEY = ["fold", *Variant._fields, "sample_id"]
 FOLD, OTHER = "repeat-0.fold-0", "repeat-0.fold-1"
 CURVE = {"curve": (12, 99)}
-LEARNS = {"epochs": 4, "least_steps": 0, "encoder_learning_rate": 1e-3, "head_learning_rate": 0.003, "batch": 8}
-LEARNS |= {"weight_decay": 0.0}
+LEARNS = {
+    "epochs": 4,
+    "least_steps": 0,
+    "encoder_learning_rate": 1e-3,
+    "head_learning_rate": 0.003,
+    "batch": 8,
+    "weight_decay": 0.0,
+}
 ONCE = {**LEARNS, "runs": 1}
 BRIEFLY = {**ONCE, "epochs": 2}
 

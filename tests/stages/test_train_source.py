@@ -24,8 +24,14 @@ from tests import tracks
 from tests.tracks import LACKS_TEXT, Track, everything
 
 VARIANTS = [Variant("source", name) for name in ("text", "audio", "text_audio")]
-TUNED = {"epochs": 15, "least_steps": 0, "encoder_learning_rate": 3e-3, "head_learning_rate": 0.01, "batch": 8}
-TUNED |= {"runs": 1}
+TUNED = {
+    "epochs": 15,
+    "least_steps": 0,
+    "encoder_learning_rate": 3e-3,
+    "head_learning_rate": 0.01,
+    "batch": 8,
+    "runs": 1,
+}
 CPU = torch.device("cpu")
 
 

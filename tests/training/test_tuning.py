@@ -17,7 +17,7 @@ from tests import tiny
         (1568, {}, 16, 2),  # 98 steps would be too few; 196 are enough
         (500, {}, 16, 4),  # 32 batches
         (100, {}, 16, 15),  # 7 batches
-        (500, {"accumulate": 2}, 16, 7),  # 16 steps
+        (500, {"accumulate": 2}, 16, 4),  # parts of a batch are one step
         (500, {"least_steps": 0}, 32, 2),
         (500, {"epochs": 20}, 32, 20),
         (40, {"batch": 1, "epochs": 1}, 1, 3),
