@@ -36,12 +36,12 @@ def chosen(rows: SpecialistRows) -> tuple[str, np.ndarray]:
     """What the inner folds take, and the classes that it predicts for the test rows."""
     folds = rows.grouping.inner(FOLDS, len(rows.posts))
     tried = [of for name in LINEAR if (of := try_linear(name, rows, folds)) is not None]
-    compared, codes = rows.grouping.compared(folds), rows.codes.numpy()
+    judged, codes = rows.grouping.judged(folds), rows.codes.numpy()
     choice = selection.choose(
         [of.name for of in tried],
-        [of.logits[compared] for of in tried],
-        codes[compared],
-        rows.grouping.groups[compared],
+        [of.logits[judged] for of in tried],
+        codes[judged],
+        rows.grouping.groups[judged],
     )
     taken = tried[choice.taken]
     logits = fit_linear(taken.name, rows, rows.grouping.whole(), taken.settings).logits

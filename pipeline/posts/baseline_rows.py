@@ -54,14 +54,14 @@ class BaselineRows:
     widths: tuple[int, ...]
     layout: Layout
 
-    def learned_texts(self) -> tuple[list[str], list[str]]:
-        """Those of the training and of the validation posts, a missing one as an empty one."""
+    def learned_texts(self) -> list[str]:
+        """Those of the training posts, then of the validation posts, a missing one as an empty one."""
         found: dict[int, str] = {}
         wanted = np.zeros(len(self.posts), dtype=bool)
         wanted[self.train] = wanted[self.val] = True
         for at, texts in self._texts(wanted):
             found.update(zip(at.tolist(), texts, strict=True))
-        return [found[at] for at in self.train.tolist()], [found[at] for at in self.val.tolist()]
+        return [found[at] for at in [*self.train.tolist(), *self.val.tolist()]]
 
     def test_texts(self) -> Iterator[list[str]]:
         for _, texts in self._texts(self._test()):

@@ -19,6 +19,7 @@ from pipeline.posts.baseline_rows import BaselineRows, baseline_rows
 from pipeline.posts.calibration import fusion_class_scores
 from pipeline.posts.descriptions import FusionDescription
 from pipeline.posts.evaluation_figures import write_ablation, write_confusion, write_reliability, write_systems
+from pipeline.posts.folds import Grouping
 from pipeline.posts.held_out import (
     FusionLogits,
     HeldOut,
@@ -31,7 +32,11 @@ from pipeline.posts.labels import codes_of
 from pipeline.posts.mistakes import error_table, error_tiles, modality_attributions
 from pipeline.posts.training_figures import draw_training
 from pipeline.scoring import baselines, calibration, conformal, emotion, intervals
-from pipeline.scoring.baselines import Baseline
+from pipeline.scoring.baselines import Baseline, Learned
+
+ENOUGH, MANY, FOLDS = 300, 20_000, 5
+"""Validation rows, of which fewer cannot tell the settings of baselines apart, so that folds of all rows do; but not of
+so many rows, each of whose fits takes long."""
 
 FEW_ROWS, FEW_GROUPS = 100, 20
 """Fewer test rows, or groups behind an interval, are worth a warning."""
@@ -47,8 +52,9 @@ def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any
 
     fusion = fusion_logits(layout, test, fuse.calibration)
     rows = baseline_rows(posts, modalities, params.seed, layout)
-    simple, present = _baselines(rows, test)
-    best = _best_on_validation(codes_of(posts.iloc[rows.val], test.labels), simple, len(test.labels))
+    learned = _learned(rows, test)
+    simple, present = _baselines(rows, learned, test)
+    best = _best_on_held_rows(learned, simple)
     specialists = {name: specialist_predicted(layout, name, test, present[name]) for name in modalities}
 
     metrics: dict[str, Any] = {
@@ -76,24 +82,35 @@ def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any
     return metrics
 
 
-def _baselines(rows: BaselineRows, test: HeldOut) -> tuple[dict[str, Baseline], dict[Modality, np.ndarray]]:
+def _learned(rows: BaselineRows, test: HeldOut) -> Learned:
+    """What the baselines learn from, and the rows that tell their settings apart."""
+    posts = rows.posts.iloc[np.concatenate([rows.train, rows.val])]
+    at, train, codes = np.arange(len(posts)), len(rows.train), codes_of(posts, test.labels)
+    if len(rows.val) >= ENOUGH or (len(rows.val) and len(posts) > MANY):
+        folds = [(at[:train], at[train:])]
+    else:
+        folds = [(of.train, of.unseen) for of in Grouping.of(posts, codes, test.seed).cross(at, FOLDS)]
+    return Learned(codes, train, len(test.labels), folds)
+
+
+def _baselines(
+    rows: BaselineRows, learned: Learned, test: HeldOut
+) -> tuple[dict[str, Baseline], dict[Modality, np.ndarray]]:
     """The baselines, and which test rows have each modality, bool [n]."""
-    labels = test.labels
-    train, val = (codes_of(rows.posts.iloc[at], labels) for at in (rows.train, rows.val))
-    made = {"majority": baselines.majority(train, len(labels), len(val), len(test.codes))}
+    made = {"majority": baselines.majority(learned, len(test.codes))}
     texts = rows.learned_texts()
-    if any(texts[0]):
-        made["tfidf_logreg"] = baselines.tfidf_logreg(*texts, rows.test_texts(), train, val, len(labels))
+    if any(texts[: learned.train]):
+        made["tfidf_logreg"] = baselines.tfidf_logreg(learned, texts, rows.test_texts())
     vectors = rows.learned_vectors()
-    made["embeddings_logreg"] = baselines.embeddings_logreg(
-        vectors.rows, rows.test_vectors(vectors.usual), train, val, len(labels)
-    )
+    made["embeddings_logreg"] = baselines.embeddings_logreg(learned, vectors.rows, rows.test_vectors(vectors.usual))
     return made, vectors.present
 
 
-def _best_on_validation(codes: np.ndarray, made: dict[str, Baseline], classes: int) -> str:
-    """The baseline to compare with, chosen before and without its test score; ``codes`` are of validation rows."""
-    return max(made, key=lambda name: emotion.macro_f1(codes, made[name].val.argmax(axis=1), classes))
+def _best_on_held_rows(learned: Learned, made: dict[str, Baseline]) -> str:
+    """The baseline to compare with, chosen before and without its test score; of equal ones, what knows most."""
+    codes = learned.codes[learned.held]
+    scores = {name: emotion.macro_f1(codes, of.held.argmax(axis=1), learned.classes) for name, of in made.items()}
+    return max(reversed(made), key=lambda name: scores[name])
 
 
 def _fusion_metrics(test: HeldOut, fusion: FusionLogits) -> dict[str, Any]:

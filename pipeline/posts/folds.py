@@ -77,3 +77,14 @@ class Grouping:
     def compared(self, folds: list[Fold]) -> np.ndarray:
         """Positions of the rows on which candidates are compared: those that a fold left unseen, test rows aside."""
         return np.intersect1d(np.concatenate([fold.unseen for fold in folds]), self.part("train", "val"))
+
+    def judged(self, folds: list[Fold]) -> np.ndarray:
+        """Those of ``compared`` whose class the fold that left them unseen could learn; all, where that is none.
+
+        The rows of a class that stands in one group are in no fold both learned and asked for: how boldly a candidate
+        denies that class says nothing of it.
+        """
+        compared, learnable = self.compared(folds), np.zeros(len(self.codes), dtype=bool)
+        for fold in folds:
+            learnable[fold.unseen] = np.isin(self.codes[fold.unseen], self.codes[fold.train])
+        return judged if len(judged := compared[learnable[compared]]) else compared

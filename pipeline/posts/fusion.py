@@ -18,12 +18,12 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, subset_name, subsets_of
 from pipeline.nets.fusion import FusedNet
 from pipeline.params import Params
-from pipeline.posts.descriptions import FusionDescription
+from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
 from pipeline.posts.folds import Fold
 from pipeline.posts.fusion_candidates import FittedFusion, TriedFusion, average, build, fit_fusion, try_fusion
 from pipeline.posts.fusion_jobs import fit_side_by_side, try_side_by_side
 from pipeline.posts.fusion_rows import FusionRows, Subset
-from pipeline.scoring import selection
+from pipeline.scoring import calibration, selection
 from pipeline.scoring.selection import Choice
 from pipeline.training.checkpoint import load_net
 from pipeline.training.device import one_thread
@@ -63,7 +63,7 @@ def choose_fusion(corpus: FusionRows, params: Params, layout: Layout) -> FusionO
     """Compares the candidates, and fits the one that is taken."""
     block, grouping = params.fuse, corpus.grouping
     folds = grouping.inner(block.folds, block.inner_rows)
-    compared = grouping.compared(folds)
+    judged = grouping.judged(folds)
     if several := len(folds) > 1:  # of more rows every process would take as much memory again
         try_side_by_side(block.candidates, folds, params, layout)
     with one_thread():
@@ -73,9 +73,9 @@ def choose_fusion(corpus: FusionRows, params: Params, layout: Layout) -> FusionO
         tried = [by_name[name] for name in block.candidates]
         choice = selection.choose(
             [of.name for of in tried],
-            [of.logits[compared] for of in tried],
-            corpus.codes.numpy()[compared],
-            grouping.groups[compared],
+            [of.logits[judged] for of in tried],
+            corpus.codes.numpy()[judged],
+            grouping.groups[judged],
         )
         taken = tried[choice.taken]
         logits, final = taken.logits.copy(), taken.final
@@ -118,15 +118,16 @@ def _subsets(
     return subsets
 
 
-def unfused(corpus: FusionRows) -> FusionOutcome:
-    """The outcome in a corpus of one modality: its specialist speaks."""
+def unfused(corpus: FusionRows, layout: Layout) -> FusionOutcome:
+    """The outcome in a corpus of one modality: its specialist speaks, and decides as it does."""
     (only,) = corpus.modalities
     logits = corpus.expert_log_probs[only].numpy()
     test, known = corpus.grouping.part("test"), corpus.grouping.part("train", "val")
     # A post without the modality has zeros, as a row has that the specialist was fitted on and nobody cross-fitted.
     said = known[logits[known].any(axis=1) | ~corpus.present[only].numpy()[known]]
-    codes, groups = corpus.codes.numpy()[said], corpus.grouping.groups[said]
-    choice = selection.choose([only], [logits[said]], codes, groups)
+    offset = read_description(layout.model(f"train_{only}"), SpecialistDescription).calibration.offset
+    calibrated = replace(calibration.neutral(len(corpus.labels)), offset=offset)  # as the log-probabilities are
+    choice = selection.only(only, logits[said], corpus.codes.numpy()[said], calibrated)
     nobody = np.array([], dtype=int)
     folds = [Fold(UNFUSED, nobody, said), Fold(FINAL, known, test)]
     subsets = {(kind, only): logits[test] for kind in ("masked", "retrained")}

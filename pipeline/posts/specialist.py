@@ -59,19 +59,13 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
     tried: list[Tried] = []
     untried: list[str] = []
     for name in _names(corpus, params):
-        if name in TUNED and not _worth_tuning(tried, corpus, compared):
+        if name in TUNED and not _worth_tuning(tried, corpus, folds):
             untried.append(name)
         elif (of := _try(name, corpus, folds, params, layout)) is not None:
             tried.append(of)
     if not tried:
         raise InputError(f"{stage}.candidates: the texts have no words that two of them share; add `logreg`")
-    choice = selection.choose(
-        [of.name for of in tried],
-        [of.logits[compared] for of in tried],
-        corpus.codes.numpy()[compared],
-        corpus.grouping.groups[compared],
-        "full" if _is_of_few_texts(corpus) else None,
-    )
+    choice = _choose(tried, corpus, folds)
     outcome = _finish(tried[choice.taken], choice, compared, corpus, folds, params, layout)
     _write(stage, corpus, outcome, params, layout)
     _report(stage, corpus, outcome, untried, layout)
@@ -109,14 +103,24 @@ def _names(corpus: SpecialistRows, params: Params) -> list[Candidate]:
     return wanted
 
 
-def _worth_tuning(tried: Sequence[Tried], corpus: SpecialistRows, compared: np.ndarray) -> bool:
+def _worth_tuning(tried: Sequence[Tried], corpus: SpecialistRows, folds: list[Fold]) -> bool:
     """Whether minutes may be spent on an encoder: of ``FEW`` texts only where its vectors say more than the words."""
-    logits = {of.name: of.logits[compared] for of in tried if of.name in ("logreg", "tfidf_logreg")}
-    if len(logits) < 2 or not _is_of_few_texts(corpus):
+    frozen = [of for of in tried if of.name in ("logreg", "tfidf_logreg")]
+    if len(frozen) < 2 or not _is_of_few_texts(corpus):
         return True
-    codes = corpus.codes.numpy()[compared]
-    losses = {name: selection.balanced_losses(of, codes).sum() for name, of in logits.items()}
+    losses = {name: of["balanced_log_loss"] for name, of in _choose(frozen, corpus, folds).tried.items()}
     return losses["logreg"] < losses["tfidf_logreg"]
+
+
+def _choose(tried: Sequence[Tried], corpus: SpecialistRows, folds: list[Fold]) -> Choice:
+    judged = corpus.grouping.judged(folds)
+    return selection.choose(
+        [of.name for of in tried],
+        [of.logits[judged] for of in tried],
+        corpus.codes.numpy()[judged],
+        corpus.grouping.groups[judged],
+        "full" if _is_of_few_texts(corpus) else None,
+    )
 
 
 def _is_of_few_texts(corpus: SpecialistRows) -> bool:

@@ -1,8 +1,9 @@
 """What a model has to beat on the same rows: guessing, counting words, and a linear model on the same embeddings.
 
 Baselines learn from the rows that models may learn from. For emotions, how strongly one is regularised, and whether
-classes are weighted, is what gives the best macro-F1 on the validation rows, which are then added to the fit. For
-scores training and validation rows are one, and cross-validation among them by groups chooses.
+classes are weighted, is what gives the best macro-F1 on held rows: the validation rows, or, where these are few, those
+of grouped folds of all rows. All of them are then learned from. For scores training and validation rows are one, and
+cross-validation among them by groups chooses.
 """
 
 import warnings
@@ -12,7 +13,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy.sparse import vstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -42,46 +42,59 @@ INNER_FOLDS = 5
 NEVER = 1e-9
 """Probability of a class that no training row has."""
 
+Folds = Sequence[tuple[np.ndarray, np.ndarray]]
+"""The rows to learn from and the held rows of each fold, int positions."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Rows to learn from, the training rows first: ``codes``, int [n], of ``classes``, and the ``folds`` that judge.
+
+    ``held`` are the rows that these hold out, int, as they come fold after fold.
+    """
+
+    codes: np.ndarray
+    train: int
+    classes: int
+    folds: Folds
+
+    @property
+    def held(self) -> np.ndarray:
+        return np.concatenate([held for _, held in self.folds])
+
 
 @dataclass(frozen=True)
 class Baseline:
-    """``val`` and ``test`` are log-probabilities, float64 [rows, K]; ``settings`` is what the validation rows chose.
+    """Log-probabilities, float64 [rows, K], and what the held rows chose as ``settings``.
 
-    Those of the validation rows are by a fit on training rows, those of the test rows by one on both.
+    ``held`` are of the rows that ``Learned.folds`` hold out, by fits that did not know them; ``test`` by one on all.
     """
 
-    val: np.ndarray
+    held: np.ndarray
     test: np.ndarray
     settings: dict[str, Any]
 
 
-def majority(train_labels: np.ndarray, classes: int, val_rows: int, test_rows: int) -> Baseline:
-    """Gives every row the class shares of the training rows, so the most frequent class wins."""
-    shares = np.bincount(train_labels, minlength=classes) / len(train_labels)
-    row = np.log(np.maximum(shares, NEVER))
-    return Baseline(np.tile(row, (val_rows, 1)), np.tile(row, (test_rows, 1)), {})
+def majority(learned: Learned, test_rows: int) -> Baseline:
+    """Gives every row the class shares of the rows learned from, so the most frequent class wins."""
+    row = _shares(learned.codes, learned.classes)
+    return Baseline(np.tile(row, (len(learned.held), 1)), np.tile(row, (test_rows, 1)), {})
 
 
-def tfidf_logreg(
-    train_texts: Sequence[str],
-    val_texts: Sequence[str],
-    test_texts: Iterable[Sequence[str]],
-    train_labels: np.ndarray,
-    val_labels: np.ndarray,
-    classes: int,
-) -> Baseline:
+def _shares(codes: np.ndarray, classes: int) -> np.ndarray:
+    return np.log(np.maximum(np.bincount(codes, minlength=classes) / len(codes), NEVER))
+
+
+def tfidf_logreg(learned: Learned, texts: Sequence[str], test_texts: Iterable[Sequence[str]]) -> Baseline:
     """Logistic regression, one class against the rest, on TF-IDF of one- and two-word terms with sublinear counts.
 
-    A missing text is an empty one; those of the test rows come in parts. Falls back to ``majority`` when no training
-    text holds a word.
+    A missing text is an empty one; those of the test rows come in parts. Terms are those of the training texts. Falls
+    back to ``majority`` when none of these holds a word.
     """
-    if not any(text.strip() for text in train_texts):
-        return majority(train_labels, classes, len(val_texts), sum(map(len, test_texts)))
-    vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN, max_features=VOCABULARY
-    ).fit(train_texts)
-    vectors: list[Any] = [vectorizer.transform(texts) for texts in (train_texts, val_texts) if len(texts)]
-    learned = vstack(vectors, format="csr")
+    if not any(text.strip() for text in texts[: learned.train]):
+        return majority(learned, sum(map(len, test_texts)))
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN, max_features=VOCABULARY)
+    vectorizer.fit(texts[: learned.train])
 
     def model(strength: float, weight: str | None) -> OneVsRestClassifier:
         # Dual coordinate descent: on 40,000 short texts a second or two, where L-BFGS takes about a minute.
@@ -89,59 +102,61 @@ def tfidf_logreg(
             LogisticRegression(C=strength, class_weight=weight, solver="liblinear", dual=True, tol=1e-2, random_state=0)
         )
 
-    return _chosen(model, TFIDF_C, learned, map(vectorizer.transform, test_texts), train_labels, val_labels, classes)
+    return _chosen(model, TFIDF_C, vectorizer.transform(texts), map(vectorizer.transform, test_texts), learned)
 
 
-def embeddings_logreg(
-    learned: np.ndarray,
-    test: Iterable[np.ndarray],
-    train_labels: np.ndarray,
-    val_labels: np.ndarray,
-    classes: int,
-) -> Baseline:
+def embeddings_logreg(learned: Learned, vectors: np.ndarray, test: Iterable[np.ndarray]) -> Baseline:
     """Multinomial logistic regression on vectors, each column standardised by the training rows.
 
     Args:
-        learned: float32 [training rows, then validation rows; width]; standardised in place, as it may be large.
+        vectors: float32 [n, width]; standardised in place, as it may be large.
         test: the test rows in parts, float32 [rows, width].
     """
-    train = learned[: len(train_labels)]
-    mean, spread = (moment.astype(np.float32) for moment in standardisation(train, np.float64))
-    learned -= mean
-    learned /= spread
+    mean, spread = (moment.astype(np.float32) for moment in standardisation(vectors[: learned.train], np.float64))
+    vectors -= mean
+    vectors /= spread
     parts = ((part - mean) / spread for part in test)
 
     def model(strength: float, weight: str | None) -> LogisticRegression:
         return LogisticRegression(C=strength, class_weight=weight, max_iter=ITERATIONS)
 
-    return _chosen(model, EMBEDDINGS_C, learned, parts, train_labels, val_labels, classes)
+    return _chosen(model, EMBEDDINGS_C, vectors, parts, learned)
 
 
 def _chosen(
     model: Callable[[float, str | None], Any],
     strengths: Sequence[float],
-    learned: Any,
+    rows: Any,
     test: Iterable[Any],
-    train_labels: np.ndarray,
-    val_labels: np.ndarray,
-    classes: int,
+    learned: Learned,
 ) -> Baseline:
-    """Fits on the training rows of ``learned`` with every setting; the best on its other rows learns from both."""
-    train, val = learned[: len(train_labels)], learned[len(train_labels) :]
-    if len(np.unique(train_labels)) < 2:
-        return majority(train_labels, classes, val.shape[0], sum(part.shape[0] for part in test))
+    """Fits on the ``rows`` of each fold with every setting; the best on the held ones learns from all."""
+    codes, classes = learned.codes, learned.classes
+    if len(np.unique(codes)) < 2:
+        return majority(learned, sum(part.shape[0] for part in test))
     chosen, best, best_score = (strengths[0], None), np.empty(0), -1.0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the validation rows judge an unfinished fit too
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the held rows judge an unfinished fit too
         for setting in product(strengths, WEIGHTS):
-            val_logits = _log_probabilities(model(*setting).fit(train, train_labels), val, classes)
-            score = emotion.macro_f1(val_labels, val_logits.argmax(axis=1), classes) if len(val_labels) else 0.0
+            held = np.concatenate(
+                [_held_log_probabilities(model(*setting), rows, codes, fold, classes) for fold in learned.folds]
+            )
+            score = emotion.macro_f1(codes[learned.held], held.argmax(axis=1), classes)
             if score > best_score:
-                chosen, best, best_score = setting, val_logits, score
-        fitted = model(*chosen).fit(learned, np.concatenate([train_labels, val_labels]))
+                chosen, best, best_score = setting, held, score
+        fitted = model(*chosen).fit(rows, codes)
     settings = {"C": chosen[0], "class_weight": chosen[1] or "none"}
     said = [np.empty((0, classes)), *(_log_probabilities(fitted, part, classes) for part in test)]
     return Baseline(best, np.concatenate(said), settings)
+
+
+def _held_log_probabilities(
+    model: Any, rows: Any, codes: np.ndarray, fold: tuple[np.ndarray, np.ndarray], classes: int
+) -> np.ndarray:
+    inner, held = fold
+    if len(np.unique(codes[inner])) < 2:
+        return np.tile(_shares(codes[inner], classes), (len(held), 1))
+    return _log_probabilities(model.fit(rows[inner], codes[inner]), rows[held], classes)
 
 
 def _log_probabilities(fitted: Any, rows: Any, classes: int) -> np.ndarray:
@@ -185,10 +200,6 @@ def ridge(
         tried.append((*penalty(rows[fitted], y, folds), rows))
     _, alpha, rows = tried[worthwhile([errors for errors, _, _ in tried], groups[fitted])]
     return _ridge_path(rows[fitted], y, rows, np.array([alpha]))[0]
-
-
-Folds = Sequence[tuple[np.ndarray, np.ndarray]]
-"""The rows to learn from and the held rows of each fold, int positions."""
 
 
 def inner_folds(groups: np.ndarray) -> Folds:

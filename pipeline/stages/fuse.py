@@ -30,7 +30,7 @@ def run(params: Params, layout: Layout) -> None:
     if off.left_empty("fuse", "posts", layout):
         return
     corpus = read_fusion_rows(params, layout)
-    outcome = unfused(corpus) if len(corpus.modalities) == 1 else choose_fusion(corpus, params, layout)
+    outcome = unfused(corpus, layout) if len(corpus.modalities) == 1 else choose_fusion(corpus, params, layout)
     with artifacts.replacing_folder(layout.model("fuse")) as folder:
         artifacts.write_predictions(folder / "predictions.parquet", _predictions(corpus, outcome))
         nobody = np.array([], dtype=int)

@@ -21,6 +21,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FusionCandidate
 from pipeline.params import Params
 from pipeline.posts.candidates import Tried
+from pipeline.posts.folds import Fold
 from pipeline.posts.fusion_candidates import average, build, fit_fusion, try_fusion
 from pipeline.posts.fusion_rows import read_fusion_rows
 from pipeline.posts.specialist import _worth_tuning, train
@@ -334,7 +335,7 @@ def test_what_is_worth_tuning_is_asked_of_few_texts_alone(tmp_path: Path, monkey
     corpus = read_rows("text", Params(), layout)
     right = np.eye(2, dtype=np.float32)[corpus.codes] * 4
     vectors, words = Tried("logreg", -right, {}, {}), Tried("tfidf_logreg", right, {}, {})
-    everything = np.arange(60)
+    everything = [Fold("fold-0", np.arange(0), np.arange(60))]
     assert not _worth_tuning([vectors, words], corpus, everything)
     assert _worth_tuning([vectors], corpus, everything)  # who leaves the words out wants no such question
     monkeypatch.setattr("pipeline.posts.specialist.FEW", 30)

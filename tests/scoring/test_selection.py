@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.scoring import emotion, selection
+from pipeline.scoring.calibration import fit
 
 ACTUAL = np.random.default_rng(0).choice(3, size=600, p=[0.6, 0.3, 0.1])
 GROUPS = np.arange(600) // 2
@@ -52,6 +53,14 @@ def test_a_favoured_one_is_taken_unless_it_is_clearly_behind():
 def test_one_candidate_is_the_only_one():
     choice = selection.choose(["alone"], [logits(1.0)], ACTUAL, GROUPS)
     assert choice.report()["why"] == "the only candidate"
+
+
+def test_where_there_is_nothing_to_choose_the_given_calibration_decides():
+    given = logits(1.5)
+    calibration = fit(given, ACTUAL, GROUPS)
+    choice = selection.only("alone", given, ACTUAL, calibration)
+    again = selection.choose(["alone"], [given], ACTUAL, GROUPS)
+    assert choice.calibration == calibration and choice.report() == again.report()
 
 
 def test_logits_that_are_only_differently_scaled_are_the_same_candidate():
