@@ -20,12 +20,6 @@ from pipeline.sentiment.adapters import carried_columns, read_adapters, train_ad
 from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, shared
 from pipeline.sentiment.source_model import SourceSpace, score
 
-FLAT = 0.01
-"""A component with a smaller share of the largest one's spread is noise, and whitening would make it loud."""
-
-COMPONENTS = (0, 8, 32)
-"""Principal components that a ridge regression may have, of each modality; 0: all columns."""
-
 
 @dataclass(frozen=True)
 class Part:
@@ -70,26 +64,29 @@ def linear_net(target: Target, part: Part, heard: Heard, seed: int) -> tuple[Tra
     for subset in subsets_of(target.columns.modalities):
         carried = heard.carried.get(subset, nothing)[part.learn]
         source_scores = np.column_stack([carried, by_text * ("text" in subset)])
-        tried.append(_best_of_components(design, subset, source_scores, labels))
+        tried.append(_start(design, subset, source_scores, labels))
     groups = target.table["group_id"].to_numpy()[part.learn]
     best = tried[worthwhile([start.errors for start in tried], groups)]
     _set(net, best)
     report = {"carried": float(best.weights[0]), "by_text": float(best.weights[1])}
-    report |= {"ridge_penalty": best.alpha, "ridge_components": float(best.components)}
+    report |= {"ridge_penalty": best.alpha}
     return net, best.subset, report
 
 
 @dataclass(frozen=True)
 class LinearStart:
-    """A way to start, and the squared errors [n] that grouped folds of its rows found for it."""
+    """A way to start, and the squared errors [n] that grouped folds of its rows found for it.
+
+    ``probes`` are the modalities whose own columns are regressed on, side by side in ``design``; what is ``left`` to
+    them, float64 [n], is what the weighted scores of the source do not say.
+    """
 
     errors: np.ndarray
     alpha: float
     subset: Subset
     weights: np.ndarray
     offset: float
-    bases: dict[str, np.ndarray]
-    components: int
+    probes: Subset
     design: np.ndarray
     left: np.ndarray
 
@@ -105,42 +102,33 @@ class Design:
     """What starts may regress on, of the n rows that a net learns from.
 
     Attributes:
-        columns: modality → float64 [n, width], standardised.
-        bases: components → modality → a basis, float64 [width, kept]; empty where a net has no probes.
+        columns: modality → float64 [n, width], standardised; empty where a net has no probes.
         folds: grouped folds of the rows.
     """
 
     columns: Mapping[str, np.ndarray]
-    bases: Mapping[int, Mapping[str, np.ndarray]]
     folds: Folds
 
 
 def _design(net: TransferNet, target: Target, part: Part, probes: bool) -> Design:
-    """A basis holds so many whitened principal components of the rows to learn from and the rows without a score; 0
-    components: all columns as they are.
-    """
-    known, groups = np.concatenate([part.learn, target.unlabelled]), target.table["group_id"].to_numpy()[part.learn]
     if not probes:
-        return Design({}, {}, [])
-    columns = {name: _standard(net, target.columns, name, known) for name in target.columns.modalities}
-    decomposed = {name: np.linalg.svd(values, full_matrices=False)[1:] for name, values in columns.items()}
-    bases = {count: {name: _basis(*of, count, len(known)) for name, of in decomposed.items()} for count in COMPONENTS}
-    return Design({name: values[: len(part.learn)] for name, values in columns.items()}, bases, inner_folds(groups))
+        return Design({}, [])
+    columns = {name: _standard(net, target.columns, name, part.learn) for name in target.columns.modalities}
+    return Design(columns, inner_folds(target.table["group_id"].to_numpy()[part.learn]))
 
 
-def _best_of_components(design: Design, subset: Subset, source_scores: np.ndarray, labels: np.ndarray) -> LinearStart:
-    """The start with these modalities, with as many components as grouped folds like best; without probes, none."""
+def _start(design: Design, subset: Subset, source_scores: np.ndarray, labels: np.ndarray) -> LinearStart:
+    """The start with these modalities: all their columns, by the penalty that grouped folds like best.
+
+    Principal components of these columns, whitened, are no candidates: on videos of MOSI and MOSEI they cost r.
+    """
     weights, offset = stack_nonnegative(source_scores, labels)
     left = labels - offset - source_scores @ weights
-    if not design.bases:
-        return LinearStart(left**2, 0.0, subset, weights, offset, {}, 0, np.zeros((len(left), 0)), left)
-    starts = []
-    for count, known in design.bases.items():
-        bases = {str(name): known[name] for name in subset}
-        rows = np.concatenate([design.columns[name] @ basis for name, basis in bases.items()], axis=1)
-        errors, alpha = penalty(rows, left, design.folds)
-        starts.append(LinearStart(errors, alpha, subset, weights, offset, bases, count, rows, left))
-    return min(starts, key=lambda start: start.errors.sum())
+    if not design.columns:
+        return LinearStart(left**2, 0.0, subset, weights, offset, (), np.zeros((len(left), 0)), left)
+    rows = np.concatenate([design.columns[name] for name in subset], axis=1)
+    errors, alpha = penalty(rows, left, design.folds)
+    return LinearStart(errors, alpha, subset, weights, offset, subset, rows, left)
 
 
 def _set(net: TransferNet, start: LinearStart) -> None:
@@ -148,14 +136,14 @@ def _set(net: TransferNet, start: LinearStart) -> None:
     with torch.no_grad():
         net.mix.weight.copy_(torch.from_numpy(start.weights)[None])
         net.mix.bias.fill_(start.offset)
-        if not start.bases:
+        if not start.probes:
             return
         ridge, at = Ridge(start.alpha).fit(start.design, start.left), 0
         net.mix.bias.add_(float(ridge.intercept_))
-        for name, basis in start.bases.items():
-            weights = basis @ ridge.coef_[at : at + basis.shape[1]]
-            net.probe(name).linear.weight.copy_(torch.from_numpy(weights)[None])
-            at += basis.shape[1]
+        for name in start.probes:
+            probe = net.probe(name).linear
+            probe.weight.copy_(torch.from_numpy(ridge.coef_[at : at + probe.in_features])[None])
+            at += probe.in_features
 
 
 # --- inner folds -----------------------------------------------------------------------------------------------------
@@ -213,11 +201,3 @@ def _standard(net: TransferNet, columns: FeatureColumns, name: Feature, rows: np
     index = torch.from_numpy(rows)
     standard = net.probe(name).standard(columns.vectors[name][index]) * columns.present[name][index][:, None]
     return standard.numpy().astype(np.float64)
-
-
-def _basis(spreads: np.ndarray, directions: np.ndarray, components: int, rows: int) -> np.ndarray:
-    """float64 [width, kept]: whitens the leading principal components of so many rows; the identity for 0."""
-    if not components:
-        return np.eye(directions.shape[1])
-    kept = min(components, int((spreads > FLAT * max(spreads[0], 1e-12)).sum()))
-    return directions[:kept].T / spreads[:kept] * rows**0.5

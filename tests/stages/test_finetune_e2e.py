@@ -22,6 +22,7 @@ from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import EmbedTextParams
 from pipeline.scoring import baselines
+from pipeline.scoring.baselines import FeatureBlock
 from pipeline.sentiment import candidates, phases
 from pipeline.sentiment.adapters import read_adapters
 from pipeline.sentiment.candidates import (
@@ -349,11 +350,17 @@ def test_inner_folds_hold_each_row_once_and_groups_whole(folded: Track) -> None:
         assert not {*groups[part.learn]} & {*groups[part.held]}
 
 
-def test_the_mean_and_the_text_transfer_by_hand(words: dict[bool, Track]) -> None:
+def test_the_candidate_ridge_is_the_baseline_of_that_name(folded: Track) -> None:
+    of = setting(folded, FOLD)
+    columns, groups = of.plain.columns, of.target.table["group_id"].to_numpy(dtype=str)
+    blocks = [FeatureBlock(columns.vectors[name].numpy(), columns.present[name].numpy()) for name in columns.modalities]
+    baseline = baselines.ridge(blocks, of.target.scores.numpy(), of.whole.learn, groups, select=True)
+    np.testing.assert_allclose(fit_candidate("ridge", of, of.whole).scores(EVERY), baseline, atol=1e-4)
+
+
+def test_the_text_transfer_by_hand(words: dict[bool, Track]) -> None:
     of = setting(words[True])
     learn, actual = of.parts[0].learn, of.target.scores.numpy()
-    mean = fit_candidate("mean", of, of.parts[0])
-    np.testing.assert_allclose(mean.scores(EVERY), actual[learn].mean(), atol=1e-6)
     said = candidates.source_text_head(words[True].layout)
     vectors, there = of.target.columns.vectors["text"], of.target.columns.present["text"].numpy()
     by_text = np.where(there, said(vectors)[:, 0].detach().numpy(), said.bias.item())
@@ -370,7 +377,7 @@ def test_what_is_chosen_is_the_simplest_that_held_rows_find_no_better_one_for(fo
     held = np.concatenate([part.held for part in of.parts])
     actual, groups = of.target.scores.numpy()[held], of.target.table["group_id"].to_numpy(dtype=str)[held]
     errors = {}
-    for name in ("mean", "ridge", "adapters", "all"):
+    for name in ("ridge", "adapters", "all"):
         by_hand = [fit_candidate(name, of, part).scores(EVERY)[part.held] for part in of.parts]
         errors[name] = (np.concatenate(by_hand) - actual) ** 2
         assert choice.report["candidates"][name]["mse"] == pytest.approx(errors[name].mean())
@@ -387,7 +394,7 @@ def test_only_named_candidates_are_compared(folded: Track) -> None:
         return replace(of, job=replace(of.job, params=params))
 
     assert choose(among("ridge")).taken == "ridge"
-    assert list(choose(among("ridge", "mean")).inner) == ["mean", "ridge"]
+    assert list(choose(among("all", "ridge")).inner) == ["ridge", "all"]
     with pytest.raises(InputError, match=r"finetune_e2e\.candidates: text_tuned: not with these corpora"):
         choose(among("text_tuned"))
 
