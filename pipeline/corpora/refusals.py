@@ -72,4 +72,7 @@ def crossing_reasons(
 def check_parts(parts: set[str], path: Path) -> None:
     for part in schemas.SPLITS:
         if part not in parts:
-            raise InputError(f"{path}: no row is left for {part}; too few groups, or the split column gives it none")
+            raise InputError(
+                f"{path}: no row is left for {part}: too few groups (copies of each other are one), or the split "
+                "column gives it none"
+            )

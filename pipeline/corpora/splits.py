@@ -52,6 +52,7 @@ def grouped_split(
         chosen[group] = place = int(pressure.argmin())
         filled[place] += counts
     _leave_no_part_empty(chosen, sizes, len(parts))
+    _leave_two_to_learn_from(chosen, sizes, list(shares.values()))
     return np.array(parts, dtype=object)[chosen[member]]
 
 
@@ -88,6 +89,19 @@ def _leave_no_part_empty(chosen: np.ndarray, sizes: np.ndarray, parts: int) -> N
         spared = [group for group in np.argsort(sizes, kind="stable") if (chosen == chosen[group]).sum() > 1]
         if spared:
             chosen[spared[0]] = part
+
+
+def _leave_two_to_learn_from(chosen: np.ndarray, sizes: np.ndarray, shares: Sequence[float]) -> None:
+    """Where one group fills the part that most rows go to, it gets the smallest other one to be spared.
+
+    Inner folds, which choose what is learned, need two groups.
+    """
+    most = int(np.argmax(shares))
+    if shares[most] > 0.5 and (chosen == most).sum() == 1:
+        others = [group for group in np.argsort(sizes, kind="stable") if chosen[group] != most]
+        spared = [group for group in others if (chosen == chosen[group]).sum() > 1]
+        if spared:
+            chosen[spared[0]] = most
 
 
 def crossing_rows(groups: Names, split: Sequence[str] | np.ndarray) -> np.ndarray:

@@ -79,7 +79,7 @@ def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:
         said = _expert_log_probs(layout, stage, posts, embeddings.present, description)
         expert_log_probs[name] = torch.from_numpy(said)
     if not vectors:
-        raise InputError("no modality has a trained specialist: too few posts, or no readable text, picture or clip")
+        raise InputError(f"no modality has a trained specialist; {layout.details('train_text')} and its like say why")
     modalities: Subset = tuple(name for name in MODALITIES if name in vectors)
     codes = codes_of(posts, labels)
     grouping = Grouping.of(posts, codes, params.seed)

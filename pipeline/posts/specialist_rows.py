@@ -90,6 +90,9 @@ def too_few(corpus: SpecialistRows) -> str | None:
         return f"no post has {corpus.modality}"
     rows, val = corpus.grouping.part("train"), corpus.grouping.part("val")
     train = corpus.posts.iloc[rows]
-    if train["label"].nunique() < 2 or train["group_id"].nunique() < 2 or not len(val):
+    if not len(rows) or not len(val):
         return f"too few posts have {corpus.modality}: {len(rows)} for training, {len(val)} for validation"
+    for what, column in (("label", "label"), ("group", "group_id")):
+        if train[column].nunique() < 2:
+            return f"all {len(rows)} training posts that have {corpus.modality} are of one {what}; two are the fewest"
     return None

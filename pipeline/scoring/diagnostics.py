@@ -297,6 +297,11 @@ def _sign(evidence: Evidence) -> list[Finding]:
     wrong = [name for name in TRANSFERRED if name in negative or name in turned]
     if wrong:
         how = "interval below zero" if set(wrong) & set(negative) else "negative on training rows"
+        ridge = steps.get("ridge")
+        if ridge is not None and ridge.high is not None and ridge.high < 0:
+            why = "ridge is, too, but by the folds' means or as good as constant: these rows settle no direction"
+            advice = "more labelled rows with unlike scores; until then no correlation here says anything"
+            return [Finding("sign_undecided", measured, f"{', '.join(wrong)}: {how}; {why}", advice, 0.5)]
         means = (
             f"{', '.join(wrong)}: {how}, while ridge is not: the target's space is turned round against the source's, "
             "which features alone do not settle, or one corpus has its labels the other way"

@@ -103,6 +103,11 @@ class Target:
         """The same with the other modalities marked absent."""
         return replace(self, columns=FeatureColumns(*self.columns.at(np.arange(len(self.table)), subset)))
 
+    def with_words(self, at: np.ndarray) -> np.ndarray:
+        """Those of the rows ``at``, int positions, that have text."""
+        there = self.columns.present.get("text")
+        return at[:0] if there is None else at[there[torch.from_numpy(at)].numpy()]
+
     @property
     def unlabelled(self) -> np.ndarray:
         return np.flatnonzero(self.scores.isnan().numpy())

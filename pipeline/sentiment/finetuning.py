@@ -174,7 +174,7 @@ def text_mode(target: Target, params: Params) -> TextMode:
     """How the text encoder learns from the target, in all folds alike."""
     block = params.finetune_e2e
     if block.text == "auto":
-        fewest = min(len(target.rows(fold, "train")) for fold in fold_names(target.folds))
+        fewest = min(len(target.with_words(target.rows(fold, "train"))) for fold in fold_names(target.folds))
         enough = block.auto_groups if params.target.level == "group" else block.auto_rows
         return TextMode("full", few=fewest < FEW) if target.words and fewest >= enough else TextMode("none")
     if block.text != "none" and not target.words:

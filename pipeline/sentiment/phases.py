@@ -6,6 +6,7 @@ Nothing here stops or chooses by rows: a training goes on for its epochs, and ot
 import copy
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -63,8 +64,10 @@ def tune_words(
     target: Target, part: Part, job: FinetuneJob, mode: str, head: nn.Linear | None = None
 ) -> tuple[TransferNet, pd.DataFrame]:
     """A text model of the target's own words: of the encoder that gave ``target`` its text vectors, the source's text
-    model where that did, and a ``head``; of a head from nothing without one.
+    model where that did, and a ``head``; of a head from nothing without one. Rows without words teach it nothing.
     """
+    if len(worded := target.with_words(part.learn)):
+        part = replace(part, learn=worded)
     encoder = text_encoder(target, job.params, job.layout)
     net = TransferNet({}, None, target.columns.widths, text_head=nn.Linear(encoder.width, 1), columns=target.inputs)
     assert net.text_head is not None

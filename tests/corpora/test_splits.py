@@ -52,6 +52,18 @@ def test_a_part_smaller_than_every_group_still_gets_one() -> None:
     assert grouped_split(["one"] * 4, strata.iloc[:4], SHARES, np.random.default_rng(0)).tolist() == ["train"] * 4
 
 
+def test_training_gets_a_second_group_where_one_is_to_be_spared() -> None:
+    groups = ["giant"] * 70 + [f"g{at // 5}" for at in range(35)]
+    strata = pd.DataFrame({"label": ["a", "b", "c"] * 35})
+    shares = {"train": 0.65, "val": 0.1, "test": 0.25}
+    parts = pd.Series(grouped_split(groups, strata, shares, np.random.default_rng(0)))
+    counts = pd.Series(groups).groupby(parts).nunique()
+    assert counts["train"] == 2 and counts.sum() == 8
+    three = ["giant"] * 70 + ["a"] * 5 + ["b"] * 5
+    parts = pd.Series(grouped_split(three, strata[:80], shares, np.random.default_rng(0)))
+    assert pd.Series(three).groupby(parts).nunique().tolist() == [1, 1, 1]
+
+
 def test_the_same_seed_gives_the_same_split_and_another_one_another() -> None:
     groups, strata = corpus(500, 200, 0)
     one, same, other = (grouped_split(groups, strata, SHARES, np.random.default_rng(seed)) for seed in (1, 1, 2))

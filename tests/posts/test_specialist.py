@@ -17,8 +17,9 @@ from safetensors.numpy import load_file
 from scipy.special import log_softmax
 
 from pipeline.core import artifacts, schemas
+from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FusionCandidate
+from pipeline.core.schemas import MODALITIES, FusionCandidate
 from pipeline.params import Params
 from pipeline.posts.candidates import Tried
 from pipeline.posts.folds import Fold
@@ -251,6 +252,24 @@ def test_a_modality_too_rare_to_train_is_left_out_and_says_so(tmp_path: Path) ->
     assert artifacts.read_json(layout.model("train_image") / "model.json")["absent"] is True
     metrics = json.loads(layout.details("train_image").read_text())["posts"]
     assert metrics["warnings"] == "too few posts have image: 2 for training, 0 for validation"
+
+
+def test_training_posts_of_one_group_are_called_so(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    posts_table(layout, texts(40))
+    table = artifacts.read_posts(layout.table("posts"))
+    train_rows = table["split"] == "train"
+    table = table.assign(group_id=table["group_id"].mask(train_rows, "one"))
+    changed = pa.Table.from_pandas(table, schemas.POSTS_TABLE, preserve_index=False)
+    artifacts.write_parquet(layout.table("posts"), changed)
+    for name in MODALITIES:
+        there = np.full(40, name == "text")
+        embeddings(layout, name, np.ones((40, 8), dtype=np.float32), there, table["sample_id"].tolist())
+        train(name, Params(), layout)
+    metrics = json.loads(layout.details("train_text").read_text())["posts"]
+    assert metrics["warnings"] == "all 24 training posts that have text are of one group; two are the fewest"
+    with pytest.raises(InputError, match=r"no modality has a trained specialist; .*train_text\.json and its like"):
+        read_fusion_rows(Params(), layout)
 
 
 def test_seeded_nets_do_not_depend_on_what_ran_before(tmp_path: Path) -> None:

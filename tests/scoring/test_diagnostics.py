@@ -80,6 +80,14 @@ def test_each_fault_is_named_first_with_what_to_try(evidence: Evidence, first: s
     assert found.measured and found.means and found.try_
 
 
+def test_a_sign_below_zero_is_no_turned_space_where_ridge_is_below_zero_by_the_folds_too():
+    """Under cross-validation a prediction near the mean falls where a fold's scores rise."""
+    by_folds = replace(step(-0.18, width=0.2), within=0.1)
+    found = diagnose(steps(ridge=by_folds, adapted=step(-0.4)))
+    assert {"sign_undecided"} == {finding.name for finding in found if finding.name.startswith("sign")}
+    assert "while ridge is not" not in "".join(finding.means for finding in found)
+
+
 def test_a_leak_comes_before_all_that_it_may_explain():
     everything = replace(
         HEALTHY,

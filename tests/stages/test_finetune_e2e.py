@@ -40,6 +40,7 @@ from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuned import load_finetuned
 from pipeline.sentiment.finetuning import _output_scale, text_mode
 from pipeline.sentiment.initialisation import Part, inner_parts, linear_net
+from pipeline.sentiment.phases import tune_words
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.text_model import source_text_scores
 from pipeline.sentiment.variants import Variant
@@ -618,19 +619,47 @@ def test_words_that_are_none_cannot_be_tuned(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("by_source", "level", "enough", "tuned"),
     [
-        (False, "row", {"auto_rows": 29, "auto_groups": 30}, True),
-        (True, "row", {"auto_rows": 30, "auto_groups": 1}, False),
-        (True, "group", {"auto_rows": 30, "auto_groups": 29}, True),
-        (True, "group", {"auto_rows": 1, "auto_groups": 30}, False),
+        (False, "row", {"auto_rows": 0, "auto_groups": 1}, True),
+        (True, "row", {"auto_rows": 1, "auto_groups": -20}, False),
+        (True, "group", {"auto_rows": 1, "auto_groups": 0}, True),
+        (True, "group", {"auto_rows": -20, "auto_groups": 1}, False),
     ],
 )
 def test_auto_tunes_texts_from_enough_rows_on(
     words: dict[bool, Track], by_source: bool, level: str, enough: dict[str, int], tuned: bool
 ) -> None:
+    """``enough``: how many more than there are rows with words."""
     track = words[by_source]
-    assert len(track.rows("final", "train")) == 29
-    params = tracks.params(track, finetune_e2e={"text": "auto", **enough}, target={"level": level})
+    target = read_target(track.layout)
+    worded = len(target.with_words(target.rows("final", "train")))
+    assert 20 < worded < len(track.rows("final", "train"))
+    block = {"text": "auto", **{name: worded + more for name, more in enough.items()}}
+    params = tracks.params(track, finetune_e2e=block, target={"level": level})
     assert text_mode(read_target(track.layout), params) == (TextMode("full", few=True) if tuned else TextMode("none"))
+
+
+def wordless(target: Target, at: np.ndarray) -> Target:
+    """The target with no words in the rows ``at``."""
+    there = target.columns.present["text"].clone()
+    there[torch.from_numpy(at)] = False
+    return replace(target, columns=replace(target.columns, present={**target.columns.present, "text": there}))
+
+
+def test_rows_without_words_do_not_count_for_auto_and_teach_a_text_model_nothing(words: dict[bool, Track]) -> None:
+    track = words[False]
+    target = read_target(track.layout)
+    train, none = target.rows("final", "train"), target.rows("final", "train")[:6]
+    fewer = len(wordless(target, none).with_words(train))
+    params = tracks.params(track, finetune_e2e={"text": "auto", "auto_rows": fewer + 1})
+    assert text_mode(target, params).tuned and not text_mode(wordless(target, none), params).tuned
+    scores = target.scores.clone()
+    scores[torch.from_numpy(none)] = 3.0
+    of = setting(track, mode="full")
+    part = Part(train, train[:0], {})
+    targets = [wordless(of, none) for of in (target, replace(target, scores=scores))]
+    nets = [tune_words(of_target, part, of.job, "full")[0] for of_target in targets]
+    for one, other in zip(*(net.state_dict().values() for net in nets), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_auto_tunes_no_features(holdout: Track) -> None:
