@@ -22,7 +22,7 @@ from pipeline.core.schemas import FEATURES, SPLITS, Feature
 from pipeline.corpora.csd import read_csd_folder
 from pipeline.corpora.manifest import SPLIT_ALIASES
 from pipeline.corpora.mmsa import read_mmsa
-from pipeline.corpora.raw_features import SCALARS, Extractor, RawFeatures, RawVectors, gathered, strung
+from pipeline.corpora.raw_features import LARGEST, SCALARS, Extractor, RawFeatures, RawVectors, gathered, strung
 from pipeline.corpora.splits import PROTECTION
 from pipeline.corpora.tables import csv_parts, parquet_parts, read_csv_table, read_parquet_table, vector_of
 from pipeline.corpora.tabular import texts
@@ -203,12 +203,12 @@ def _readable(text: str) -> str:
 
 
 def _scores(column: pd.Series, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """float64 [N], NaN for blank cells; and bool [N], where a cell is no finite number."""
+    """float64 [N], NaN for blank cells; and bool [N], where a cell is no number up to ``LARGEST``, either sign."""
     if not pd.api.types.is_numeric_dtype(column):
         column = pd.Series(texts(column.tolist(), f"{path}: score"), dtype=object)
     blank = column.isna()
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return numbers, ~np.isfinite(numbers) & ~blank.to_numpy()
+    return numbers, ~(np.abs(numbers) <= LARGEST) & ~blank.to_numpy()
 
 
 def _set_aside(rows: pd.DataFrame) -> pd.Series:
@@ -238,7 +238,7 @@ def _reasons(
             (rows["id"].notna() & (first != rows["row"]) & repeats).to_numpy(),
             lambda at: f"id already used in row {int(first[at])}",
         ),
-        (bad_score, lambda at: "score is no finite number"),
+        (bad_score, lambda at: f"score is no finite number of at most {LARGEST:.0e}"),
     ]
     for name, vectors in raw.vectors.items():
         checks.append((vectors.lengths < 0, lambda at, name=name: f"{name} is no list of numbers of one width"))

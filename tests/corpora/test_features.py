@@ -127,8 +127,10 @@ def test_other_names_set_aside_rows_and_ignored_columns(tmp_path: Path) -> None:
     [
         ({"id": None}, "parquet", "no id"),
         ({"id": "first"}, "parquet", "id already used in row 1"),
-        ({"score": float("inf")}, "parquet", "score is no finite number"),
-        ({"score": "high"}, "csv", "score is no finite number"),
+        ({"score": float("inf")}, "parquet", "score is no finite number of at most 1e+15"),
+        ({"score": -1e300}, "parquet", "score is no finite number of at most 1e+15"),
+        ({"score": 1.1e15}, "csv", "score is no finite number of at most 1e+15"),
+        ({"score": "high"}, "csv", "score is no finite number of at most 1e+15"),
         ({"audio": [1.0, 2.0, 3.0]}, "parquet", "audio has 3 values, not 2"),
         ({"audio": [1.0, 2.0, 3.0]}, "csv", "audio has 3 values, not 2"),
         ({"audio": "[1, 2"}, "csv", "audio is no list of numbers of one width"),
