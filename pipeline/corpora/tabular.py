@@ -28,6 +28,8 @@ from pipeline.core.files import MediaError, reading
 EXACT = 2**53
 """Floating point holds every whole number below this, and not every one above."""
 
+NO_TEXT = "is not UTF-8, or holds half a character; correct it, or leave the row out"
+
 AT_ONCE = 1024
 """Rows read together where the caller wants all of them."""
 
@@ -248,11 +250,27 @@ def _tables(file: pq.ParquetFile, names: list[str], rows: int | None) -> Iterato
 
 
 def arrow_texts(column: pa.ChunkedArray, where: str, done: int = 0) -> list[str | None]:
-    """A column of Parquet as ``texts``. Raises ValueError where its strings are no UTF-8."""
+    """A column of Parquet as ``texts``, whose errors it raises; also for a date or time that no text stands for."""
     if pa.types.is_nested(column.type) and len(column) > column.null_count:
         row = next(at for at, cell in enumerate(column, start=done + 1) if cell.is_valid)
         raise InputError(f"{where}: row {row} holds a {column.type}, where one text or number is needed")
-    return texts(column.to_pylist(), where, done)
+    try:
+        cells = column.to_pylist()
+    except (ArithmeticError, LookupError, ValueError, pa.ArrowException):
+        raise InputError(f"{where}: {_first_unreadable(column, done)}") from None
+    return texts(cells, where, done)
+
+
+def _first_unreadable(column: pa.ChunkedArray, done: int) -> str:
+    """The first row whose value Python has nothing for, and why."""
+    for row, cell in enumerate(column, start=done + 1):
+        try:
+            cell.as_py()
+        except UnicodeDecodeError:
+            return f"row {row} {NO_TEXT}"
+        except (ArithmeticError, LookupError, ValueError, pa.ArrowException):
+            return f"row {row} holds a {column.type} out of range, or of an unknown time zone; store it as text"
+    return f"its {column.type} cannot be read; store it as text"
 
 
 # --- cells -----------------------------------------------------------------------------------------------------------
@@ -281,7 +299,7 @@ def texts(cells: Sequence[Any], where: str, done: int = 0) -> list[str | None]:
 def _text(cell: Any) -> str | None:
     if isinstance(cell, str):
         if not is_text(cell):
-            raise ValueError("is not UTF-8, or holds half a character; correct it, or leave the row out")
+            raise ValueError(NO_TEXT)
         return cell.strip() or None
     if isinstance(cell, list | tuple | dict | set | np.ndarray | bytes):
         kind = "list" if isinstance(cell, list | tuple | np.ndarray) else type(cell).__name__

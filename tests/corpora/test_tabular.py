@@ -103,11 +103,30 @@ def test_notes_of_pandas_that_contradict_the_types_are_not_read(tmp_path: Path) 
     assert cells(tmp_path / "m.parquet") == {"id": ["1"], "text": ["a"]}
 
 
-def test_strings_of_parquet_that_are_no_utf_8(tmp_path: Path) -> None:
-    broken = pa.array([b"ok", b"\xff\xfe"], pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"id": ["1", "2"], "text": broken}), tmp_path / "m.parquet")
-    with pytest.raises(InputError, match=r"m\.parquet: not readable as parquet: .*utf-8"):
-        cells(tmp_path / "m.parquet")
+WHOLE = pa.array([0, 2**62], pa.int64())
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (pa.array([b"ok", b"\xff\xfe"], pa.binary()).view(pa.string()), "row 2 is not UTF-8"),
+        (WHOLE.view(pa.timestamp("us")), "row 2 holds a timestamp[us] out of range"),
+        (WHOLE.view(pa.time64("us")), "row 2 holds a time64[us] out of range"),
+        (WHOLE.view(pa.duration("s")), "row 2 holds a duration[s] out of range"),
+        (pa.array([0, 2**30], pa.int32()).view(pa.date32()), "row 2 holds a date32[day] out of range"),
+        (
+            pa.array([None, 1], pa.timestamp("us", "Mars/Olympus")),
+            "row 2 holds a timestamp[us, tz=Mars/Olympus] out of range, or of an unknown time zone; store it as text",
+        ),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+@pytest.mark.parametrize("rows", [None, 1])
+def test_cells_that_no_text_stands_for(tmp_path: Path, column: pa.Array, told: str, rows: int | None) -> None:
+    pq.write_table(pa.table({"id": ["1", "2"], "text": column}), tmp_path / "m.parquet")
+    with pytest.raises(InputError) as caught:
+        cells(tmp_path / "m.parquet", rows)
+    assert f"m.parquet: text: {told}" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.parquet"])
