@@ -93,7 +93,7 @@ def csv_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str = "
         if not all(map(is_text, header)):
             raise ValueError("the header is not UTF-8; save the file as UTF-8")
         names = [name or f"column {number}" for number, name in enumerate(header, start=1)]
-        _refuse_twice(names)
+        refuse_twice(names)
         at = {name: names.index(name) for name in wanted if name in names}
         yield from _parts(path, _regular(records, len(names)), names, at, rows)
 
@@ -125,7 +125,8 @@ def _regular(records: Iterable[tuple[int, list[str]]], width: int) -> Iterator[l
         yield record
 
 
-def _refuse_twice(names: Sequence[str]) -> None:
+def refuse_twice(names: Sequence[str]) -> None:
+    """Raises ValueError where a name stands twice: which column it means would be a guess."""
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
         raise ValueError(f"the column {twice!r} stands there twice; rename one")
@@ -226,7 +227,7 @@ def table_files(path: Path) -> list[Path]:
 def _parquet_file_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str) -> Iterator[TextRows]:
     with opened(path, hint) as handle, pq.ParquetFile(handle) as file:
         names = file.schema_arrow.names
-        _refuse_twice(names)
+        refuse_twice(names)
         kept, done = [name for name in wanted if name in names], 0
         for table in _tables(file, kept, rows):
             cells = {name: arrow_texts(table[name], f"{path}: {name}", done) for name in kept}
