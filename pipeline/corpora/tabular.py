@@ -191,7 +191,7 @@ def _parquet_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: st
     columns: dict[str, None] = {}
     cells: list[pd.DataFrame] = []
     for file in table_files(path):
-        said = _said_by_folders(file.relative_to(path)) if file != path else {}
+        said = _said_by_folders(path, file) if file != path else {}
         for part in _parquet_file_texts(file, wanted, rows, hint):
             columns.update(dict.fromkeys([*part.columns, *said]))
             for name in set(wanted) & said.keys() - set(part.columns):
@@ -205,10 +205,23 @@ def _parquet_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: st
         yield TextRows(tuple(columns), whole.astype(object).where(whole.notna(), None))
 
 
-def _said_by_folders(file: Path) -> dict[str, str | None]:
-    """What the names of folders say of all rows of a part, as in `label=Joy/part-0.parquet` (Hive's way)."""
-    pairs = [unquote(name).partition("=") for name in file.parent.parts if "=" in name]
-    return {name: None if value == "__HIVE_DEFAULT_PARTITION__" else value.strip() or None for name, _, value in pairs}
+def _said_by_folders(path: Path, file: Path) -> dict[str, str | None]:
+    """What the names of folders say of all rows of a part of ``path``, as in `label=Joy/part-0.parquet` (Hive's way).
+
+    Raises InputError where a name is no UTF-8, or two folders say something of the same column.
+    """
+    said: dict[str, str | None] = {}
+    for folder in file.relative_to(path).parent.parts:
+        if "=" not in folder:
+            continue
+        # A character that stands for bytes that are none of UTF-8, as in names of files that are not.
+        name, _, value = unquote(folder, errors="surrogateescape").partition("=")
+        if not is_text(name + value):
+            raise InputError(f"{file}: the name of its folder {folder} is not UTF-8; rename the folder")
+        if name in said:
+            raise InputError(f"{file}: two of its folders say {name}=; rename one")
+        said[name] = None if value == "__HIVE_DEFAULT_PARTITION__" else value.strip() or None
+    return said
 
 
 def table_files(path: Path) -> list[Path]:

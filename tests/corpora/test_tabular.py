@@ -158,6 +158,23 @@ def test_a_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
     assert set(last.columns) == {"id", "text", "label"}
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (b"label=\xff\xfe", r"the name of its folder label=.* is not UTF-8; rename the folder"),
+        (b"label=%FF%FE", r"the name of its folder label=%FF%FE is not UTF-8; rename the folder"),
+        (b"label=Joy/label=Sad", r"two of its folders say label=; rename one"),
+    ],
+)
+def test_a_folder_whose_name_says_no_one_text(tmp_path: Path, name: bytes, told: str) -> None:
+    folder = tmp_path / "posts.parquet" / os.fsdecode(name)
+    folder.mkdir(parents=True)
+    (folder / "part-0.parquet").write_bytes(pd.DataFrame({"id": ["1"]}).to_parquet())
+    with pytest.raises(InputError, match=rf"part-0\.parquet: {told}") as caught:
+        list(read_texts(tmp_path / "posts.parquet", ("id", "label"), None))
+    str(caught.value).encode()  # which a terminal shows
+
+
 def test_a_folder_without_parts_and_a_bad_part(tmp_path: Path) -> None:
     folder = tmp_path / "posts.parquet"
     folder.mkdir()
