@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from pipeline.core.errors import InputError
-from pipeline.core.outputs import check_distinct, check_output, make_room
+from pipeline.core.outputs import check_distinct, check_folder, check_output
 from pipeline.core.terminal import printable
 from pipeline.core.tracks import Track
 
@@ -200,7 +200,7 @@ def export_command(
     if onnx and track == "sentiment":
         raise typer.BadParameter("--onnx is of the posts track")
     with one_line_errors():
-        make_room(folder)
+        check_folder(folder, _inputs(project))
         from pipeline import params
         from pipeline.core.layout import Layout
         from pipeline.serving import bundle
@@ -287,19 +287,23 @@ def _check_suffix(option: str, out: Path | None, suffix: str) -> None:
 
 def _check_files(outs: list[Path], project: Path) -> None:
     """Raises InputError where outputs would be written over the project's own files, its corpora, or each other."""
+    check_distinct(outs)
+    inputs = _inputs(project) if outs else []
+    for out in outs:
+        check_output(out, inputs)
+
+
+def _inputs(project: Path) -> list[Path]:
+    """The project's own files and folders, and its corpora."""
+    from pipeline import params
     from pipeline.core.layout import Layout
 
     layout = Layout(project)
-    check_distinct(outs)
     inputs = list(layout.own)
-    if outs:
-        from pipeline import params
-
-        # Params that cannot be read name no corpus; `compare` needs none, and all others say what is wrong with them.
-        with suppress(InputError):
-            inputs += params.load(layout.params).corpora(layout.root)
-    for out in outs:
-        check_output(out, inputs)
+    # Params that cannot be read name no corpus; `compare` needs none, and all others say what is wrong with them.
+    with suppress(InputError):
+        inputs += params.load(layout.params).corpora(layout.root)
+    return inputs
 
 
 def _check_table(out: Path, manifest: Path | None, corpus: Path | None, bundle: Path | None, project: Path) -> None:
