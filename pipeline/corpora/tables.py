@@ -29,7 +29,7 @@ def read_parquet_table(path: Path, where: str) -> RawFeatures:
 
 
 def parquet_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
-    """A table that need not have scores, so many rows at a time."""
+    """A table that need not have scores or ids, so many rows at a time."""
     with opened(path) as handle, pq.ParquetFile(handle) as file:
         if not file.metadata.num_rows:
             raise InputError(f"{path}: holds no rows")
@@ -38,7 +38,7 @@ def parquet_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
             buffer = pa.BufferOutputStream()
             with pq.ParquetWriter(buffer, file.schema_arrow) as writer:
                 writer.write_batch(batch)
-            yield _read_parquet(path, pq.ParquetFile(pa.BufferReader(buffer.getvalue())), ("id",), done)
+            yield _read_parquet(path, pq.ParquetFile(pa.BufferReader(buffer.getvalue())), (), done)
             done += len(batch)
 
 
@@ -152,9 +152,9 @@ def read_csv_table(path: Path, where: str) -> RawFeatures:
 
 
 def csv_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
-    """A table that need not have scores, so many rows at a time."""
+    """A table that need not have scores or ids, so many rows at a time."""
     for table in csv_texts(path, CSV_COLUMNS, rows):
-        yield _read_csv(path, table, ("id",))
+        yield _read_csv(path, table, ())
 
 
 def _read_csv(path: Path, table: TextRows, required: Sequence[str]) -> RawFeatures:
