@@ -265,8 +265,8 @@ def predict_command(
             on = command.spread(ray, workers, command.score_predictor, bundle, project)
             command.scores(command.score_predictor(bundle, project), corpus, out, coverage, on)
             return
-        if track is None and one == ["--text"] and "posts" not in command.tracks(bundle, project):
-            track = "sentiment"
+        if track is None and one == ["--text"]:
+            track = command.track_of_words(bundle, project)
         if track == "sentiment" and text is not None:
             command.one_score(command.score_predictor(bundle, project), text, coverage, as_json=as_json)
             return

@@ -127,6 +127,22 @@ def test_a_line_of_words_is_scored(scored: Track) -> None:
     )
 
 
+def test_a_line_that_no_model_reads_says_which_is_missing(tmp_path: Path) -> None:
+    track = tracks.run(tracks.make(tmp_path), *scores.STAGES)  # which reads features alone
+    given, model = ["predict", "--text", "so happy", "--project", str(tmp_path)], track.layout.model("fuse")
+
+    def refused(*on: str) -> str:
+        YAML(typ="safe").dump({"tracks": list(on)}, track.layout.params)
+        result = runner.invoke(app, given)
+        assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+        return result.stderr
+
+    assert f"{model / 'model.json'}: not found; make it again with `dvc repro`" in refused("posts", "sentiment")
+    (model / "model.json").mkdir(parents=True)
+    assert f"{model / 'model.json'}: cannot be read: Is a directory; make it" in refused("posts", "sentiment")
+    assert "text holds words, and the model reads" in refused("sentiment")
+
+
 def test_words_that_are_none_or_not_read_end_with_one_line(scored: Track, project: str, tmp_path: Path) -> None:
     where = ["--project", str(scored.layout.root)]
     (tmp_path / "new.csv").write_text('id,text,audio\na,"so sad","[1,2]"\n')
