@@ -223,7 +223,9 @@ def predict_command(
     out: Annotated[Path | None, typer.Option(help="Where a table's predictions go: .parquet or .csv.")] = None,
     media: Annotated[
         Path | None,
-        typer.Option(help="What the manifest's paths are relative to; otherwise its own folder.", exists=True),
+        typer.Option(
+            help="What the manifest's paths are relative to; otherwise its own folder.", exists=True, file_okay=False
+        ),
     ] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="JSON Lines in, JSON Lines out; so is any pipe.")] = False,
     track: Annotated[
@@ -408,7 +410,9 @@ def extract_command(
     out: Annotated[Path, typer.Option(help="The corpus of features to write: .parquet.", dir_okay=False)],
     media: Annotated[
         Path | None,
-        typer.Option(help="What the table's paths are relative to; otherwise its own folder.", exists=True),
+        typer.Option(
+            help="What the table's paths are relative to; otherwise its own folder.", exists=True, file_okay=False
+        ),
     ] = None,
     transcribe: Annotated[
         bool, typer.Option("--transcribe", help="Hear the words of clips without text, by embed.video.transcript.")

@@ -79,6 +79,18 @@ def test_nothing_is_written_into_a_folder_that_is_read(
     assert not list(Path(folder, "deep").iterdir())
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["predict", "--manifest", "posts.csv", "--out", "o.csv"], ["extract", "posts.csv", "--out", "o.parquet"]],
+)
+def test_media_lie_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("posts.csv").write_text("id,image,video\n1,a.png,a.mp4\n")
+    result = runner.invoke(app, [*command, "--media", "posts.csv"])
+    assert result.exit_code == 2
+    assert "'posts.csv' is a file" in result.stderr
+
+
 def test_an_input_error_is_one_line_and_status_1(tmp_path) -> None:
     (tmp_path / "params.yaml").write_text("seed: x\n")
     result = runner.invoke(app, ["split", "--project", str(tmp_path)])
