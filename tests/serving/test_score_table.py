@@ -164,4 +164,4 @@ def test_other_columns_are_refused_before_anything_is_written(predictor: ScorePr
     (tmp_path / "new.csv").write_text('id,visual\na,"[1,2,3]"\n')
     with pytest.raises(InputError, match=r"new\.csv: visual has 3 values a row, and the model reads 4"):
         score_corpus(predictor, tmp_path / "new.csv", tmp_path / "out.csv", 0.5)
-    assert not (tmp_path / "out.csv").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
