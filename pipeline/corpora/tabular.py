@@ -77,6 +77,22 @@ def opened(path: Path, hint: str = "") -> Iterator[BufferedReader]:
         raise InputError(f"{path}: not readable as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
 
 
+def _refuse_other_kind(handle: BufferedReader) -> None:
+    """Raises ValueError where what is named as a text begins as a kind of file that is none."""
+    begins = handle.peek(4)[:4]
+    for magic, what in OTHER_KINDS.items():
+        if begins.startswith(magic):
+            raise ValueError(what)
+
+
+OTHER_KINDS = {
+    b"PK\x03\x04": "it is an Excel workbook or another zip file; save the table as CSV",
+    b"\x1f\x8b": "it is compressed with gzip; unpack it",
+    b"PAR1": "it is a Parquet file; let its name end in .parquet",
+}
+"""First bytes → what a file is."""
+
+
 # --- CSV -------------------------------------------------------------------------------------------------------------
 
 
@@ -84,6 +100,7 @@ def csv_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str = "
     """A CSV file, as ``read_texts``; blank lines are skipped."""
     csv.field_size_limit(2**31 - 1)  # a cell may hold a sequence of vectors; the file is as large as its user wants
     with opened(path, hint) as handle:
+        _refuse_other_kind(handle)
         # What is no UTF-8 becomes half a character, which the checks of the cells name the row of.
         text = TextIOWrapper(handle, "utf-8-sig", errors="surrogateescape", newline="")
         records = _records(csv.reader(text, strict=True))
@@ -151,6 +168,7 @@ def _jsonl_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str)
     """Blank lines are skipped; a key that a row lacks is a missing cell."""
     seen: dict[str, None] = {}
     with opened(path, hint) as handle:
+        _refuse_other_kind(handle)
         objects, done = _objects(handle, seen), 0
         some = list(islice(objects, rows))
         while True:

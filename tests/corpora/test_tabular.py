@@ -59,6 +59,13 @@ def test_numbers_that_were_rounded_when_they_were_stored_are_refused(tmp_path: P
         ("m.csv", 'id,text\n1,a\n2,"open\n', "line 3: a quote is never closed"),
         ("m.csv", b"id,text\n1,a\n2,\xe9t\xe9\n", "m.csv: text: row 2 is not UTF-8"),
         ("m.csv", "id,text\n1,a\n".encode("utf-16"), "the header is not UTF-8; save the file as UTF-8"),
+        (
+            "m.csv",
+            b"PK\x03\x04\x14\0",
+            "not readable as csv: it is an Excel workbook or another zip file; save the table",
+        ),
+        ("m.csv", b"\x1f\x8b\x08\0", "not readable as csv: it is compressed with gzip; unpack it"),
+        ("m.jsonl", b"PAR1\x15\0", "not readable as jsonl: it is a Parquet file; let its name end in .parquet"),
         ("m.jsonl", '{"id": 1}\n5\n', "line 2 is no object"),
         ("m.jsonl", '{"id": 1}\n\n{"id": }\n', "line 3: Expecting value at column 8"),
         ("m.jsonl", b'{"id": 1}\n{"id": "\xe9"}\n', "line 2 is not UTF-8"),
