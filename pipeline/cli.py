@@ -394,7 +394,7 @@ def fetch_command(
         from pipeline.corpora.remote import FetchLimits, fetch
 
         limits = FetchLimits(round(max_mb * 1e6), round(max_total_gb * 1e9), workers=workers)
-        print(f"{folder}: {fetch(address, folder, limits)}")
+        print(f"{printable(str(folder))}: {fetch(address, folder, limits)}")
 
 
 @app.command("extract")
@@ -490,7 +490,7 @@ def report_command(
 
         layout = Layout(project)
         report.write(params.load(layout.params), layout, out)
-        print(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+        print(f"{printable(str(out))}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 
 @app.command("errors")

@@ -14,6 +14,7 @@ from pipeline import params
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
+from pipeline.core.terminal import printable
 from pipeline.core.tracks import Track
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.serving import bundle as bundles
@@ -106,7 +107,10 @@ def rows(
     folder = media or posts.parent
     unusable = manifest.predict_manifest(using, posts, out, folder, coverage, explain=explain, spread=spread)
     if unusable:
-        print(f"{out}: in {unusable} rows something could not be used; see the column reason", file=sys.stderr)
+        print(
+            f"{printable(str(out))}: in {unusable} rows something could not be used; see the column reason",
+            file=sys.stderr,
+        )
 
 
 def pipe(using: Predictor, coverage: float | None, *, explain: bool) -> bool:
@@ -134,4 +138,4 @@ def scores(
     """Scores a corpus of features."""
     without = score_table.score_corpus(using, corpus, out, COVERAGE if coverage is None else coverage, spread)
     if without:
-        print(f"{out}: {without} rows have no score; see the column reason", file=sys.stderr)
+        print(f"{printable(str(out))}: {without} rows have no score; see the column reason", file=sys.stderr)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipeline.core import artifacts
 from pipeline.core.alone import alone
 from pipeline.core.sheets import defused
+from pipeline.core.terminal import printable
 
 Chunk = TypeVar("Chunk")
 
@@ -71,7 +72,8 @@ def _folder(out: Path, identity: str) -> Path:
     folder = out.with_name(f".{out.name}.parts")
     note = folder / NOTE
     if note.exists() and artifacts.read_json(note) != {"identity": identity}:
-        print(f"{out}: another table, model or option than the run that was cut off: from the start", file=sys.stderr)
+        said = f"{out}: another table, model or option than the run that was cut off: from the start"
+        print(printable(said), file=sys.stderr)
         shutil.rmtree(folder)
     if not note.exists():
         shutil.rmtree(folder, ignore_errors=True)

@@ -74,6 +74,14 @@ def test_a_manifest(bundle: str, tmp_path: Path) -> None:
     assert (tmp_path / "out.csv").read_text().count("\n") == 3
 
 
+def test_the_name_of_an_output_makes_no_line_of_its_own(bundle: str, tmp_path: Path) -> None:
+    (tmp_path / "posts.csv").write_text("id,text,image\n1,sad,none.png\n")
+    given = ["--manifest", str(tmp_path / "posts.csv"), "--out", str(tmp_path / "o\n\x1b[2J.csv"), "--bundle", bundle]
+    result = runner.invoke(app, ["predict", *given])
+    assert result.exit_code == 0
+    assert len(result.stderr.splitlines()) == 1 and "o \\x1b[2J.csv: in 1 row" in result.stderr
+
+
 def test_a_pipe_ends_with_status_1_when_a_line_was_bad(bundle: str) -> None:
     good = runner.invoke(app, ["predict", "--bundle", bundle], input='{"text": "sad"}\n')
     assert good.exit_code == 0
