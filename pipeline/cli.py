@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from pipeline.core.errors import InputError
-from pipeline.core.outputs import check_distinct, check_output, make_room
+from pipeline.core.outputs import check_distinct, check_folder, check_output
 from pipeline.core.terminal import printable
 from pipeline.core.tracks import Track
 
@@ -200,7 +200,7 @@ def export_command(
     if onnx and track == "sentiment":
         raise typer.BadParameter("--onnx is of the posts track")
     with one_line_errors():
-        make_room(folder)
+        check_folder(folder, _inputs(project))
         from pipeline import params
         from pipeline.core.layout import Layout
         from pipeline.serving import bundle
@@ -223,7 +223,9 @@ def predict_command(
     out: Annotated[Path | None, typer.Option(help="Where a table's predictions go: .parquet or .csv.")] = None,
     media: Annotated[
         Path | None,
-        typer.Option(help="What the manifest's paths are relative to; otherwise its own folder.", exists=True),
+        typer.Option(
+            help="What the manifest's paths are relative to; otherwise its own folder.", exists=True, file_okay=False
+        ),
     ] = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="JSON Lines in, JSON Lines out; so is any pipe.")] = False,
     track: Annotated[
@@ -265,8 +267,8 @@ def predict_command(
             on = command.spread(ray, workers, command.score_predictor, bundle, project)
             command.scores(command.score_predictor(bundle, project), corpus, out, coverage, on)
             return
-        if track is None and one == ["--text"] and "posts" not in command.tracks(bundle, project):
-            track = "sentiment"
+        if track is None and one == ["--text"]:
+            track = command.track_of_words(bundle, project)
         if track == "sentiment" and text is not None:
             command.one_score(command.score_predictor(bundle, project), text, coverage, as_json=as_json)
             return
@@ -287,19 +289,23 @@ def _check_suffix(option: str, out: Path | None, suffix: str) -> None:
 
 def _check_files(outs: list[Path], project: Path) -> None:
     """Raises InputError where outputs would be written over the project's own files, its corpora, or each other."""
+    check_distinct(outs)
+    inputs = _inputs(project) if outs else []
+    for out in outs:
+        check_output(out, inputs)
+
+
+def _inputs(project: Path) -> list[Path]:
+    """The project's own files and folders, and its corpora."""
+    from pipeline import params
     from pipeline.core.layout import Layout
 
     layout = Layout(project)
-    check_distinct(outs)
     inputs = list(layout.own)
-    if outs:
-        from pipeline import params
-
-        # Params that cannot be read name no corpus; `compare` needs none, and all others say what is wrong with them.
-        with suppress(InputError):
-            inputs += params.load(layout.params).corpora(layout.root)
-    for out in outs:
-        check_output(out, inputs)
+    # Params that cannot be read name no corpus; `compare` needs none, and all others say what is wrong with them.
+    with suppress(InputError):
+        inputs += params.load(layout.params).corpora(layout.root)
+    return inputs
 
 
 def _check_table(out: Path, manifest: Path | None, corpus: Path | None, bundle: Path | None, project: Path) -> None:
@@ -388,7 +394,7 @@ def fetch_command(
         from pipeline.corpora.remote import FetchLimits, fetch
 
         limits = FetchLimits(round(max_mb * 1e6), round(max_total_gb * 1e9), workers=workers)
-        print(f"{folder}: {fetch(address, folder, limits)}")
+        print(f"{printable(str(folder))}: {fetch(address, folder, limits)}")
 
 
 @app.command("extract")
@@ -404,7 +410,9 @@ def extract_command(
     out: Annotated[Path, typer.Option(help="The corpus of features to write: .parquet.", dir_okay=False)],
     media: Annotated[
         Path | None,
-        typer.Option(help="What the table's paths are relative to; otherwise its own folder.", exists=True),
+        typer.Option(
+            help="What the table's paths are relative to; otherwise its own folder.", exists=True, file_okay=False
+        ),
     ] = None,
     transcribe: Annotated[
         bool, typer.Option("--transcribe", help="Hear the words of clips without text, by embed.video.transcript.")
@@ -482,7 +490,7 @@ def report_command(
 
         layout = Layout(project)
         report.write(params.load(layout.params), layout, out)
-        print(f"{out}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+        print(f"{printable(str(out))}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 
 @app.command("errors")

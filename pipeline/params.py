@@ -617,8 +617,10 @@ def load(path: Path) -> Params:
         raise InputError(f"{path}: not valid YAML: nested too deep") from None
     except (YAMLError, ValueError) as error:  # no UTF-8; a number or date that cannot be
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if raw is None:
+        raise InputError(f"{path}: is empty; restore it, or write {{}} into it where all defaults are meant")
     try:
-        params = Params.model_validate(raw if raw is not None else {})
+        params = Params.model_validate(raw)
     except ValidationError as error:
         raise InputError(*(f"{path}: {line}" for line in _lines(error.errors()))) from None
     if not params.tracks:

@@ -62,6 +62,35 @@ def test_an_output_that_cannot_be_is_said_before_any_work(
     assert result.stderr.splitlines() == [f"error: {command[-1]}: its folder cannot be made: file is no folder"]
 
 
+@pytest.mark.parametrize("folder", ["data/sample", "data/split", "models", "metrics", "features"])
+@pytest.mark.parametrize("command", [["report", "--out", "x.html"], ["errors", "--out", "x.html"], ["export", "x"]])
+def test_nothing_is_written_into_a_folder_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("target: {corpus: features}\n")
+    Path(folder, "deep").mkdir(parents=True)
+    out = f"{folder}/deep/{command[-1]}"
+    result = runner.invoke(app, [*command[:-1], out])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"error: {out}: lies in {folder}, which is read; give another place for the output"
+    ]
+    assert not list(Path(folder, "deep").iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["predict", "--manifest", "posts.csv", "--out", "o.csv"], ["extract", "posts.csv", "--out", "o.parquet"]],
+)
+def test_media_lie_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("posts.csv").write_text("id,image,video\n1,a.png,a.mp4\n")
+    result = runner.invoke(app, [*command, "--media", "posts.csv"])
+    assert result.exit_code == 2
+    assert "'posts.csv' is a file" in result.stderr
+
+
 def test_an_input_error_is_one_line_and_status_1(tmp_path) -> None:
     (tmp_path / "params.yaml").write_text("seed: x\n")
     result = runner.invoke(app, ["split", "--project", str(tmp_path)])

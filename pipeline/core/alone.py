@@ -22,12 +22,14 @@ def alone(lock: Path, what: str, remedy: str) -> Iterator[None]:
         what: what is done, which begins the message: a file or a stage.
         remedy: what the one who comes second can do.
 
-    Raises InputError when another process, or another call in this one, holds it.
+    Raises InputError when another process, or another call in this one, holds it, or when it cannot be made.
     """
     held = FileLock(lock)
     try:
         held.acquire(timeout=0)
     except Timeout:
+        if not lock.exists():
+            raise InputError(f"{what}: {lock} cannot be made; give a folder that takes files") from None
         raise InputError(f"{what}: {_holder(lock)} is at work on it; {remedy}") from None
     try:
         if sys.platform != "win32":  # there nobody else could read it

@@ -28,6 +28,13 @@ def check_output(out: Path, inputs: Iterable[Path] = ()) -> None:
     make_room(out)
 
 
+def check_folder(out: Path, inputs: Iterable[Path]) -> None:
+    """As ``check_output``, for a folder that is to be made, or made again by who knows what lies in it."""
+    for given in inputs:
+        _refuse_input(out, given)
+    make_room(out)
+
+
 def check_distinct(outs: Iterable[Path]) -> None:
     """Raises InputError where two outputs are one file."""
     for one, other in combinations(outs, 2):

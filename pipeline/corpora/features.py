@@ -22,7 +22,7 @@ from pipeline.core.schemas import FEATURES, SPLITS, Feature
 from pipeline.corpora.csd import read_csd_folder
 from pipeline.corpora.manifest import SPLIT_ALIASES
 from pipeline.corpora.mmsa import read_mmsa
-from pipeline.corpora.raw_features import SCALARS, Extractor, RawFeatures, RawVectors, gathered, strung
+from pipeline.corpora.raw_features import LARGEST, SCALARS, Extractor, RawFeatures, RawVectors, gathered, strung
 from pipeline.corpora.splits import PROTECTION
 from pipeline.corpora.tables import csv_parts, parquet_parts, read_csv_table, read_parquet_table, vector_of
 from pipeline.corpora.tabular import texts
@@ -94,7 +94,7 @@ def read_corpus(path: Path, where: str, *, only_words: bool = False) -> FeatureC
 
 
 def read_unscored(path: Path, rows: int) -> Iterator[FeatureCorpus]:
-    """A corpus to be scored, so many rows at a time; it needs neither scores nor a split, and ids may repeat.
+    """A corpus to be scored, so many rows at a time; it needs neither scores nor a split nor ids, which may repeat.
 
     A Parquet or CSV table is read part by part; a pickle or a folder of .csd files is held in memory whole. ``row``
     counts on over the parts. Raises InputError as ``read_corpus``.
@@ -159,11 +159,15 @@ def _reader(path: Path, where: str) -> Callable[[Path, str], RawFeatures]:
 
 
 def _checked(raw: RawFeatures, path: Path, *, to_learn: bool = True) -> FeatureCorpus:
-    """Leaves out set-aside and faulty rows; gives every row a group. Rows not to learn from need no score or split."""
+    """Leaves out set-aside and faulty rows; gives every row a group. Rows not to learn from need no score, split or id:
+    one without id and group is a group of its own, by its number.
+    """
     rows = pd.DataFrame({"row": range(1, len(raw.rows) + 1), "id": raw.rows["id"], "group": raw.rows["group"]})
     rows["group"] = rows["group"].where(rows["group"].notna(), rows["id"])
     rows["score"], bad_score = np.nan, np.zeros(len(rows), dtype=bool)
-    if to_learn:
+    if not to_learn:
+        rows["group"] = rows["group"].where(rows["group"].notna(), rows["row"].astype(str))
+    else:
         rows["score"], bad_score = _scores(raw.rows["score"], path)
     rows["split"] = raw.rows["split"].map(_part, na_action="ignore")
     rows["text"] = raw.rows["text"].map(_readable, na_action="ignore")
@@ -174,7 +178,7 @@ def _checked(raw: RawFeatures, path: Path, *, to_learn: bool = True) -> FeatureC
         for name, vectors in raw.vectors.items()
     }
     aside = _set_aside(rows) if to_learn else pd.Series(None, rows.index, dtype=object)
-    reasons = _reasons(rows, bad_score, raw, present, repeats=to_learn).where(aside.isna(), None)
+    reasons = _reasons(rows, bad_score, raw, present, named=to_learn).where(aside.isna(), None)
     refused = pd.DataFrame({"row": rows["row"], "id": rows["id"], "reason": reasons})[reasons.notna()]
     everything = FeatureCorpus(
         rows=rows,
@@ -203,12 +207,12 @@ def _readable(text: str) -> str:
 
 
 def _scores(column: pd.Series, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """float64 [N], NaN for blank cells; and bool [N], where a cell is no finite number."""
+    """float64 [N], NaN for blank cells; and bool [N], where a cell is no number up to ``LARGEST``, either sign."""
     if not pd.api.types.is_numeric_dtype(column):
         column = pd.Series(texts(column.tolist(), f"{path}: score"), dtype=object)
     blank = column.isna()
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return numbers, ~np.isfinite(numbers) & ~blank.to_numpy()
+    return numbers, ~(np.abs(numbers) <= LARGEST) & ~blank.to_numpy()
 
 
 def _set_aside(rows: pd.DataFrame) -> pd.Series:
@@ -227,18 +231,18 @@ def _reasons(
     raw: RawFeatures,
     present: dict[Feature, np.ndarray],
     *,
-    repeats: bool,
+    named: bool,
 ) -> pd.Series:
-    """The first thing that is wrong with each row, or None; with ``repeats`` also an id that stood there before."""
+    """The first thing that is wrong with each row, or None; with ``named`` also an id that lacks or repeats."""
     first = rows["row"].groupby(rows["id"]).transform("first")
     something = np.logical_or.reduce([*present.values(), (rows["text"].notna() & raw.words).to_numpy()])
     checks: list[tuple[np.ndarray, Callable[[int], str]]] = [
-        (rows["id"].isna().to_numpy(), lambda at: "no id"),
+        ((rows["id"].isna() & named).to_numpy(), lambda at: "no id"),
         (
-            (rows["id"].notna() & (first != rows["row"]) & repeats).to_numpy(),
+            (rows["id"].notna() & (first != rows["row"]) & named).to_numpy(),
             lambda at: f"id already used in row {int(first[at])}",
         ),
-        (bad_score, lambda at: "score is no finite number"),
+        (bad_score, lambda at: f"score is no finite number of at most {LARGEST:.0e}"),
     ]
     for name, vectors in raw.vectors.items():
         checks.append((vectors.lengths < 0, lambda at, name=name: f"{name} is no list of numbers of one width"))

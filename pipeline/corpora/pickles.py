@@ -21,8 +21,8 @@ import numpy as np
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, reading
 
-_PLAIN = re.compile(r"[|<>=]?[biufcSU]\d+")
-"""Types whose values are bytes that mean nothing but a number or a text."""
+_PLAIN = re.compile(r"[|<>=]?[biufSU]\d+")
+"""Types whose values are bytes that mean nothing but a number or a text; complex ones would lose a part."""
 
 
 class _Closed:

@@ -16,7 +16,7 @@ from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora import named_columns
 from pipeline.corpora.raw_features import NO_NUMBERS, SCALARS, RawFeatures, RawVectors, feature_name, gathered, strung
 from pipeline.corpora.sequences import pooled
-from pipeline.corpora.tabular import TextRows, arrow_texts, csv_texts, opened
+from pipeline.corpora.tabular import TextRows, arrow_texts, csv_texts, opened, refuse_twice
 
 OTHER_NAMES = {"vision": "visual"}
 BATCH_ROWS = 4096
@@ -29,19 +29,22 @@ def read_parquet_table(path: Path, where: str) -> RawFeatures:
 
 
 def parquet_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
-    """A table that need not have scores, so many rows at a time."""
+    """A table that need not have scores or ids, so many rows at a time."""
     with opened(path) as handle, pq.ParquetFile(handle) as file:
         if not file.metadata.num_rows:
             raise InputError(f"{path}: holds no rows")
+        done = 0
         for batch in file.iter_batches(rows):
             buffer = pa.BufferOutputStream()
             with pq.ParquetWriter(buffer, file.schema_arrow) as writer:
                 writer.write_batch(batch)
-            yield _read_parquet(path, pq.ParquetFile(pa.BufferReader(buffer.getvalue())), ("id",))
+            yield _read_parquet(path, pq.ParquetFile(pa.BufferReader(buffer.getvalue())), (), done)
+            done += len(batch)
 
 
-def _read_parquet(path: Path, file: pq.ParquetFile, required: Sequence[str]) -> RawFeatures:
+def _read_parquet(path: Path, file: pq.ParquetFile, required: Sequence[str], done: int = 0) -> RawFeatures:
     schema = file.schema_arrow
+    refuse_twice(schema.names)
     lists, ignored = _modalities(path, schema.names, required)
     named: dict[Feature, list[str]] = {
         name: columns for name, columns in named_columns.blocks(schema.names).items() if name not in lists
@@ -50,7 +53,7 @@ def _read_parquet(path: Path, file: pq.ParquetFile, required: Sequence[str]) -> 
     if words:
         lists.pop("text")
     scalars = [name for name in SCALARS if name in schema.names] + ["text"] * words
-    rows = _scalars(path, _cells(path, file.read(columns=scalars)))
+    rows = _scalars(path, _cells(path, file.read(columns=scalars), done))
     vectors: dict[Feature, RawVectors] = {
         name: gathered(len(rows), _column(path, file, column))
         for name, column in lists.items()
@@ -87,8 +90,8 @@ def _modalities(
     return column_of, tuple(name for name in columns if name not in (*SCALARS, *column_of.values()))
 
 
-def _cells(path: Path, table: pa.Table) -> pd.DataFrame:
-    """Texts, but for scores that are numbers."""
+def _cells(path: Path, table: pa.Table, done: int) -> pd.DataFrame:
+    """Texts, but for scores that are numbers; ``done`` rows stand before, for messages."""
     cells: dict[str, Any] = {}
     for name in table.column_names:
         column = table[name]
@@ -96,7 +99,7 @@ def _cells(path: Path, table: pa.Table) -> pd.DataFrame:
         cells[name] = (
             column.cast(pa.float64(), safe=False).to_numpy()
             if name == "score" and number
-            else pd.Series(arrow_texts(column, f"{path}: {name}"), dtype=object)
+            else pd.Series(arrow_texts(column, f"{path}: {name}", done), dtype=object)
         )
     return pd.DataFrame(cells, index=range(len(table)))
 
@@ -149,9 +152,9 @@ def read_csv_table(path: Path, where: str) -> RawFeatures:
 
 
 def csv_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
-    """A table that need not have scores, so many rows at a time."""
+    """A table that need not have scores or ids, so many rows at a time."""
     for table in csv_texts(path, CSV_COLUMNS, rows):
-        yield _read_csv(path, table, ("id",))
+        yield _read_csv(path, table, ())
 
 
 def _read_csv(path: Path, table: TextRows, required: Sequence[str]) -> RawFeatures:

@@ -28,6 +28,8 @@ from pipeline.core.files import MediaError, reading
 EXACT = 2**53
 """Floating point holds every whole number below this, and not every one above."""
 
+NO_TEXT = "is not UTF-8, or holds half a character; correct it, or leave the row out"
+
 AT_ONCE = 1024
 """Rows read together where the caller wants all of them."""
 
@@ -75,6 +77,22 @@ def opened(path: Path, hint: str = "") -> Iterator[BufferedReader]:
         raise InputError(f"{path}: not readable as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
 
 
+def _refuse_other_kind(handle: BufferedReader) -> None:
+    """Raises ValueError where what is named as a text begins as a kind of file that is none."""
+    begins = handle.peek(4)[:4]
+    for magic, what in OTHER_KINDS.items():
+        if begins.startswith(magic):
+            raise ValueError(what)
+
+
+OTHER_KINDS = {
+    b"PK\x03\x04": "it is an Excel workbook or another zip file; save the table as CSV",
+    b"\x1f\x8b": "it is compressed with gzip; unpack it",
+    b"PAR1": "it is a Parquet file; let its name end in .parquet",
+}
+"""First bytes → what a file is."""
+
+
 # --- CSV -------------------------------------------------------------------------------------------------------------
 
 
@@ -82,6 +100,7 @@ def csv_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str = "
     """A CSV file, as ``read_texts``; blank lines are skipped."""
     csv.field_size_limit(2**31 - 1)  # a cell may hold a sequence of vectors; the file is as large as its user wants
     with opened(path, hint) as handle:
+        _refuse_other_kind(handle)
         # What is no UTF-8 becomes half a character, which the checks of the cells name the row of.
         text = TextIOWrapper(handle, "utf-8-sig", errors="surrogateescape", newline="")
         records = _records(csv.reader(text, strict=True))
@@ -91,7 +110,7 @@ def csv_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str = "
         if not all(map(is_text, header)):
             raise ValueError("the header is not UTF-8; save the file as UTF-8")
         names = [name or f"column {number}" for number, name in enumerate(header, start=1)]
-        _refuse_twice(names)
+        refuse_twice(names)
         at = {name: names.index(name) for name in wanted if name in names}
         yield from _parts(path, _regular(records, len(names)), names, at, rows)
 
@@ -123,7 +142,8 @@ def _regular(records: Iterable[tuple[int, list[str]]], width: int) -> Iterator[l
         yield record
 
 
-def _refuse_twice(names: Sequence[str]) -> None:
+def refuse_twice(names: Sequence[str]) -> None:
+    """Raises ValueError where a name stands twice: which column it means would be a guess."""
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
         raise ValueError(f"the column {twice!r} stands there twice; rename one")
@@ -148,6 +168,7 @@ def _jsonl_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str)
     """Blank lines are skipped; a key that a row lacks is a missing cell."""
     seen: dict[str, None] = {}
     with opened(path, hint) as handle:
+        _refuse_other_kind(handle)
         objects, done = _objects(handle, seen), 0
         some = list(islice(objects, rows))
         while True:
@@ -188,7 +209,7 @@ def _parquet_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: st
     columns: dict[str, None] = {}
     cells: list[pd.DataFrame] = []
     for file in table_files(path):
-        said = _said_by_folders(file.relative_to(path)) if file != path else {}
+        said = _said_by_folders(path, file) if file != path else {}
         for part in _parquet_file_texts(file, wanted, rows, hint):
             columns.update(dict.fromkeys([*part.columns, *said]))
             for name in set(wanted) & said.keys() - set(part.columns):
@@ -202,10 +223,23 @@ def _parquet_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: st
         yield TextRows(tuple(columns), whole.astype(object).where(whole.notna(), None))
 
 
-def _said_by_folders(file: Path) -> dict[str, str | None]:
-    """What the names of folders say of all rows of a part, as in `label=Joy/part-0.parquet` (Hive's way)."""
-    pairs = [unquote(name).partition("=") for name in file.parent.parts if "=" in name]
-    return {name: None if value == "__HIVE_DEFAULT_PARTITION__" else value.strip() or None for name, _, value in pairs}
+def _said_by_folders(path: Path, file: Path) -> dict[str, str | None]:
+    """What the names of folders say of all rows of a part of ``path``, as in `label=Joy/part-0.parquet` (Hive's way).
+
+    Raises InputError where a name is no UTF-8, or two folders say something of the same column.
+    """
+    said: dict[str, str | None] = {}
+    for folder in file.relative_to(path).parent.parts:
+        if "=" not in folder:
+            continue
+        # A character that stands for bytes that are none of UTF-8, as in names of files that are not.
+        name, _, value = unquote(folder, errors="surrogateescape").partition("=")
+        if not is_text(name + value):
+            raise InputError(f"{file}: the name of its folder {folder} is not UTF-8; rename the folder")
+        if name in said:
+            raise InputError(f"{file}: two of its folders say {name}=; rename one")
+        said[name] = None if value == "__HIVE_DEFAULT_PARTITION__" else value.strip() or None
+    return said
 
 
 def table_files(path: Path) -> list[Path]:
@@ -224,7 +258,7 @@ def table_files(path: Path) -> list[Path]:
 def _parquet_file_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str) -> Iterator[TextRows]:
     with opened(path, hint) as handle, pq.ParquetFile(handle) as file:
         names = file.schema_arrow.names
-        _refuse_twice(names)
+        refuse_twice(names)
         kept, done = [name for name in wanted if name in names], 0
         for table in _tables(file, kept, rows):
             cells = {name: arrow_texts(table[name], f"{path}: {name}", done) for name in kept}
@@ -248,11 +282,27 @@ def _tables(file: pq.ParquetFile, names: list[str], rows: int | None) -> Iterato
 
 
 def arrow_texts(column: pa.ChunkedArray, where: str, done: int = 0) -> list[str | None]:
-    """A column of Parquet as ``texts``. Raises ValueError where its strings are no UTF-8."""
+    """A column of Parquet as ``texts``, whose errors it raises; also for a date or time that no text stands for."""
     if pa.types.is_nested(column.type) and len(column) > column.null_count:
         row = next(at for at, cell in enumerate(column, start=done + 1) if cell.is_valid)
         raise InputError(f"{where}: row {row} holds a {column.type}, where one text or number is needed")
-    return texts(column.to_pylist(), where, done)
+    try:
+        cells = column.to_pylist()
+    except (ArithmeticError, LookupError, ValueError, pa.ArrowException):
+        raise InputError(f"{where}: {_first_unreadable(column, done)}") from None
+    return texts(cells, where, done)
+
+
+def _first_unreadable(column: pa.ChunkedArray, done: int) -> str:
+    """The first row whose value Python has nothing for, and why."""
+    for row, cell in enumerate(column, start=done + 1):
+        try:
+            cell.as_py()
+        except UnicodeDecodeError:
+            return f"row {row} {NO_TEXT}"
+        except (ArithmeticError, LookupError, ValueError, pa.ArrowException):
+            return f"row {row} holds a {column.type} out of range, or of an unknown time zone; store it as text"
+    return f"its {column.type} cannot be read; store it as text"
 
 
 # --- cells -----------------------------------------------------------------------------------------------------------
@@ -281,7 +331,7 @@ def texts(cells: Sequence[Any], where: str, done: int = 0) -> list[str | None]:
 def _text(cell: Any) -> str | None:
     if isinstance(cell, str):
         if not is_text(cell):
-            raise ValueError("is not UTF-8, or holds half a character; correct it, or leave the row out")
+            raise ValueError(NO_TEXT)
         return cell.strip() or None
     if isinstance(cell, list | tuple | dict | set | np.ndarray | bytes):
         kind = "list" if isinstance(cell, list | tuple | np.ndarray) else type(cell).__name__

@@ -44,6 +44,8 @@ def run(layout: Layout) -> None:
     if sentiment:
         _show_sentiment(console, sentiment, made)
         console.print()
+    if not layout.details("split").is_file():
+        console.print(Text(f"{layout.details('split')}: not found, so built-in corpora are not marked", "yellow"))
     _show_next(console, posts, sentiment)
 
 

@@ -11,9 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from pipeline import params
+from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
+from pipeline.core.terminal import printable
 from pipeline.core.tracks import Track
+from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.serving import bundle as bundles
 from pipeline.serving import lines, manifest, score_table, table
 from pipeline.serving.posts import Post
@@ -28,6 +31,20 @@ WORKERS = 2
 def tracks(bundle: Path | None, project: Path) -> list[Track]:
     """What a bundle answers, or the models of a project if none is given. Raises InputError where it is no bundle."""
     return bundles.trained_tracks(Layout(project)) if bundle is None else bundles.tracks_of(bundle)
+
+
+def track_of_words(bundle: Path | None, project: Path) -> Track:
+    """Whose model a line of words is for: that of posts, unless there is none and that of scores reads words.
+
+    Where neither can answer it is for posts, which then says what is missing, unless that track is off.
+    """
+    if "posts" in tracks(bundle, project):
+        return "posts"
+    if bundle is not None:
+        return "sentiment"
+    layout = Layout(project)
+    reads_words = read_description(layout.model("finetune_e2e"), FinetunedDescription).words is not None
+    return "sentiment" if reads_words or "posts" not in params.load(layout.params).tracks else "posts"
 
 
 def predictor(bundle: Path | None, project: Path, max_pixels: int | None = None) -> Predictor:
@@ -90,7 +107,10 @@ def rows(
     folder = media or posts.parent
     unusable = manifest.predict_manifest(using, posts, out, folder, coverage, explain=explain, spread=spread)
     if unusable:
-        print(f"{out}: in {unusable} rows something could not be used; see the column reason", file=sys.stderr)
+        print(
+            f"{printable(str(out))}: in {unusable} rows something could not be used; see the column reason",
+            file=sys.stderr,
+        )
 
 
 def pipe(using: Predictor, coverage: float | None, *, explain: bool) -> bool:
@@ -118,4 +138,4 @@ def scores(
     """Scores a corpus of features."""
     without = score_table.score_corpus(using, corpus, out, COVERAGE if coverage is None else coverage, spread)
     if without:
-        print(f"{out}: {without} rows have no score; see the column reason", file=sys.stderr)
+        print(f"{printable(str(out))}: {without} rows have no score; see the column reason", file=sys.stderr)

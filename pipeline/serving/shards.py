@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipeline.core import artifacts
 from pipeline.core.alone import alone
 from pipeline.core.sheets import defused
+from pipeline.core.terminal import printable
 
 Chunk = TypeVar("Chunk")
 
@@ -54,22 +55,28 @@ def write_table(
                 yield chunk
 
     for table in tables(missing()):
+        # Not before: a table that is refused at once leaves nothing behind.
+        artifacts.write_json(folder / NOTE, {"identity": identity})
         artifacts.write_parquet(awaited.popleft(), table)
     unusable = _join(shards, out, schema)
     shutil.rmtree(folder)
     return unusable
 
 
+NOTE = "made_from.json"
+"""Of what the shards beside it were made."""
+
+
 def _folder(out: Path, identity: str) -> Path:
-    """The folder of finished shards: as an earlier run of the same left it, otherwise empty."""
+    """The folder of finished shards: as an earlier run of the same left it, otherwise not there."""
     folder = out.with_name(f".{out.name}.parts")
-    note = folder / "made_from.json"
+    note = folder / NOTE
     if note.exists() and artifacts.read_json(note) != {"identity": identity}:
-        print(f"{out}: another table, model or option than the run that was cut off: from the start", file=sys.stderr)
+        said = f"{out}: another table, model or option than the run that was cut off: from the start"
+        print(printable(said), file=sys.stderr)
         shutil.rmtree(folder)
     if not note.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        artifacts.write_json(note, {"identity": identity})
     return folder
 
 

@@ -50,7 +50,8 @@ def _report(
 ) -> None:
     parts = {**({} if posts is None else {"posts": posts}), **corpora}
     refused = pd.concat([part.refused.assign(corpus=name) for name, part in parts.items()], ignore_index=True)
-    artifacts.write_csv(layout.refused, refused[["corpus", "row", "id", "reason"]])
+    # A part without refused rows has numbers of no type, which would make floats of the numbers of the others.
+    artifacts.write_csv(layout.refused, refused[["corpus", "row", "id", "reason"]].astype({"row": "int64"}))
     report: dict[str, Any] = {name: part.report for name, part in parts.items() if part.report}
     if "target" in report:
         report["target"]["folds"] = int(folds["fold"].nunique())

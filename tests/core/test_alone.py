@@ -90,3 +90,9 @@ def test_the_lock_is_given_back_when_the_work_fails(tmp_path: Path) -> None:
         raise ValueError
     with alone(lock, "x", "wait"), pytest.raises(InputError, match=f"x: process {os.getpid()} is at work on it; wait"):
         alone(lock, "x", "wait").__enter__()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has no such folder")
+def test_a_lock_that_cannot_be_made_is_held_by_nobody() -> None:
+    with pytest.raises(InputError, match=r"^x: /proc/\.x\.lock cannot be made; give a folder that takes files$"):
+        alone(Path("/proc/.x.lock"), "x", "wait").__enter__()

@@ -127,8 +127,10 @@ def test_other_names_set_aside_rows_and_ignored_columns(tmp_path: Path) -> None:
     [
         ({"id": None}, "parquet", "no id"),
         ({"id": "first"}, "parquet", "id already used in row 1"),
-        ({"score": float("inf")}, "parquet", "score is no finite number"),
-        ({"score": "high"}, "csv", "score is no finite number"),
+        ({"score": float("inf")}, "parquet", "score is no finite number of at most 1e+15"),
+        ({"score": -1e300}, "parquet", "score is no finite number of at most 1e+15"),
+        ({"score": 1.1e15}, "csv", "score is no finite number of at most 1e+15"),
+        ({"score": "high"}, "csv", "score is no finite number of at most 1e+15"),
         ({"audio": [1.0, 2.0, 3.0]}, "parquet", "audio has 3 values, not 2"),
         ({"audio": [1.0, 2.0, 3.0]}, "csv", "audio has 3 values, not 2"),
         ({"audio": "[1, 2"}, "csv", "audio is no list of numbers of one width"),
@@ -143,6 +145,32 @@ def test_a_bad_row_is_refused_with_its_number_and_reason(tmp_path: Path, row: di
     assert found.refused.to_dict("records") == [{"row": 2, "id": rows[1]["id"], "reason": reason}]
     assert found.rows["row"].tolist() == [1, 3]
     assert len(found.features["audio"]) == len(found.present["audio"]) == 2
+
+
+@pytest.mark.parametrize("twice", ["id", "score", "audio", "audio.a", "other"])
+def test_a_column_that_stands_twice_is_refused(tmp_path: Path, twice: str) -> None:
+    table = pa.table({"id": ["1"], "score": [1.0], "audio.a": [2.0], "audio.b": [3.0]})
+    path = tmp_path / "corpus.parquet"
+    for _ in range(2):
+        cells = pa.array([[1.0]]) if twice == "audio" else pa.array([5.0])
+        table = table if table.schema.names.count(twice) == 2 else table.append_column(twice, cells)
+    pq.write_table(table, path)
+    told = rf"corpus\.parquet: not readable as parquet: the column '{twice}' stands there twice; rename one"
+    with pytest.raises(InputError, match=told):
+        read_corpus(path, "target.corpus")
+    with pytest.raises(InputError, match=told):
+        list(read_unscored(path, 1))
+
+
+def test_a_cell_that_no_text_stands_for_names_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.parquet"
+    dates = pa.array([0, 2**30], pa.int32()).view(pa.date32())
+    pq.write_table(pa.table({"id": ["1", "2"], "score": dates, "text": ["a", "b"]}), path)
+    told = r"corpus\.parquet: score: row 2 holds a date32\[day\] out of range"
+    with pytest.raises(InputError, match=told):
+        read_corpus(path, "target.corpus")
+    with pytest.raises(InputError, match=told):
+        list(read_unscored(path, 1))
 
 
 def test_a_sequence_of_uneven_steps_is_refused(tmp_path: Path) -> None:

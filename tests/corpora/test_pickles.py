@@ -200,6 +200,14 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_complex_numbers_are_not_read_without_their_other_part(tmp_path: Path) -> None:
+    path = write(tmp_path, {"train": {"audio": np.ones((2, 3), np.complex64)}}, 4)
+    with pytest.raises(
+        InputError, match="not a readable pickle: an array of 'c8'; numbers, texts and objects are read"
+    ):
+        read_plain(path, "target.corpus")
+
+
 def test_a_missing_file_says_which_param(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not found; set target\.corpus"):
         read_plain(tmp_path / "corpus.pkl", "target.corpus")

@@ -59,6 +59,13 @@ def test_numbers_that_were_rounded_when_they_were_stored_are_refused(tmp_path: P
         ("m.csv", 'id,text\n1,a\n2,"open\n', "line 3: a quote is never closed"),
         ("m.csv", b"id,text\n1,a\n2,\xe9t\xe9\n", "m.csv: text: row 2 is not UTF-8"),
         ("m.csv", "id,text\n1,a\n".encode("utf-16"), "the header is not UTF-8; save the file as UTF-8"),
+        (
+            "m.csv",
+            b"PK\x03\x04\x14\0",
+            "not readable as csv: it is an Excel workbook or another zip file; save the table",
+        ),
+        ("m.csv", b"\x1f\x8b\x08\0", "not readable as csv: it is compressed with gzip; unpack it"),
+        ("m.jsonl", b"PAR1\x15\0", "not readable as jsonl: it is a Parquet file; let its name end in .parquet"),
         ("m.jsonl", '{"id": 1}\n5\n', "line 2 is no object"),
         ("m.jsonl", '{"id": 1}\n\n{"id": }\n', "line 3: Expecting value at column 8"),
         ("m.jsonl", b'{"id": 1}\n{"id": "\xe9"}\n', "line 2 is not UTF-8"),
@@ -103,11 +110,30 @@ def test_notes_of_pandas_that_contradict_the_types_are_not_read(tmp_path: Path) 
     assert cells(tmp_path / "m.parquet") == {"id": ["1"], "text": ["a"]}
 
 
-def test_strings_of_parquet_that_are_no_utf_8(tmp_path: Path) -> None:
-    broken = pa.array([b"ok", b"\xff\xfe"], pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"id": ["1", "2"], "text": broken}), tmp_path / "m.parquet")
-    with pytest.raises(InputError, match=r"m\.parquet: not readable as parquet: .*utf-8"):
-        cells(tmp_path / "m.parquet")
+WHOLE = pa.array([0, 2**62], pa.int64())
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (pa.array([b"ok", b"\xff\xfe"], pa.binary()).view(pa.string()), "row 2 is not UTF-8"),
+        (WHOLE.view(pa.timestamp("us")), "row 2 holds a timestamp[us] out of range"),
+        (WHOLE.view(pa.time64("us")), "row 2 holds a time64[us] out of range"),
+        (WHOLE.view(pa.duration("s")), "row 2 holds a duration[s] out of range"),
+        (pa.array([0, 2**30], pa.int32()).view(pa.date32()), "row 2 holds a date32[day] out of range"),
+        (
+            pa.array([None, 1], pa.timestamp("us", "Mars/Olympus")),
+            "row 2 holds a timestamp[us, tz=Mars/Olympus] out of range, or of an unknown time zone; store it as text",
+        ),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+@pytest.mark.parametrize("rows", [None, 1])
+def test_cells_that_no_text_stands_for(tmp_path: Path, column: pa.Array, told: str, rows: int | None) -> None:
+    pq.write_table(pa.table({"id": ["1", "2"], "text": column}), tmp_path / "m.parquet")
+    with pytest.raises(InputError) as caught:
+        cells(tmp_path / "m.parquet", rows)
+    assert f"m.parquet: text: {told}" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.parquet"])
@@ -137,6 +163,23 @@ def test_a_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
     *_, last = parts = list(read_texts(folder, ("id", "text", "label"), 1))
     assert [part.cells.get("text", pd.Series([None])).tolist() for part in parts] == [[None], [None], ["c"], [None]]
     assert set(last.columns) == {"id", "text", "label"}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (b"label=\xff\xfe", r"the name of its folder label=.* is not UTF-8; rename the folder"),
+        (b"label=%FF%FE", r"the name of its folder label=%FF%FE is not UTF-8; rename the folder"),
+        (b"label=Joy/label=Sad", r"two of its folders say label=; rename one"),
+    ],
+)
+def test_a_folder_whose_name_says_no_one_text(tmp_path: Path, name: bytes, told: str) -> None:
+    folder = tmp_path / "posts.parquet" / os.fsdecode(name)
+    folder.mkdir(parents=True)
+    (folder / "part-0.parquet").write_bytes(pd.DataFrame({"id": ["1"]}).to_parquet())
+    with pytest.raises(InputError, match=rf"part-0\.parquet: {told}") as caught:
+        list(read_texts(tmp_path / "posts.parquet", ("id", "label"), None))
+    str(caught.value).encode()  # which a terminal shows
 
 
 def test_a_folder_without_parts_and_a_bad_part(tmp_path: Path) -> None:

@@ -116,6 +116,12 @@ def test_what_is_built_in_is_said(tmp_path: Path, built_in: str, expected: set[s
     assert text.count("built-in") == sum("built-in" in words for words in expected)
 
 
+def test_what_is_built_in_and_not_known_is_said(tmp_path: Path) -> None:
+    assert "split.json: not found, so built-in corpora are not marked" in " ".join(
+        printed(tmp_path, posts=POSTS).split()
+    )
+
+
 @pytest.mark.parametrize("tracks", [None, {}], ids=["no file", "no track"])
 def test_no_metrics_at_all_is_one_line(tmp_path: Path, tracks: dict[str, Any] | None) -> None:
     if tracks is not None:

@@ -74,6 +74,14 @@ def test_a_manifest(bundle: str, tmp_path: Path) -> None:
     assert (tmp_path / "out.csv").read_text().count("\n") == 3
 
 
+def test_the_name_of_an_output_makes_no_line_of_its_own(bundle: str, tmp_path: Path) -> None:
+    (tmp_path / "posts.csv").write_text("id,text,image\n1,sad,none.png\n")
+    given = ["--manifest", str(tmp_path / "posts.csv"), "--out", str(tmp_path / "o\n\x1b[2J.csv"), "--bundle", bundle]
+    result = runner.invoke(app, ["predict", *given])
+    assert result.exit_code == 0
+    assert len(result.stderr.splitlines()) == 1 and "o \\x1b[2J.csv: in 1 row" in result.stderr
+
+
 def test_a_pipe_ends_with_status_1_when_a_line_was_bad(bundle: str) -> None:
     good = runner.invoke(app, ["predict", "--bundle", bundle], input='{"text": "sad"}\n')
     assert good.exit_code == 0
@@ -125,6 +133,22 @@ def test_a_line_of_words_is_scored(scored: Track) -> None:
         json.loads(runner.invoke(app, ["predict", "--text", "so happy", "--json", *where]).stdout)["score"]
         == (answer["score"])
     )
+
+
+def test_a_line_that_no_model_reads_says_which_is_missing(tmp_path: Path) -> None:
+    track = tracks.run(tracks.make(tmp_path), *scores.STAGES)  # which reads features alone
+    given, model = ["predict", "--text", "so happy", "--project", str(tmp_path)], track.layout.model("fuse")
+
+    def refused(*on: str) -> str:
+        YAML(typ="safe").dump({"tracks": list(on)}, track.layout.params)
+        result = runner.invoke(app, given)
+        assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+        return result.stderr
+
+    assert f"{model / 'model.json'}: not found; make it again with `dvc repro`" in refused("posts", "sentiment")
+    (model / "model.json").mkdir(parents=True)
+    assert f"{model / 'model.json'}: cannot be read: Is a directory; make it" in refused("posts", "sentiment")
+    assert "text holds words, and the model reads" in refused("sentiment")
 
 
 def test_words_that_are_none_or_not_read_end_with_one_line(scored: Track, project: str, tmp_path: Path) -> None:

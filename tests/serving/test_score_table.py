@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.errors import InputError
@@ -68,11 +70,38 @@ def test_every_format_says_the_same(track: Track, predictor: ScorePredictor, tmp
 def test_a_row_that_cannot_be_scored_keeps_its_place_and_says_why(predictor: ScorePredictor, tmp_path: Path) -> None:
     rows = ["id,visual,audio", 'a,"[1,2,3,4]",', "b,,", 'c,"[1,2]",', ',"[4,3,2,1]",']
     (tmp_path / "new.csv").write_text("\n".join(rows) + "\n")
-    assert score_corpus(predictor, tmp_path / "new.csv", tmp_path / "out.csv", 0.5) == 3
+    assert score_corpus(predictor, tmp_path / "new.csv", tmp_path / "out.csv", 0.5) == 2
     made = table(tmp_path / "out.csv")
     assert made["id"].astype(str).tolist() == ["a", "b", "c", "4"]
-    assert made["score"].notna().tolist() == [True, False, False, False]
-    assert made["reason"].tolist()[2:] == ["visual has 2 values, not 4", "no id"]
+    assert made["score"].notna().tolist() == [True, False, False, True]
+    assert made["reason"][2] == "visual has 2 values, not 4"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("lacks", ["cells", "column"])
+def test_rows_without_ids_have_their_numbers(
+    track: Track, predictor: ScorePredictor, tmp_path: Path, kind: str, lacks: str
+) -> None:
+    known = scores.rows(track)[:20]
+    rows = [{**row, "id": None} if lacks == "cells" else {**row} for row in known]
+    for row in rows if lacks == "column" else ():
+        del row["id"]
+    new = tmp_path / f"new.{kind}"
+    if kind == "csv":
+        cells = [
+            {name: json.dumps(cell) if isinstance(cell, list) else cell for name, cell in row.items()} for row in rows
+        ]
+        pd.DataFrame(cells).to_csv(new, index=False)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), new)
+    assert score_corpus(predictor, new, tmp_path / "out.parquet", 0.5) == 0
+    made = table(tmp_path / "out.parquet")
+    assert made["id"].tolist() == [str(number) for number in range(1, 21)]
+    pq.write_table(pa.Table.from_pylist(known), tmp_path / "named.parquet")
+    score_corpus(predictor, tmp_path / "named.parquet", tmp_path / "named_out.parquet", 0.5)
+    assert made["score"].to_numpy() == pytest.approx(
+        table(tmp_path / "named_out.parquet")["score"].to_numpy(), abs=1e-6
+    )
 
 
 class Killed(ScorePredictor):
@@ -117,13 +146,14 @@ def test_groups_are_scored_where_groups_were_learned_from(tmp_path: Path) -> Non
     rows = scores.rows(grouped)[:4]
     for at, row in enumerate(rows):
         row["group"], row["audio"] = f"g{at // 2}", [float(at)] * 5
+    rows.append({**rows[0], "id": None, "group": None})  # which is a group of its own
     frame = pd.DataFrame(
         [{**row, **{name: json.dumps(row[name]) for name in ("text", "audio", "visual")}} for row in rows]
     )
     frame.to_csv(tmp_path / "new.csv", index=False)
     score_corpus(using, tmp_path / "new.csv", tmp_path / "out.csv", 0.5)
     made = table(tmp_path / "out.csv")
-    assert made["id"].tolist() == ["g0", "g1"]
+    assert made["id"].tolist() == ["g0", "g1", "5"]
     mean = [sum(parts) / 2 for parts in zip(rows[0]["visual"], rows[1]["visual"], strict=True)]
     text = [sum(parts) / 2 for parts in zip(rows[0]["text"], rows[1]["text"], strict=True)]
     (known,) = using.predict([scores.Sample(text, [0.5] * 5, mean)])
@@ -134,4 +164,4 @@ def test_other_columns_are_refused_before_anything_is_written(predictor: ScorePr
     (tmp_path / "new.csv").write_text('id,visual\na,"[1,2,3]"\n')
     with pytest.raises(InputError, match=r"new\.csv: visual has 3 values a row, and the model reads 4"):
         score_corpus(predictor, tmp_path / "new.csv", tmp_path / "out.csv", 0.5)
-    assert not (tmp_path / "out.csv").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]

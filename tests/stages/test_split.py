@@ -172,6 +172,14 @@ def test_a_given_split_is_kept_and_what_crosses_it_is_refused(tmp_path: Path) ->
     }
 
 
+def test_a_refused_row_has_a_whole_number(tmp_path: Path) -> None:
+    rows = posts(100)
+    rows[5]["id"] = "p000"
+    layout = write(tmp_path, rows)
+    split.run(PARAMS, layout)  # in which nothing else is refused, of this corpus and others
+    assert layout.refused.read_text().splitlines() == ["corpus,row,id,reason", "posts,6,p000,id already used in row 1"]
+
+
 def test_a_copy_of_a_test_row_goes_and_the_rest_of_its_dialogue_stays(tmp_path: Path) -> None:
     rows = [{**row, "group": f"dialogue {at // 5}"} for at, row in enumerate(posts(200))]
     rows = [{**row, "split": ("train", "train", "val", "test")[at // 5 % 4]} for at, row in enumerate(rows)]
