@@ -17,11 +17,13 @@ from safetensors.numpy import load_file
 from scipy.special import log_softmax
 
 from pipeline.core import artifacts, schemas
+from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, FusionCandidate
 from pipeline.params import Params
 from pipeline.posts.candidates import Tried
+from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
 from pipeline.posts.folds import Fold
 from pipeline.posts.fusion_candidates import average, build, fit_fusion, try_fusion
 from pipeline.posts.fusion_rows import read_fusion_rows
@@ -252,6 +254,30 @@ def test_a_modality_too_rare_to_train_is_left_out_and_says_so(tmp_path: Path) ->
     assert artifacts.read_json(layout.model("train_image") / "model.json")["absent"] is True
     metrics = json.loads(layout.details("train_image").read_text())["posts"]
     assert metrics["warnings"] == "too few posts have image: 2 for training, 0 for validation"
+
+
+def test_a_specialist_with_nothing_to_be_fused_with_decides_as_it_does(tmp_path: Path) -> None:
+    layout, rng = Layout(tmp_path), np.random.default_rng(0)
+    posts_table(layout, [{**row, "label": "aab"[at % 3]} for at, row in enumerate(texts(90))])
+    table = artifacts.read_posts(layout.table("posts"))
+    vectors = rng.normal(size=(90, 8)) + (table["label"] == "a").to_numpy()[:, None]
+    for name in MODALITIES:
+        there = np.full(90, name == "text")
+        embeddings(layout, name, vectors.astype(np.float32), there, table["sample_id"].tolist())
+        train(name, Params.model_validate({"train_text": {"candidates": ["logreg"]}}), layout)
+    fuse.run(Params(), layout)
+    described_by = {"train_text": SpecialistDescription, "fuse": FusionDescription}
+    models = {stage: read_description(layout.model(stage), of) for stage, of in described_by.items()}
+    decided = {}
+    for stage, described in models.items():
+        predictions = artifacts.read_predictions(layout.predictions(stage), classes=2)
+        rows = predictions.rows[["sample_id", "subset", "kind"]].assign(
+            decided=described.calibration.decide(described.calibration.calibrated(predictions.logits))
+        )
+        decided[stage] = (
+            rows[rows["kind"].isin(["specialist", "fusion"])].set_index("sample_id")["decided"].sort_index()
+        )
+    assert any(models["train_text"].calibration.offset) and decided["fuse"].equals(decided["train_text"])
 
 
 def test_training_posts_of_one_group_are_called_so(tmp_path: Path) -> None:

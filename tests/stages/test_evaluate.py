@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.params import EvaluateParams, Params, PostsParams
 from pipeline.posts import baseline_rows, evaluation
 from pipeline.posts.descriptions import FirstPresentNet, FusionDescription, SpecialistDescription
-from pipeline.scoring.baselines import Baseline
+from pipeline.scoring.baselines import Baseline, Learned
 from pipeline.scoring.calibration import Calibration
 from pipeline.scoring.emotion import softmax
 from pipeline.stages import evaluate
@@ -260,10 +261,38 @@ def test_baselines_learn_from_what_models_learn_from_and_the_one_to_beat_is_chos
 def test_the_baseline_to_beat_may_be_one_that_the_test_rows_like_less():
     right, wrong = np.eye(3), np.eye(3)[[1, 2, 0]]
     made = {
-        "majority": Baseline(val=wrong, test=right, settings={}),
-        "tfidf_logreg": Baseline(val=right, test=wrong, settings={}),
+        "majority": Baseline(held=wrong, test=right, settings={}),
+        "tfidf_logreg": Baseline(held=right, test=wrong, settings={}),
     }
-    assert evaluation._best_on_validation(np.arange(3), made, 3) == "tfidf_logreg"
+    learned = Learned(np.arange(6) % 3, 3, 3, [(np.arange(3), np.arange(3, 6))])
+    assert evaluation._best_on_held_rows(learned, made) == "tfidf_logreg"
+
+
+def test_of_baselines_that_do_alike_the_one_that_knows_most_is_to_be_beaten():
+    alike = Baseline(held=np.eye(3), test=np.eye(3), settings={})
+    learned = Learned(np.arange(6) % 3, 3, 3, [(np.arange(3), np.arange(3, 6))])
+    names = ["majority", "tfidf_logreg", "embeddings_logreg"]
+    assert evaluation._best_on_held_rows(learned, dict.fromkeys(names, alike)) == "embeddings_logreg"
+
+
+@pytest.mark.parametrize(("enough", "many", "folds"), [(300, 20_000, 5), (1, 20_000, 1), (300, 10, 1)])
+def test_few_validation_rows_choose_no_baseline(
+    project: Project, monkeypatch: pytest.MonkeyPatch, enough: int, many: int, folds: int
+):
+    monkeypatch.setattr(evaluation, "ENOUGH", enough)
+    monkeypatch.setattr(evaluation, "MANY", many)
+    posts = artifacts.read_posts(project.layout.table("posts"))
+    labels = tuple(sorted(posts["label"].unique()))
+    test = SimpleNamespace(labels=labels, seed=0)
+    rows = SimpleNamespace(posts=posts, train=project.part("train"), val=project.part("val"))
+    learned = evaluation._learned(rows, test)  # pyright: ignore[reportArgumentType]
+    assert len(learned.folds) == folds
+    groups = posts["group_id"].to_numpy()[np.concatenate([rows.train, rows.val])]
+    for inner, held in learned.folds:
+        assert not {*groups[inner]} & {*groups[held]}
+    known = len(rows.train) + len(rows.val)
+    held = np.arange(known) if folds > 1 else np.arange(len(rows.train), known)
+    assert sorted(learned.held) == held.tolist()
 
 
 def test_errors_are_listed_with_pulls_by_confidence(project: Project):
