@@ -45,7 +45,8 @@ def run(layout: Layout) -> None:
         _show_sentiment(console, sentiment, made)
         console.print()
     if not layout.details("split").is_file():
-        console.print(Text(f"{layout.details('split')}: not found, so built-in corpora are not marked", "yellow"))
+        missing = layout.details("split").relative_to(layout.root).as_posix()
+        console.print(Text(f"{missing}: not found, so built-in corpora are not marked", "yellow"))
     _show_next(console, posts, sentiment)
 
 
