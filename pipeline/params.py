@@ -295,6 +295,8 @@ class TargetTextParams(AveragedTextParams):
     """Keep the token embeddings as they are: half of a small encoder's parameters, a quarter of a step's time."""
     lines: Annotated[int, Field(ge=1, le=1024)] = 8
     """Where rows are groups: so many texts of each are read at a step, drawn anew each time."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 2
+    """Inner folds where the text encoder learns, of which each trains it once or twice."""
 
 
 class TunedEncoderParams(EncoderTuningParams):
@@ -514,8 +516,8 @@ class FinetuneParams(ParamsBlock):
     auto_groups: Annotated[int, Field(ge=1)] = 500
     """The same where rows are groups."""
     tuned: TargetTextParams = TargetTextParams()
-    inner_folds: Annotated[int, Field(ge=2, le=20)] = 2
-    """Folds of the rows that a fold learns from: they weigh the source, and choose among simple and tuned models."""
+    inner_folds: Annotated[int, Field(ge=2, le=20)] = 4
+    """Folds of the rows a fold learns from: they weigh the source, and choose; ``tuned.folds`` where texts tune."""
     curve: Annotated[tuple[Annotated[int, Field(ge=4)], ...], Field(strict=False)] = (20, 40)
     """Numbers of labelled training groups for the learning curve with and without the source; may be empty."""
 

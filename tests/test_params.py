@@ -119,7 +119,7 @@ def test_yaml_12_floats_are_numbers(tmp_path: Path) -> None:
             "finetune_e2e: {curve: [20, 3]}",
             "finetune_e2e.curve.1: 3 is not allowed; give what is greater than",
         ),
-        ("finetune_e2e: {tuned: {folds: 2}}", "finetune_e2e.tuned.folds: unknown key"),
+        ("finetune_e2e: {tuned: {patience: 2}}", "finetune_e2e.tuned.patience: unknown key"),
         ("train_source: {tuned: {folds: 2}}", "train_source.tuned.folds: unknown key; train_source.tuned knows"),
         ("train_text: {tuned: {augment: true}}", "train_text.tuned.augment: unknown key; train_text.tuned knows"),
         ("tracks: [post]", "tracks.0: 'post' is not allowed; give what is 'posts' or 'sentiment'"),

@@ -103,7 +103,8 @@ class Choice:
 
 def setting_of(target: Target, plain: Target, source: SourceSpace, job: FinetuneJob, mode: TextMode) -> Setting:
     """Inner folds judge; where the text encoder learns from many rows, which is dear, the validation rows alone do."""
-    parts = inner_parts(target, source, job)
+    block = job.params.finetune_e2e
+    parts = inner_parts(target, source, job, block.tuned.folds if mode.tuned else block.inner_folds)
     carried = carried_scores(target, source, parts) if job.with_source else {}
     own = own_adapters(target, source, job) if job.with_source else {}
     train, val = target.rows(job.fold, "train"), target.rows(job.fold, "val")

@@ -160,8 +160,12 @@ def _trained(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[str,
     }
 
 
-def inner_parts(target: Target, source: SourceSpace, job: FinetuneJob) -> list[Part]:
-    """Grouped folds of the rows that a fold learns from, training and validation rows; with the source, adapters."""
+def inner_parts(target: Target, source: SourceSpace, job: FinetuneJob, folds: int) -> list[Part]:
+    """Grouped folds of the rows that a fold learns from, training and validation rows; with the source, adapters.
+
+    Of two folds the adapters share no row: they differ so much that what one has learned to weigh is not what the other
+    says.
+    """
     rows = target.rows(job.fold, "train", "val")
     groups = target.table["group_id"].iloc[rows].tolist()
     if len(set(groups)) < 2:
@@ -171,7 +175,7 @@ def inner_parts(target: Target, source: SourceSpace, job: FinetuneJob) -> list[P
         )
     bins = pd.qcut(target.scores[torch.from_numpy(rows)].numpy(), 3, labels=False, duplicates="drop")
     rng = np.random.default_rng(job.params.seed)
-    inner = grouped_folds(groups, bins.astype(str).tolist(), job.params.finetune_e2e.inner_folds, rng)
+    inner = grouped_folds(groups, bins.astype(str).tolist(), folds, rng)
     ids = target.table["sample_id"].to_numpy()
     parts = []
     for number in range(int(inner.max()) + 1):

@@ -343,6 +343,7 @@ def setting(track: Track, fold: str = "final", mode: str = "none", *, few: bool 
 
 def test_inner_folds_hold_each_row_once_and_groups_whole(folded: Track) -> None:
     of = setting(folded, FOLD, inner_folds=3)
+    assert len(of.parts) == 3
     learned = of.target.rows(FOLD, "train", "val")
     assert sorted(np.concatenate([part.held for part in of.parts])) == sorted(learned) == sorted(of.whole.learn)
     groups = of.target.table["group_id"].to_numpy()
@@ -406,7 +407,7 @@ def test_too_few_groups_for_inner_folds_are_one_line(folded: Track) -> None:
     ids = of.target.table.loc[of.target.table["group_id"] == group, "sample_id"]
     alone = replace(of.target, folds=of.target.folds[of.target.folds["sample_id"].isin(set(ids))])
     with pytest.raises(InputError, match="learns from 1 group, and inner folds need two"):
-        inner_parts(alone, of.source, of.job)
+        inner_parts(alone, of.source, of.job, 2)
 
 
 def test_every_fold_says_what_it_chose(folded: Track) -> None:
@@ -672,6 +673,7 @@ def test_few_rows_judge_by_inner_folds_and_tune_no_encoder_from_nothing(words: d
     assert set(standing(many)) - set(standing(few)) == {"text_tuned"}
     assert "text_transfer_tuned" in standing(few)
     assert "text_tuned" in standing(setting(words[False], mode="full", few=True))
+    assert len(few.parts) == 2  # ``tuned.folds``
     learned = few.target.rows("final", "train", "val")
     assert sorted(np.concatenate([part.held for part in few.parts])) == sorted(learned)
     np.testing.assert_array_equal(many.parts[0].held, many.target.rows("final", "val"))
