@@ -147,6 +147,14 @@ def test_a_bad_row_is_refused_with_its_number_and_reason(tmp_path: Path, row: di
     assert len(found.features["audio"]) == len(found.present["audio"]) == 2
 
 
+def refused(path: Path, told: str) -> None:
+    """Refused as a corpus to learn from and, read in parts, as one to be scored."""
+    with pytest.raises(InputError, match=told):
+        read_corpus(path, "target.corpus")
+    with pytest.raises(InputError, match=told):
+        list(read_unscored(path, 1))
+
+
 @pytest.mark.parametrize("twice", ["id", "score", "audio", "audio.a", "other"])
 def test_a_column_that_stands_twice_is_refused(tmp_path: Path, twice: str) -> None:
     table = pa.table({"id": ["1"], "score": [1.0], "audio.a": [2.0], "audio.b": [3.0]})
@@ -155,22 +163,14 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path, twice: str) -> No
         cells = pa.array([[1.0]]) if twice == "audio" else pa.array([5.0])
         table = table if table.schema.names.count(twice) == 2 else table.append_column(twice, cells)
     pq.write_table(table, path)
-    told = rf"corpus\.parquet: not readable as parquet: the column '{twice}' stands there twice; rename one"
-    with pytest.raises(InputError, match=told):
-        read_corpus(path, "target.corpus")
-    with pytest.raises(InputError, match=told):
-        list(read_unscored(path, 1))
+    refused(path, rf"corpus\.parquet: not readable as parquet: the column '{twice}' stands there twice; rename one")
 
 
 def test_a_cell_that_no_text_stands_for_names_its_row(tmp_path: Path) -> None:
     path = tmp_path / "corpus.parquet"
     dates = pa.array([0, 2**30], pa.int32()).view(pa.date32())
     pq.write_table(pa.table({"id": ["1", "2"], "score": dates, "text": ["a", "b"]}), path)
-    told = r"corpus\.parquet: score: row 2 holds a date32\[day\] out of range"
-    with pytest.raises(InputError, match=told):
-        read_corpus(path, "target.corpus")
-    with pytest.raises(InputError, match=told):
-        list(read_unscored(path, 1))
+    refused(path, r"corpus\.parquet: score: row 2 holds a date32\[day\] out of range")
 
 
 def test_a_sequence_of_uneven_steps_is_refused(tmp_path: Path) -> None:
