@@ -509,6 +509,8 @@ class FinetuneParams(ParamsBlock):
     """L2-SP: weight of the squared distance of all weights to where the phase began."""
     scale: bool = True
     """Fit a scale of the output on rows that inner folds held out, against predictions that cluster or overshoot."""
+    group_context: bool = True
+    """Move a row's score by those of the other rows of its group, as far as held rows warrant; not their labels."""
     text: Literal["auto", "none", "lora", "full"] = "auto"
     """Whether the text encoder learns too, where the target's text is words; `auto`: in full from enough rows on."""
     auto_rows: Annotated[int, Field(ge=1)] = 50

@@ -119,16 +119,20 @@ class Track:
         return {(*row, variant) for row in rows for variant in variants}
 
 
-def make(root: Path, *, folds: int = 0, words: bool = False, free: int = 10) -> Track:
-    """160 source rows, 48 labelled target rows of as many groups, and ``free`` without a score; some lack audio.
+def make(
+    root: Path, *, folds: int = 0, words: bool = False, free: int = 10, per_group: int = 1, noise: float = 0.0
+) -> Track:
+    """160 source rows, 48 labelled target rows, ``per_group`` a group, and ``free`` without a score; some lack audio.
 
-    ``folds`` 0 is a holdout. With ``words`` the target's texts are sentences, and the source has sentences of its own.
+    The target's features are of its scores with ``noise`` of this standard deviation. ``folds`` 0 is a holdout. With
+    ``words`` the target's texts are sentences, and the source has sentences of its own.
     """
-    target = pd.concat([planted.table(48, 1, "target", 2), planted.table(10, 1, "free", 4).iloc[:free]])
+    target = pd.concat([planted.table(48, per_group, "target", 2), planted.table(10, 1, "free", 4).iloc[:free]])
     target = target.sort_values("sample_id", ignore_index=True)
     tables = {"source": planted.table(160, 2, "source", 1), "target": target}
     tables["source_texts"] = planted.table(60, 1, "said", 3) if words else tables["source"].iloc[:0]
-    told = {"source": tables["source"]["score"].to_numpy(), "target": target["score"].to_numpy()}
+    blurred = target["score"].to_numpy() + noise * np.random.default_rng(5).normal(size=len(target))
+    told = {"source": tables["source"]["score"].to_numpy(), "target": blurred}
     unlabelled = target["sample_id"].str.startswith("free").to_numpy()
     target["score"] = np.where(unlabelled, np.nan, target["score"])
     target["split"] = np.where(unlabelled, schemas.UNLABELLED, "train" if folds else target["split"])

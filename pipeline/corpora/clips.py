@@ -12,6 +12,7 @@ from pipeline.core.files import MediaError
 from pipeline.core.outputs import check_output
 from pipeline.core.schemas import SPLITS
 from pipeline.corpora.manifest import SPLIT_ALIASES
+from pipeline.corpora.raw_features import LARGEST
 from pipeline.corpora.tabular import TextRows, read_texts
 from pipeline.media import inside
 
@@ -39,7 +40,8 @@ def check_clips(path: Path, folder: Path, out: Path) -> int:
     """How many rows the table has.
 
     Raises InputError, which names the first row that is not as it should be: it has no id, or one that stood before, a
-    score that is no finite number, a split that is none of train, val and test; or its clip is where ``out`` is to be.
+    score that is no number up to ``LARGEST``, a split that is none of train, val and test; or its clip is where ``out``
+    is to be.
     """
     first: dict[str, int] = {}
     for part in _parts(path):
@@ -94,13 +96,15 @@ def _part(split: str) -> str:
 
 
 def _scores(part: TextRows, path: Path, done: int) -> np.ndarray:
-    """float64 [N], NaN for blank cells. Raises InputError for what is no finite number; ``done`` rows stand before."""
+    """float64 [N], NaN for blank cells. Raises InputError for what no corpus may hold; ``done`` rows stand before."""
     cells = pd.Series(_column(part, "score"), dtype=object)
     scores = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
-    wrong = np.flatnonzero(~np.isfinite(scores) & cells.notna().to_numpy())
+    wrong = np.flatnonzero(~(np.abs(scores) <= LARGEST) & cells.notna().to_numpy())
     if len(wrong):
         at = int(wrong[0])
-        raise InputError(f"{path}: row {done + at + 1} has the score {cells[at]!r}; give a finite number, or none")
+        raise InputError(
+            f"{path}: row {done + at + 1} has the score {cells[at]!r}; give a number up to {LARGEST:.0e}, or none"
+        )
     return scores
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline.figures.style import BLUE, GREY, drawing, plain
+from pipeline.figures.style import BLUE, GREY, drawing, plain, short
 
 
 def draw_split(path: Path, counts: pd.DataFrame, title: str) -> None:
@@ -33,7 +33,7 @@ def _share_bars(axes: Axes, counts: "pd.Series[int]") -> None:
     axes.barh(range(len(counts)), shares, height=0.7, color=BLUE)
     for place, (count, share) in enumerate(zip(counts, shares, strict=True)):
         axes.text(share + 0.02, place, f"{count:,}  {share:.0%}", va="center", fontsize=8, color=GREY)
-    axes.set_yticks(range(len(counts)), [plain(str(name)).replace("_", " + ") for name in counts.index])
+    axes.set_yticks(range(len(counts)), [short(str(name)).replace("_", " + ") for name in counts.index])
     axes.set_ylim(len(counts) - 0.4, -0.6)
     axes.set_xlim(0, 1.3)
     axes.set_xticks([])

@@ -50,6 +50,9 @@ STYLE: dict[Any, Any] = {
 
 DPI = 120
 
+LONGEST = 48
+"""Letters of a name beside an axis."""
+
 
 @contextmanager
 def drawing(path: Path, inches: tuple[float, float], title: str) -> Iterator[Figure]:
@@ -82,6 +85,12 @@ def plain(text: str) -> str:
     """Text that the font can draw: one line, signs that it lacks by name, ``[fire]``, or as a box without one."""
     text = re.sub(r"\s+", " ", "".join(_drawn(sign) for sign in text))
     return re.sub(r"(\[[^\]]+\])( ?\1)+", r"\1", text).strip()
+
+
+def short(text: str) -> str:
+    """The same beside an axis, where a class of thousands of letters would leave no room for the rest."""
+    text = plain(text)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
 
 
 def _drawn(sign: str) -> str:

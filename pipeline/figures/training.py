@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
-from pipeline.figures.style import BLUE, GREY, INK, ORANGE, beside, drawing, note, plain
+from pipeline.figures.style import BLUE, GREY, INK, ORANGE, beside, drawing, note, plain, short
 
 SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#b9d3e8", "#5b98c6", "#0b5a94", "#063a63"])
 
@@ -103,7 +103,7 @@ def draw_confusion(path: Path, matrix: np.ndarray, labels: Sequence[str], title:
     matrix = np.asarray(matrix)
     rows = matrix.sum(axis=1)
     shares = np.divide(matrix, rows[:, None], out=np.zeros(matrix.shape), where=rows[:, None] > 0)
-    names = [plain(label) for label in labels]
+    names = [short(label) for label in labels]
     few = len(names) <= 8
     side = (0.95 if few else 0.62) * len(names)
     margin = 0.085 * max(map(len, names))

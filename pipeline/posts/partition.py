@@ -1,6 +1,7 @@
 """Gives every post a group and a split that no group crosses."""
 
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,12 @@ from pipeline.corpora.manifest import Manifest, read_manifest
 from pipeline.corpora.refusals import check_parts, count_reasons, crossing_reasons, stop_if_too_many
 from pipeline.corpora.splits import MADE, split_shares
 from pipeline.corpora.stored_rows import StoredRows
+from pipeline.corpora.wording import name_key
 from pipeline.params import Params, SplitParams
 from pipeline.posts.duplicates import Links, find_links, grown_groups, linked_groups
+
+SHOWN = 60
+"""Letters of a label in a warning."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def divide_posts(params: Params, layout: Layout) -> DividedPosts:
     links = find_links(rows, folder, params, layout.cache)
     known = _known(manifest)
     assigned = _assign(known, links, params.split, np.random.default_rng(params.seed))
-    for warning in assigned.warnings:
+    warnings = [*assigned.warnings, *_spelt_apart(assigned.known.kinds["label"].unique())]
+    for warning in warnings:
         print(f"split: {warning}", file=sys.stderr)
     refused = pd.concat([refused, assigned.refused]).sort_values("row", ignore_index=True)
     stop_if_too_many(refused, total, params.split.max_refused_share, manifest_path)
@@ -90,8 +96,8 @@ def divide_posts(params: Params, layout: Layout) -> DividedPosts:
 
     counts = count_rows(assigned.known.kinds)
     report = _metrics(known, assigned, refused, links, counts, manifest.ignored_columns)
-    if assigned.warnings:
-        report["warnings"] = "; ".join(assigned.warnings)
+    if warnings:
+        report["warnings"] = "; ".join(warnings)
     return DividedPosts(_tables(rows.where(assigned.kept), assigned), counts, refused, report)
 
 
@@ -205,6 +211,17 @@ def _check_classes(kinds: pd.DataFrame, labels: tuple[str, ...], path: Path) -> 
         raise InputError(f"{path}: no training row has the label {', '.join(missing)}; add rows or leave the label out")
     if len(trained) < 2:
         raise InputError(f"{path}: all training rows have the label {trained.pop()}; there is nothing to tell apart")
+
+
+def _spelt_apart(labels: Iterable[str]) -> Iterator[str]:
+    """A warning for labels that differ in case, accents or spaces alone: likely one class, and learned as several."""
+    alike: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        alike.setdefault(name_key(label), []).append(label)
+    for spellings in alike.values():
+        if len(spellings) > 1:
+            named = ", ".join(repr(textwrap.shorten(label, SHOWN)) for label in spellings)
+            yield f"the labels {named} are classes of their own; spell them alike if they are one"
 
 
 def count_rows(kinds: pd.DataFrame) -> pd.DataFrame:

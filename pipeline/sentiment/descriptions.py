@@ -122,6 +122,15 @@ class WordsDescription(Described):
     weights: Literal["frozen", "source", "target"]
 
 
+class GroupContext(Described):
+    """How far scores follow their groups: a row is ``centre + own * d + others * m``, with ``d`` how far it is from the
+    centre, and ``m`` how far the other rows of its group are on average."""
+
+    centre: float
+    own: Annotated[float, Field(ge=0.0)]
+    others: Annotated[float, Field(ge=0.0)]
+
+
 class FinetunedDescription(ModelDescription):
     """The fine-tuned model: all that a score of a new row needs, but for the encoder's own files.
 
@@ -129,6 +138,7 @@ class FinetunedDescription(ModelDescription):
         modalities: those that the target has.
         used: those that inner folds found worth listening to; the others are masked.
         level: ``row``, or ``group``: a score for the mean of a group's rows.
+        context: what the other rows of a group do to a score; None where each row is scored by itself.
         choices: fold → which candidate was taken and why, what inner folds found of each, and what it is made of.
         scores: lowest and highest score of the rows it learned from.
     """
@@ -140,6 +150,7 @@ class FinetunedDescription(ModelDescription):
     net: TransferNetArguments
     words: WordsDescription | None
     scores: tuple[float, float]
+    context: GroupContext | None = None
     choices: dict[str, dict[str, Any]]
 
     @model_validator(mode="after")

@@ -32,11 +32,13 @@ from pipeline.sentiment.candidates import (
 from pipeline.sentiment.data import FinetuneJob, Target, fold_names, limit_groups, of_fold, read_target
 from pipeline.sentiment.descriptions import (
     AdaptersDescription,
+    GroupContext,
     SourceDescription,
     TransferNetArguments,
     WordsDescription,
 )
 from pipeline.sentiment.finetuned import describe_net
+from pipeline.sentiment.group_context import fit_context, in_groups
 from pipeline.sentiment.phases import objective
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.variants import Variant
@@ -48,12 +50,14 @@ SHORT = 0.05
 
 @dataclass(frozen=True)
 class TunedModel:
-    """The fine-tuned net: its tensors by name, what it is rebuilt from, and the modalities it listens to."""
+    """The fine-tuned net: its tensors by name, what it is rebuilt from, and the modalities it listens to; and what the
+    other rows of a group do to its scores."""
 
     weights: dict[str, Tensor]
     net: TransferNetArguments
     used: Subset
     words: WordsDescription | None
+    context: GroupContext | None
 
 
 @dataclass(frozen=True)
@@ -106,21 +110,23 @@ def tune(job: FinetuneJob) -> dict[str, Any]:
     scale, offset = _output_scale(inner, setting)
     for fitted in (model, *inner):
         fitted.net.rescale(scale, offset)  # now, so that the tables say what the saved net says
-    tables = []
+    context, tables = _context(inner, setting), []
     for subset in subsets_of(everything):
-        tables.append(_predicted(setting, model, inner, subset, Variant("finetuned", subset_name(subset))))
+        tables.append(_predicted(setting, model, inner, subset, Variant("finetuned", subset_name(subset)), context))
     if "text_tuned" in choice.inner:
         words = model if choice.taken == "text_tuned" else fit_candidate("text_tuned", setting, setting.whole)
         variant = Variant("text_tuned", subset_name(everything))
         tables.append(_predicted(setting, words, choice.inner["text_tuned"], everything, variant))
     report = {**choice.report, **model.report, "modalities": "+".join(model.used)}
     report |= {"scale": scale, "offset": offset, "text": mode.how}
+    report |= {} if context is None else {"group_context": context.model_dump()}
     outcome = vars(FinetuneOutcome(pd.concat(tables), _history(choice), report))
     if job.fold != FINAL:
         return outcome
-    tuned = _tuned_model(model, job.params, job.layout)
-    words = None if tuned.words is None else tuned.words.model_dump(mode="json")
-    return outcome | {"model": vars(tuned) | {"net": tuned.net.model_dump(mode="json"), "words": words}}
+    tuned = _tuned_model(model, context, job.params, job.layout)
+    parts = {"net": tuned.net, "words": tuned.words, "context": context}
+    plain_parts = {name: None if part is None else part.model_dump(mode="json") for name, part in parts.items()}
+    return outcome | {"model": vars(tuned) | plain_parts}
 
 
 def outcome_of(fields: dict[str, Any]) -> FinetuneOutcome:
@@ -128,8 +134,9 @@ def outcome_of(fields: dict[str, Any]) -> FinetuneOutcome:
     model = fields["model"]
     if model is not None:
         words = None if model["words"] is None else WordsDescription.model_validate(model["words"])
+        context = None if model["context"] is None else GroupContext.model_validate(model["context"])
         net = TransferNetArguments.model_validate(model["net"])
-        model = TunedModel(model["weights"], net, tuple(model["used"]), words)
+        model = TunedModel(model["weights"], net, tuple(model["used"]), words, context)
     return FinetuneOutcome(**{**fields, "model": model})
 
 
@@ -151,15 +158,27 @@ def _history(choice: Choice) -> pd.DataFrame:
 
 
 def _predicted(
-    setting: Setting, model: Fitted, inner: Sequence[Fitted], subset: Subset, variant: Variant
+    setting: Setting,
+    model: Fitted,
+    inner: Sequence[Fitted],
+    subset: Subset,
+    variant: Variant,
+    context: GroupContext | None = None,
 ) -> pd.DataFrame:
-    """The fold's rows by the model; validation rows, which it was fitted on, by those of the inner folds."""
-    scores, val = model.scores(subset), setting.target.rows(setting.job.fold, "val")
-    scores[val] = held_scores(inner, setting.parts, subset)[val]
-    return setting.target.predicted(setting.job.fold, variant, scores)
+    """The fold's rows by the model; validation rows, which it was fitted on, by those of the inner folds.
+
+    Validation rows have only each other for a group: what a model that knows them says would be no prediction.
+    """
+    target, groups = setting.target, setting.target.table["given_group"].to_numpy(dtype=str)
+    scores, val = model.scores(subset), target.rows(setting.job.fold, "val")
+    held = held_scores(inner, setting.parts, subset)[val]
+    others = np.setdiff1d(np.arange(len(scores)), val)
+    scores[val] = in_groups(held, groups[val], context)
+    scores[others] = in_groups(scores[others], groups[others], context)
+    return target.predicted(setting.job.fold, variant, scores)
 
 
-def _tuned_model(model: Fitted, params: Params, layout: Layout) -> TunedModel:
+def _tuned_model(model: Fitted, context: GroupContext | None, params: Params, layout: Layout) -> TunedModel:
     words, target = None, model.target
     if target.words:
         weights = "target" if model.net.encoder is not None else "source" if target.by_source_text else "frozen"
@@ -167,7 +186,7 @@ def _tuned_model(model: Fitted, params: Params, layout: Layout) -> TunedModel:
     adapters = read_description(layout.model("train_adapters"), AdaptersDescription).net
     source = read_description(layout.model("train_source"), SourceDescription).net
     net = describe_net(model.net, target, adapters, source)
-    return TunedModel(dict(model.net.cpu().state_dict()), net, model.used, words)
+    return TunedModel(dict(model.net.cpu().state_dict()), net, model.used, words, context)
 
 
 def text_mode(target: Target, params: Params) -> TextMode:
@@ -217,3 +236,15 @@ def _output_scale(inner: Sequence[Fitted], setting: Setting) -> tuple[float, flo
         return 1.0, 0.0
     scale = math.exp(best.x * len(at) / (len(at) + DOUBT))
     return scale, centre * (1 - scale)
+
+
+def _context(inner: Sequence[Fitted], setting: Setting) -> GroupContext | None:
+    """What the other rows of a group are to do to a score, by the rows that the inner folds held out."""
+    block, target = setting.job.params.finetune_e2e, setting.target
+    if not block.group_context:
+        return None
+    at = np.concatenate([part.held for part in setting.parts])
+    scores = held_scores(inner, setting.parts, target.columns.modalities)[at]
+    actual = target.scores.numpy().astype(np.float64)
+    groups = target.table["given_group"].to_numpy(dtype=str)[at]
+    return fit_context(scores, actual[at], groups, float(actual[setting.whole.learn].mean()), objective(block))

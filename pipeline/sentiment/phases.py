@@ -235,7 +235,7 @@ def _identity(
     rows = table["sample_id"] + " " + table["score"].map(repr) + " " + table["text"].fillna("")
     return {
         "stage": f"finetune_e2e {job.fold}",
-        "params": job.params.finetune_e2e.model_dump(exclude={"candidates", "curve"}),
+        "params": job.params.finetune_e2e.model_dump(exclude={"candidates", "curve", "group_context"}),
         "encoder": encoder.identity,
         "device": device,
         "start": artifacts.digest([str(value.double().sum().item()) for value in net.state_dict().values()]),

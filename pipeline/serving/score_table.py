@@ -30,7 +30,7 @@ def score_corpus(
     """Writes one row for each row of a corpus, in order (at the level of groups: for each group); returns how many
     have no score.
 
-    A model of groups needs all rows of a group at once, so there the corpus is read whole.
+    A model that needs groups whole is given the corpus whole.
 
     Args:
         corpus: any format that ``target.corpus`` takes; it needs no score.
@@ -40,7 +40,7 @@ def score_corpus(
     Raises InputError when the corpus cannot be read, has other columns than the model reads, another run is writing
     ``out``, or a cluster fails.
     """
-    rows = 2**31 - 1 if predictor.model.description.level == "group" else CHUNK
+    rows = 2**31 - 1 if predictor.needs_whole_groups else CHUNK
     files = sorted(path for path in corpus.rglob("*") if path.is_file()) if corpus.is_dir() else [corpus]
     inputs = [predictor.model.identity, str(coverage), *(content_digest(file) for file in files)]
     identity = artifacts.digest(f"{at} {part}" for at, part in enumerate(inputs))

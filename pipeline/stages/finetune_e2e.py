@@ -57,6 +57,7 @@ def run(params: Params, layout: Layout) -> None:
             net=final.model.net,
             words=final.model.words,
             scores=(known.min().item(), known.max().item()),
+            context=final.model.context,
             choices={fold: outcome.report for fold, outcome in zip(folds, outcomes, strict=False)},
             seed=params.seed,
             fitted=write_fitted(folder, pd.concat([target.fitted(fold) for fold in folds])),

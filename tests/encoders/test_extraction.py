@@ -213,8 +213,9 @@ def test_a_clip_without_sound_is_no_bad_clip(tmp_path: Path) -> None:
     [
         ({"id": ["a", "a"]}, "row 2 has the id 'a' of row 1; give each clip its own"),
         ({"id": ["a", None]}, "row 2 has no id; give each clip one of its own"),
-        ({"score": ["1", "good"]}, "row 2 has the score 'good'; give a finite number, or none"),
-        ({"score": ["inf", "1"]}, "row 1 has the score 'inf'; give a finite number, or none"),
+        ({"score": ["1", "good"]}, "row 2 has the score 'good'; give a number up to 1e+15, or none"),
+        ({"score": ["inf", "1"]}, "row 1 has the score 'inf'; give a number up to 1e+15, or none"),
+        ({"score": ["1", "-1e16"]}, "row 2 has the score '-1e16'; give a number up to 1e+15, or none"),
         ({"split": ["train", "later"]}, "row 2 has the split 'later'; give train, val or test, or none"),
         ({"text": ["a", "b"], "transcript": ["a", "b"]}, "has the columns text and transcript, which are one"),
     ],

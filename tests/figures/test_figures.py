@@ -191,6 +191,17 @@ def test_long_texts_are_cut_and_short_lines_kept():
     assert wrapped("aaaa bbbb cccc dddd", 9, 1) == "aaaa bbbb …"
 
 
+def test_a_class_of_thousands_of_letters_leaves_room_for_the_numbers(tmp_path: Path):
+    names = ["Joy", "n" * 3000]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_confusion(tmp_path / "confusion.png", np.array([[5, 1], [2, 7]]), names, "fusion")
+        rows = [("train", "class", name, 9) for name in names]
+        draw_split(tmp_path / "split.png", pd.DataFrame(rows, columns=["split", "kind", "name", "rows"]), "posts")
+    assert all(Image.open(tmp_path / f"{name}.png").width < 2000 for name in ("confusion", "split"))
+    assert len(style.short(names[1])) == style.LONGEST and style.short("Joy") == "Joy"
+
+
 def test_drawing_leaves_the_settings_of_the_process_alone(tmp_path: Path):
     before = {name: matplotlib.rcParams[name] for name in style.STYLE}
     confusion(tmp_path / "a.png")

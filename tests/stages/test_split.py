@@ -254,6 +254,17 @@ def test_a_group_that_copies_have_grown_is_warned_of(tmp_path: Path, capsys: pyt
     assert "warnings" not in metrics(layout)
 
 
+def test_labels_that_differ_in_spelling_alone_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = posts(60)
+    for at, row in enumerate(rows):
+        row["label"] = ("Joy", "joy", "Anger")[at % 3]
+    layout = write(tmp_path, rows)
+    split.run(PARAMS, layout)
+    warning = "the labels 'Joy', 'joy' are classes of their own; spell them alike if they are one"
+    assert metrics(layout)["warnings"] == warning
+    assert capsys.readouterr().err.count(f"split: {warning}\n") == 1
+
+
 @pytest.mark.skipif(not (DATA / "meld_text").is_dir(), reason=f"no corpus of dialogues at {DATA}")
 def test_real_dialogues_keep_their_split_and_lose_only_copies(tmp_path: Path) -> None:
     corpus = {"manifest": str(DATA / "meld_text" / "manifest.parquet"), "media": str(DATA / "meld_text")}
