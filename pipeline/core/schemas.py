@@ -102,10 +102,11 @@ SCORES_TABLE = pa.schema(
 """``models/<stage>/predictions.parquet`` of a score: ``split`` is the row's role in the fold that predicted it.
 
 Rows with the role ``test`` were unseen by that fold's models; ``train`` and ``val`` are there to show the gap.
-``step`` is ``source | text_transfer | zero_shot | adapted | text_tuned | finetuned``; ``subset`` names the modalities
-that were not masked. Points of the learning curve are ``finetuned`` on so many labelled ``groups`` (0 elsewhere: all of
-them), ``with_source`` or without. Validation rows of ``text_tuned`` and ``finetuned``, whose models are fitted on these
-too, are predicted by models of inner folds that were not.
+``step`` is ``source | text_transfer | zero_shot | adapted | text_tuned | finetuned_alone | finetuned``; ``subset``
+names the modalities that were not masked. Points of the learning curve are ``finetuned`` on so many labelled
+``groups`` (0 elsewhere: all of them), ``with_source`` or without. ``finetuned_alone`` is ``finetuned`` but that no row
+is moved by its group; it is there where groups have several rows. Validation rows of ``text_tuned`` and these two,
+whose models are fitted on them too, are predicted by models of inner folds that were not.
 """
 
 

@@ -113,6 +113,9 @@ def tune(job: FinetuneJob) -> dict[str, Any]:
     context, tables = _context(inner, setting), []
     for subset in subsets_of(everything):
         tables.append(_predicted(setting, model, inner, subset, Variant("finetuned", subset_name(subset)), context))
+    if _in_company(setting):
+        alone = Variant("finetuned_alone", subset_name(everything))
+        tables.append(_predicted(setting, model, inner, everything, alone))
     if "text_tuned" in choice.inner:
         words = model if choice.taken == "text_tuned" else fit_candidate("text_tuned", setting, setting.whole)
         variant = Variant("text_tuned", subset_name(everything))
@@ -238,11 +241,17 @@ def _output_scale(inner: Sequence[Fitted], setting: Setting) -> tuple[float, flo
     return scale, centre * (1 - scale)
 
 
+def _in_company(setting: Setting) -> bool:
+    """Whether rows may be moved by others of their group."""
+    several = bool(setting.target.table["given_group"].duplicated().any())
+    return several and setting.job.params.finetune_e2e.group_context
+
+
 def _context(inner: Sequence[Fitted], setting: Setting) -> GroupContext | None:
     """What the other rows of a group are to do to a score, by the rows that the inner folds held out."""
-    block, target = setting.job.params.finetune_e2e, setting.target
-    if not block.group_context:
+    if not _in_company(setting):
         return None
+    block, target = setting.job.params.finetune_e2e, setting.target
     at = np.concatenate([part.held for part in setting.parts])
     scores = held_scores(inner, setting.parts, target.columns.modalities)[at]
     actual = target.scores.numpy().astype(np.float64)

@@ -14,8 +14,8 @@ from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, SOURCE, SOU
 from pipeline.sentiment.variants import Variant, by_variant
 
 STAGE_OF = {"zero_shot": ADAPTERS, "adapted": ADAPTERS, "finetuned": FINETUNED}
-IN_ONE_SUBSET = ("text_transfer", "text_tuned")
-"""Steps that are there where there are words, and have nothing to mask."""
+IN_ONE_SUBSET = ("text_transfer", "text_tuned", "finetuned_alone")
+"""Steps that are there where there are words, or several rows to a group, and are scored with all modalities."""
 IN_SUBSETS = ("ridge", "zero_shot", "adapted", "finetuned")
 STEP_NAMES = {
     "mean": "mean of the training scores",
@@ -24,6 +24,7 @@ STEP_NAMES = {
     "text_tuned": "text encoder tuned on the target's words",
     "zero_shot": "adapters without target labels",
     "adapted": "adapters with target labels",
+    "finetuned_alone": "fine-tuned, without the rest of the group",
     "finetuned": "fine-tuned as inner folds choose",
 }
 

@@ -10,8 +10,8 @@ class Variant(NamedTuple):
     """A step of the track as a table of scores names it; see ``schemas.SCORES_TABLE``.
 
     Attributes:
-        step: ``source | text_transfer | zero_shot | adapted | text_tuned | finetuned``, or a baseline: ``mean |
-            ridge``.
+        step: ``source | text_transfer | zero_shot | adapted | text_tuned | finetuned_alone | finetuned``, or a
+            baseline: ``mean | ridge``.
         subset: the modalities that were not masked, by ``schemas.subset_name``.
         with_source: False for fine-tuning that does without the source.
         groups: for a point of the learning curve, how many labelled groups it had; 0: all there are.

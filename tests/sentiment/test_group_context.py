@@ -19,11 +19,13 @@ from pipeline.sentiment.variants import Variant
 from pipeline.serving import score_table
 from pipeline.serving.score_predictor import ScorePredictor
 from tests import tracks
+from tests.sentiment.test_evaluation import score
 from tests.serving import scores as rows_of
 from tests.tracks import Track
 
 MSE = mixed(1.0, 0.0, 0.0)
-WHOLE = Variant("finetuned", subset_name(("text", "audio", "visual")))
+EVERY = ("text", "audio", "visual")
+WHOLE = Variant("finetuned", subset_name(EVERY))
 
 
 def test_a_score_moves_with_the_others_of_its_group() -> None:
@@ -98,7 +100,7 @@ def test_predictions_are_those_of_the_net_in_their_groups(grouped: Track) -> Non
     context = read_description(folder, FinetunedDescription).context
     assert context is not None and context.others > 0.05
     target, found = read_target(grouped.layout), predictions(grouped)
-    alone = score_rows(load_finetuned(folder), target.columns, ("text", "audio", "visual"))
+    alone = score_rows(load_finetuned(folder), target.columns, EVERY)
     at = by_the_final_net(found)
     groups = target.table["given_group"].to_numpy(dtype=str)
     assert found["score"][at].tolist() == in_groups(alone[at], groups[at], context).tolist()
@@ -125,12 +127,22 @@ def test_a_test_row_moves_those_of_its_group_and_no_label_of_theirs_moves_it(gro
     assert set(moved.index[moved > 1e-5]) == its_group and len(its_group) == 3
 
 
+def test_rows_without_their_group_are_scored_beside_them(grouped: Track) -> None:
+    found = score(grouped)["target"]
+    target = read_target(grouped.layout)
+    alone = score_rows(load_finetuned(grouped.layout.model("finetune_e2e")), target.columns, EVERY)
+    at = target.rows("final", "test")
+    known = np.corrcoef(alone[at], target.scores.numpy()[at])[0, 1]
+    assert found["finetuned_alone"]["pearson"] == pytest.approx(known)
+    assert found["finetuned"]["pearson"] != pytest.approx(known, abs=1e-4)
+
+
 def test_without_it_each_row_is_scored_by_itself(grouped: Track, tmp_path: Path) -> None:
     block = {"candidates": ("ridge",), "group_context": False}
     track = tracks.run(tracks.copied(grouped, tmp_path), "finetune_e2e", finetune_e2e=block)
     folder = track.layout.model("finetune_e2e")
     assert read_description(folder, FinetunedDescription).context is None
-    alone = score_rows(load_finetuned(folder), read_target(track.layout).columns, ("text", "audio", "visual"))
+    alone = score_rows(load_finetuned(folder), read_target(track.layout).columns, EVERY)
     found = predictions(track)
     at = by_the_final_net(found)
     assert found["score"][at].tolist() == alone[at].tolist()
@@ -150,5 +162,5 @@ def test_a_table_is_scored_in_groups_and_a_row_at_hand_by_itself(
     at = found.index[by_the_final_net(found)]
     assert made[at].tolist() == found["score"][at].tolist()
     with torch.inference_mode():
-        alone = score_rows(using.model.net, read_target(grouped.layout).columns, ("text", "audio", "visual"))
+        alone = score_rows(using.model.net, read_target(grouped.layout).columns, EVERY)
     assert [one.score for one in using.predict(rows_of.samples(grouped)[:5])] == alone[:5].tolist()
