@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +25,9 @@ from pipeline.params import EmbedParams, Precision, Runtime
 from pipeline.training.device import side_by_side
 
 Result = TypeVar("Result")
+
+DIGESTED = 32
+"""Files that a thread reads at a time: of small ones each takes less than handing it over."""
 
 COMPUTATION_VERSION = 3
 """Raised when the shapes or the order of a computation change, which the last digits of a vector may follow."""
@@ -222,10 +225,11 @@ def read_ahead(
 def file_digests(folder: Path, values: Sequence[str], workers: int) -> Iterator[str | MediaError]:
     """What identifies the content of each file of a folder, or why it cannot be read."""
 
-    def digest(value: str) -> str | MediaError:
-        return or_error(lambda: content_digest(inside(folder, value)))
+    def digests(some: Sequence[str]) -> list[str | MediaError]:
+        return [or_error(lambda value=value: content_digest(inside(folder, value))) for value in some]
 
-    return ahead(digest, values, workers=workers, depth=16 * workers)
+    parts = (values[at : at + DIGESTED] for at in range(0, len(values), DIGESTED))
+    return chain.from_iterable(ahead(digests, parts, workers=workers, depth=2 * workers))
 
 
 def or_error(function: Callable[[], Result]) -> Result | MediaError:
