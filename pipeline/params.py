@@ -510,7 +510,7 @@ class FinetuneParams(ParamsBlock):
     scale: bool = True
     """Fit a scale of the output on rows that inner folds held out, against predictions that cluster or overshoot."""
     group_context: bool = True
-    """Move a row's score by those of the other rows of its group, as far as held rows warrant; not their labels."""
+    """Move a row's score by the predicted scores of the other rows of its group, as far as held-out rows warrant."""
     text: Literal["auto", "none", "lora", "full"] = "auto"
     """Whether the text encoder learns too, where the target's text is words; `auto`: in full from enough rows on."""
     auto_rows: Annotated[int, Field(ge=1)] = 50

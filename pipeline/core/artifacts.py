@@ -279,7 +279,7 @@ class Embeddings:
 def embeddings_writer(path: Path, width: int, encoder: dict[str, Any]) -> Iterator["EmbeddingsWriter"]:
     """Streams embeddings to ``path``; the file appears only when every batch was written."""
     schema = schemas.embeddings_table(width).with_metadata({"encoder": json.dumps(encoder, sort_keys=True)})
-    # No dictionaries: nothing but reasons stands twice, and to look for it takes half the time.
+    # No dictionaries: numbers of encoders hardly stand twice, and to look for such takes half the time.
     with replacing(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd", use_dictionary=False) as writer:
         yield EmbeddingsWriter(writer, schema)
 

@@ -104,9 +104,9 @@ SCORES_TABLE = pa.schema(
 Rows with the role ``test`` were unseen by that fold's models; ``train`` and ``val`` are there to show the gap.
 ``step`` is ``source | text_transfer | zero_shot | adapted | text_tuned | finetuned_alone | finetuned``; ``subset``
 names the modalities that were not masked. Points of the learning curve are ``finetuned`` on so many labelled
-``groups`` (0 elsewhere: all of them), ``with_source`` or without. ``finetuned_alone`` is ``finetuned`` but that no row
-is moved by its group; it is there where groups have several rows. Validation rows of ``text_tuned`` and these two,
-whose models are fitted on them too, are predicted by models of inner folds that were not.
+``groups`` (0 elsewhere: all of them), ``with_source`` or without. ``finetuned_alone`` is there where ``finetuned``
+moves rows by their groups, and is the same without that, as the curve is. Validation rows of ``text_tuned`` and these
+two, whose models are fitted on them too, are predicted by models of inner folds that were not.
 """
 
 

@@ -33,8 +33,9 @@ class FeatureCorpus:
     """What a corpus of features holds once read: N rows in the order of the file.
 
     Attributes:
-        rows: ``row, id, group, score, split, text``; score is float64, NaN where the row has none; absent splits and
-            texts are None; ``row`` counts the rows of the file from 1.
+        rows: ``row, id, group, score, split, text, grouped``; score is float64, NaN where the row has none; absent
+            splits and texts are None; ``row`` counts the rows of the file from 1; ``grouped`` says whether the file
+            names the group, which is the row's own otherwise.
         words: the modality text is the words in ``rows.text``, still to be encoded.
         features: modality → float32 [N, width]; zeros where absent, NaN where a value is no finite number.
         present: modality → bool [N].
@@ -163,6 +164,7 @@ def _checked(raw: RawFeatures, path: Path, *, to_learn: bool = True) -> FeatureC
     one without id and group is a group of its own, by its number.
     """
     rows = pd.DataFrame({"row": range(1, len(raw.rows) + 1), "id": raw.rows["id"], "group": raw.rows["group"]})
+    rows["grouped"] = rows["group"].notna()
     rows["group"] = rows["group"].where(rows["group"].notna(), rows["id"])
     rows["score"], bad_score = np.nan, np.zeros(len(rows), dtype=bool)
     if not to_learn:

@@ -228,7 +228,8 @@ def file_digests(folder: Path, values: Sequence[str], workers: int) -> Iterator[
     def digests(some: Sequence[str]) -> list[str | MediaError]:
         return [or_error(lambda value=value: content_digest(inside(folder, value))) for value in some]
 
-    parts = (values[at : at + DIGESTED] for at in range(0, len(values), DIGESTED))
+    size = max(1, min(DIGESTED, len(values) // (4 * workers)))  # a few large files are spread over all threads
+    parts = (values[at : at + size] for at in range(0, len(values), size))
     return chain.from_iterable(ahead(digests, parts, workers=workers, depth=2 * workers))
 
 

@@ -90,7 +90,8 @@ def plain(text: str) -> str:
 def short(text: str) -> str:
     """The same beside an axis, where a class of thousands of letters would leave no room for the rest."""
     text = plain(text)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}…{text[-half + 1 :]}"
 
 
 def _drawn(sign: str) -> str:

@@ -1,7 +1,6 @@
 """Gives every post a group and a split that no group crosses."""
 
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,13 +213,13 @@ def _check_classes(kinds: pd.DataFrame, labels: tuple[str, ...], path: Path) -> 
 
 
 def _spelt_apart(labels: Iterable[str]) -> Iterator[str]:
-    """A warning for labels that differ in case, accents or spaces alone: likely one class, and learned as several."""
+    """A warning for labels that `split` would take for one name, were they authors: likely one class, spelt twice."""
     alike: dict[str, list[str]] = {}
     for label in sorted(labels):
         alike.setdefault(name_key(label), []).append(label)
     for spellings in alike.values():
         if len(spellings) > 1:
-            named = ", ".join(repr(textwrap.shorten(label, SHOWN)) for label in spellings)
+            named = ", ".join(repr(label if len(label) <= SHOWN else f"{label[: SHOWN - 1]}…") for label in spellings)
             yield f"the labels {named} are classes of their own; spell them alike if they are one"
 
 

@@ -123,12 +123,12 @@ class WordsDescription(Described):
 
 
 class GroupContext(Described):
-    """How far scores follow their groups: a row is ``centre + own * d + others * m``, with ``d`` how far it is from the
-    centre, and ``m`` how far the other rows of its group are on average."""
+    """How far scores follow their groups: a row gets ``centre + own * d + others * m``, with ``d`` how far it is from
+    the centre, and ``m`` how far the other rows of its group are on average."""
 
-    centre: float
-    own: Annotated[float, Field(ge=0.0)]
-    others: Annotated[float, Field(ge=0.0)]
+    centre: Annotated[float, Field(ge=-1e15, le=1e15)]
+    own: Annotated[float, Field(ge=0.0, le=100.0)]
+    others: Annotated[float, Field(ge=0.0, le=100.0)]
 
 
 class FinetunedDescription(ModelDescription):

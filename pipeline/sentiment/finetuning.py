@@ -38,7 +38,7 @@ from pipeline.sentiment.descriptions import (
     WordsDescription,
 )
 from pipeline.sentiment.finetuned import describe_net
-from pipeline.sentiment.group_context import fit_context, in_groups
+from pipeline.sentiment.group_context import fit_context, group_keys, in_groups
 from pipeline.sentiment.phases import objective
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.variants import Variant
@@ -172,12 +172,12 @@ def _predicted(
 
     Validation rows have only each other for a group: what a model that knows them says would be no prediction.
     """
-    target, groups = setting.target, setting.target.table["given_group"].to_numpy(dtype=str)
+    target = setting.target
     scores, val = model.scores(subset), target.rows(setting.job.fold, "val")
-    held = held_scores(inner, setting.parts, subset)[val]
-    others = np.setdiff1d(np.arange(len(scores)), val)
-    scores[val] = in_groups(held, groups[val], context)
-    scores[others] = in_groups(scores[others], groups[others], context)
+    scores[val] = held_scores(inner, setting.parts, subset)[val]
+    keys, learned = _keys(model, target), np.isin(np.arange(len(scores)), val)
+    for rows in (learned, ~learned):
+        scores[rows] = in_groups(scores[rows], keys[rows], context)
     return target.predicted(setting.job.fold, variant, scores)
 
 
@@ -251,9 +251,16 @@ def _context(inner: Sequence[Fitted], setting: Setting) -> GroupContext | None:
     """What the other rows of a group are to do to a score, by the rows that the inner folds held out."""
     if not _in_company(setting):
         return None
-    block, target = setting.job.params.finetune_e2e, setting.target
+    target, everything = setting.target, setting.target.columns.modalities
     at = np.concatenate([part.held for part in setting.parts])
-    scores = held_scores(inner, setting.parts, target.columns.modalities)[at]
-    actual = target.scores.numpy().astype(np.float64)
-    groups = target.table["given_group"].to_numpy(dtype=str)[at]
-    return fit_context(scores, actual[at], groups, float(actual[setting.whole.learn].mean()), objective(block))
+    scores, actual = held_scores(inner, setting.parts, everything)[at], target.scores.numpy().astype(np.float64)
+    keys, blocks = _keys(inner[0], target)[at], target.table["group_id"].to_numpy(dtype=str)[at]
+    return fit_context(scores, actual[at], keys, blocks, float(actual[setting.whole.learn].mean()))
+
+
+def _keys(model: Fitted, target: Target) -> np.ndarray:
+    """The rows' ``group_keys``: none for those that lack what the model uses, which say nothing of the others."""
+    usable = np.any([target.columns.present[name].numpy() for name in model.used], axis=0)
+    keys = group_keys(target.table["given_group"])
+    keys[~usable] = None
+    return keys

@@ -1,74 +1,95 @@
-"""A row's score in the light of its group: who likes a film in one line of a review likes it in the next.
+"""A row's score and its group: who likes a film in one line of a review likes it in the next.
 
-A score is moved by what the other rows of its group get on average. How far, the rows that inner folds held out say. No
-label of a group goes into its rows' scores, and a row that is alone keeps its own.
+A score is moved by the mean of what the other rows of its group are predicted to be. How far is fitted on the rows that
+inner folds held out; the labels of a group are no part of its rows' scores, and a row without others keeps its own.
 """
 
-import numpy as np
-import torch
-from scipy.optimize import minimize, minimize_scalar
+from collections.abc import Iterable
 
-from pipeline.nets.losses import Objective
+import numpy as np
+from scipy.optimize import nnls
+
+from pipeline.corpora.wording import name_key
 from pipeline.sentiment.descriptions import GroupContext
 
 FEWEST = 8
 """Groups of several rows below which nothing is fitted."""
 
-DOUBT = 10
-"""As of so many groups in which the others say nothing: that few groups seem alike within is often luck."""
-
-LARGEST = 100.0
-"""Up to what weights are looked for; not below zero, where the order of rows or of groups would turn round."""
+SHRINKAGE = 10
+"""Groups at which the weights are half of the way from (1, 0), which changes nothing, to those of least squares."""
 
 
-def in_groups(scores: np.ndarray, groups: np.ndarray, context: GroupContext | None) -> np.ndarray:
-    """The scores, float64 [N], of rows whose groups have these names, each moved by those of its group's other rows.
+def group_keys(names: Iterable[str | None]) -> np.ndarray:
+    """[N] objects: equal where two spellings of a name are one group, as `split` has it; None for a row without one."""
+    return np.array([None if name is None else name_key(name) for name in names], dtype=object)
 
-    Rows that are alone stay as they are, and all do without a ``context``.
-    """
-    if context is None:
+
+class GroupSums:
+    """Sums over groups of how far K scores of their rows are from a centre, gathered part by part."""
+
+    def __init__(self, context: GroupContext) -> None:
+        self.context = context
+        self._of: dict[str, np.ndarray] = {}
+
+    def add(self, scores: np.ndarray, keys: np.ndarray) -> None:
+        """More rows: float64 [N, K], and their ``group_keys``; a row without a key belongs to no group."""
+        known = np.flatnonzero(keys != None)  # noqa: E711 - element by element
+        if not len(known):
+            return
+        names, codes = np.unique(keys[known].astype(str), return_inverse=True)
+        sums = np.zeros((len(names), scores.shape[1] + 1))
+        np.add.at(sums, codes, np.column_stack([scores[known] - self.context.centre, np.ones(len(known))]))
+        for name, of in zip(names.tolist(), sums, strict=True):
+            self._of[name] = self._of[name] + of if name in self._of else of
+
+    def others(self, scores: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The mean of the other rows of each row's group, less the centre, float64 [N, K]; and bool [N], whether there
+        are any. All of these rows must have been added."""
+        alone = np.append(np.zeros(scores.shape[1]), 1.0)
+        sums = np.stack([alone if key is None else self._of[key] for key in keys])
+        count = sums[:, -1:] - 1
+        means = (sums[:, :-1] - (scores - self.context.centre)) / np.maximum(count, 1)
+        return means, count[:, 0] > 0
+
+    def moved(self, scores: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The scores, float64 [N, K], moved by those of their groups; and bool [N], which rows were."""
+        context, (means, accompanied) = self.context, self.others(scores, keys)
+        moved = context.centre + context.own * (scores - context.centre) + context.others * means
+        return np.where(accompanied[:, None], moved, scores), accompanied
+
+
+def in_groups(scores: np.ndarray, keys: np.ndarray, context: GroupContext | None) -> np.ndarray:
+    """The scores, float64 [N], of rows with these ``group_keys``, moved; as they are without a ``context``."""
+    if context is None or not len(scores):
         return scores
-    apart, others, accompanied = _apart(scores, groups, context.centre)
-    return np.where(accompanied, context.centre + context.own * apart + context.others * others, scores)
+    sums = GroupSums(context)
+    sums.add(scores[:, None], keys)
+    return sums.moved(scores[:, None], keys)[0][:, 0]
 
 
 def fit_context(
-    scores: np.ndarray, actual: np.ndarray, groups: np.ndarray, centre: float, loss: Objective
+    scores: np.ndarray, actual: np.ndarray, keys: np.ndarray, blocks: np.ndarray, centre: float
 ) -> GroupContext | None:
-    """How far to follow groups: the weights at which the loss is least; None where too few groups have several rows,
-    or the others say nothing.
-
-    The others' weight is drawn towards zero by ``DOUBT``, and the row's own is the one that belongs to it.
+    """How far to follow groups: least squares with weights not below zero, where the order of rows or of groups would
+    turn round, shrunk by the number of groups. None where too few have several rows, or the others say nothing.
 
     Args:
         scores: float64 [N]: of rows that the models behind them had not learned from.
         actual: float64 [N], the rows' own scores.
-        groups: [N] names.
-        centre: the mean score learned from, from which both are measured.
+        keys: their ``group_keys``.
+        blocks: [N] names of what is independent of each other: groups with the copies that join them.
+        centre: the mean score learned from, from which both weights are measured.
     """
-    centre = round(centre, 6)  # as a description keeps it
-    apart, others, accompanied = _apart(scores, groups, centre)
-    count = len(np.unique(groups[accompanied]))
+    sums = GroupSums(GroupContext(centre=round(centre, 6), own=1.0, others=0.0))
+    sums.add(scores[:, None], keys)
+    others, accompanied = sums.others(scores[:, None], keys)
+    count = len(np.unique(blocks[accompanied]))
     if count < FEWEST:
         return None
-    known = torch.from_numpy(actual[accompanied])
-
-    def loss_at(own: float, of_others: float) -> float:
-        moved = (centre + own * apart + of_others * others)[accompanied]
-        return loss(torch.from_numpy(moved)[:, None], known).item()
-
-    both = minimize(lambda pair: loss_at(*pair), (1.0, 0.0), method="Nelder-Mead", bounds=[(0.0, LARGEST)] * 2)
-    of_others = round(float(both.x[1]) * count / (count + DOUBT), 6)
-    if not of_others:
-        return None
-    own = minimize_scalar(lambda weight: loss_at(weight, of_others), bounds=(0.0, LARGEST), method="bounded")
-    return GroupContext(centre=centre, own=round(float(own.x), 6), others=of_others)
-
-
-def _apart(scores: np.ndarray, groups: np.ndarray, centre: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How far each row is from the centre, and the other rows of its group on average, float64 [N]; bool [N], whether
-    there are any."""
-    apart, codes = scores - centre, np.unique(groups, return_inverse=True)[1]
-    others = np.bincount(codes)[codes] - 1
-    sums = np.bincount(codes, apart)[codes] - apart
-    return apart, sums / np.maximum(others, 1), others > 0
+    centre = sums.context.centre
+    columns = np.column_stack([scores - centre, others[:, 0]])[accompanied]
+    own, of_others = nnls(columns, (actual - centre)[accompanied])[0]
+    weight = count / (count + SHRINKAGE)
+    # Rounded, as a description keeps them.
+    own, of_others = round(1 + weight * (float(own) - 1), 6), round(weight * float(of_others), 6)
+    return GroupContext(centre=centre, own=own, others=of_others) if of_others else None

@@ -37,17 +37,19 @@ class ScoreSettings(BaseModel):
 
     Attributes:
         text: how words are read; ``encoder`` is a folder of the bundle. None where text is no words.
-        calibration: ascending absolute residuals of the calibration rows.
+        calibration, calibration_in_groups: ascending absolute residuals of the calibration rows, as ``ScoreModel`` has
+            them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     text: EmbedTextParams | None
     calibration: list[Annotated[float, Field(ge=0.0)]]
+    calibration_in_groups: list[Annotated[float, Field(ge=0.0)]] = []
 
     @model_validator(mode="after")
     def _ascends(self) -> Self:
-        if self.calibration != sorted(self.calibration):
+        if any(of != sorted(of) for of in (self.calibration, self.calibration_in_groups)):
             raise ValueError("calibration does not ascend")
         return self
 
@@ -72,7 +74,8 @@ def write(model: ScoreModel, params: Params, layout: Layout, folder: Path, share
             (folder / NET / "text").mkdir()
             shutil.copyfile(text_model_folder(layout) / WEIGHTS, folder / NET / "text" / WEIGHTS)
     # Not rounded, as metrics are: intervals of the bundle are those of the project to the last digit.
-    known = ScoreSettings.model_validate({"text": settings, "calibration": model.calibration.tolist()})
+    residuals = {name: getattr(model, name).tolist() for name in ("calibration", "calibration_in_groups")}
+    known = ScoreSettings.model_validate({"text": settings, **residuals})
     (folder / SETTINGS).write_text(known.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
@@ -85,7 +88,8 @@ def read(folder: Path) -> ScoreModel:
     if settings.text is not None:
         here = encoder_folder(folder, SETTINGS, settings.text)
         encoder = text.build(weights.local(here, "the bundle"), settings.text, str(here))
-    return score_model.build(folder / NET, encoder, folder / NET / "text", np.array(settings.calibration))
+    residuals = np.array(settings.calibration), np.array(settings.calibration_in_groups)
+    return score_model.build(folder / NET, encoder, folder / NET / "text", *residuals)
 
 
 def encoder_folder(folder: Path, settings: str, block: EmbedTextParams | EmbedPixelsParams) -> Path:
@@ -108,12 +112,14 @@ def card(model: ScoreModel, layout: Layout) -> str:
     ]
     lines += [f"It learned from scores of {description.scores[0]:g} to {description.scores[1]:g}.", ""]
     lines += ["| system | Pearson's r | interval | MAE |", "| --- | --- | --- | --- |"]
-    for name in ("ridge", "text_transfer", "text_tuned", "adapted", "finetuned"):
+    for name in ("ridge", "text_transfer", "text_tuned", "adapted", "finetuned_alone", "finetuned"):
         of = scored.get(name, {})
         if "pearson" in of:
             known = "pearson_ci_low" in of
             interval = f"[{of['pearson_ci_low']:.3f}, {of['pearson_ci_high']:.3f}]" if known else "too few groups"
             lines.append(f"| {name} | {of['pearson']:.3f} | {interval} | {of['mae']:.3f} |")
+    if description.context is not None:
+        lines += ["", "Rows of a table are scored with others of their group; a row by itself as `finetuned_alone`."]
     lines += ["", f"{scored['n']} rows that nothing had seen, {scored['groups']} groups ({scored['protocol']})."]
     if of := scored.get("conformal"):
         lines.append(

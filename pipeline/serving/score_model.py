@@ -32,7 +32,8 @@ class ScoreModel:
 
     Attributes:
         encoder: makes the text vectors that the net reads; None where text is no words.
-        calibration: ascending absolute residuals of the calibration rows.
+        calibration: ascending absolute residuals of the calibration rows, each scored by itself.
+        calibration_in_groups: the same where rows were moved by their groups; empty where the model moves none.
         identity: sha256 over the files that the model was built from.
     """
 
@@ -40,6 +41,7 @@ class ScoreModel:
     description: FinetunedDescription
     encoder: TextEncoder | None
     calibration: np.ndarray
+    calibration_in_groups: np.ndarray
     identity: str
 
     @property
@@ -58,20 +60,28 @@ def of_project(params: Params, layout: Layout) -> ScoreModel:
     encoder = None if words is None else text.load(params.embed.text)
     if words is not None and encoder is not None and words.encoder != artifacts.rounded(encoder.identity):
         raise InputError(f"{layout.params}: embed.text: not what the model was trained with; run `dvc repro`")
-    whole = Variant("finetuned", subset_name(description.modalities))
-    predictions = whole.of(artifacts.read_scores(layout.predictions("finetune_e2e")))
-    residuals = calibration(predictions, artifacts.read_scored(layout.table("target")))
-    return build(folder, encoder, text_model_folder(layout), residuals)
+    predictions = artifacts.read_scores(layout.predictions("finetune_e2e"))
+    table, subset = artifacts.read_scored(layout.table("target")), subset_name(description.modalities)
+    moved, alone = (Variant(step, subset).of(predictions) for step in ("finetuned", "finetuned_alone"))
+    residuals = calibration(alone if len(alone) else moved, table)
+    in_groups = None if description.context is None else calibration(moved, table)
+    return build(folder, encoder, text_model_folder(layout), residuals, in_groups)
 
 
-def build(folder: Path, encoder: TextEncoder | None, source_text: Path, residuals: np.ndarray) -> ScoreModel:
+def build(
+    folder: Path,
+    encoder: TextEncoder | None,
+    source_text: Path,
+    residuals: np.ndarray,
+    residuals_in_groups: np.ndarray | None = None,
+) -> ScoreModel:
     """Rebuilds the net from its JSON and gives the encoder the weights that belong to it.
 
     Args:
         folder: ``model.json`` and ``model.safetensors`` of the fine-tuned net.
         encoder: of the kind that the description names, as it was loaded; None where text is no words.
         source_text: the folder of the source's text model, for an encoder that was tuned on the source's words.
-        residuals: ascending.
+        residuals, residuals_in_groups: ascending; of rows by themselves, and moved by their groups.
     """
     description = read_description(folder, FinetunedDescription)
     weights = None if description.words is None else description.words.weights
@@ -86,4 +96,5 @@ def build(folder: Path, encoder: TextEncoder | None, source_text: Path, residual
         files.append(source_text / "model.safetensors")
     net = load_finetuned(folder, encoder.net if encoder is not None and weights == "target" else None)
     identity = artifacts.digest(f"{at} {content_digest(file)}" for at, file in enumerate(files))
-    return ScoreModel(net, description, encoder, residuals, identity)
+    in_groups = np.zeros(0) if residuals_in_groups is None else residuals_in_groups
+    return ScoreModel(net, description, encoder, residuals, in_groups, identity)

@@ -15,13 +15,13 @@ import torch
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FEATURES, Feature, Subset
+from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora.features import FeatureCorpus, average_groups, corpus_of
 from pipeline.params import Params
 from pipeline.scoring.conformal import limit
 from pipeline.sentiment.data import FeatureColumns, lines_of
 from pipeline.sentiment.finetuned import score_rows
-from pipeline.sentiment.group_context import in_groups
+from pipeline.sentiment.group_context import group_keys
 from pipeline.sentiment.text_model import encode_lines
 from pipeline.serving import bundle, score_model
 from pipeline.serving.score_model import ScoreModel
@@ -82,7 +82,8 @@ class Score:
 
 
 class ScorePredictor:
-    """Scores with one model that stays loaded; one caller at a time.
+    """Scores with one model that stays loaded, each row by itself; one caller at a time. What groups make of the scores
+    of a table is ``score_table``'s.
 
     Args:
         device: as params ``device``; for the text encoder, as the net itself is small.
@@ -108,11 +109,6 @@ class ScorePredictor:
         return self.model.encoder is not None
 
     @property
-    def needs_whole_groups(self) -> bool:
-        """Whether a row's score hangs on the other rows of its group, or a group's on all of its rows."""
-        return self.model.description.level == "group" or self.model.description.context is not None
-
-    @property
     def scores_words(self) -> bool:
         """Whether a line of words alone gets a score: not where inner folds found that text tells nothing."""
         return self.reads_words and "text" in self.model.description.used
@@ -128,8 +124,7 @@ class ScorePredictor:
     def score(self, corpus: FeatureCorpus, coverage: float, where: str) -> list[Score]:
         """One score for each row of a corpus, refused ones among them, in the order of their numbers.
 
-        At the level of groups, one for each group, in the order of their first rows. Rows are scored in the light of
-        those of their group that are here, where ``needs_whole_groups``.
+        At the level of groups, one for each group, in the order of their first rows.
         Raises InputError when a modality has other columns than the model reads.
         """
         self._check(corpus, where)
@@ -149,6 +144,12 @@ class ScorePredictor:
             return pd.unique(corpus.rows["group"]).tolist()
         known = pd.concat([corpus.rows[["row", "id"]], corpus.refused[["row", "id"]]]).sort_values("row")
         return [str(row) if pd.isna(name) else str(name) for row, name in known.itertuples(index=False)]
+
+    def group_keys(self, corpus: FeatureCorpus) -> list[str | None]:
+        """The group of each row, in the order of ``ids`` at the level of rows; None where the corpus names none."""
+        named = corpus.rows.loc[corpus.rows["grouped"]]
+        keys = dict(zip(named["row"], group_keys(named["group"]), strict=True))
+        return [keys.get(row) for row in sorted([*corpus.rows["row"], *corpus.refused["row"]])]
 
     def _check(self, corpus: FeatureCorpus, where: str) -> None:
         """Raises InputError unless what is there has the columns of the corpus that the model was tuned on."""
@@ -174,16 +175,11 @@ class ScorePredictor:
         if rows.rows.empty:
             return []
         columns, used = self._columns(rows), self.model.description.used
-        groups = rows.rows["group"].to_numpy(dtype=str)
-
-        def scored(subset: Subset) -> np.ndarray:
-            return in_groups(score_rows(self.model.net, columns, subset), groups, self.model.description.context)
-
-        values = scored(used)
+        values = score_rows(self.model.net, columns, used)
         if not np.isfinite(values).all():
             raise InputError("the model gives numbers that are not finite; its weights are no good, so train it again")
         without: dict[Feature, np.ndarray] = {
-            name: scored(tuple(other for other in used if other != name)) for name in used
+            name: score_rows(self.model.net, columns, tuple(other for other in used if other != name)) for name in used
         }
         width = limit(self.model.calibration, coverage)
         known = np.isfinite(width)

@@ -1,9 +1,10 @@
 """A corpus of features → a table of scores: part by part, resumed after a kill; and one score for a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from rich.console import Console, Group
 from rich.table import Table
@@ -13,9 +14,12 @@ from pipeline.core import artifacts
 from pipeline.core.files import content_digest
 from pipeline.core.progress import progress
 from pipeline.corpora.features import FeatureCorpus, read_unscored
+from pipeline.scoring.conformal import limit
+from pipeline.sentiment.group_context import GroupSums
 from pipeline.serving.ray_tables import Spread, made
+from pipeline.serving.score_model import ScoreModel
 from pipeline.serving.score_predictor import Score, ScorePredictor
-from pipeline.serving.shards import alone_writing, write_table
+from pipeline.serving.shards import Finish, alone_writing, write_table
 
 CHUNK = 1024
 """Rows scored and kept together: a killed run loses at most so many, and memory holds so many."""
@@ -30,7 +34,8 @@ def score_corpus(
     """Writes one row for each row of a corpus, in order (at the level of groups: for each group); returns how many
     have no score.
 
-    A model that needs groups whole is given the corpus whole.
+    A model of groups needs all rows of a group at once, so there the corpus is read whole. Where rows are moved by
+    their groups, that is done when the parts are joined.
 
     Args:
         corpus: any format that ``target.corpus`` takes; it needs no score.
@@ -40,11 +45,11 @@ def score_corpus(
     Raises InputError when the corpus cannot be read, has other columns than the model reads, another run is writing
     ``out``, or a cluster fails.
     """
-    rows = 2**31 - 1 if predictor.needs_whole_groups else CHUNK
+    rows = 2**31 - 1 if predictor.model.description.level == "group" else CHUNK
     files = sorted(path for path in corpus.rglob("*") if path.is_file()) if corpus.is_dir() else [corpus]
     inputs = [predictor.model.identity, str(coverage), *(content_digest(file) for file in files)]
     identity = artifacts.digest(f"{at} {part}" for at, part in enumerate(inputs))
-    make = partial(_table, coverage=coverage, corpus=str(corpus))
+    make, schema = partial(_table, coverage=coverage, corpus=str(corpus)), scores_schema(predictor)
     with alone_writing(out), made(predictor, make, spread) as tables, progress("scoring", None) as advance:
 
         def parts() -> Iterator[FeatureCorpus]:
@@ -52,13 +57,53 @@ def score_corpus(
                 yield part
                 advance(len(part.rows))
 
-        return write_table(out, identity, parts(), tables, scores_schema(predictor))
+        if predictor.model.description.context is None:
+            return write_table(out, identity, parts(), tables, schema)
+        finish = Finish(schema.append(GROUP), partial(_in_groups, model=predictor.model, coverage=coverage))
+        return write_table(out, identity, parts(), tables, schema, finish)
+
+
+GROUP = pa.field("group", pa.string())
+"""The last column of parts whose rows are still to be moved by their groups."""
 
 
 def _table(predictor: ScorePredictor, part: FeatureCorpus, *, coverage: float, corpus: str) -> pa.Table:
     scores = predictor.score(part, coverage, corpus)
     rows = [{"id": name, **_row(score)} for name, score in zip(predictor.ids(part), scores, strict=True)]
-    return pa.Table.from_pylist(rows, schema=scores_schema(predictor))
+    table = pa.Table.from_pylist(rows, schema=scores_schema(predictor))
+    if predictor.model.description.context is None:
+        return table
+    keys = [None if score.score is None else key for key, score in zip(predictor.group_keys(part), scores, strict=True)]
+    return table.append_column(GROUP, pa.array(keys, GROUP.type))
+
+
+def _in_groups(parts: Callable[[], Iterator[pa.Table]], *, model: ScoreModel, coverage: float) -> Iterator[pa.Table]:
+    """The parts with scores, intervals and changes as groups make them: read twice, as a group may lie in many."""
+    assert model.description.context is not None
+    sums, width = GroupSums(model.description.context), limit(model.calibration_in_groups, coverage)
+    changes = [f"{name}_change" for name in model.modalities]
+    for part in parts():
+        sums.add(*_scores_and_keys(part, changes))
+    for part in parts():
+        scores, keys = _scores_and_keys(part, changes)
+        moved, where = sums.moved(scores, keys)
+        frame = part.drop_columns([GROUP.name]).to_pandas()
+        score = moved[where, 0]
+        frame.loc[where, "score"] = score
+        frame.loc[where, ["score_low", "score_high"]] = np.nan
+        if np.isfinite(width):
+            frame.loc[where, ["score_low", "score_high"]] = np.column_stack([score - width, score + width])
+        for at, name in enumerate(model.modalities, start=1):
+            heard = where & (frame[f"{name}_state"] == "present")
+            frame.loc[heard, f"{name}_change"] = moved[heard, 0] - moved[heard, at]
+        yield pa.Table.from_pandas(frame, schema=part.schema.remove(len(part.schema) - 1), preserve_index=False)
+
+
+def _scores_and_keys(part: pa.Table, changes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [N, 1 + changes]: each score, and what it is without each modality; and the rows' group keys."""
+    scores = part["score"].to_numpy()
+    without = [scores - part[name].to_numpy() for name in changes]
+    return np.column_stack([scores, *without]), np.array(part[GROUP.name].to_pylist(), dtype=object)
 
 
 def scores_schema(predictor: ScorePredictor) -> pa.Schema:

@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,12 +30,26 @@ def alone_writing(out: Path) -> AbstractContextManager[None]:
     return alone(out.with_name(f".{out.name}.lock"), str(out), "wait for that, or give another --out")
 
 
+@dataclass(frozen=True)
+class Finish:
+    """What is still to be done to shards when they are joined, where it takes all of them.
+
+    Attributes:
+        schema: of the shards.
+        finished: what reads them all, as often as it is called → the tables of the output, one a shard.
+    """
+
+    schema: pa.Schema
+    finished: Callable[[Callable[[], Iterator[pa.Table]]], Iterator[pa.Table]]
+
+
 def write_table(
     out: Path,
     identity: str,
     chunks: Iterable[Chunk],
     tables: Callable[[Iterable[Chunk]], Iterator[pa.Table]],
     schema: pa.Schema,
+    finish: Finish | None = None,
 ) -> int:
     """Makes a table of each chunk and joins them to ``out``; returns how many rows have a ``reason``.
 
@@ -42,6 +57,7 @@ def write_table(
         out: ``.parquet`` or ``.csv``.
         identity: what a run that was cut off must have in common with this one to be its beginning.
         tables: makes them one after another, of those chunks whose shards are not there already.
+        schema: of the output.
     """
     folder = _folder(out, identity)
     shards: list[Path] = []
@@ -58,7 +74,9 @@ def write_table(
         # Not before: a table that is refused at once leaves nothing behind.
         artifacts.write_json(folder / NOTE, {"identity": identity})
         artifacts.write_parquet(awaited.popleft(), table)
-    unusable = _join(shards, out, schema)
+    finish = finish or Finish(schema, lambda read: read())
+    joined = finish.finished(lambda: (artifacts.read_parquet(shard, finish.schema) for shard in shards))
+    unusable = _join(joined, out, schema)
     shutil.rmtree(folder)
     return unusable
 
@@ -80,8 +98,8 @@ def _folder(out: Path, identity: str) -> Path:
     return folder
 
 
-def _join(shards: list[Path], out: Path, schema: pa.Schema) -> int:
-    """Shards → the output; returns how many rows have a reason."""
+def _join(tables: Iterable[pa.Table], out: Path, schema: pa.Schema) -> int:
+    """Tables → the output; returns how many rows have a reason."""
     unusable = 0
     with artifacts.replacing(out) as aside:
         if out.suffix == ".parquet":
@@ -89,8 +107,7 @@ def _join(shards: list[Path], out: Path, schema: pa.Schema) -> int:
         else:
             writer = pa_csv.CSVWriter(aside, for_csv(schema.empty_table()).schema)
         with writer:
-            for shard in shards:
-                table = artifacts.read_parquet(shard, schema)
+            for table in tables:
                 unusable += len(table) - table["reason"].null_count
                 writer.write_table(table if out.suffix == ".parquet" else for_csv(table))
     return unusable

@@ -44,8 +44,11 @@ def run(params: Params, layout: Layout) -> None:
     made = in_processes(Once(kept, FinetuneJob.name, tune), jobs, processes, "finetune_e2e")
     outcomes = [outcome_of(fields) for fields in made]
     final = outcomes[folds.index(FINAL)]
+    predictions = pd.concat([item.predictions for item in outcomes])
+    if not any("group_context" in item.report for item in outcomes):
+        predictions = predictions[predictions["step"] != "finetuned_alone"]  # the same twice
     with artifacts.replacing_folder(layout.model("finetune_e2e")) as folder:
-        artifacts.write_scores(folder / "predictions.parquet", pd.concat([item.predictions for item in outcomes]))
+        artifacts.write_scores(folder / "predictions.parquet", predictions)
         assert final.model is not None
         known = target.scores[~target.scores.isnan()]
         description = FinetunedDescription(

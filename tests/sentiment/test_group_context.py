@@ -1,20 +1,23 @@
 """What the other rows of a group do to a score: by hand, against least squares, in the stage and for new rows."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-import torch
 
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
-from pipeline.core.schemas import subset_name
-from pipeline.nets.losses import mixed
+from pipeline.core.schemas import UNLABELLED, subset_name
 from pipeline.sentiment.data import read_target
 from pipeline.sentiment.descriptions import FinetunedDescription, GroupContext
 from pipeline.sentiment.finetuned import load_finetuned, score_rows
-from pipeline.sentiment.group_context import DOUBT, fit_context, in_groups
+from pipeline.sentiment.group_context import SHRINKAGE, GroupSums, fit_context, group_keys, in_groups
 from pipeline.sentiment.variants import Variant
 from pipeline.serving import score_table
 from pipeline.serving.score_predictor import ScorePredictor
@@ -23,56 +26,71 @@ from tests.sentiment.test_evaluation import score
 from tests.serving import scores as rows_of
 from tests.tracks import Track
 
-MSE = mixed(1.0, 0.0, 0.0)
 EVERY = ("text", "audio", "visual")
-WHOLE = Variant("finetuned", subset_name(EVERY))
+WHOLE, ALONE = (Variant(step, subset_name(EVERY)) for step in ("finetuned", "finetuned_alone"))
+RIDGE = {"candidates": ("ridge",)}
 
 
 def test_a_score_moves_with_the_others_of_its_group() -> None:
-    scores, groups = np.array([1.0, 2.0, 5.0, 4.0]), np.array(["a", "a", "b", "a"])
-    made = in_groups(scores, groups, GroupContext(centre=1.0, own=0.5, others=0.25))
-    assert made.tolist() == [1 + 0.25 * 2, 1 + 0.5 + 0.25 * 1.5, 5.0, 1 + 1.5 + 0.25 * 0.5]
-    assert in_groups(scores, groups, None).tolist() == scores.tolist()
+    scores, keys = np.array([1.0, 2.0, 5.0, 4.0, 9.0]), group_keys(["A", "a ", "b", "a", None])
+    made = in_groups(scores, keys, GroupContext(centre=1.0, own=0.5, others=0.25))
+    assert made.tolist() == [1 + 0.25 * 2, 1 + 0.5 + 0.25 * 1.5, 5.0, 1 + 1.5 + 0.25 * 0.5, 9.0]
+    assert in_groups(scores, keys, None).tolist() == scores.tolist()
 
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def planted_rows(count: int, per_group: int, of_group: float, seed: int = 0) -> Rows:
-    """Predictions that err row by row, of scores that rows of a group share in part; and the groups."""
+    """Predictions that err row by row, of scores that rows of a group share in part; and the keys of the groups."""
     rng = np.random.default_rng(seed)
     group = np.arange(count) // per_group
     actual = of_group * rng.normal(size=group.max() + 1)[group] + rng.normal(size=count)
-    return actual + rng.normal(size=count), actual, np.array([f"group {number}" for number in group])
+    return actual + rng.normal(size=count), actual, group_keys([f"group {number}" for number in group])
 
 
-def test_the_weights_are_those_of_least_squares_drawn_in() -> None:
-    scores, actual, groups = planted_rows(200, 5, 1.0)
+def fitted(rows: Rows, centre: float = 0.0) -> GroupContext | None:
+    scores, actual, keys = rows
+    return fit_context(scores, actual, keys, keys, centre)
+
+
+def test_sums_that_are_gathered_part_by_part_move_as_all_at_once() -> None:
+    scores, _, keys = planted_rows(60, 5, 1.0)
+    context = GroupContext(centre=0.2, own=0.9, others=0.4)
+    sums, parts = GroupSums(context), [slice(at, at + 7) for at in range(0, 60, 7)]
+    for part in parts:
+        sums.add(scores[part, None], keys[part])
+    made = [sums.moved(scores[part, None], keys[part])[0][:, 0] for part in parts]
+    np.testing.assert_allclose(np.concatenate(made), in_groups(scores, keys, context))
+
+
+def test_the_weights_are_those_of_least_squares_shrunk() -> None:
+    scores, actual, keys = rows = planted_rows(200, 5, 1.0)
     apart = scores - 0.1
-    others = (pd.Series(apart).groupby(groups).transform("sum").to_numpy() - apart) / 4
-    _, of_others = np.linalg.lstsq(np.column_stack([apart, others]), actual - 0.1, rcond=None)[0]
-    drawn_in = of_others * 40 / (40 + DOUBT)
-    own = (apart @ (actual - 0.1 - drawn_in * others)) / (apart @ apart)
-    found = fit_context(scores, actual, groups, 0.1, MSE)
+    others = (pd.Series(apart).groupby(keys).transform("sum").to_numpy() - apart) / 4
+    own, of_others = np.linalg.lstsq(np.column_stack([apart, others]), actual - 0.1, rcond=None)[0]
+    found, weight = fitted(rows, 0.1), 40 / (40 + SHRINKAGE)
     assert found is not None and found.others > 0.2
-    assert (found.own, found.others) == pytest.approx((own, drawn_in), abs=1e-3)
+    assert (found.own, found.others) == pytest.approx((1 + weight * (own - 1), weight * of_others), abs=1e-5)
 
 
-def test_what_groups_say_pays_on_others_and_nothing_is_made_of_groups_that_say_nothing() -> None:
-    for of_group, pays in ((1.0, True), (0.0, False)):
-        context = fit_context(*planted_rows(200, 5, of_group), 0.0, MSE)
-        scores, actual, groups = planted_rows(4000, 5, of_group, seed=1)
-        alone = context.own * scores if context is not None else scores
-        apart = [((made - actual) ** 2).mean() for made in (alone, in_groups(scores, groups, context))]
-        assert (apart[1] < 0.95 * apart[0]) == pays and apart[1] < 1.02 * apart[0]
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_that_share_something_help_on_others_and_few_that_share_nothing_do_no_harm(seed: int) -> None:
+    for of_group, groups, per_group, at_most in ((1.0, 40, 5, 0.9), (0.0, 40, 5, 1.05), (0.0, 8, 5, 1.1)):
+        context = fitted(planted_rows(groups * per_group, per_group, of_group, seed))
+        scores, actual, keys = planted_rows(4000, per_group, of_group, seed=100)
+        errors = [((made - actual) ** 2).mean() for made in (scores, in_groups(scores, keys, context))]
+        assert errors[1] < at_most * errors[0]
 
 
 def test_few_groups_and_rows_that_are_alone_have_no_context() -> None:
-    scores, actual, groups = planted_rows(40, 5, 2.0)
-    assert fit_context(scores, actual, groups, 0.0, MSE) is not None
-    seven = groups != groups[0]
-    assert fit_context(scores[seven], actual[seven], groups[seven], 0.0, MSE) is None
-    assert fit_context(scores, actual, np.arange(40).astype(str), 0.0, MSE) is None
+    scores, actual, keys = planted_rows(40, 5, 2.0)
+    assert fitted((scores, actual, keys)) is not None
+    seven = keys != keys[0]
+    assert fitted((scores[seven], actual[seven], keys[seven])) is None
+    assert fitted((scores, actual, group_keys(map(str, range(40))))) is None
+    joined = np.where(np.arange(40) < 10, "one", keys)  # two of the groups are joined by copies
+    assert fit_context(scores, actual, keys, joined, 0.0) is None
 
 
 # --- in the stage ----------------------------------------------------------------------------------------------------
@@ -80,31 +98,36 @@ def test_few_groups_and_rows_that_are_alone_have_no_context() -> None:
 
 @pytest.fixture(scope="module")
 def grouped(tmp_path_factory: pytest.TempPathFactory) -> Track:
-    """Three rows a group, whose features say their scores badly."""
+    """Three rows a group, whose features say their scores badly; an unlabelled row is of a validation row's group."""
     track = tracks.make(tmp_path_factory.mktemp("grouped"), per_group=3, noise=2.0)
-    return tracks.run(track, "train_source", "train_adapters", "finetune_e2e", finetune_e2e={"candidates": ("ridge",)})
+    free = track.target.index[track.target["split"] == UNLABELLED][0]
+    val = track.target.set_index("sample_id").loc[track.rows("final", "val")[0]]
+    track.target.loc[free, ["group_id", "given_group"]] = val[["group_id", "given_group"]].to_numpy()
+    return tracks.run(track, "train_source", "train_adapters", "finetune_e2e", finetune_e2e=RIDGE)
 
 
-def predictions(track: Track) -> pd.DataFrame:
-    rows = WHOLE.of(artifacts.read_scores(track.layout.predictions("finetune_e2e")))
+def predictions(track: Track, variant: Variant = WHOLE) -> pd.DataFrame:
+    rows = variant.of(artifacts.read_scores(track.layout.predictions("finetune_e2e")))
     return rows.set_index("sample_id").sort_index()
 
 
-def by_the_final_net(found: pd.DataFrame) -> np.ndarray:
-    """Which rows are: those that it was fitted on and that judge it are predicted by the models of inner folds."""
-    return (found["split"] != "val").to_numpy()
+def alone(track: Track) -> np.ndarray:
+    return score_rows(load_finetuned(track.layout.model("finetune_e2e")), read_target(track.layout).columns, EVERY)
+
+
+def context_of(track: Track) -> GroupContext | None:
+    return read_description(track.layout.model("finetune_e2e"), FinetunedDescription).context
 
 
 def test_predictions_are_those_of_the_net_in_their_groups(grouped: Track) -> None:
-    folder = grouped.layout.model("finetune_e2e")
-    context = read_description(folder, FinetunedDescription).context
+    context, found = context_of(grouped), predictions(grouped)
     assert context is not None and context.others > 0.05
-    target, found = read_target(grouped.layout), predictions(grouped)
-    alone = score_rows(load_finetuned(folder), target.columns, EVERY)
-    at = by_the_final_net(found)
-    groups = target.table["given_group"].to_numpy(dtype=str)
-    assert found["score"][at].tolist() == in_groups(alone[at], groups[at], context).tolist()
-    assert not np.allclose(found["score"][at], alone[at], atol=0.01)
+    keys = group_keys(read_target(grouped.layout).table["given_group"])
+    at = (found["split"] != "val").to_numpy()  # validation rows are predicted by the models of inner folds
+    assert found["score"][at].tolist() == in_groups(alone(grouped)[at], keys[at], context).tolist()
+    assert not np.allclose(found["score"][at], alone(grouped)[at], atol=0.01)
+    held = predictions(grouped, ALONE)["score"][~at]  # and these have only each other
+    assert found["score"][~at].tolist() == in_groups(held.to_numpy(), keys[~at], context).tolist()
 
 
 def test_a_test_row_moves_those_of_its_group_and_no_label_of_theirs_moves_it(grouped: Track, tmp_path: Path) -> None:
@@ -118,8 +141,7 @@ def test_a_test_row_moves_those_of_its_group_and_no_label_of_theirs_moves_it(gro
             track.target.loc[at, "score"] = score
         for vectors in track.vectors["target"].values():
             vectors[at] *= gain
-        tracks.run(track, "train_adapters", "finetune_e2e", finetune_e2e={"candidates": ("ridge",)})
-        return predictions(track)["score"]
+        return predictions(tracks.run(track, "train_adapters", "finetune_e2e", finetune_e2e=RIDGE))["score"]
 
     before = predictions(grouped)["score"]
     assert again("label", score=-3.0).equals(before)
@@ -128,39 +150,78 @@ def test_a_test_row_moves_those_of_its_group_and_no_label_of_theirs_moves_it(gro
 
 
 def test_rows_without_their_group_are_scored_beside_them(grouped: Track) -> None:
-    found = score(grouped)["target"]
-    target = read_target(grouped.layout)
-    alone = score_rows(load_finetuned(grouped.layout.model("finetune_e2e")), target.columns, EVERY)
+    found, target = score(grouped)["target"], read_target(grouped.layout)
     at = target.rows("final", "test")
-    known = np.corrcoef(alone[at], target.scores.numpy()[at])[0, 1]
+    known = np.corrcoef(alone(grouped)[at], target.scores.numpy()[at])[0, 1]
     assert found["finetuned_alone"]["pearson"] == pytest.approx(known)
     assert found["finetuned"]["pearson"] != pytest.approx(known, abs=1e-4)
 
 
 def test_without_it_each_row_is_scored_by_itself(grouped: Track, tmp_path: Path) -> None:
-    block = {"candidates": ("ridge",), "group_context": False}
+    block = {**RIDGE, "group_context": False}
     track = tracks.run(tracks.copied(grouped, tmp_path), "finetune_e2e", finetune_e2e=block)
-    folder = track.layout.model("finetune_e2e")
-    assert read_description(folder, FinetunedDescription).context is None
-    alone = score_rows(load_finetuned(folder), read_target(track.layout).columns, EVERY)
+    assert context_of(track) is None and not len(predictions(track, ALONE))
     found = predictions(track)
-    at = by_the_final_net(found)
-    assert found["score"][at].tolist() == alone[at].tolist()
+    at = (found["split"] != "val").to_numpy()
+    assert found["score"][at].tolist() == alone(track)[at].tolist()
 
 
 # --- for new rows ----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def using(grouped: Track) -> ScorePredictor:
+    return ScorePredictor.of_project(tracks.params(grouped), grouped.layout)
+
+
+def scored(using: ScorePredictor, rows: list[dict[str, Any]], folder: Path) -> pd.DataFrame:
+    pq.write_table(pa.Table.from_pylist(rows), folder / "new.parquet")
+    score_table.score_corpus(using, folder / "new.parquet", folder / "out.parquet", 0.5)
+    return pd.read_parquet(folder / "out.parquet")
+
+
 def test_a_table_is_scored_in_groups_and_a_row_at_hand_by_itself(
-    grouped: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grouped: Track, using: ScorePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(score_table, "CHUNK", 2)  # no matter: groups are kept whole
-    using = ScorePredictor.of_project(tracks.params(grouped), grouped.layout)
-    score_table.score_corpus(using, rows_of.write(grouped, tmp_path / "new.parquet"), tmp_path / "out.parquet", 0.5)
-    made = pd.read_parquet(tmp_path / "out.parquet").set_index("id")["score"]
-    found = predictions(grouped)
-    at = found.index[by_the_final_net(found)]
-    assert made[at].tolist() == found["score"][at].tolist()
-    with torch.inference_mode():
-        alone = score_rows(using.model.net, read_target(grouped.layout).columns, EVERY)
-    assert [one.score for one in using.predict(rows_of.samples(grouped)[:5])] == alone[:5].tolist()
+    monkeypatch.setattr(score_table, "CHUNK", 2)  # groups lie in several parts
+    made, found = scored(using, rows_of.rows(grouped), tmp_path).set_index("id"), predictions(grouped)
+    both = grouped.target["split"] == UNLABELLED
+    both |= grouped.target["given_group"].isin(grouped.target.loc[both, "given_group"])
+    at = grouped.target.loc[~both & (grouped.target["split"] != "val"), "sample_id"]
+    np.testing.assert_allclose(made["score"][at], found["score"][at], rtol=0, atol=1e-12)
+    assert [one.score for one in using.predict(rows_of.samples(grouped)[:5])] == alone(grouped)[:5].tolist()
+
+
+def test_a_part_did_what_changes_without_it_in_the_whole_group(
+    grouped: Track, using: ScorePredictor, tmp_path: Path
+) -> None:
+    description = using.model.description.model_copy(update={"used": EVERY})
+    using, rows = ScorePredictor(replace(using.model, description=description)), rows_of.rows(grouped)
+    whole, without = (scored(using, [{**row, **lost} for row in rows], tmp_path) for lost in ({}, {"text": None}))
+    np.testing.assert_allclose(whole["text_change"], whole["score"] - without["score"], atol=1e-6)
+    assert whole["text_change"].abs().min() > 0.001 and whole["audio_state"].eq("absent").any()
+    assert (whole.loc[whole["audio_state"] == "absent", "audio_change"] == 0).all()
+
+
+def test_rows_without_a_group_or_a_score_belong_to_none(grouped: Track, using: ScorePredictor, tmp_path: Path) -> None:
+    rows, known = rows_of.rows(grouped)[:4], [one.score for one in using.predict(rows_of.samples(grouped)[:4])]
+    lonely = [{**row, "id": "clip", "group": None} for row in rows[:2]]  # the same id twice, and as a group's name
+    silent = {**rows[3], "group": "CLIP", **dict.fromkeys(EVERY)}
+    made = scored(using, [{**rows[2], "group": "clip"}, *lonely, silent], tmp_path)
+    assert made["score"][:3].tolist() == [known[2], *known[:2]]
+    assert made["reason"].notna().tolist() == [False, False, False, True]
+    two = scored(using, [{**rows[2], "group": "clip"}, {**rows[3], "group": "CLIP "}], tmp_path)
+    assert not np.isclose(two["score"], np.array(known[2:], dtype=float)).any()
+
+
+def test_intervals_are_of_rows_scored_in_the_same_way(grouped: Track, using: ScorePredictor, tmp_path: Path) -> None:
+    def reach(variant: Variant) -> float:
+        rows = predictions(grouped, variant)
+        val = rows.loc[rows["split"] == "val", "score"]
+        off = np.sort(np.abs(val - grouped.target.set_index("sample_id")["score"][val.index]))
+        return off[math.ceil((len(off) + 1) * 0.5) - 1]
+
+    several = grouped.target["given_group"].duplicated(keep=False)
+    made = scored(using, rows_of.rows(grouped), tmp_path)
+    np.testing.assert_allclose(made["score_high"] - made["score"], np.where(several, reach(WHOLE), reach(ALONE)))
+    assert reach(WHOLE) != reach(ALONE)
