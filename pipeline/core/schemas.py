@@ -24,7 +24,9 @@ AVERAGED: tuple[FusionCandidate, ...] = ("stacked_logreg", "vectors_logreg", "jo
 """The candidates that ``averaged`` is the mean of, where they stand."""
 SourceCandidate = Literal["ridge", "net"]
 """What a model of the source may be; see ``sentiment.source_candidates``."""
-TargetCandidate = Literal["ridge", "text_transfer", "text_tuned", "text_transfer_tuned", "adapters", "all"]
+TargetCandidate = Literal[
+    "ridge", "text_transfer", "text_tuned", "text_transfer_tuned", "text_averaged", "adapters", "all"
+]
 """What a model of the target may be; see ``sentiment.candidates``."""
 Subset = tuple[Feature, ...]
 Item = TypeVar("Item")

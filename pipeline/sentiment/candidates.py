@@ -28,6 +28,7 @@ from pipeline.sentiment.source_model import SourceSpace
 from pipeline.sentiment.text_model import encode_lines, source_text_head
 from pipeline.training.device import one_thread, pick
 from pipeline.training.loop import HISTORY
+from pipeline.training.tuning import mean_weights
 
 CANDIDATES: tuple[TargetCandidate, ...] = get_args(TargetCandidate)
 """The simplest first. The steps of that name, but that the text transfer has a scale and an offset of the target's, and
@@ -122,6 +123,7 @@ def standing(setting: Setting) -> list[str]:
         "text_transfer": by_source,
         "text_tuned": mode.tuned and not (mode.few and by_source),
         "text_transfer_tuned": mode.tuned and by_source,
+        "text_averaged": mode.tuned and by_source and not mode.few,
         "adapters": with_source,
         "all": bool(block.first_epochs or block.epochs or mode.tuned),
     }
@@ -136,6 +138,8 @@ def fit_candidate(name: str, setting: Setting, part: Part) -> Fitted:
         start, head = (setting.plain, None) if name == "text_tuned" else (target, _text_head(setting))
         net, history = tune_words(start, part, job, setting.mode.how, head)
         return Fitted(net, _read_by(net, start, job.params), ("text",), {}, history)
+    if name == "text_averaged":
+        return _averaged(setting, part)
     if name == "ridge":
         with one_thread():
             net, used, report = linear_net(setting.plain, part, Heard(), seed)
@@ -152,6 +156,15 @@ def fit_candidate(name: str, setting: Setting, part: Part) -> Fitted:
         used = shared(target.columns.modalities, (*used, "text"))
     history = tune_all(net, target.using(used), part, job, setting.mode.how)
     return Fitted(net, _read_by(net, target, job.params), used, linear.report, history)
+
+
+def _averaged(setting: Setting, part: Part) -> Fitted:
+    """The mean of the weights of ``text_tuned`` and ``text_transfer_tuned``, whose trainings are kept and not repeated:
+    two ways from one pretrained encoder, which often end in one basin (Wortsman et al., "Model soups", ICML 2022)."""
+    plain, carried = (fit_candidate(name, setting, part) for name in ("text_tuned", "text_transfer_tuned"))
+    net = carried.net
+    net.load_state_dict(mean_weights([of.net.cpu().state_dict() for of in (plain, carried)]))
+    return replace(carried, target=_read_by(net, setting.target, setting.job.params))
 
 
 def _through_adapters(setting: Setting, part: Part, history: pd.DataFrame) -> Fitted:

@@ -494,6 +494,21 @@ def test_the_sources_text_model_is_where_its_tuning_begins(words: dict[bool, Tra
     np.testing.assert_allclose(made.scores(EVERY), known, atol=1e-4)
 
 
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_an_average_of_both_text_models_is_trained_once_and_lies_between(words: dict[bool, Track], mode: str) -> None:
+    of = setting(words[True], mode=mode)
+    of = replace(of, job=replace(of.job, params=tracks.params(words[True], finetune_e2e={"text": mode, "tuned": ONCE})))
+    plain, carried = (fit_candidate(name, of, of.parts[0]) for name in ("text_tuned", "text_transfer_tuned"))
+    ends = [{name: value.clone() for name, value in made.net.state_dict().items()} for made in (plain, carried)]
+    said = [made.scores(EVERY) for made in (plain, carried)]
+    pieces = everything(of.job.kept.folder)
+    made = fit_candidate("text_averaged", of, of.parts[0])
+    assert everything(of.job.kept.folder) == pieces  # nothing was trained anew
+    for name, value in made.net.state_dict().items():
+        torch.testing.assert_close(value, (ends[0][name] + ends[1][name]) / 2 if value.is_floating_point() else value)
+    assert not any(np.allclose(made.scores(EVERY), one) for one in said)
+
+
 def test_groups_are_tuned_on_the_mean_of_their_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text that says nothing stands before each that does."""
     take(monkeypatch, "text_transfer_tuned")
@@ -670,7 +685,7 @@ def test_auto_tunes_no_features(holdout: Track) -> None:
 
 def test_few_rows_judge_by_inner_folds_and_tune_no_encoder_from_nothing(words: dict[bool, Track]) -> None:
     few, many = (setting(words[True], mode="full", few=few) for few in (True, False))
-    assert set(standing(many)) - set(standing(few)) == {"text_tuned"}
+    assert set(standing(many)) - set(standing(few)) == {"text_tuned", "text_averaged"}
     assert "text_transfer_tuned" in standing(few)
     assert "text_tuned" in standing(setting(words[False], mode="full", few=True))
     assert len(few.parts) == 2  # ``tuned.folds``
