@@ -33,7 +33,7 @@ class GroupSums:
 
     def add(self, scores: np.ndarray, keys: np.ndarray) -> None:
         """More rows: float64 [N, K], and their ``group_keys``; a row without a key belongs to no group."""
-        known = np.flatnonzero(keys != None)  # noqa: E711 - element by element
+        known = np.flatnonzero([key is not None for key in keys])
         if not len(known):
             return
         names, codes = np.unique(keys[known].astype(str), return_inverse=True)
