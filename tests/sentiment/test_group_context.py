@@ -19,11 +19,12 @@ from pipeline.sentiment.descriptions import FinetunedDescription, GroupContext
 from pipeline.sentiment.finetuned import load_finetuned, score_rows
 from pipeline.sentiment.group_context import SHRINKAGE, GroupSums, fit_context, group_keys, in_groups
 from pipeline.sentiment.variants import Variant
-from pipeline.serving import score_table
+from pipeline.serving import bundle, score_table
 from pipeline.serving.score_predictor import ScorePredictor
 from tests import tracks
 from tests.sentiment.test_evaluation import score
 from tests.serving import scores as rows_of
+from tests.serving.test_score_predictor import evaluated
 from tests.tracks import Track
 
 EVERY = ("text", "audio", "visual")
@@ -225,3 +226,12 @@ def test_intervals_are_of_rows_scored_in_the_same_way(grouped: Track, using: Sco
     made = scored(using, rows_of.rows(grouped), tmp_path)
     np.testing.assert_allclose(made["score_high"] - made["score"], np.where(several, reach(WHOLE), reach(ALONE)))
     assert reach(WHOLE) != reach(ALONE)
+
+
+def test_a_bundle_scores_a_table_as_the_project_does(grouped: Track, using: ScorePredictor, tmp_path: Path) -> None:
+    evaluated(grouped)
+    bundle.export(tracks.params(grouped), grouped.layout, tmp_path / "bundle", ["sentiment"])
+    bundled = ScorePredictor.load(tmp_path / "bundle")
+    own, of_bundle = (scored(one, rows_of.rows(grouped), tmp_path) for one in (using, bundled))
+    pd.testing.assert_frame_equal(own, of_bundle)
+    assert "a row by itself as `finetuned_alone`" in (tmp_path / "bundle" / "README.md").read_text()
