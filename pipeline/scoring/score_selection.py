@@ -1,27 +1,38 @@
 """Which of several models of scores to take: the simplest that no other betters by more than a standard error."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from pipeline.scoring import sentiment
-from pipeline.scoring.baselines import simplest
+from pipeline.scoring.baselines import simplest, worthwhile
 
 
-def choose(predicted: Mapping[str, np.ndarray], actual: np.ndarray, groups: np.ndarray) -> tuple[str, dict[str, Any]]:
+def choose(
+    predicted: Mapping[str, np.ndarray],
+    actual: np.ndarray,
+    groups: np.ndarray,
+    steadier: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[str, dict[str, Any]]:
     """The name of what to take, and for a metrics file what stood, what was taken and why.
 
     Args:
         predicted: the candidates, the simplest first: float64 [n], what each says of rows that it had not learned from.
         actual: float64 [n], their scores.
         groups: [n] names; groups vary as wholes.
+        steadier: a candidate → one that takes its place unless it is more than a standard error behind it: of two that
+            these rows cannot tell apart, one that errs less by its nature, as an average does.
     """
     names = list(predicted)
-    errors = [(predicted[name] - actual) ** 2 for name in names]
-    taken = names[simplest(errors, groups)]
-    least = names[int(np.argmin([part.sum() for part in errors]))]
+    errors = {name: (predicted[name] - actual) ** 2 for name in names}
+    taken = names[simplest(list(errors.values()), groups)]
+    least = min(names, key=lambda name: errors[name].sum())
     why = "the least error" if taken == least else f"the simplest within a standard error of {least}, the least error"
+    other = steadier.get(taken)
+    if other in errors and worthwhile([errors[taken], errors[other]], groups) == 1:
+        taken, why = other, f"steadier than {taken}, {why}, and not clearly behind it"
     known = {name: _figures(actual, predicted[name], groups) for name in names}
     return taken, {"taken": taken, "why": why, "judged_rows": len(actual), "candidates": known}
 

@@ -204,7 +204,8 @@ def held_scores(fitted: Sequence[Fitted], parts: Sequence[Part], subset: Subset)
 
 
 def choose(setting: Setting) -> Choice:
-    """Fits every candidate on every inner fold, and takes the simplest that is not bettered.
+    """Fits every candidate on every inner fold, and takes the simplest that is not bettered; for either of the tuned
+    text models their average, unless that is clearly behind.
 
     Raises InputError where the corpora allow none of those that params name.
     """
@@ -221,5 +222,6 @@ def choose(setting: Setting) -> Choice:
     groups = setting.target.table["group_id"].to_numpy(dtype=str)[held]
     everything = setting.target.columns.modalities
     predicted = {name: held_scores(inner[name], setting.parts, everything)[held] for name in names}
-    taken, report = score_selection.choose(predicted, actual, groups)
+    steadier = {"text_tuned": "text_averaged", "text_transfer_tuned": "text_averaged"}
+    taken, report = score_selection.choose(predicted, actual, groups, steadier)
     return Choice(taken, inner, report)

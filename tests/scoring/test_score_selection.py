@@ -36,6 +36,16 @@ def test_of_two_that_differ_by_chance_the_simpler_is_taken() -> None:
     assert least in report["why"] or report["why"] == "the least error"
 
 
+def test_what_is_steadier_takes_the_place_of_another_unless_clearly_behind_it() -> None:
+    actual, one = noisy(0.5, 2)
+    alike, behind = one + 0.02 * np.random.default_rng(3).normal(size=len(actual)), noisy(0.9, 4)[1]
+    assert choose({"one": one, "mean": alike}, actual, GROUPS)[0] == "one"
+    taken, report = choose({"one": one, "mean": alike}, actual, GROUPS, {"one": "mean"})
+    assert taken == "mean" and report["why"].startswith("steadier than one, ")
+    assert choose({"one": one, "mean": actual + behind}, actual, GROUPS, {"one": "mean"})[0] == "one"
+    assert choose({"one": one}, actual, GROUPS, {"one": "mean"})[0] == "one"
+
+
 def test_the_standard_error_lets_groups_vary_as_wholes() -> None:
     """Rows of a group that err alike say no more than one of them."""
     actual = np.zeros(len(GROUPS))
