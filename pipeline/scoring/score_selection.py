@@ -32,7 +32,7 @@ def choose(
     why = "the least error" if taken == least else f"the simplest within a standard error of {least}, the least error"
     other = steadier.get(taken)
     if other in errors and worthwhile([errors[taken], errors[other]], groups) == 1:
-        taken, why = other, f"steadier than {taken}, {why}, and not clearly behind it"
+        taken, why = other, f"steadier than {taken} ({why}), and not clearly behind it"
     known = {name: _figures(actual, predicted[name], groups) for name in names}
     return taken, {"taken": taken, "why": why, "judged_rows": len(actual), "candidates": known}
 

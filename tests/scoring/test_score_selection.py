@@ -41,7 +41,7 @@ def test_what_is_steadier_takes_the_place_of_another_unless_clearly_behind_it() 
     alike, behind = one + 0.02 * np.random.default_rng(3).normal(size=len(actual)), noisy(0.9, 4)[1]
     assert choose({"one": one, "mean": alike}, actual, GROUPS)[0] == "one"
     taken, report = choose({"one": one, "mean": alike}, actual, GROUPS, {"one": "mean"})
-    assert taken == "mean" and report["why"].startswith("steadier than one, ")
+    assert taken == "mean" and report["why"].startswith("steadier than one (")
     assert choose({"one": one, "mean": actual + behind}, actual, GROUPS, {"one": "mean"})[0] == "one"
     assert choose({"one": one}, actual, GROUPS, {"one": "mean"})[0] == "one"
 
