@@ -296,7 +296,7 @@ class TargetTextParams(AveragedTextParams):
     lines: Annotated[int, Field(ge=1, le=1024)] = 8
     """Where rows are groups: so many texts of each are read at a step, drawn anew each time."""
     folds: Annotated[int, Field(ge=2, le=20)] = 2
-    """Inner folds where the text encoder learns, of which each trains it once or twice."""
+    """Inner folds where the text encoder learns; each trains it once for every candidate that tunes it."""
 
 
 class TunedEncoderParams(EncoderTuningParams):

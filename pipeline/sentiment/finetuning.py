@@ -175,9 +175,10 @@ def _predicted(
     target = setting.target
     scores, val = model.scores(subset), target.rows(setting.job.fold, "val")
     scores[val] = held_scores(inner, setting.parts, subset)[val]
-    keys, learned = _keys(model, target), np.isin(np.arange(len(scores)), val)
-    for rows in (learned, ~learned):
-        scores[rows] = in_groups(scores[rows], keys[rows], context)
+    if context is not None:
+        keys, learned = _keys(model, target), np.isin(np.arange(len(scores)), val)
+        for rows in (learned, ~learned):
+            scores[rows] = in_groups(scores[rows], keys[rows], context)
     return target.predicted(setting.job.fold, variant, scores)
 
 

@@ -21,7 +21,9 @@ SHRINKAGE = 10
 
 def group_keys(names: Iterable[str | None]) -> np.ndarray:
     """[N] objects: equal where two spellings of a name are one group, as `split` has it; None for a row without one."""
-    return np.array([None if name is None else name_key(name) for name in names], dtype=object)
+    names = list(names)
+    keys = {name: name_key(name) for name in set(names) if name is not None}  # groups are fewer than rows
+    return np.array([None if name is None else keys[name] for name in names], dtype=object)
 
 
 class GroupSums:
@@ -46,7 +48,8 @@ class GroupSums:
         """The mean of the other rows of each row's group, less the centre, float64 [N, K]; and bool [N], whether there
         are any. All of these rows must have been added."""
         alone = np.append(np.zeros(scores.shape[1]), 1.0)
-        sums = np.stack([alone if key is None else self._of[key] for key in keys])
+        of_rows = [alone if key is None else self._of[key] for key in keys]
+        sums = np.array(of_rows).reshape(len(keys), len(alone))  # also of no rows
         count = sums[:, -1:] - 1
         means = (sums[:, :-1] - (scores - self.context.centre)) / np.maximum(count, 1)
         return means, count[:, 0] > 0
@@ -58,10 +61,8 @@ class GroupSums:
         return np.where(accompanied[:, None], moved, scores), accompanied
 
 
-def in_groups(scores: np.ndarray, keys: np.ndarray, context: GroupContext | None) -> np.ndarray:
-    """The scores, float64 [N], of rows with these ``group_keys``, moved; as they are without a ``context``."""
-    if context is None or not len(scores):
-        return scores
+def in_groups(scores: np.ndarray, keys: np.ndarray, context: GroupContext) -> np.ndarray:
+    """The scores, float64 [N], of rows with these ``group_keys``, moved by each other's."""
     sums = GroupSums(context)
     sums.add(scores[:, None], keys)
     return sums.moved(scores[:, None], keys)[0][:, 0]

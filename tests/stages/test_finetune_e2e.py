@@ -500,6 +500,7 @@ def test_an_average_of_both_text_models_is_trained_once_and_lies_between(words: 
     of = replace(of, job=replace(of.job, params=tracks.params(words[True], finetune_e2e={"text": mode, "tuned": ONCE})))
     plain, carried = (fit_candidate(name, of, of.parts[0]) for name in ("text_tuned", "text_transfer_tuned"))
     ends = [{name: value.clone() for name, value in made.net.state_dict().items()} for made in (plain, carried)]
+    assert any(not torch.equal(of, ends[1][name]) for name, of in ends[0].items() if name.startswith("encoder."))
     said = [made.scores(EVERY) for made in (plain, carried)]
     pieces = everything(of.job.kept.folder)
     made = fit_candidate("text_averaged", of, of.parts[0])
