@@ -197,7 +197,7 @@ class EmbedVideoParams(EmbedPixelsParams):
     frames: Annotated[int, Field(ge=1, le=256)] = 8
     """Uniformly spaced frames taken from a clip; a clip with fewer gives all it has."""
     pool: Literal["mean", "mean_std"] = "mean_std"
-    """How the frames' vectors become one: their mean (the mission's), or mean and standard deviation side by side."""
+    """How the frames' vectors become one: their mean, or mean and standard deviation side by side."""
     faces: EmbedFacesParams = EmbedFacesParams()
     sound: EmbedSoundParams = EmbedSoundParams()
     speech: EmbedSpeechParams = EmbedSpeechParams()
@@ -301,7 +301,7 @@ class TargetTextParams(AveragedTextParams):
 
 class TunedEncoderParams(EncoderTuningParams):
     patience: Patience = 3
-    """Stop after so many epochs without a better validation figure: macro-F1 of labels, concordance of scores."""
+    """Stop after so many epochs without a better validation macro-F1."""
 
 
 class CrossFittedEncoderParams(TunedEncoderParams):
@@ -490,9 +490,9 @@ class FinetuneParams(ParamsBlock):
     first_learning_rate: Rate = 1e-3
     """AdamW's peak learning rate of the first phase."""
     epochs: Annotated[int, Field(ge=0, le=10_000)] = 20
-    """Passes in which adapters, model and readings learn together."""
+    """Passes in which adapters, model and probes learn together; with a text encoder it is `tuned.epochs`."""
     learning_rate: Rate = 1e-4
-    """AdamW's peak learning rate of that phase: small."""
+    """AdamW's peak learning rate of that phase: small; with a text encoder it is `tuned.head_learning_rate`."""
     batch: Annotated[int, Field(ge=2, le=65_536)] = 32
     """Rows in a batch; the correlation in the loss is that of a batch."""
     weight_decay: Decay = 0.01

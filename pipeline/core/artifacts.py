@@ -75,7 +75,15 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             path.replace(old)
         made.replace(path)
     finally:
+        _put_back(aside, path)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(aside: Path, path: Path) -> None:
+    """Gives a folder that was moved out of the way its place again, where its successor never took it."""
+    old = aside / "old"
+    if old.exists() and not path.exists():
+        old.replace(path)
 
 
 def _aside(path: Path) -> Path:
@@ -84,7 +92,11 @@ def _aside(path: Path) -> Path:
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         owner = left.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
         if owner.isdecimal() and (int(owner) == os.getpid() or not is_alive(int(owner))):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+            if left.is_dir():
+                _put_back(left, path)
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 

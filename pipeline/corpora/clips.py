@@ -11,7 +11,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.outputs import check_output
 from pipeline.core.schemas import SPLITS
-from pipeline.corpora.manifest import SPLIT_ALIASES
+from pipeline.corpora.manifest import split_name
 from pipeline.corpora.raw_features import LARGEST
 from pipeline.corpora.tabular import TextRows, read_texts
 from pipeline.media import inside
@@ -53,7 +53,7 @@ def check_clips(path: Path, folder: Path, out: Path) -> int:
         done = len(first) - len(part.cells)
         _scores(part, path, done)
         for at, split in enumerate(_column(part, "split"), start=done + 1):
-            if split is not None and _part(split) not in SPLITS:
+            if split is not None and split_name(split) not in SPLITS:
                 raise InputError(f"{path}: row {at} has the split {split!r}; give train, val or test, or none")
         for file in _files(part, folder):
             if isinstance(file, Path):
@@ -71,7 +71,7 @@ def read_clips(path: Path, folder: Path) -> Iterator[ClipRows]:
         if "transcript" in part.columns:
             kept["text"] = _column(part, "transcript")
         frame = pd.DataFrame(kept, dtype=object)
-        frame["split"] = [split if split is None else _part(split) for split in kept["split"]]
+        frame["split"] = [split if split is None else split_name(split) for split in kept["split"]]
         yield ClipRows(frame.assign(score=_scores(part, path, done)), _files(part, folder))
         done += len(part.cells)
 
@@ -89,10 +89,6 @@ def _parts(path: Path) -> Iterator[TextRows]:
 
 def _column(part: TextRows, name: str) -> list[str | None]:
     return part.cells[name].tolist() if name in part.cells else [None] * len(part.cells)
-
-
-def _part(split: str) -> str:
-    return SPLIT_ALIASES.get(split.lower(), split.lower())
 
 
 def _scores(part: TextRows, path: Path, done: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import check_readable
 from pipeline.core.schemas import FEATURES, SPLITS, Feature
 from pipeline.corpora.csd import read_csd_folder
-from pipeline.corpora.manifest import SPLIT_ALIASES
+from pipeline.corpora.manifest import split_name
 from pipeline.corpora.mmsa import read_mmsa
 from pipeline.corpora.raw_features import LARGEST, SCALARS, Extractor, RawFeatures, RawVectors, gathered, strung
 from pipeline.corpora.splits import PROTECTION
@@ -104,15 +104,16 @@ def read_unscored(path: Path, rows: int) -> Iterator[FeatureCorpus]:
         raise InputError(f"{path}: not found")
     pieces = TABLE_PARTS.get(path.suffix.lower()) if path.is_file() else None
     parts = iter([_reader(path, "--corpus")(path, "--corpus")]) if pieces is None else pieces(path, rows)
-    done = 0
+    done, anything = 0, False
     for raw in parts:
-        if not raw.vectors and not raw.words and done == 0 and raw.rows["text"].isna().all():
-            raise InputError(f"{path}: has none of the columns text, audio, visual with a value in it")
+        anything = anything or bool(raw.vectors) or raw.words or bool(raw.rows["text"].notna().any())
         corpus = _checked(raw, path, to_learn=False)
         for frame in (corpus.rows, corpus.refused):
             frame["row"] += done
         done += len(raw.rows)
         yield corpus
+    if done and not anything:
+        raise InputError(f"{path}: has none of the columns text, audio, visual with a value in it")
 
 
 def corpus_of(columns: Mapping[Feature, Sequence[Any]]) -> FeatureCorpus:
@@ -171,7 +172,7 @@ def _checked(raw: RawFeatures, path: Path, *, to_learn: bool = True) -> FeatureC
         rows["group"] = rows["group"].where(rows["group"].notna(), rows["row"].astype(str))
     else:
         rows["score"], bad_score = _scores(raw.rows["score"], path)
-    rows["split"] = raw.rows["split"].map(_part, na_action="ignore")
+    rows["split"] = raw.rows["split"].map(split_name, na_action="ignore")
     rows["text"] = raw.rows["text"].map(_readable, na_action="ignore")
     rows[["id", "group", "split", "text"]] = _with_none(rows[["id", "group", "split", "text"]])
 
@@ -198,10 +199,6 @@ def _checked(raw: RawFeatures, path: Path, *, to_learn: bool = True) -> FeatureC
 
 def _with_none(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(object).where(frame.notna(), None)
-
-
-def _part(value: str) -> str:
-    return SPLIT_ALIASES.get(value.lower(), value.lower())
 
 
 def _readable(text: str) -> str:

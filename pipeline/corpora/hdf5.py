@@ -40,7 +40,7 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ModuleNotFoundError:
-        raise InputError(f"{path}: .csd files need the package h5py; `pip install emocare-pipeline[csd]`") from None
+        raise InputError(f'{path}: .csd files need the package h5py; `pip install "emocare-pipeline[csd]"`') from None
     try:
         with reading(path):
             pass

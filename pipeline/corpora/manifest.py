@@ -43,6 +43,11 @@ class Manifest:
     ignored_columns: tuple[str, ...]
 
 
+def split_name(value: str) -> str:
+    """A cell of the split column as the project names it, in small letters; what is no split stays as it is."""
+    return SPLIT_ALIASES.get(value.lower(), value.lower())
+
+
 def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = (), scratch: Path | None = None) -> Manifest:
     """Reads and checks a manifest; ``labels``, when given, are the only ones accepted.
 
@@ -54,7 +59,7 @@ def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = (), scratch
     for table in read_texts(path, COLUMNS, AT_ONCE, "; set posts.manifest in params.yaml"):
         columns, cells = table.columns, table.cells
         if "split" in cells:
-            cells["split"] = cells["split"].map(lambda value: SPLIT_ALIASES.get(value.lower(), value.lower()), "ignore")
+            cells["split"] = cells["split"].map(split_name, "ignore")
         for name in MEDIA:
             if name in cells:
                 cells[name] = cells[name].map(_relative_to(media, path.parent), "ignore")

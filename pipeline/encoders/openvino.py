@@ -83,7 +83,7 @@ def package() -> Any:
     try:
         return import_module("openvino")
     except ModuleNotFoundError:
-        raise InputError(f"{WHERE}: needs more packages; `pip install emocare-pipeline[openvino]`") from None
+        raise InputError(f'{WHERE}: needs more packages; `pip install "emocare-pipeline[openvino]"`') from None
     except ImportError as error:
         raise InputError(f"{WHERE}: OpenVINO does not load ({error}); set torch") from None
 

@@ -2,7 +2,7 @@
 
 A clip that lacks a stream has NaN in its columns, which every net takes for the mean of the training rows. A new stream
 is one module with a ``StreamEncoder``, its name in ``core.schemas.Stream``, its block in params, and a line in
-``load``.
+``of_streams`` or ``of_pictures``.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -153,7 +153,7 @@ class ClipEncoder:
         return Clip({(1, self.still): [picture]}, STILL)
 
     def prepare(self, clip: Clip, names: Sequence[Stream] | None = None) -> Ready:
-        """Raises MediaError when the clip has none of its streams: the reason of the first."""
+        """Each stream of the clip, ready to be encoded, or why it is not there; see ``first_reason``."""
         ready: dict[Stream, np.ndarray | str | MediaError] = {}
         for name in self.streams if names is None else names:
             try:

@@ -19,7 +19,7 @@ class TokenRows:
 
     Args:
         texts: N texts.
-        labels: int64 [N].
+        labels: int64 [N] of classes, or float32 [N] of scores.
         batch: rows in a batch.
     """
 

@@ -71,7 +71,6 @@ def focal(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"],
 
 def mixed(mse: float, mae: float, correlation: float) -> Objective:
     """The weighted sum of MSE, MAE and 1 - Pearson's r of the batch, for scores [B, 1] and labels float32 [B]."""
-
     return partial(_mixed, mse=mse, mae=mae, correlation=correlation)
 
 
@@ -119,7 +118,7 @@ def matching_loss(width: int, out_scale: Tensor, distance: str, label_weight: fl
 
 
 def coral_loss(source: Float[Tensor, "rows width"], out_scale: Tensor, label_weight: float) -> Objective:
-    """As ``meeting``, without rows to meet: mean and covariance of a batch against those of the source.
+    """As ``matching_loss``, without rows to meet: mean and covariance of a batch against those of the source.
 
     Sun and Saenko 2016, "Deep CORAL", in units of the source's spread; the means are compared too.
     """

@@ -68,7 +68,7 @@ class Model:
 
     Attributes:
         branches: the modalities that have a specialist, in the order of ``MODALITIES``.
-        fusion: None in a corpus of one modality, whose specialist's expert_log_prob is then the fusion's.
+        fusion: None in a corpus of one modality, whose specialist then decides by itself.
         description: what ``model.json`` says of the fusion.
         nonconformity: of the calibration rows, ascending, by class.
         embed: how media are read.

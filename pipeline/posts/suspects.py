@@ -62,9 +62,9 @@ def contradictions(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.where(contradicted, best, np.where(asked, -1, -2)).astype(np.int64)
 
 
-def agreed(opinions: Sequence[np.ndarray]) -> np.ndarray:
+def agreed(predictions: Sequence[np.ndarray]) -> np.ndarray:
     """The class for which all that said something about a row contradict its label, int64 [N]; otherwise -1."""
-    stacked = np.stack(opinions)
+    stacked = np.stack(predictions)
     highest = stacked.max(axis=0)
     same = ((stacked == highest) | (stacked == -2)).all(axis=0)
     return np.where(same & (highest >= 0), highest, -1)

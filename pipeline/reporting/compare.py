@@ -230,7 +230,8 @@ def _table(chosen: Comparison, columns: range, between: str) -> Table:
 
 def _notes(chosen: Comparison) -> Iterator[str]:
     if any(metric.best.any() for metric in chosen.metrics):
-        yield "* the best of its row, of MAE the lowest; choose by rows of val, the others are of test rows"
+        rows = "choose by those out of fold or of val; the others are of test rows"
+        yield f"* the best of its row, of MAE the lowest; {rows}"
     if not chosen.params:
         yield "no params differ"
     if (more := len(chosen.params) - PARAMS) > 0:

@@ -3,7 +3,7 @@
 A command beside the stages: it reads what `evaluate` reads and writes nothing. Where the leak guard stops `evaluate`,
 it reports the leak instead, first.
 
-Reads: what ``sentiment_tables`` names.
+Reads: what ``sentiment.track`` reads.
 """
 
 from collections.abc import Sequence

@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.core import artifacts, off
+from pipeline.core import off
+from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.terminal import printable
 from pipeline.params import Params
 from pipeline.posts import suspects
+from pipeline.posts.descriptions import FusionDescription
 from pipeline.reporting import gallery, page
 from pipeline.reporting.gallery import Card
 
@@ -62,9 +64,9 @@ def label_suspects(params: Params, layout: Layout, label: str | None, predicted:
     return Listing(title, lead, "looks like", "evidence", "it : label", len(matching), cards)
 
 
-def _known(layout: Layout, *given: str | None) -> list[str]:
+def _known(layout: Layout, *given: str | None) -> tuple[str, ...]:
     off.refuse_off("posts", layout)
-    labels = artifacts.read_json(layout.model("fuse") / "model.json")["labels"]
+    labels = read_description(layout.model("fuse"), FusionDescription).labels
     for option, label in zip(("--label", "--predicted"), given, strict=True):
         if label is not None and label not in labels:
             raise InputError(f"{option}: {label!r} is no label of this run, which knows {', '.join(labels)}")

@@ -337,7 +337,7 @@ def _remembered(evidence: Evidence) -> list[Finding]:
     measured = f"finetuned: r {step.train:.2f} on the rows it was trained on, {_correlation(step)} on unseen rows"
     if step.high is not None and step.train - step.high > REMEMBERED:
         means = "the model remembers its training rows: a figure that includes them is inflated"
-        advice = "report unseen rows only; raise finetune_e2e.l2_sp or weight_decay, train fewer epochs"
+        advice = "report unseen rows only; raise finetune_e2e.l2_sp, or lower epochs (tuned.epochs of a text encoder)"
         return [Finding("training_rows_remembered", measured, means, advice, 0.35)]
     return [Finding("training_rows_remembered", measured, "training rows look no better than such a model must")]
 

@@ -62,7 +62,7 @@ def match_to_source(
     With the distance ``cosine`` all rows of the common space are brought to length 1, where the squared distance is
     twice 1 - the cosine.
 
-    Scores are used if both clouds have them.
+    Scores are used if both sets have them.
     """
     if len(source.rows) > MOST:
         some = np.sort(rng.choice(len(source.rows), size=MOST, replace=False))
@@ -80,13 +80,13 @@ def match_to_source(
 
 
 def common_space(target: FeatureSet, source: FeatureSet) -> tuple[np.ndarray, np.ndarray]:
-    """Both clouds in the common space: float [n, axes] and float [m, axes]."""
+    """Both sets in the common space: float [n, axes] and float [m, axes]."""
     axes = min(COMPONENTS, *target.rows.shape, *source.rows.shape)
     here, there = _whitened(target.rows, axes), _whitened(source.rows, axes)
     if target.scores is None or source.scores is None:
         return here, there
     spread = np.nanstd(source.scores)
-    columns = [SCORE_AXIS * _known_or_read(cloud) / max(spread, 1e-9) for cloud in (target, source)]
+    columns = [SCORE_AXIS * _known_or_read(features) / max(spread, 1e-9) for features in (target, source)]
     return np.column_stack([here, columns[0]]), np.column_stack([there, columns[1]])
 
 
@@ -100,16 +100,16 @@ def _whitened(rows: np.ndarray, axes: int) -> np.ndarray:
         return whitened * np.where(skew(whitened, axis=0) < 0, -1.0, 1.0)
 
 
-def _known_or_read(cloud: FeatureSet) -> np.ndarray:
+def _known_or_read(features: FeatureSet) -> np.ndarray:
     """The score of each row; where it is not known, what ridge regression on the others says."""
-    assert cloud.scores is not None
-    known = np.isfinite(cloud.scores)
+    assert features.scores is not None
+    known = np.isfinite(features.scores)
     if known.all() or known.sum() < 3:
-        return np.nan_to_num(cloud.scores)
-    mean, spread = standardisation(cloud.rows)
-    standard = (cloud.rows - mean) / spread
-    ridge = RidgeCV(ALPHAS).fit(standard[known], cloud.scores[known])
-    return np.where(known, cloud.scores, ridge.predict(standard))
+        return np.nan_to_num(features.scores)
+    mean, spread = standardisation(features.rows)
+    standard = (features.rows - mean) / spread
+    ridge = RidgeCV(ALPHAS).fit(standard[known], features.scores[known])
+    return np.where(known, features.scores, ridge.predict(standard))
 
 
 def _by_cluster(

@@ -22,7 +22,15 @@ from pipeline.params import Params
 from pipeline.scoring import score_selection
 from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, lines_of, shared
 from pipeline.sentiment.finetuned import score_rows
-from pipeline.sentiment.initialisation import Heard, Part, carried_scores, inner_parts, linear_net, own_adapters
+from pipeline.sentiment.initialisation import (
+    Heard,
+    Part,
+    carried_scores,
+    inner_parts,
+    judged_by_validation,
+    linear_net,
+    own_adapters,
+)
 from pipeline.sentiment.phases import tune_all, tune_words
 from pipeline.sentiment.source_model import SourceSpace
 from pipeline.sentiment.text_model import encode_lines, source_text_head
@@ -110,7 +118,7 @@ def setting_of(target: Target, plain: Target, source: SourceSpace, job: Finetune
     own = own_adapters(target, source, job) if job.with_source else {}
     train, val = target.rows(job.fold, "train"), target.rows(job.fold, "val")
     whole = Part(np.sort(np.concatenate([train, val])), np.zeros(0, dtype=np.int64), own)
-    judges = [Part(train, val, own)] if mode.tuned and not mode.few else parts
+    judges = [judged_by_validation(target, source, job)] if mode.tuned and not mode.few else parts
     return Setting(target, plain, source, job, carried, judges, whole, mode)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import GroupKFold
 
 from pipeline.params import Params
 from pipeline.scoring import baselines, columns, diagnostics, intervals, sentiment
@@ -13,8 +12,6 @@ from pipeline.scoring.diagnostics import AdapterLosses, Evidence, PartScores, St
 from pipeline.sentiment.descriptions import AdapterReport
 from pipeline.sentiment.scored import Scored, averaged
 from pipeline.sentiment.track import ADAPTERS, Track
-
-INNER_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -62,10 +59,8 @@ def modality_gap(track: Track, params: Params) -> dict[str, PartScores]:
 def _within(block: FeatureBlock, scores: np.ndarray, groups: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Ridge cross-validated among the test rows alone, [N]: what the modality says there by itself."""
     predicted = np.zeros(len(scores))
-    folds = min(INNER_FOLDS, len(set(groups[test])))
-    if folds > 1:
-        for inner, held in GroupKFold(folds).split(test, groups=groups[test]):
-            predicted[test[held]] = baselines.ridge([block], scores, test[inner], groups)[test[held]]
+    for inner, held in baselines.inner_folds(groups[test]):
+        predicted[test[held]] = baselines.ridge([block], scores, test[inner], groups)[test[held]]
     return predicted
 
 

@@ -211,8 +211,8 @@ def text_mode(target: Target, params: Params) -> TextMode:
 SCALES = (0.25, 100.0)
 """Between what the scale of the output is looked for."""
 
-DOUBT = 20
-"""As of so many rows that like the output as it is: a few held rows change it little."""
+PRIOR_ROWS = 20
+"""The weight of a scale of 1, as a number of rows: a few held rows change the output little."""
 
 
 def _output_scale(inner: Sequence[Fitted], setting: Setting) -> tuple[float, float]:
@@ -238,7 +238,7 @@ def _output_scale(inner: Sequence[Fitted], setting: Setting) -> tuple[float, flo
     best = minimize_scalar(loss_at, bounds=(math.log(SCALES[0]), math.log(SCALES[1])), method="bounded")
     if best.fun > loss_at(0.0) - 1e-9:  # a constant prediction, or a loss that no scale changes
         return 1.0, 0.0
-    scale = math.exp(best.x * len(at) / (len(at) + DOUBT))
+    scale = math.exp(best.x * len(at) / (len(at) + PRIOR_ROWS))
     return scale, centre * (1 - scale)
 
 

@@ -20,6 +20,9 @@ from pipeline.sentiment.adapters import carried_columns, read_adapters, train_ad
 from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, shared
 from pipeline.sentiment.source_model import SourceSpace, score
 
+STOPPING = 5
+"""One in so many training groups says when adapters have learned enough, where validation rows are to judge them."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -167,15 +170,13 @@ def inner_parts(target: Target, source: SourceSpace, job: FinetuneJob, folds: in
     says.
     """
     rows = target.rows(job.fold, "train", "val")
-    groups = target.table["group_id"].iloc[rows].tolist()
-    if len(set(groups)) < 2:
+    groups = target.table["group_id"].iloc[rows].nunique()
+    if groups < 2:
         raise InputError(
-            f"target.corpus: {job.fold} learns from {len(set(groups))} group, and inner folds need two at least; "
+            f"target.corpus: {job.fold} learns from {groups} group, and inner folds need two at least; "
             "give more groups, or more target.folds in params.yaml"
         )
-    bins = pd.qcut(target.scores[torch.from_numpy(rows)].numpy(), 3, labels=False, duplicates="drop")
-    rng = np.random.default_rng(job.params.seed)
-    inner = grouped_folds(groups, bins.astype(str).tolist(), folds, rng)
+    inner = _inner_numbers(target, rows, folds, job.params.seed)
     ids = target.table["sample_id"].to_numpy()
     parts = []
     for number in range(int(inner.max()) + 1):
@@ -183,6 +184,29 @@ def inner_parts(target: Target, source: SourceSpace, job: FinetuneJob, folds: in
         left = replace(target, folds=target.folds[~target.folds["sample_id"].isin(set(ids[held]))])
         parts.append(Part(rows[inner != number], held, _trained(left, source, job) if job.with_source else {}))
     return parts
+
+
+def judged_by_validation(target: Target, source: SourceSpace, job: FinetuneJob) -> Part:
+    """The training rows to learn from and the validation rows to be judged on; with the source, adapters.
+
+    Their best epoch is that of a fifth of the training groups: those of `train_adapters` took theirs by the scores of
+    the validation rows.
+    """
+    train, val = target.rows(job.fold, "train"), target.rows(job.fold, "val")
+    if not job.with_source:
+        return Part(train, val, {})
+    ids = target.table["sample_id"].to_numpy()
+    stopping = train[_inner_numbers(target, train, STOPPING, job.params.seed) == 0]
+    folds = target.folds[~target.folds["sample_id"].isin(set(ids[val]))]
+    folds = folds.assign(role=folds["role"].where(~folds["sample_id"].isin(set(ids[stopping])), "val"))
+    return Part(train, val, _trained(replace(target, folds=folds), source, job))
+
+
+def _inner_numbers(target: Target, rows: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """int64 [n]: a grouped fold of each of the rows, which have their scores in like shares."""
+    bins = pd.qcut(target.scores[torch.from_numpy(rows)].numpy(), 3, labels=False, duplicates="drop")
+    groups = target.table["group_id"].iloc[rows].tolist()
+    return grouped_folds(groups, bins.astype(str).tolist(), folds, np.random.default_rng(seed))
 
 
 def carried_scores(target: Target, source: SourceSpace, parts: Sequence[Part]) -> dict[Subset, np.ndarray]:

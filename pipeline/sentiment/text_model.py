@@ -132,7 +132,7 @@ def _identity(encoder: text.TextEncoder, learn: pd.DataFrame, params: Params) ->
         "params": params.train_source.model_dump(include={"text", "tuned"}),
         "encoder": encoder.identity,
         "device": str(pick(params.device)),
-        "rows": artifacts.digest(learn["sample_id"] + learn["score"].astype(str) + learn["text"]),
+        "rows": artifacts.digest(learn["sample_id"] + "\0" + learn["score"].astype(str) + "\0" + learn["text"]),
     }
 
 

@@ -113,7 +113,7 @@ def _made(model: Model, params: Params) -> str:
     how = f"`{model.description.candidate}`" if model.fusion is not None else "none: there is one modality"
     return (
         _table(["modality", "encoder", "revision", "sha256 of its weights", "specialist"], rows)
-        + f"\n\nFusion: {how}, from the encoders' frozen vectors and out-of-fold expert_log_probs of the specialists. "
+        + f"\n\nFusion: {how}, from the encoders' frozen vectors and the specialists' out-of-fold log-probabilities. "
         f"Seed {params.seed}. Made by the DVC pipeline of this package with "
         "`dvc repro` and `python -m pipeline export`; `model.json` in each folder says the rest."
     )

@@ -31,7 +31,7 @@ def write(model: Model, folder: Path) -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ModuleNotFoundError:
-        raise InputError("--onnx needs more packages; `pip install emocare-pipeline[onnx]`") from None
+        raise InputError('--onnx needs more packages; `pip install "emocare-pipeline[onnx]"`') from None
     folder.mkdir()
     with _traceable():
         for name, branch in model.branches.items():

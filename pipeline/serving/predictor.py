@@ -423,14 +423,14 @@ class Predictor:
         whole = emotion.log_odds(logits, label)
         answers: list[dict[Stream, StreamAnswer]] = [{} for _ in logits]
         for stream, columns in slices(branch.frozen.identity).items():
-            changes = whole - emotion.log_odds(
-                self._logits({**given, name: self._without(name, seen, stream)})[0], label
-            )
+            there: np.ndarray = np.logical_not(np.isnan(seen.vectors[:, columns]).any(axis=1))
+            changes = np.zeros(len(label))
+            if there.any():
+                masked: Given = {**given, name: self._without(name, seen, stream)}
+                changes = np.where(there, whole - emotion.log_odds(self._logits(masked)[0], label), 0.0)
             for at, answer in enumerate(answers):
                 if seen.errors[at] is None:
-                    there = not np.isnan(seen.vectors[at, columns]).any()
-                    change = float(changes[at]) if there else 0.0
-                    answer[stream] = StreamAnswer(there, seen.lacking[at].get(stream), change)
+                    answer[stream] = StreamAnswer(bool(there[at]), seen.lacking[at].get(stream), float(changes[at]))
         return answers
 
     def _without(self, name: Modality, seen: Seen, stream: Stream) -> Seen:

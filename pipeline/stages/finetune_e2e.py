@@ -1,9 +1,9 @@
 """Carries the source model to the target: adapters, model and text encoder are tuned together on the target's labels.
 
-A fold's model is the simplest of several that inner folds find no better one for: the mean, ridge regression, the
-source's text model, a text model of the target's own words, what the source says through the adapters weighed against
-ridge, and all of this tuned: the source model's head first, while the adapters stand still, then everything at a small
-rate (LP-FT; Kumar et al. 2022). It is fitted on training and validation rows; no epoch is chosen by rows.
+A fold's model is the simplest of several that inner folds find no better one for: ridge regression, the source's text
+model, a text model of the target's own words, what the source says through the adapters weighed against ridge, and all
+of this tuned: the source model's head first, while the adapters stand still, then everything at a small rate (LP-FT;
+Kumar et al. 2022). It is fitted on training and validation rows; but for the adapters, no epoch is chosen by rows.
 
 Reads:  data/split/{source,target,target_folds}.parquet, data/embeddings/{source,target}/*.parquet,
         models/train_source/, models/train_adapters/.

@@ -11,7 +11,7 @@ class Rows(Protocol):
     """Rows of one part of a corpus.
 
     Attributes:
-        labels: int64 [N].
+        labels: int64 [N] of classes, or float32 [N] of scores.
         workers: threads that load batches ahead of the training step; 0 when loading costs nothing.
     """
 
@@ -32,7 +32,7 @@ class TensorRows:
 
     Args:
         inputs: the net's positional arguments for all rows: tensors, or mappings of them, with N rows each.
-        labels: int64 [N].
+        labels: int64 [N] of classes, or float32 [N] of scores.
         batch: rows in a batch.
     """
 

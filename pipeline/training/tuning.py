@@ -155,7 +155,7 @@ def lora(encoder: nn.Module, targets: list[str], rank: int) -> nn.Module:
     try:
         import peft
     except ModuleNotFoundError:
-        raise InputError("tune: lora needs the package peft; `pip install emocare-pipeline[lora]`") from None
+        raise InputError('lora needs the package peft; `pip install "emocare-pipeline[lora]"`') from None
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
     return peft.get_peft_model(encoder, config)  # pyright: ignore[reportArgumentType] - it takes any module
 

@@ -55,6 +55,33 @@ def test_whoever_reads_a_folder_while_it_is_replaced_has_the_old_one_or_the_new_
     assert {path.read_text() for path in folder.iterdir()} == {"new"}
 
 
+def test_a_folder_whose_successor_cannot_take_its_place_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, replace = tmp_path / "out", Path.replace
+    folder.mkdir()
+    (folder / "kept").touch()
+
+    def refused(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise PermissionError("in use")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(PermissionError, match="in use"), artifacts.replacing_folder(folder):
+        pass
+    assert [item.name for item in tmp_path.rglob("*")] == ["out", "kept"]
+
+
+def test_a_folder_moved_away_by_a_process_that_was_killed_then_comes_back(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "kept").touch()
+    subprocess.run([sys.executable, "-c", KILLED_BETWEEN, str(folder)], check=False)
+    assert not folder.exists()
+    with pytest.raises(RuntimeError), artifacts.replacing_folder(folder):
+        raise RuntimeError
+    assert [item.name for item in tmp_path.rglob("*")] == ["out", "kept"]
+
+
 def looking_at(folder: Path, seen: list[set[str]]) -> Callable[..., None]:
     """``shutil.rmtree``, which notes what the folder holds when something is removed."""
     remove = shutil.rmtree
@@ -213,6 +240,17 @@ from pipeline.core import artifacts
 with artifacts.{how}(Path(sys.argv[1])) as aside:
     (aside / "half" if aside.is_dir() else aside).write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+KILLED_BETWEEN = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.core import artifacts
+move = Path.replace
+Path.replace = lambda path, target: os.kill(os.getpid(), signal.SIGKILL) if path.name == "new" else move(path, target)
+with artifacts.replacing_folder(Path(sys.argv[1])):
+    pass
 """
 
 

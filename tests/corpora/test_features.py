@@ -434,6 +434,13 @@ def test_a_corpus_without_scores_comes_part_by_part_and_says_the_same(tmp_path: 
     assert refused["row"].tolist() == [4] and refused["id"].tolist() == ["r3"]
 
 
+def test_rows_without_words_at_the_head_of_a_table_are_no_fault_of_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.csv"
+    path.write_text("id,text\n1,\n2,\n3,fine\n")
+    parts = list(read_unscored(path, 2))
+    assert [name for part in parts for name in part.rows["text"].dropna()] == ["fine"]
+
+
 def test_a_corpus_without_anything_to_go_by_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "corpus.csv"
     path.write_text("id,score\n1,2.0\n")

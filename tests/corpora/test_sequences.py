@@ -183,5 +183,5 @@ def test_a_bad_folder_is_one_line(tmp_path: Path, change: Any, message: str) -> 
 def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus(tmp_path)
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(InputError, match=r"pip install emocare-pipeline\[csd\]"):
+    with pytest.raises(InputError, match=r'pip install "emocare-pipeline\[csd\]"'):
         read_folder(tmp_path, "target.corpus")

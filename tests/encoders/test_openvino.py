@@ -177,5 +177,5 @@ def test_nothing_is_reported_and_nothing_warned_of(folder: Path) -> None:
 
 def test_without_its_package_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(InputError, match=r"pip install emocare-pipeline\[openvino\]"):
+    with pytest.raises(InputError, match=r'pip install "emocare-pipeline\[openvino\]"'):
         load(folder, runtime="openvino")  # not only once an encoder was tuned for hours

@@ -79,7 +79,7 @@ def test_every_parameter_learns_when_modalities_come_and_go(strategy: str) -> No
     assert [name for name, value in net.named_parameters() if value.grad is None or not value.grad.any()] == []
 
 
-def test_without_what_it_learned_it_is_a_weighted_sum_of_opinions() -> None:
+def test_without_what_it_learned_it_is_a_weighted_sum_of_log_probabilities() -> None:
     net = Fusion(WIDTHS, 3, width=8, heads=2, hidden=8).eval()
     last = net.classify[-1]
     assert isinstance(last, torch.nn.Linear)
@@ -91,7 +91,7 @@ def test_without_what_it_learned_it_is_a_weighted_sum_of_opinions() -> None:
     torch.testing.assert_close(net(vectors, expert_log_probs, present), expected)
 
 
-def test_readings_are_linear_maps_of_one_vector_weighed_by_what_another_believes() -> None:
+def test_bilinear_terms_are_linear_maps_of_one_vector_weighed_by_the_other_modalitys_probabilities() -> None:
     torch.manual_seed(0)
     net = Fusion({"a": 4, "b": 5}, 3, width=8, heads=2, hidden=8).eval()
     before = net(*pair())

@@ -65,7 +65,7 @@ def test_the_source_model_standardises_by_the_rows_that_have_a_modality() -> Non
     assert [net.state_dict()[f"probes.text.{name}"].item() for name in ("mean", "scale")] == [3.0, 2.0]
 
 
-def test_the_score_is_the_mix_of_both_tellers_and_the_readings() -> None:
+def test_the_score_is_the_mix_of_both_source_models_and_the_probes() -> None:
     net, (vectors, present) = transfer_net(), inputs(TARGET)
     assert net.source is not None and net.text_head is not None
     adapted = {name: net.adapters[name](vectors[name]) for name in SOURCE}

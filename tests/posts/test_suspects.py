@@ -50,8 +50,8 @@ def test_contradictions_are_those_of_the_slow_version() -> None:
 
 
 def test_all_that_were_asked_must_agree() -> None:
-    opinions = [np.array([1, 1, 1, -2, -2]), np.array([1, 2, -1, 0, -2]), np.array([-2, 1, 1, -2, -2])]
-    assert suspects.agreed(opinions).tolist() == [1, -1, -1, 0, -1]
+    predictions = [np.array([1, 1, 1, -2, -2]), np.array([1, 2, -1, 0, -2]), np.array([-2, 1, 1, -2, -2])]
+    assert suspects.agreed(predictions).tolist() == [1, -1, -1, 0, -1]
 
 
 def write(layout: Layout, fold: str = "fold-0") -> None:

@@ -252,6 +252,6 @@ def test_onnx_without_its_packages_says_what_to_install(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(InputError, match=r"pip install emocare-pipeline\[onnx\]"):
+    with pytest.raises(InputError, match=r'pip install "emocare-pipeline\[onnx\]"'):
         bundle.export(trained.params, trained.layout, tmp_path / "bundle", onnx=True)
     assert list(tmp_path.iterdir()) == []

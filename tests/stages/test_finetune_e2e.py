@@ -39,7 +39,7 @@ from pipeline.sentiment.data import FinetuneJob, Target, limit_groups, of_fold, 
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuned import load_finetuned
 from pipeline.sentiment.finetuning import _output_scale, text_mode
-from pipeline.sentiment.initialisation import Part, inner_parts, linear_net
+from pipeline.sentiment.initialisation import Part, inner_parts, judged_by_validation, linear_net
 from pipeline.sentiment.phases import tune_words
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.text_model import source_text_scores
@@ -385,6 +385,33 @@ def test_what_is_chosen_is_the_simplest_that_held_rows_find_no_better_one_for(fo
         assert choice.report["candidates"][name]["mse"] == pytest.approx(errors[name].mean())
     assert list(choice.report["candidates"]) == list(errors)
     assert choice.taken == list(errors)[baselines.simplest(list(errors.values()), groups)]
+
+
+def test_adapters_that_validation_rows_judge_know_nothing_of_them(holdout: Track) -> None:
+    of = setting(holdout)
+    val = of.target.rows("final", "val")
+    other = of.target.scores.clone()
+    other[torch.from_numpy(val)] = -other[torch.from_numpy(val)]
+    vectors = {name: torch.where(at_rows(of.target, val), -2.0, of.target.columns.vectors[name]) for name in EVERY}
+    altered = replace(of.target, scores=other, columns=replace(of.target.columns, vectors=vectors))
+    judged, again = (judged_by_validation(target, of.source, of.job) for target in (of.target, altered))
+    np.testing.assert_array_equal(judged.held, val)
+    np.testing.assert_array_equal(judged.learn, of.target.rows("final", "train"))
+    untrained = judged_by_validation(of.target, of.source, without_epochs(of.job))
+    for name, adapter in judged.adapters.items():
+        same, start = again.adapters[name].state_dict(), untrained.adapters[name].state_dict()
+        assert all(torch.equal(value, same[key]) for key, value in adapter.state_dict().items())
+        assert not all(torch.equal(value, start[key]) for key, value in adapter.state_dict().items())
+
+
+def at_rows(target: Target, rows: np.ndarray) -> torch.Tensor:
+    """bool [N, 1]."""
+    return torch.from_numpy(np.isin(np.arange(len(target.table)), rows))[:, None]
+
+
+def without_epochs(job: FinetuneJob) -> FinetuneJob:
+    block = job.params.adapter.model_copy(update={"epochs": 0})
+    return replace(job, params=job.params.model_copy(update={"adapter": block}))
 
 
 def test_only_named_candidates_are_compared(folded: Track) -> None:
