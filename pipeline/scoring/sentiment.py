@@ -139,5 +139,5 @@ def _weighted_f1(actual: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def concordance(predicted: np.ndarray, actual: np.ndarray) -> float:
-    """The validation score, of what nets predict, [N, 1]: it falls with a wrong order, a wrong spread and a wrong mean."""
+    """The validation score of what a net predicts, [N, 1]: it falls with a wrong order, spread or mean."""
     return ccc(actual, predicted[:, 0]) or 0.0
