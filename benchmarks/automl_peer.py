@@ -3,7 +3,7 @@
 Each needs versions of its own, so this runs in an environment of its own and imports nothing of the pipeline:
 
     pip install "autogluon.multimodal==1.6.3"    # or "ludwig==0.11.0"
-    python benchmarks/automl_peer.py autogluon MANIFEST ENCODER --seconds 600 [--seeds 3]
+    python -m benchmarks.automl_peer autogluon MANIFEST ENCODER --seconds 600 [--seeds 3]
 
 Learns from the rows of split ``train`` and is scored on those of ``val``, by macro-F1. AutoGluon takes the seconds by
 the clock and chooses all else; for Ludwig they are of the processor, and its rate, batch and stopping are set below.

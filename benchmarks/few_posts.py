@@ -1,6 +1,6 @@
 """Few posts: the text specialist that inner folds choose, against what twenty lines of scikit-learn give.
 
-    python benchmarks/few_posts.py manifest.parquet [--sizes 100,300,700,2000] [--draws 5]
+    python -m benchmarks.few_posts manifest.parquet [--sizes 100,300,700,2000] [--draws 5]
 
 Draws so many training texts from a manifest with a split, and scores on all of its validation texts. The obvious is
 scikit-learn's own logistic regression, with and without balanced classes, on the same frozen vectors and on TF-IDF; its

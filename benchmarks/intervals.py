@@ -1,6 +1,6 @@
 """How often the intervals of few groups hold the truth: simulated corpora whose true scores are known.
 
-    python benchmarks/intervals.py [--simulations 400] [--resamples 300]
+    python -m benchmarks.intervals [--simulations 400] [--resamples 300]
 
 Groups differ in their classes, in how well they are judged and, in every second line, in their sizes too (log-normal,
 so that a few have most of the rows). A corpus of very many groups gives the truth. Prints a line of Markdown a

@@ -1,6 +1,6 @@
 """Measures `serve` on a bundle: latency, throughput under load, and ten thousand bad requests.
 
-``python benchmarks/serving.py bundle/`` starts the server as a process of its own, asks it from this one, and prints
+``python -m benchmarks.serving bundle/`` starts the server as a process of its own, asks it from this one, and prints
 tables for ``benchmarks/README.md``. Client and server share the machine's cores. Needs the extra ``test``.
 """
 

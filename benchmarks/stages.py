@@ -1,6 +1,6 @@
 """Times every stage of the graph on the built-in corpora, each as a process of its own, from empty caches.
 
-Run from the project's folder: ``python benchmarks/stages.py``. Prints a table for ``benchmarks/README.md``.
+Run from the project's folder: ``python -m benchmarks.stages``. Prints a table for ``benchmarks/README.md``.
 """
 
 import os
