@@ -11,6 +11,9 @@ from pipeline.params import SplitParams
 
 PROTECTION = {"test": 2, "val": 1, "train": 0}
 
+ENOUGH_SHARE = 20
+"""Where rows are so many that validation rows judge candidates alone, these must be one in so many of that number."""
+
 
 Names = Sequence[str] | np.ndarray
 """Names of N rows, or whole numbers in the order of the names."""

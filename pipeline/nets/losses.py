@@ -66,7 +66,8 @@ class AdjustedCrossEntropy:
 def focal(logits: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], gamma: float) -> Float[Tensor, ""]:
     """Mean of (1 - p) ** gamma * -log p over the rows, p the probability of the true class."""
     log_p = functional.log_softmax(logits, dim=-1).gather(1, labels[:, None])[:, 0]
-    return ((1 - log_p.exp()) ** gamma * -log_p).mean()
+    missing = (-torch.expm1(log_p)).clamp_min(1e-6)  # at 0 a gamma below 1 has no gradient
+    return (missing**gamma * -log_p).mean()
 
 
 def mixed(mse: float, mae: float, correlation: float) -> Objective:

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 FLAT = 1e-6
-"""A column that varies less is constant, and is not scaled."""
+"""A column that varies by less than this share of its largest value is constant, and is not scaled."""
 
 CLIP = 5.0
 """Standardised inputs are cut here: features of sound and faces have wild outliers."""
@@ -27,7 +27,8 @@ def standardisation(
         count = known.sum(dim=0).clamp(min=1)
         mean = rows.nan_to_num(0.0).sum(dim=0) / count
         spread = (torch.where(known, rows - mean, 0.0).square().sum(dim=0) / count).sqrt()
-    return mean, torch.where(spread > FLAT, spread, torch.ones_like(spread))
+    largest = rows.nan_to_num(0.0).abs().amax(dim=0)
+    return mean, torch.where(spread > FLAT * largest, spread, torch.ones_like(spread))
 
 
 def standardised(

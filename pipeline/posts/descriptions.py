@@ -152,16 +152,20 @@ class FusionDescription(PostsDescription):
 
     Attributes:
         candidate: what was taken on the inner folds.
+        nothing: without a net, the logits of a post that lacks the modality.
     """
 
     candidate: FusionCandidate | None = None
     net: FusionNetDescription | None
+    nothing: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
 
     @model_validator(mode="after")
     def _reads_its_modalities(self) -> Self:
         if self.net is None:
             if len(self.modalities) != 1:
                 raise ValueError("without a net there is one modality")
+            if self.nothing is None or len(self.nothing) != len(self.labels):
+                raise ValueError("without a net there is a logit of each label for posts that lack the modality")
         elif set(self.net.widths) != set(self.modalities) or self.net.classes != len(self.labels):
             raise ValueError("net has other modalities or classes than the model")
         return self

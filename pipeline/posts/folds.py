@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.schemas import FINAL
-from pipeline.corpora.splits import grouped_folds
+from pipeline.corpora.splits import ENOUGH_SHARE, grouped_folds
 
 STOPPING_SHARE = 8
 """One in so many of a fold's training groups decides when an iterative training stops."""
@@ -50,11 +50,12 @@ class Grouping:
         """Grouped folds of the training and validation rows; of more than ``most``, the one fold that they make.
 
         That one fold is called ``final``: its models are not fitted again, so they stop and are compared on the
-        validation rows, and predict the test rows too.
+        validation rows, and predict the test rows too. Where these are less than a twentieth of ``most``, they are too
+        few to judge by, and grouped folds do.
         """
-        known = self.part("train", "val")
-        if len(known) > most:
-            return [Fold(FINAL, self.part("train"), self.part("val", "test"), self.part("val"))]
+        known, val = self.part("train", "val"), self.part("val")
+        if len(known) > most and len(val) >= most / ENOUGH_SHARE:
+            return [Fold(FINAL, self.part("train"), self.part("val", "test"), val)]
         return self.cross(known, folds)
 
     def cross(self, rows: np.ndarray, folds: int) -> list[Fold]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, subset_name, subsets_of
@@ -20,7 +21,15 @@ from pipeline.nets.fusion import FusedNet
 from pipeline.params import Params
 from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
 from pipeline.posts.folds import Fold
-from pipeline.posts.fusion_candidates import FittedFusion, TriedFusion, average, build, fit_fusion, try_fusion
+from pipeline.posts.fusion_candidates import (
+    FittedFusion,
+    TriedFusion,
+    average,
+    build,
+    fit_fusion,
+    log_shares,
+    try_fusion,
+)
 from pipeline.posts.fusion_jobs import fit_side_by_side, try_side_by_side
 from pipeline.posts.fusion_rows import FusionRows, Subset
 from pipeline.scoring import calibration, selection
@@ -42,6 +51,7 @@ class FusionOutcome:
         folds: every fold that a model was fitted for, the final one last.
         logits: float32 [N, K]; ``folds`` say of which rows.
         subsets: (``masked | retrained``, name of the subset) → float32 [test rows, K].
+        nothing: in a corpus of one modality, the K logits of a post without it.
     """
 
     choice: Choice
@@ -50,6 +60,7 @@ class FusionOutcome:
     folds: list[Fold]
     logits: np.ndarray
     subsets: dict[tuple[str, str], np.ndarray]
+    nothing: tuple[float, ...] | None = None
 
     def made_by(self) -> pd.Series:
         """The fold that predicted each row; missing where none did."""
@@ -121,17 +132,19 @@ def _subsets(
 def unfused(corpus: FusionRows, layout: Layout) -> FusionOutcome:
     """The outcome in a corpus of one modality: its specialist speaks, and decides as it does."""
     (only,) = corpus.modalities
-    logits = corpus.expert_log_probs[only].numpy()
+    logits, absent = corpus.expert_log_probs[only].numpy().copy(), ~corpus.present[only].numpy()
     test, known = corpus.grouping.part("test"), corpus.grouping.part("train", "val")
-    # A post without the modality has zeros, as a row has that the specialist was fitted on and nobody cross-fitted.
-    said = known[logits[known].any(axis=1) | ~corpus.present[only].numpy()[known]]
+    # Zeros have a post without the modality, and a row that the specialist was fitted on and nobody cross-fitted.
+    said = known[logits[known].any(axis=1) | absent[known]]
+    nothing = log_shares(corpus.codes.numpy()[known], len(corpus.labels)).round(artifacts.DECIMALS)
+    logits[absent] = nothing
     offset = read_description(layout.model(f"train_{only}"), SpecialistDescription).calibration.offset
     calibrated = replace(calibration.neutral(len(corpus.labels)), offset=offset)  # as the log-probabilities are
     choice = selection.only(only, logits[said], corpus.codes.numpy()[said], calibrated)
     nobody = np.array([], dtype=int)
     folds = [Fold(UNFUSED, nobody, said), Fold(FINAL, known, test)]
     subsets = {(kind, only): logits[test] for kind in ("masked", "retrained")}
-    return FusionOutcome(choice, None, None, folds, logits, subsets)
+    return FusionOutcome(choice, None, None, folds, logits, subsets, tuple(nothing.tolist()))
 
 
 def load_fusion(folder: Path) -> FusedNet | None:

@@ -188,10 +188,14 @@ def _first_present(corpus: FusionRows, subset: Subset, fold: Fold) -> tuple[Firs
     )
     net = build(described)
     assert isinstance(net, FirstPresent)
-    shares = (np.bincount(codes, minlength=len(corpus.labels)) + 1) / (len(codes) + len(corpus.labels))
     with torch.no_grad():
-        net.nothing.copy_(torch.from_numpy(np.log(shares)))
+        net.nothing.copy_(torch.from_numpy(log_shares(codes, len(corpus.labels))))
     return net, described
+
+
+def log_shares(codes: np.ndarray, classes: int) -> np.ndarray:
+    """Logits of a post that has nothing to go by, float64 [K]: log shares of the classes, each counted once more."""
+    return np.log((np.bincount(codes, minlength=classes) + 1) / (len(codes) + classes))
 
 
 def _fit_trained(corpus: FusionRows, subset: Subset, fold: Fold, params: Params, epochs: int) -> FittedFusion:

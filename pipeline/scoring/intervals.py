@@ -40,6 +40,9 @@ NO_VARIANCE = 1e-12
 MIN_GROUPS = 8
 """Fewer groups have no interval: they say too little of how much groups differ."""
 
+ALIKE = 1e-9
+"""Shares that differ by less are the same."""
+
 MAX_CORRELATION = 0.9999
 """Fisher's z has no end; a higher correlation counts as this one."""
 
@@ -82,12 +85,16 @@ class Resampled:
         """(low, high) around the value, which is never outside.
 
         ``confidence`` is the coverage, such as 0.95. None of fewer than ``MIN_GROUPS`` groups, and where the value or
-        all resamples are undefined.
+        all resamples are undefined. A share of 1 or 0 in every resample is not certain for that: the other end is that
+        of as many successes or failures as there are groups (Clopper and Pearson 1934).
         """
         defined = self.draws[np.isfinite(self.draws)]
         if self.groups < MIN_GROUPS or not np.isfinite(self.value) or not len(defined):
             return None
         error = self.scale.forth(defined).std() * np.sqrt(self.groups / (self.groups - 1))
+        if self.scale is SHARE and error < ALIKE and min(self.value, 1 - self.value) < ALIKE:
+            least = ((1 - confidence) / 2) ** (1 / self.groups)
+            return (least, 1.0) if self.value > 0.5 else (0.0, 1 - least)
         far = stdtrit(self.groups - 1, (1 + confidence) / 2) * error
         low, high = self.scale.back(self.scale.forth(np.array(self.value)) + np.array([-far, far]))
         return min(float(low), self.value), max(float(high), self.value)

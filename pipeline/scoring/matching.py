@@ -115,7 +115,7 @@ def _known_or_read(features: FeatureSet) -> np.ndarray:
 def _by_cluster(
     here: np.ndarray, there: np.ndarray, source: np.ndarray, clusters: int, rng: np.random.Generator
 ) -> np.ndarray:
-    count = min(clusters, len(here), len(there))
+    count = min(clusters, *(len(np.unique(cloud.round(6), axis=0)) for cloud in (here, there)))
     seed = int(rng.integers(2**31))
     ours, theirs = (KMeans(count, n_init="auto", random_state=seed).fit(cloud) for cloud in (here, there))
     apart = ((ours.cluster_centers_[:, None] - theirs.cluster_centers_[None]) ** 2).sum(axis=2)

@@ -3,7 +3,8 @@
 import numpy as np
 
 FLAT = 1e-6
-"""A column that varies less is constant: it says nothing, and must not be divided by nothing."""
+"""A column that varies by less than this share of its largest value, whatever its unit, is constant: it says nothing,
+and must not be divided by nothing."""
 
 COLUMNS = 64
 """So many columns are looked at together: the deviations are as large as they are."""
@@ -24,14 +25,15 @@ def standardisation(rows: np.ndarray, dtype: type[np.floating] | None = None) ->
 
 
 def _moments(rows: np.ndarray, dtype: type[np.floating] | None) -> tuple[np.ndarray, np.ndarray]:
-    if not np.isnan(rows).any():
-        spread = rows.std(axis=0, dtype=dtype)
-        return rows.mean(axis=0, dtype=dtype), np.where(spread > FLAT, spread, 1.0)
     known = ~np.isnan(rows)
+    largest = np.abs(rows).max(axis=0, initial=0.0, where=known)
+    if known.all():
+        spread = rows.std(axis=0, dtype=dtype)
+        return rows.mean(axis=0, dtype=dtype), np.where(spread > FLAT * largest, spread, 1.0)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, rows, 0).sum(axis=0, dtype=dtype) / count
     spread = np.sqrt((np.where(known, rows - mean, 0) ** 2).sum(axis=0, dtype=dtype) / count)
-    return mean, np.where(spread > FLAT, spread, 1.0)
+    return mean, np.where(spread > FLAT * largest, spread, 1.0)
 
 
 def standardised(rows: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -15,6 +15,9 @@ from pipeline.sentiment.descriptions import GroupContext
 FEWEST = 8
 """Groups of several rows below which nothing is fitted."""
 
+MOST = 100.0
+"""No weight is larger, however little scores differ."""
+
 SHRINKAGE = 10
 """Groups at which the weights are half of the way from (1, 0), which changes nothing, to those of least squares."""
 
@@ -89,7 +92,7 @@ def fit_context(
         return None
     centre = sums.context.centre
     columns = np.column_stack([scores - centre, others[:, 0]])[accompanied]
-    own, of_others = nnls(columns, (actual - centre)[accompanied])[0]
+    own, of_others = nnls(columns, (actual - centre)[accompanied])[0].clip(max=MOST)
     weight = count / (count + SHRINKAGE)
     # Rounded, as a description keeps them.
     own, of_others = round(1 + weight * (float(own) - 1), 6), round(weight * float(of_others), 6)

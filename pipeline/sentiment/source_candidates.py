@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from pipeline.core.errors import InputError
-from pipeline.corpora.splits import grouped_folds, score_strata
+from pipeline.corpora.splits import ENOUGH_SHARE, grouped_folds, score_strata
 from pipeline.nets.losses import mixed
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params, TrainSourceParams
@@ -91,13 +91,14 @@ class SourceRows:
         return TensorRows(self.columns.at(rows), scores, self.block.batch)
 
     def folds(self) -> list[SourceFold]:
-        """Grouped folds of the training and validation rows; of very many, the validation rows are the one held.
+        """Grouped folds of the training and validation rows; of very many, the validation rows are the one held, unless
+        they are less than a twentieth of so many.
 
         Raises InputError where all these rows are of one group.
         """
         train, val = self.part("train"), self.part("val")
         rows = np.sort(np.concatenate([train, val]))
-        if len(rows) > self.block.inner_rows and len(val):
+        if len(rows) > self.block.inner_rows and len(val) >= max(self.block.inner_rows / ENOUGH_SHARE, 1):
             return [SourceFold(train, val)]
         if len(set(self.groups[rows])) < 2:
             raise InputError(

@@ -378,10 +378,10 @@ class Predictor:
         """Calibrated logits, float64 [len(without), n, K], with each of these masked in turn, all in one pass."""
         fusion, calibration = self.model.fusion, self.model.description.calibration
         if fusion is None:
-            (only,) = given
-            return np.stack(
-                [calibration.calibrated(given[only].expert_log_probs * (only != masked)) for masked in without]
-            )
+            ((only, seen),) = given.items()
+            nothing = np.array(self.model.description.nothing)
+            said = [np.where((seen.present & (only != of))[:, None], seen.expert_log_probs, nothing) for of in without]
+            return np.stack([calibration.calibrated(logits) for logits in said])
 
         def column(rows: Sequence[np.ndarray]) -> Tensor:
             return torch.from_numpy(np.concatenate(rows)).to(self.device)

@@ -50,7 +50,7 @@ def run(params: Params, layout: Layout) -> None:
     with artifacts.replacing_folder(layout.model("finetune_e2e")) as folder:
         artifacts.write_scores(folder / "predictions.parquet", predictions)
         assert final.model is not None
-        known = target.scores[~target.scores.isnan()]
+        known = target.scores[target.rows(FINAL, "train", "val")]
         description = FinetunedDescription(
             stage="finetune_e2e",
             modalities=target.columns.modalities,

@@ -43,6 +43,7 @@ def run(params: Params, layout: Layout) -> None:
             labels=corpus.labels,
             modalities=corpus.modalities,
             net=None if outcome.final is None else outcome.final.described,
+            nothing=outcome.nothing,
             seed=params.seed,
             best_epoch=None if outcome.final is None else outcome.final.best_epoch,
             calibration=outcome.choice.calibration,

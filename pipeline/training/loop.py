@@ -93,7 +93,7 @@ def fit(
     """Trains until the validation score stops rising, or as long as the plan says; leaves those weights in ``net``.
 
     Args:
-        val: None for a training that runs for all its epochs and keeps the last.
+        val: None, or no rows, for a training that runs for all its epochs and keeps the last.
         score: (logits [N, classes], labels [N, ...]) → the number to maximise; ties go to the lower validation loss.
         what: names the training on the progress bar and in errors.
         penalty: a scalar of the weights, added to the loss of each step but not to what is reported.
@@ -102,6 +102,7 @@ def fit(
 
     Raises InputError when the loss stops being finite, before the weights are touched by it.
     """
+    val = val if val is not None and len(val.labels) else None
     return _Training(net, train, val, objective, score, optimizer, plan, device, what, penalty, resume, group).run()
 
 

@@ -63,6 +63,13 @@ def test_focal_with_gamma_zero_is_cross_entropy() -> None:
     assert focal(LOGITS, LABELS, 0.0).item() == pytest.approx(functional.cross_entropy(LOGITS, LABELS).item())
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_has_a_gradient_where_a_row_is_as_good_as_certain(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    focal(logits, torch.tensor([0, 0]), gamma).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all() and logits.grad[1].abs().sum() > 0.1
+
+
 def test_logit_adjustment_favours_no_class_where_nothing_is_known() -> None:
     """With uninformative inputs the best adjusted logits are equal, whatever the priors."""
     labels = torch.tensor([0] * 90 + [1] * 10)

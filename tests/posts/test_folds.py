@@ -23,6 +23,13 @@ def test_where_only_validation_rows_judge_their_classes_must_stand_among_the_tra
     assert grouping.judged(folds).tolist() == [6]
 
 
+def test_validation_rows_that_are_very_few_do_not_judge_alone():
+    grouping = Grouping(SPLIT, GROUPS, CODES, seed=0)
+    assert [len(grouping.inner(2, most=most)) for most in (7, 8)] == [1, 2]  # of eight rows
+    few = Grouping(np.array(["train"] * 60 + ["val"] * 2), np.arange(62).astype(str), np.arange(62) % 2, seed=0)
+    assert [len(few.inner(3, most=most)) for most in (40, 41, 61)] == [1, 3, 3]
+
+
 def test_where_no_class_could_be_learned_all_rows_judge():
     grouping = Grouping(SPLIT, GROUPS, CODES, seed=0)
     nothing = [Fold("fold-0", np.array([8]), np.array([2, 3, 6]))]

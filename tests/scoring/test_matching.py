@@ -31,6 +31,13 @@ def test_transport_finds_a_permutation_through_other_units() -> None:
     np.testing.assert_allclose(places(FeatureSet(target), FeatureSet(source), "ot"), source[shuffle], atol=1e-5)
 
 
+def test_clusters_of_fewer_kinds_of_rows_than_were_asked_for() -> None:
+    kinds = skewed(5, 4)
+    found = places(FeatureSet(skewed(30, 3, seed=1)), FeatureSet(np.repeat(kinds, 10, axis=0)), "kmeans", clusters=8)
+    assert np.isfinite(found).all()
+    assert all((np.abs(kinds - row).max(axis=1) < 1e-5).any() for row in found)
+
+
 def test_transport_uses_every_source_row_alike() -> None:
     """A row that meets several meets their mean; together they meet the mean of all."""
     target, source = skewed(10, 3), skewed(30, 4, seed=1)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from pipeline.serving import bundle
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import GRID, Predictor, occluded
 from tests.imports import ROOT
-from tests.serving.conftest import Trained, train
+from tests.serving import conftest
+from tests.serving.conftest import Trained, corpus, train
 
 
 def of_stage(trained: Trained, stage: str, kind: str, subset: str | None = None) -> dict[str, np.ndarray]:
@@ -249,6 +251,26 @@ def test_a_corpus_of_one_modality_has_no_fusion(tmp_path: Path) -> None:
         np.testing.assert_allclose(values(prediction), expected, atol=1e-4)
         assert prediction.parts["image"].reason == "the model knows no image"
         assert prediction.parts["image"].state == "absent"
+
+
+def test_a_post_without_the_only_modality_has_the_shares_of_the_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def uneven(root: Path, modalities: set[str]) -> list[dict[str, Any]]:
+        rows = corpus(root, modalities)
+        return [row for at, row in enumerate(rows) if at % 3 or row["label"] != rows[0]["label"]]
+
+    monkeypatch.setattr(conftest, "corpus", uneven)
+    texts = train(tmp_path, "head", {"text"})
+    predictor, fused = texts.predictor(), of_stage(texts, "fuse", "fusion")
+    posts = [replace(post, image=tmp_path / "1.png") for post in texts.posts()]
+    known = artifacts.read_posts(texts.layout.table("posts")).query("split != 'test'")["label"].value_counts()
+    shares = [(known[label] + 1) / (known.sum() + len(known)) for label in sorted(known.index)]
+    silent = texts.test[texts.test["text"].isna()]
+    assert len(silent) and len(set(shares)) > 1
+    for name, post in zip(silent["sample_id"], [posts[at] for at in silent.index], strict=True):
+        np.testing.assert_allclose(emotion.softmax(fused[name][None])[0], shares, atol=1e-5)
+        np.testing.assert_allclose(values(predictor.predict([post])[0]), shares, atol=1e-4)
 
 
 def test_params_that_are_not_those_of_the_training_are_refused(trained: Trained) -> None:

@@ -111,7 +111,8 @@ class Project:
         known["fitted"] = write_fitted(self.layout.model(stage), rows)
         widths = dict.fromkeys(modalities, 1)
         net = FirstPresentNet(widths=widths, classes=len(LABELS), order=tuple(modalities)) if len(widths) > 1 else None
-        fusion = FusionDescription(net=net, **known, **more) if stage == "fuse" else None
+        nothing = None if net else (0.0,) * len(LABELS)
+        fusion = FusionDescription(net=net, nothing=nothing, **known, **more) if stage == "fuse" else None
         write_description(self.layout.model(stage), fusion or SpecialistDescription(**known, **more))
 
     def refit(self, stage: str, rows: pd.DataFrame, honest_digest: bool = True) -> None:

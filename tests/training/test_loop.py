@@ -57,6 +57,16 @@ def test_it_learns_and_keeps_the_best_epoch() -> None:
     assert fit_result.history[fit_result.best_epoch - 1]["val_score"] == fit_result.best_score
 
 
+def test_without_a_row_to_stop_on_it_runs_on_and_keeps_the_last_epoch() -> None:
+    empty, none = net(), net()
+    known = run(empty, TrainingPlan(epochs=4, patience=1, seed=0), val=rows(0, 2))
+    assert known == run(none, TrainingPlan(epochs=4, patience=1, seed=0), val=None)
+    assert (known.best_epoch, len(known.history)) == (4, 4)
+    for name, value in none.state_dict().items():
+        assert torch.equal(empty.state_dict()[name], value)
+        assert not torch.equal(net().state_dict()[name], value)
+
+
 def test_it_stops_after_patience() -> None:
     scores = iter([0.1, 0.5, 0.4, 0.4, 0.4, 0.9])
     fit_result = run(net(), TrainingPlan(epochs=6, patience=3, seed=0), score=lambda logits, labels: next(scores))
