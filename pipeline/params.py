@@ -689,6 +689,8 @@ def _line(error: Any) -> str:
         return f"{key}: unknown key; {parent or 'the top level'} knows {', '.join(blocks or siblings)}"
     known = fields.get(key)
     wanted = allowed(known) if known is not None else error["msg"].replace("Input should be", "what is")
+    if error["type"] == "string_type":
+        wanted = "a text; a number in quotes, such as '0'"
     if error["type"] == "model_type":
         start = f"{key}." if key else ""
         inside = {name.removeprefix(start).partition(".")[0]: None for name in fields if name.startswith(start)}

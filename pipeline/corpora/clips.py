@@ -13,7 +13,7 @@ from pipeline.core.outputs import check_output
 from pipeline.core.schemas import SPLITS
 from pipeline.corpora.manifest import split_name
 from pipeline.corpora.raw_features import LARGEST
-from pipeline.corpora.tabular import TextRows, read_texts
+from pipeline.corpora.tabular import TextRows, listed, read_texts
 from pipeline.media import inside
 
 COLUMNS = ("id", "video", "text", "transcript", "group", "score", "split")
@@ -80,8 +80,7 @@ def _parts(path: Path) -> Iterator[TextRows]:
     for part in read_texts(path, COLUMNS, ROWS):
         missing = " and ".join(name for name in ("id", "video") if name not in part.columns)
         if missing:
-            has = ", ".join(part.columns) or "none"
-            raise InputError(f"{path}: lacks the column {missing} (has: {has})")
+            raise InputError(f"{path}: lacks the column {missing} (has: {listed(part.columns)})")
         if "text" in part.columns and "transcript" in part.columns:
             raise InputError(f"{path}: has the columns text and transcript, which are one; rename or leave out one")
         yield part

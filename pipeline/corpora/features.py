@@ -103,7 +103,7 @@ def read_unscored(path: Path, rows: int) -> Iterator[FeatureCorpus]:
     if not path.exists():
         raise InputError(f"{path}: not found")
     pieces = TABLE_PARTS.get(path.suffix.lower()) if path.is_file() else None
-    parts = iter([_reader(path, "--corpus")(path, "--corpus")]) if pieces is None else pieces(path, rows)
+    parts = iter([_whole(path)]) if pieces is None else pieces(path, rows)
     done, anything = 0, False
     for raw in parts:
         anything = anything or bool(raw.vectors) or raw.words or bool(raw.rows["text"].notna().any())
@@ -114,6 +114,11 @@ def read_unscored(path: Path, rows: int) -> Iterator[FeatureCorpus]:
         yield corpus
     if done and not anything:
         raise InputError(f"{path}: has none of the columns text, audio, visual with a value in it")
+
+
+def _whole(path: Path) -> RawFeatures:
+    reader = _reader(path, "--corpus")
+    return read_mmsa(path, "--corpus", scored=False) if reader is read_mmsa else reader(path, "--corpus")
 
 
 def corpus_of(columns: Mapping[Feature, Sequence[Any]]) -> FeatureCorpus:

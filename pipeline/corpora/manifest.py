@@ -15,7 +15,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.schemas import SPLITS
 from pipeline.corpora.stored_rows import AT_ONCE, StoredRows, digests, firsts
-from pipeline.corpora.tabular import read_texts
+from pipeline.corpora.tabular import listed, read_texts
 from pipeline.media import inside
 
 REQUIRED = ("id", "label")
@@ -67,7 +67,7 @@ def read_manifest(path: Path, media: Path, labels: tuple[str, ...] = (), scratch
         of_ids.append(digests(cells["id"] if "id" in cells else [None] * len(cells)))
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        raise InputError(f"{path}: lacks the column {' and '.join(missing)} (has: {', '.join(columns) or 'none'})")
+        raise InputError(f"{path}: lacks the column {' and '.join(missing)} (has: {listed(columns)})")
     if not len(rows):
         raise InputError(f"{path}: holds no posts")
     ignored = tuple(name for name in columns if name not in COLUMNS)

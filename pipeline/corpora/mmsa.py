@@ -19,13 +19,16 @@ MMSA_USED = ("id", "raw_text", "text", "audio", "vision", "regression_labels", "
 MMSA_GROUP_END = "$_$"
 
 
-def read_mmsa(path: Path, where: str) -> RawFeatures:
-    """An MMSA pickle: ``train``, ``valid`` and ``test``, each a dict of arrays [N, steps, width] or [N, width]."""
+def read_mmsa(path: Path, where: str, *, scored: bool = True) -> RawFeatures:
+    """An MMSA pickle: ``train``, ``valid`` and ``test``, each a dict of arrays [N, steps, width] or [N, width].
+
+    One that is not ``scored`` may lack ``regression_labels``.
+    """
     parts = pickles.read_plain(path, where)
     names = [name for name in MMSA_PARTS if isinstance(parts, dict) and isinstance(parts.get(name), dict)]
     if not names:
         raise InputError(f"{path}: not an MMSA pickle: a dict with train, valid and test is needed")
-    rows = pd.concat([_mmsa_rows(path, name, parts[name]) for name in names], ignore_index=True)
+    rows = pd.concat([_mmsa_rows(path, name, parts[name], scored) for name in names], ignore_index=True)
     vectors: dict[Feature, RawVectors] = {}
     for modality, key in (("text", "text"), ("audio", "audio"), ("visual", "vision")):
         if any(key in parts[name] for name in names):
@@ -35,8 +38,8 @@ def read_mmsa(path: Path, where: str) -> RawFeatures:
     return RawFeatures(rows, vectors, tuple(ignored))
 
 
-def _mmsa_rows(path: Path, name: str, part: dict[str, Any]) -> pd.DataFrame:
-    for key in ("id", "regression_labels"):
+def _mmsa_rows(path: Path, name: str, part: dict[str, Any], scored: bool) -> pd.DataFrame:
+    for key in ("id", "regression_labels") if scored else ("id",):
         if key not in part:
             raise InputError(f"{path}: {name} lacks {key}; an MMSA pickle is needed")
 
@@ -49,7 +52,7 @@ def _mmsa_rows(path: Path, name: str, part: dict[str, Any]) -> pd.DataFrame:
         "group": ids.map(lambda value: value.partition(MMSA_GROUP_END)[0], na_action="ignore"),
         "split": MMSA_PARTS[name],
         "text": texts("raw_text") if "raw_text" in part else None,
-        "score": texts("regression_labels"),
+        "score": texts("regression_labels") if "regression_labels" in part else None,
     }
     for key, column in columns.items():
         if isinstance(column, pd.Series) and len(column) != len(ids):

@@ -16,7 +16,7 @@ from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora import named_columns
 from pipeline.corpora.raw_features import NO_NUMBERS, SCALARS, RawFeatures, RawVectors, feature_name, gathered, strung
 from pipeline.corpora.sequences import pooled
-from pipeline.corpora.tabular import TextRows, arrow_texts, csv_texts, opened, refuse_twice
+from pipeline.corpora.tabular import TextRows, arrow_texts, csv_texts, listed, opened, refuse_twice
 
 OTHER_NAMES = {"vision": "visual"}
 BATCH_ROWS = 4096
@@ -82,7 +82,7 @@ def _modalities(
     """The column of each modality, and the columns that mean nothing here."""
     missing = " and ".join(name for name in required if name not in columns)
     if missing:
-        raise InputError(f"{path}: lacks the column {missing} (has: {', '.join(columns) or 'none'})")
+        raise InputError(f"{path}: lacks the column {missing} (has: {listed(columns)})")
     column_of: dict[Feature, str] = {name: name for name in FEATURES if name in columns}
     for other, name in OTHER_NAMES.items():
         if other in columns:
@@ -159,6 +159,11 @@ def csv_parts(path: Path, rows: int) -> Iterator[RawFeatures]:
 
 def _read_csv(path: Path, table: TextRows, required: Sequence[str]) -> RawFeatures:
     lists, ignored = _modalities(path, table.columns, required)
+    for name, columns in named_columns.blocks(table.columns).items():
+        if name not in lists:
+            raise InputError(
+                f"{path}: columns such as {columns[0]} are read from Parquet only; save the table as Parquet"
+            )
     rows = _scalars(path, table.cells)
     said = rows["text"].dropna().astype(str)
     if len(said) and said.str.fullmatch(LIKE_NUMBERS).mean() > 0.5:

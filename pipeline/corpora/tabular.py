@@ -142,6 +142,13 @@ def _regular(records: Iterable[tuple[int, list[str]]], width: int) -> Iterator[l
         yield record
 
 
+def listed(columns: Sequence[str]) -> str:
+    """The columns of a table as a message lists them, and what to do where its cells are not divided by commas."""
+    shown = ", ".join(repr(name) if name != name.strip() else name for name in columns) or "none"
+    other = next((mark for mark in (";", "\t", "|") if len(columns) == 1 and mark in columns[0]), None)
+    return shown if other is None else f"{shown!r}; its cells are divided by {other!r}: save it with commas"
+
+
 def refuse_twice(names: Sequence[str]) -> None:
     """Raises ValueError where a name stands twice: which column it means would be a guess."""
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)

@@ -81,10 +81,15 @@ def linked_groups(
     return named_groups(components(np.concatenate(edges), len(ids)), given, ids)
 
 
+GIVEN_SHARE = 1 / 3
+"""A group that is given may have so many of the rows before it looks like a word for none."""
+
+
 def grown_groups(
     groups: Groups, given: np.ndarray, ids: pa.ChunkedArray, sets: Mapping[str, np.ndarray], share: float
 ) -> Iterator[str]:
-    """A warning for each group that links have grown beyond a ``share`` of the rows, naming the one that joins most.
+    """A warning for each group that links have grown beyond a ``share`` of the rows, naming the one that joins most;
+    and for one that is given and has more than ``GIVEN_SHARE``.
 
     Args:
         given: int [N]: equal where the given group is spelt alike, and another for each row without one.
@@ -94,6 +99,12 @@ def grown_groups(
     for name in np.argsort(-sizes, kind="stable")[: int((sizes > share * len(ids)).sum())].tolist():
         inside = groups.of == name
         if len(np.unique(given[inside])) == 1:
+            if sizes[name] > GIVEN_SHARE * len(ids):
+                first = ids[int(np.flatnonzero(inside)[0])]
+                yield (
+                    f"a given group has {sizes[name]} of {len(ids)} rows, that of {first}; if its name means that "
+                    "there is none (nan, unknown), leave the cell blank"
+                )
             continue
         joined = {what: pd.Series(given[inside]).groupby(of[inside]).nunique() for what, of in sets.items()}
         what = max(joined, key=lambda kind: joined[kind].max())

@@ -31,7 +31,11 @@ NAME_WIDTH, SCORE_WIDTH = 50, 23
 
 
 def run(layout: Layout) -> None:
-    """Raises InputError when nothing was evaluated yet."""
+    """Raises InputError when nothing was evaluated yet, or there is no project."""
+    if not layout.params.is_file() and not layout.details("evaluate").is_file():
+        raise InputError(
+            f"{layout.root.absolute()}: no project, which has a params.yaml; go to its folder, or --project"
+        )
     evaluated = artifacts.read_json(layout.details("evaluate"))
     posts, sentiment = _track(evaluated, "posts", "fusion"), _track(evaluated, "sentiment", "target")
     if not posts and not sentiment:

@@ -1,6 +1,6 @@
 """Every way in which a scored row of the source → target track may have been seen."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,7 @@ import pandas as pd
 from pipeline.core import schemas
 from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature
 from pipeline.corpora import duplicates
-from pipeline.corpora.wording import name_key
+from pipeline.corpora.shared_groups import shared_groups
 from pipeline.scoring import leaks
 from pipeline.scoring.leaks import Leak
 from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, Track
@@ -103,7 +103,7 @@ def _across(track: Track) -> list[Leak]:
     for corpus in ("source", "source_texts"):
         table, columns = track.tables[corpus], track.columns.get(corpus, {})
         seen = np.flatnonzero(table["sample_id"].isin(_fitted(track, corpus)["sample_id"]))
-        if shared := _shared_groups(track, {"target": scored, corpus: seen}):
+        if shared := shared_groups({"target": target.iloc[scored], corpus: table.iloc[seen]}, track.grouped):
             what = f"{len(shared)} groups of the target's test rows have the names of groups of the {corpus} corpus"
             crossing.append(Leak(f"{what}; rename those that are others", tuple(shared)))
         # Features compare where the same columns of what may be one extractor are left in both.
@@ -116,27 +116,3 @@ def _across(track: Track) -> list[Leak]:
             what = f"{len(pairs)} of the target's test rows are copies of rows that models of the {corpus} corpus saw"
             crossing.append(Leak(what, tuple(pairs)))
     return crossing
-
-
-def _shared_groups(track: Track, rows: Mapping[str, np.ndarray]) -> list[str]:
-    """Given groups that rows of two corpora have in common.
-
-    A row without a group has its id for one. That two corpora count their rows alike says nothing of what the rows are,
-    so a name has to be that of a group in one of them.
-    """
-    tables = [track.tables[corpus].iloc[at] for corpus, at in rows.items()]
-    groups: set[str] = set()
-    for corpus, table in zip(rows, tables, strict=True):
-        named = table["given_group"] != table["sample_id"]
-        given = table["given_group"] if corpus in track.grouped else table.loc[named, "given_group"]
-        groups |= set(map(name_key, given))
-    return [name for name in shared_names(*(table["given_group"] for table in tables)) if name_key(name) in groups]
-
-
-def shared_names(scored: Iterable[str], fitted: Iterable[str]) -> list[str]:
-    """Names of ``scored`` that ``fitted`` has too, however it spells them, sorted.
-
-    A plain number is none, since every corpus counts its rows.
-    """
-    keys = {key for key in map(name_key, fitted) if not key.isdigit()}
-    return sorted(name for name in set(scored) if name_key(name) in keys)

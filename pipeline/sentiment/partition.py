@@ -1,7 +1,7 @@
 """Gives every row of source and target a group and a split that no group crosses."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pipeline.core.schemas import Feature
 from pipeline.corpora import duplicates, splits
 from pipeline.corpora.features import FeatureCorpus, average_groups, only_scored, read_corpus
 from pipeline.corpora.refusals import Divided, check_parts, count_reasons, crossing_reasons, stop_if_too_many
+from pipeline.corpora.shared_groups import shared_groups
 from pipeline.corpora.splits import MADE, count_groups, split_shares
 from pipeline.corpora.wording import name_key
 from pipeline.params import Params, SplitParams
@@ -32,6 +33,7 @@ def divide_scored(params: Params, layout: Layout) -> tuple[Divided, Divided, Div
     # Rows first: where all of them are faulty there is no modality either, and that would be no help.
     for path, corpus in ((source_path, source), (texts_path, texts), (target_path, target)):
         _check_rows(corpus, path, limit)
+        _say_set_aside(corpus, path)
     if source.words and not texts.words:
         print(
             f"split: {source_path.name} holds words and {texts_path.name} none, so no text encoder is tuned on them; "
@@ -53,7 +55,44 @@ def divide_scored(params: Params, layout: Layout) -> tuple[Divided, Divided, Div
     words = _divide(texts, texts_path, params, stream=2, known=known) if texts.words else _no_words(texts)
     divided = _divide(target, target_path, params, level=params.target.level, stream=3, protocol=protocol)
     divided.report["protocol"] = protocol
+    grouped = {
+        name for name, level in (("target", params.target.level), ("source", params.source.level)) if level != "row"
+    }
+    for path, name, of in ((source_path, "source", from_source), (texts_path, "source_texts", words)):
+        _check_apart(divided.table, target_path, of.table, path, name, grouped, protocol)
     return from_source, words, divided
+
+
+def _say_set_aside(corpus: FeatureCorpus, path: Path) -> None:
+    if not corpus.set_aside:
+        return
+    aside = ", ".join(f"{count} x {name[:40]!r}" for name, count in corpus.set_aside.items())
+    no_test = "" if "test" in set(corpus.rows["split"]) else "; none is marked test"
+    print(
+        f"split: {path.name}: rows are left out, since the split column says {aside}, not train, val or test{no_test}",
+        file=sys.stderr,
+    )
+
+
+def _check_apart(
+    target: pd.DataFrame,
+    target_path: Path,
+    source: pd.DataFrame,
+    source_path: Path,
+    name: str,
+    grouped: Collection[str],
+    protocol: str,
+) -> None:
+    """Raises InputError where a group that is to be scored is one that the source model learns from."""
+    scored = target[target["score"].notna() & ((target["split"] == "test") | (protocol == "cross_validation"))]
+    seen = source[source["split"].isin(["train", "val"])]
+    if shared := shared_groups({"target": scored, name: seen}, grouped):
+        few = ", ".join(shared[:5]) + ", …" * (len(shared) > 5)
+        raise InputError(
+            f"{target_path}: {len(shared)} groups of its rows to be scored have the names of groups of {source_path} "
+            f"({few}), which the source model learns from; rename those that are others, or take the rows out of one "
+            "file"
+        )
 
 
 def _check_rows(corpus: FeatureCorpus, path: Path, max_refused_share: float) -> None:

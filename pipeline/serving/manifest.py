@@ -16,7 +16,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.progress import progress
 from pipeline.core.schemas import MODALITIES
-from pipeline.corpora.tabular import read_texts, table_files
+from pipeline.corpora.tabular import listed, read_texts, table_files
 from pipeline.media import inside
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
@@ -136,7 +136,7 @@ def _chunks(path: Path) -> Iterator[list[Row]]:
     """``CHUNK`` rows at a time, but for the last: ``id text image video`` as trimmed strings, absent cells None."""
     for part in read_texts(path, COLUMNS, CHUNK):
         if not set(part.columns) & set(MODALITIES) and len(part.cells):
-            raise InputError(f"{path}: has none of the columns {', '.join(MODALITIES)}")
+            raise InputError(f"{path}: has none of the columns {', '.join(MODALITIES)} (has: {listed(part.columns)})")
         absent = [None] * len(part.cells)
         columns = [part.cells.get(name, absent) for name in COLUMNS]
         yield [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]

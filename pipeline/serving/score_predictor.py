@@ -167,9 +167,6 @@ class ScorePredictor:
                     f"{where}: {name} has {values.shape[1]} values a row, and the model reads {width}; "
                     "give features of the extractor that made target.corpus"
                 )
-        usable = set(corpus.modalities) & set(self.model.modalities)
-        if not usable and len(corpus.rows):
-            raise InputError(f"{where}: has none of {', '.join(self.model.modalities)}, which the model reads")
 
     def _scores(self, rows: FeatureCorpus, coverage: float) -> list[Score]:
         if rows.rows.empty:

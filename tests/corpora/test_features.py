@@ -190,6 +190,13 @@ def mmsa(**more: Any) -> bytes:
         ("c.csv", b"id,score,audio\n", "holds no rows"),
         ("c.csv", b"id,audio\n1,[2]\n", "lacks the column score (has: id, audio)"),
         ("c.csv", b"id,score\n1,2\n", "has none of the columns text, audio, visual"),
+        ("c.csv", b"id,score,text,audio.f0.mean\n1,2,well,3\n", "columns such as audio.f0.mean are read from Parquet"),
+        (
+            "c.csv",
+            b"id;score;text\n1;2;well\n",
+            "(has: 'id;score;text'; its cells are divided by ';': save it with commas)",
+        ),
+        ("c.csv", b"id, score,text\n1,2,well\n", "lacks the column score (has: id, ' score', text)"),
         ("c.csv", b"\xff\xfe\x00", "not readable as csv"),
         ("c.parquet", b"PAR1", "not readable as parquet"),
         ("c.xlsx", b"", "target.corpus takes a .parquet, .csv or .pkl file, or a folder"),
@@ -439,6 +446,16 @@ def test_rows_without_words_at_the_head_of_a_table_are_no_fault_of_the_rest(tmp_
     path.write_text("id,text\n1,\n2,\n3,fine\n")
     parts = list(read_unscored(path, 2))
     assert [name for part in parts for name in part.rows["text"].dropna()] == ["fine"]
+
+
+def test_a_pickle_to_be_scored_needs_no_scores(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.pkl"
+    path.write_bytes(pickle.dumps({"test": {"id": ["a$_$1", "a$_$2"], "audio": np.ones((2, 3, 2))}}))
+    (part,) = read_unscored(path, 10)
+    assert part.rows["id"].tolist() == ["a$_$1", "a$_$2"] and part.rows["group"].tolist() == ["a", "a"]
+    assert part.features["audio"].shape == (2, 5)
+    with pytest.raises(InputError, match="test lacks regression_labels"):
+        read_corpus(path, "target.corpus")
 
 
 def test_a_corpus_without_anything_to_go_by_is_refused(tmp_path: Path) -> None:

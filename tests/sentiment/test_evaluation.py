@@ -13,11 +13,11 @@ from sklearn import metrics as known
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.fitted import write_fitted
+from pipeline.corpora.shared_groups import shared_names
 from pipeline.params import EvaluateParams, Params
 from pipeline.scoring import baselines, sentiment
 from pipeline.scoring.baselines import FeatureBlock
 from pipeline.sentiment import evaluation as sentiment_evaluation
-from pipeline.sentiment.leaks import shared_names
 from pipeline.sentiment.variants import Variant
 from tests import planted, tracks
 from tests.planted import Planted

@@ -60,7 +60,8 @@ def write(
     target: list[dict[str, Any]] | None = None,
 ) -> Layout:
     pd.DataFrame(rows).to_csv(root / "posts.csv", index=False)
-    table(root / "source.parquet", features(60, 60) if source is None else source)
+    named = features(60, 60) if source is None else source
+    table(root / "source.parquet", [row | {"group": str(row["group"]).replace("v", "s")} for row in named])
     table(root / "target.parquet", features(40, 20, 1) if target is None else target)
     return Layout(root)
 
@@ -274,11 +275,15 @@ def test_real_dialogues_keep_their_split_and_lose_only_copies(tmp_path: Path) ->
     assert read(Layout(tmp_path)).groupby("group_id")["split"].nunique().max() == 1
 
 
-def test_a_large_group_that_was_given_is_no_matter_of_links(tmp_path: Path) -> None:
-    rows = [{**row, "group": "amy" if at < 30 else None} for at, row in enumerate(posts(100))]
-    layout = write(tmp_path, rows)
+@pytest.mark.parametrize(("rows", "warned"), [(30, False), (40, True)])
+def test_a_large_group_that_was_given_is_no_matter_of_links_but_may_be_a_word_for_none(
+    tmp_path: Path, rows: int, warned: bool
+) -> None:
+    layout = write(tmp_path, [{**row, "group": "nan" if at < rows else None} for at, row in enumerate(posts(100))])
     split.run(PARAMS, layout)
-    assert "warnings" not in metrics(layout)
+    warning = "a given group has 40 of 100 rows, that of p000; if its name means that there is none (nan, unknown)"
+    assert metrics(layout).get("warnings", "").startswith(warning) == warned
+    assert warned or "warnings" not in metrics(layout)
 
 
 @pytest.mark.parametrize("held_out", ["val", "test"])
@@ -419,7 +424,7 @@ def test_copies_are_one_group_where_the_split_is_made(tmp_path: Path) -> None:
     target[2] |= {"text": WORDS[0].upper()}
     layout = run(tmp_path, source=source, target=target)
     rows = read_scored(layout, "source")
-    assert rows["group_id"][["r003", "r050"]].tolist() == ["v03", "v03"]
+    assert rows["group_id"][["r003", "r050"]].tolist() == ["s03", "s03"]
     assert rows["split"][["r003", "r050"]].nunique() == 1
     assert set(read_scored(layout, "target").loc[["r001", "r002", "r021", "r022"], "group_id"]) == {"v01"}
     assert report(layout, "source")["copies"] == report(layout, "target")["copies"] == 1
@@ -506,7 +511,8 @@ def test_a_group_is_one_however_its_rows_spell_its_name(tmp_path: Path) -> None:
     # A row without a score goes with its group, and words of a row stay in its part.
     free = {**rows[0], "id": "u", "score": None, "group": "SPEAKER 0"}
     source = [
-        row | {"text": WORDS[at], "group": of["group"]} for at, (row, of) in enumerate(zip(rows, target, strict=True))
+        row | {"text": WORDS[at], "group": f"old {of['group']}"}
+        for at, (row, of) in enumerate(zip(rows, target, strict=True))
     ]
     table(tmp_path / "texts.parquet", [row | {"group": f"@{row['group']}"} for row in source])
     settings = params(source={"texts": "texts.parquet"})
@@ -542,6 +548,30 @@ def test_words_of_the_source_stay_in_the_parts_of_their_rows(tmp_path: Path) -> 
     layout = run(tmp_path, params(source={"level": "group"}), source=source)
     assert len(read_scored(layout, "source")) == 30
     assert len(read_scored(layout, "source_texts")) == 60
+
+
+def test_rows_that_the_split_leaves_out_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, target=parts(features(40, 20, 1), "Train", "train", "train", "Valid", "Eval"))
+    said = "rows are left out, since the split column says 8 x 'eval', not train, val or test; none is marked test"
+    assert f"split: target.parquet: {said}\n" in capsys.readouterr().err
+    run(tmp_path, target=parts(features(40, 20, 1), "train", "train", "train", "val", "test"))
+    assert "left out" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_groups_that_the_source_learns_from_are_not_scored_and_split_says_so(tmp_path: Path, given: bool) -> None:
+    target = features(40, 20, 1)
+    names = dict(zip([f"v{at:02d}" for at in range(5)], ["s00", "S01", "s02", "s03", "s04"], strict=True))
+    target = [row | {"group": names.get(row["group"], row["group"])} for row in target]
+    if given:
+        target = [row | {"split": "train" if int(row["group"][1:]) > 2 else "test"} for row in target]
+    source = [row | {"split": "train" if at < 50 else "test"} for at, row in enumerate(features(60, 60))]
+    with pytest.raises(InputError) as caught:
+        run(tmp_path, source=source, target=target)
+    named = "3 groups" if given else "5 groups"
+    assert f"target.parquet: {named} of its rows to be scored have the names of groups of" in str(caught.value)
+    assert "(S01, s00, s02" in str(caught.value)
+    assert not (tmp_path / "data").exists()
 
 
 def test_words_of_the_source_that_are_not_named_as_its_words_are_said(
