@@ -260,7 +260,9 @@ def spoken(folder: Path, count: int, seed: int) -> Path:
         red = int(np.clip(128 + 30 * score + rng.normal(0, 15), 0, 255))
         frames = [Image.new("RGB", (224, 224), (red, int(rng.integers(256)), 80)) for _ in range(6)]
         write_clip(folder / f"{at}.mp4", iter(frames), None if at % 9 == 8 else sound)
-        rows.append([f"s{at}", f"{at}.mp4", "so happy" if score > 0 else "so sad", f"g{at // 2}", str(score)])
+        rows.append(
+            [f"s{at}", f"{at}.mp4", "so happy" if score > 0 else "so sad", f"{folder.name} {at // 2}", str(score)]
+        )
     with (folder / "clips.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return folder / "clips.csv"

@@ -122,8 +122,15 @@ def test_what_is_built_in_and_not_known_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_where_there_is_no_project_is_said(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["summary", "--project", str(tmp_path)])
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+    assert f"{tmp_path}: no project, which has a params.yaml; go to its folder, or --project" in result.stderr
+
+
 @pytest.mark.parametrize("tracks", [None, {}], ids=["no file", "no track"])
 def test_no_metrics_at_all_is_one_line(tmp_path: Path, tracks: dict[str, Any] | None) -> None:
+    (tmp_path / "params.yaml").touch()
     if tracks is not None:
         artifacts.write_json(Layout(tmp_path).details("evaluate"), tracks)
     result = runner.invoke(app, ["summary", "--project", str(tmp_path)])
