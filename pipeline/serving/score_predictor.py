@@ -119,7 +119,16 @@ class ScorePredictor:
             return []
         columns: dict[Feature, list[Any]] = {name: [getattr(sample, name) for sample in samples] for name in FEATURES}
         corpus = corpus_of({name: values for name, values in columns.items() if any(v is not None for v in values)})
+        if not self.reads(corpus):
+            raise self.nothing_to_read("the sample")
         return self.score(corpus, coverage, "the sample")
+
+    def reads(self, corpus: FeatureCorpus) -> bool:
+        """Whether the rows have any modality that the model reads."""
+        return bool(set(corpus.modalities) & set(self.model.modalities))
+
+    def nothing_to_read(self, where: str) -> InputError:
+        return InputError(f"{where}: has none of {', '.join(self.model.modalities)}, which the model reads")
 
     def score(self, corpus: FeatureCorpus, coverage: float, where: str) -> list[Score]:
         """One score for each row of a corpus, refused ones among them, in the order of their numbers.

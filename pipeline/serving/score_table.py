@@ -53,9 +53,13 @@ def score_corpus(
     with alone_writing(out), made(predictor, make, spread) as tables, progress("scoring", None) as advance:
 
         def parts() -> Iterator[FeatureCorpus]:
+            anything = False
             for part in read_unscored(corpus, rows):
+                anything = anything or predictor.reads(part) or part.rows.empty  # what is refused has its own reasons
                 yield part
                 advance(len(part.rows))
+            if not anything:
+                raise predictor.nothing_to_read(str(corpus))
 
         if predictor.model.description.context is None:
             return write_table(out, identity, parts(), tables, schema)

@@ -165,3 +165,18 @@ def test_other_columns_are_refused_before_anything_is_written(predictor: ScorePr
     with pytest.raises(InputError, match=r"new\.csv: visual has 3 values a row, and the model reads 4"):
         score_corpus(predictor, tmp_path / "new.csv", tmp_path / "out.csv", 0.5)
     assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
+
+
+def test_a_part_without_what_the_model_reads_is_no_fault_of_the_table_but_a_whole_table_is(
+    track: Track, predictor: ScorePredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScorePredictor, "reads", lambda _, part: "visual" in part.modalities)
+    rows = scores.rows(track)[:40]
+    for name, seen in (("some", 20), ("none", 40)):
+        bare = [row | {"visual": row["visual"] if at >= seen else None} for at, row in enumerate(rows)]
+        pq.write_table(pa.Table.from_pylist(bare), tmp_path / f"{name}.parquet")
+    score_corpus(predictor, tmp_path / "some.parquet", tmp_path / "out.parquet", 0.5)
+    assert len(table(tmp_path / "out.parquet")) == 40
+    with pytest.raises(InputError, match=r"none\.parquet: has none of text, audio, visual, which the model reads"):
+        score_corpus(predictor, tmp_path / "none.parquet", tmp_path / "none.csv", 0.5)
+    assert not (tmp_path / "none.csv").exists()
