@@ -124,8 +124,8 @@ class ScorePredictor:
         return self.score(corpus, coverage, "the sample")
 
     def reads(self, corpus: FeatureCorpus) -> bool:
-        """Whether the rows have any modality that the model reads."""
-        return bool(set(corpus.modalities) & set(self.model.modalities))
+        """Whether the rows have any modality that the model reads; refused rows have reasons of their own."""
+        return corpus.rows.empty or bool(set(corpus.modalities) & set(self.model.modalities))
 
     def nothing_to_read(self, where: str) -> InputError:
         return InputError(f"{where}: has none of {', '.join(self.model.modalities)}, which the model reads")

@@ -55,7 +55,7 @@ def score_corpus(
         def parts() -> Iterator[FeatureCorpus]:
             anything = False
             for part in read_unscored(corpus, rows):
-                anything = anything or predictor.reads(part) or part.rows.empty  # what is refused has its own reasons
+                anything = anything or predictor.reads(part)
                 yield part
                 advance(len(part.rows))
             if not anything:
