@@ -2,10 +2,10 @@
 
     python -m benchmarks.intervals [--simulations 400] [--resamples 300]
 
-Groups differ in their classes, in how well they are judged and, in every second line, in their sizes too (log-normal,
-so that a few have most of the rows). A corpus of very many groups gives the truth. Prints a line of Markdown a
-statistic: of each number of groups, how many intervals of 95 % hold the truth, those from percentiles of the resamples
-and those of ``pipeline.scoring.intervals``, and how wide these are.
+Groups differ in their classes, in how well they are judged and, but for every third line, in their sizes too
+(log-normal, so that a few have most of the rows). A corpus of very many groups gives the truth. Prints a line of
+Markdown a statistic: of each number of groups, how many intervals of 95 % hold the truth, those from percentiles of the
+resamples and those of ``pipeline.scoring.intervals``, how wide these are, and how many corpora have one.
 """
 
 import argparse
@@ -20,12 +20,17 @@ MANY = 10_000
 CONFIDENCE = 0.95
 SHARES = np.array([0.4, 0.2, 0.2, 0.1, 0.1])
 
-Statistic = Callable[[np.random.Generator, int, bool, int], Resampled]
+SIZES = {"5 to 15 rows each": 0.0, "unequal": 1.0, "very unequal": 2.0}
+"""Deviations of the logarithms of the groups' sizes."""
+
+Statistic = Callable[[np.random.Generator, int, float, int], Resampled]
 
 
-def members(rng: np.random.Generator, groups: int, uneven: bool) -> np.ndarray:
+def members(rng: np.random.Generator, groups: int, spread: float) -> np.ndarray:
     """The group of each row; about ten rows a group."""
-    sizes = np.round(10 * rng.lognormal(-0.5, 1, groups)).astype(int) if uneven else rng.integers(5, 16, groups)
+    if not spread:
+        return np.repeat(np.arange(groups), rng.integers(5, 16, groups))
+    sizes = np.round(10 * rng.lognormal(-(spread**2) / 2, spread, groups)).astype(int)
     return np.repeat(np.arange(groups), np.maximum(sizes, 1))
 
 
@@ -44,14 +49,14 @@ def posts(rng: np.random.Generator, group: np.ndarray) -> tuple[np.ndarray, np.n
     return actual, said[0], said[1]
 
 
-def macro_f1(rng: np.random.Generator, groups: int, uneven: bool, resamples: int) -> Resampled:
-    group = members(rng, groups, uneven)
+def macro_f1(rng: np.random.Generator, groups: int, spread: float, resamples: int) -> Resampled:
+    group = members(rng, groups, spread)
     actual, a, _ = posts(rng, group)
     return resampled_macro_f1(actual, a, group, len(SHARES), resamples, 0)
 
 
-def difference(rng: np.random.Generator, groups: int, uneven: bool, resamples: int) -> Resampled:
-    group = members(rng, groups, uneven)
+def difference(rng: np.random.Generator, groups: int, spread: float, resamples: int) -> Resampled:
+    group = members(rng, groups, spread)
     actual, a, b = posts(rng, group)
     return resampled_macro_f1_difference(actual, a, b, group, len(SHARES), resamples, 0)
 
@@ -59,8 +64,8 @@ def difference(rng: np.random.Generator, groups: int, uneven: bool, resamples: i
 def score(metric: str) -> Statistic:
     """Scores with heavy tails, predictions whose error has a part that a group's rows share."""
 
-    def made(rng: np.random.Generator, groups: int, uneven: bool, resamples: int) -> Resampled:
-        group = members(rng, groups, uneven)
+    def made(rng: np.random.Generator, groups: int, spread: float, resamples: int) -> Resampled:
+        group = members(rng, groups, spread)
         actual = 0.8 * rng.normal(size=groups)[group] + 1.2 * rng.standard_t(6, size=len(group))
         loud = np.exp(0.3 * rng.normal(size=groups))[group]
         wrong = 0.5 * rng.normal(size=groups)[group] + 0.7 * loud * rng.normal(size=len(group))
@@ -78,17 +83,18 @@ STATISTICS: dict[str, Statistic] = {
 }
 
 
-def cell(statistic: Statistic, groups: int, uneven: bool, simulations: int, resamples: int, truth: float) -> str:
-    rng = np.random.default_rng([groups, uneven])
-    usual = held = width = 0.0
+def cell(statistic: Statistic, groups: int, spread: float, simulations: int, resamples: int, truth: float) -> str:
+    rng = np.random.default_rng([groups, int(spread)])
+    usual, held, widths = 0, 0, []
     for _ in range(simulations):
-        drawn = statistic(rng, groups, uneven, resamples)
+        drawn = statistic(rng, groups, spread, resamples)
         low, high = np.nanquantile(drawn.draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         usual += low <= truth <= high
-        low, high = drawn.interval(CONFIDENCE) or (np.nan, np.nan)
-        held += low <= truth <= high
-        width += high - low
-    return f"{usual / simulations:.1%} → {held / simulations:.1%} ({width / simulations:.2f})"
+        if (interval := drawn.interval(CONFIDENCE)) is not None:
+            held += interval[0] <= truth <= interval[1]
+            widths.append(interval[1] - interval[0])
+    some = "" if len(widths) == simulations else f", {len(widths) / simulations:.0%} of corpora"
+    return f"{usual / simulations:.1%} → {held / len(widths):.1%} ({np.mean(widths):.2f}{some})"
 
 
 def main() -> None:
@@ -96,13 +102,13 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=400)
     parser.add_argument("--resamples", type=int, default=300)
     options = parser.parse_args()
-    print("| statistic | groups | " + " | ".join(str(count) for count in GROUPS) + " |")
+    print("| statistic | sizes \\ groups | " + " | ".join(str(count) for count in GROUPS) + " |")
     print("|---" * (2 + len(GROUPS)) + "|")
     for name, statistic in STATISTICS.items():
-        for uneven in (False, True):
-            truth = statistic(np.random.default_rng(1), MANY, uneven, 1).value
-            cells = [cell(statistic, count, uneven, options.simulations, options.resamples, truth) for count in GROUPS]
-            print(f"| {name} | {'uneven' if uneven else 'even'} | {' | '.join(cells)} |", flush=True)
+        for sizes, spread in SIZES.items():
+            truth = statistic(np.random.default_rng(1), MANY, spread, 1).value
+            cells = [cell(statistic, count, spread, options.simulations, options.resamples, truth) for count in GROUPS]
+            print(f"| {name} | {sizes} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -307,7 +307,7 @@ def test_a_corpus_of_texts_alone_with_two_labels_and_without_the_other_track(tmp
     assert "image" not in metrics
     assert metrics["fusion"]["macro_f1"] > 0.7
     absent = json.loads(Layout(tmp_path).details("train_video").read_text())["posts"]
-    assert absent == {"train_rows": 0, "warnings": "no post has video"}
+    assert absent == {"train_rows": 0, "warnings": ["no post has video"]}
 
 
 def test_a_corpus_with_its_own_train_and_val_scores_val_and_makes_a_validation_part(tmp_path: Path) -> None:

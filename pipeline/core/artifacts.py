@@ -122,7 +122,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes readable JSON with a final newline.
 
     Raises ValueError for NaN and infinity, which are not JSON and break ``dvc metrics show``: leave an undefined metric
-    out and name it in a ``warnings`` text instead.
+    out and name it among ``warnings`` instead.
     """
     with replacing(path) as aside:
         text = json.dumps(rounded(value), indent=2, ensure_ascii=False, allow_nan=False)

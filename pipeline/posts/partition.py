@@ -96,7 +96,7 @@ def divide_posts(params: Params, layout: Layout) -> DividedPosts:
     counts = count_rows(assigned.known.kinds)
     report = _metrics(known, assigned, refused, links, counts, manifest.ignored_columns)
     if warnings:
-        report["warnings"] = "; ".join(warnings)
+        report["warnings"] = warnings
     return DividedPosts(_tables(rows.where(assigned.kept), assigned), counts, refused, report)
 
 

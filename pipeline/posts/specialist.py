@@ -261,7 +261,7 @@ def _write_absent(stage: str, corpus: SpecialistRows, why: str, layout: Layout) 
             fitted=write_fitted(folder, fitted_rows(corpus.posts, FINAL, nothing, nothing)),
         )
         write_model(folder, None, description)
-    write_metrics(layout, stage, {"posts": {"train_rows": 0, "warnings": why}})
+    write_metrics(layout, stage, {"posts": {"train_rows": 0, "warnings": [why]}})
     with artifacts.replacing_folder(layout.plots(stage)) as plots:
         artifacts.write_csv(plots / "folds.csv", pd.DataFrame(columns=["fold", *HISTORY]))
         artifacts.write_csv(plots / "history.csv", pd.DataFrame(columns=HISTORY))

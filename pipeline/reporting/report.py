@@ -118,7 +118,7 @@ def _refused(layout: Layout) -> list[dict[str, str]] | None:
 def _absent(layout: Layout) -> dict[str, str]:
     """Stage → why it had nothing to train on."""
     trained = {name: (_optional(layout.details(name)) or {}).get("posts", {}) for name in POSTS_STAGES}
-    return {name: of["warnings"] for name, of in trained.items() if of.get("train_rows") == 0}
+    return {name: ", ".join(of["warnings"]) for name, of in trained.items() if of.get("train_rows") == 0}
 
 
 def _choices(layout: Layout) -> dict[str, dict[str, Any]]:

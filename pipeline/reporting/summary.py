@@ -138,7 +138,7 @@ def _verdict(gain: Mapping[str, float]) -> str:
 
 
 def _show_warnings(console: Console, track: Mapping[str, Any]) -> None:
-    warnings = [warning for warning in track.get("warnings", "").split("; ") if warning]
+    warnings = track.get("warnings", [])
     more = len(warnings) - WARNINGS
     if more > 0:
         warnings = [*warnings[:WARNINGS], f"and {more} more in metrics/details/evaluate.json"]

@@ -3,11 +3,12 @@
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; Field and Welsh, "Bootstrapping clustered
 data", 2007 (groups are drawn whole, with replacement).
 
-An interval is the value plus and minus Student's t, with one degree of freedom less than there are groups, times the
-bootstrap's standard error; it is laid on a scale on which the error hardly depends on the value (shares by the arcsine
-of their root, correlations by Fisher's z, errors by their root), and carried back. The percentiles of the resamples,
-which are usual, know neither that the error itself is estimated from few groups nor that resamples vary too little by
-the factor sqrt((G - 1) / G): of 8 groups they cover 83 to 90 % where 95 % are promised (benchmarks/README.md).
+An interval is the value plus and minus Student's t, with one degree of freedom less than the effective number of
+groups, times the bootstrap's standard error; it is laid on a scale on which the error hardly depends on the value
+(shares by the arcsine of their root, correlations by Fisher's z, errors by their root), and carried back. The
+percentiles of the resamples, which are usual, know neither that the error itself is estimated from few groups nor that
+resamples vary too little by the factor sqrt((G - 1) / G): of 8 groups they cover 83 to 90 % where 95 % are promised
+(benchmarks/README.md).
 
 A resample only matters through its confusion matrix, and that is linear in how often each group was drawn: draw counts
 times the groups' own confusion matrices. Groups with equal matrices are interchangeable, so they are drawn as one kind
@@ -37,8 +38,14 @@ CHUNK_CELLS = 2**22
 NO_VARIANCE = 1e-12
 """A resample whose scores vary less has no correlation."""
 
-MIN_GROUPS = 8
-"""Fewer groups have no interval: they say too little of how much groups differ."""
+FEW_GROUPS = 20
+"""Fewer groups behind an interval are worth a warning."""
+
+UNEQUAL = 0.75
+"""Groups that count as fewer than this share of their number are called unequal."""
+
+MIN_GROUPS, MIN_EFFECTIVE = 8, 4.0
+"""Fewer groups, or fewer effective ones, have no interval: they say too little of how much groups differ."""
 
 ALIKE = 1e-9
 """Shares that differ by less are the same."""
@@ -69,33 +76,36 @@ class Resampled:
         value: NaN where it is undefined.
         draws: float64 [resamples], NaN where a resample leaves it undefined.
         groups: how many there are.
+        effective: how many of one size would tell as much: ``effective_groups``.
     """
 
     value: float
     draws: np.ndarray
     groups: int
+    effective: float
     scale: Scale
 
     def __sub__(self, other: "Resampled") -> "Resampled":
         """The difference; a paired one where both were resampled together."""
-        groups = min(self.groups, other.groups)
-        return Resampled(self.value - other.value, self.draws - other.draws, groups, DIFFERENCE)
+        groups, effective = min(self.groups, other.groups), min(self.effective, other.effective)
+        return Resampled(self.value - other.value, self.draws - other.draws, groups, effective, DIFFERENCE)
 
     def interval(self, confidence: float) -> tuple[float, float] | None:
         """(low, high) around the value, which is never outside.
 
-        ``confidence`` is the coverage, such as 0.95. None of fewer than ``MIN_GROUPS`` groups, and where the value or
-        all resamples are undefined. A share of 1 or 0 in every resample is not certain for that: the other end is that
-        of as many successes or failures as there are groups (Clopper and Pearson 1934).
+        ``confidence`` is the coverage, such as 0.95. None of fewer than ``MIN_GROUPS`` groups or ``MIN_EFFECTIVE``
+        effective ones, and where the value or all resamples are undefined. A share of 1 or 0 in every resample is not
+        certain for that: the other end is that of as many successes or failures as there are effective groups (Clopper
+        and Pearson 1934).
         """
-        defined = self.draws[np.isfinite(self.draws)]
-        if self.groups < MIN_GROUPS or not np.isfinite(self.value) or not len(defined):
+        defined, groups = self.draws[np.isfinite(self.draws)], self.effective
+        if self.groups < MIN_GROUPS or groups < MIN_EFFECTIVE or not np.isfinite(self.value) or not len(defined):
             return None
-        error = self.scale.forth(defined).std() * np.sqrt(self.groups / (self.groups - 1))
+        error = self.scale.forth(defined).std() * np.sqrt(groups / (groups - 1))
         if self.scale is SHARE and error < ALIKE and min(self.value, 1 - self.value) < ALIKE:
-            least = ((1 - confidence) / 2) ** (1 / self.groups)
+            least = ((1 - confidence) / 2) ** (1 / groups)
             return (least, 1.0) if self.value > 0.5 else (0.0, 1 - least)
-        far = stdtrit(self.groups - 1, (1 + confidence) / 2) * error
+        far = stdtrit(groups - 1, (1 + confidence) / 2) * error
         low, high = self.scale.back(self.scale.forth(np.array(self.value)) + np.array([-far, far]))
         return min(float(low), self.value), max(float(high), self.value)
 
@@ -106,9 +116,28 @@ def ends(drawn: Resampled, confidence: float, prefix: str = "") -> dict[str, flo
     return {} if limits is None else {f"{prefix}ci_low": limits[0], f"{prefix}ci_high": limits[1]}
 
 
-def few(groups: int) -> str:
-    """What so few groups mean, as a warning says it."""
-    return "the intervals are rough" if groups >= MIN_GROUPS else f"too few for intervals, which need {MIN_GROUPS}"
+def effective_groups(groups: np.ndarray) -> float:
+    """How many groups of one size would tell as much as these, (sum of n)^2 / (sum of n^2) of their numbers of rows n.
+
+    ``groups`` [N] are names of any kind, N > 0. Sources: Kish, "Survey Sampling", 1965; Carter, Schnepel and
+    Steigerwald, "Asymptotic behavior of a t-test robust to cluster heterogeneity", 2017, for degrees of freedom.
+    """
+    sizes = np.bincount(pd.factorize(np.asarray(groups))[0]).astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def few(groups: np.ndarray, rows: str) -> list[str]:
+    """A warning where ``rows``, as it names them, are of few groups, or of few large ones; ``groups`` [N] names."""
+    count, effective = _count(groups), effective_groups(groups)
+    if effective >= FEW_GROUPS:
+        return []
+    named = "1 group" if count == 1 else f"{count} groups"
+    only = "only " if count < FEW_GROUPS else ""
+    uneven = f", which are so unequal that they count as {effective:.1f}" if effective < UNEQUAL * count else ""
+    enough = count >= MIN_GROUPS and effective >= MIN_EFFECTIVE
+    need = f"{MIN_GROUPS}, and {MIN_EFFECTIVE:.0f} of one size" if uneven else str(MIN_GROUPS)
+    means = "the intervals are rough" if enough else f"too few for intervals, which need {need}"
+    return [f"{only}{named} among {rows}{uneven}: {means}"]
 
 
 def resampled_macro_f1(
@@ -124,7 +153,7 @@ def resampled_macro_f1(
         for counts in _resampled(cells, groups, classes**2, resamples, seed)
     ]
     value = emotion.macro_f1(actual, predicted, classes)
-    return Resampled(value, np.concatenate(draws), _count(groups), SHARE)
+    return Resampled(value, np.concatenate(draws), _count(groups), effective_groups(groups), SHARE)
 
 
 def resampled_macro_f1_difference(
@@ -141,7 +170,7 @@ def resampled_macro_f1_difference(
         both = counts.reshape(-1, classes, classes, classes)
         draws.append(emotion.macro_f1_of(both.sum(axis=3)) - emotion.macro_f1_of(both.sum(axis=2)))
     value = emotion.macro_f1(actual, a, classes) - emotion.macro_f1(actual, b, classes)
-    return Resampled(value, np.concatenate(draws), _count(groups), DIFFERENCE)
+    return Resampled(value, np.concatenate(draws), _count(groups), effective_groups(groups), DIFFERENCE)
 
 
 def _count(groups: np.ndarray) -> int:
@@ -204,14 +233,14 @@ def resampled_scores(
         draws = generator.multinomial(count, np.full(count, 1 / count), size=min(chunk, resamples - start))
         for name, moments in sums.items():
             parts[name].append(_scores_of(np.tensordot(draws.astype(np.float64), moments, axes=1)))
+    effective = effective_groups(groups)
+
+    def resampled(name: System, metric: str, value: float) -> Resampled:
+        draws = np.concatenate([part[metric] for part in parts[name]])
+        return Resampled(value, draws, count, effective, SCALES[metric])
+
     return {
-        name: {
-            metric: Resampled(
-                float(of[0]), np.concatenate([part[metric] for part in parts[name]]), count, SCALES[metric]
-            )
-            for metric, of in values[name].items()
-        }
-        for name in systems
+        name: {metric: resampled(name, metric, float(of[0])) for metric, of in values[name].items()} for name in systems
     }
 
 

@@ -108,14 +108,33 @@ METRICS = {
 }
 
 
+def unfit(actual: np.ndarray) -> dict[str, str]:
+    """Names of ``METRICS`` that say nothing of such true scores, [n] with n > 0 → what they need.
+
+    Signs need some of both kinds. The seven classes need scores that run about from -3 to 3: from -1 to 1, or from 1 to
+    5, rounding gives other classes.
+    """
+    needs = {}
+    if actual.min() >= 0 or actual.max() < 0:
+        needs |= dict.fromkeys(("acc2_nonneg", "f1_nonneg"), "scores below 0 and others")
+    if actual.min() >= 0 or actual.max() <= 0:
+        needs |= dict.fromkeys(("acc2_nonzero", "f1_nonzero"), "scores below and above 0")
+    largest = np.abs(actual).max()
+    if not 1.5 < largest < HIGHEST + 0.5:
+        needs["acc7"] = f"scores from {LOWEST:.0f} to {HIGHEST:.0f}"
+    return needs
+
+
 def report(actual: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Every metric of ``predicted``, [repeats, n] or [n], against ``actual``, [n] with n > 0.
 
     The repeats of a cross-validation are scored one by one, each over all its rows at once, and averaged. A metric that
-    is undefined in one of them is left out; ``METRICS`` names all.
+    is undefined in one of them is left out, and so are those that are ``unfit``; ``METRICS`` names all.
     """
-    averages = {}
+    averages, left_out = {}, unfit(actual)
     for name, metric in METRICS.items():
+        if name in left_out:
+            continue
         values = [metric(actual, repeat) for repeat in np.atleast_2d(predicted)]
         defined = [value for value in values if value is not None]
         if len(defined) == len(values):

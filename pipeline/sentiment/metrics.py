@@ -12,8 +12,8 @@ from pipeline.sentiment.scored import IN_SUBSETS, STEP_NAMES, Scored
 from pipeline.sentiment.track import FINETUNED, Track
 from pipeline.sentiment.variants import Variant, by_variant
 
-FEW_ROWS, FEW_GROUPS = 100, 20
-"""Fewer rows, or groups behind an interval, are worth a warning."""
+FEW_ROWS = 100
+"""Fewer rows are worth a warning."""
 
 CURVES = ("with", "without")
 """The learning curves: with the source, and without."""
@@ -44,7 +44,7 @@ class Measured:
         metrics["target"] = target_metrics(self.track, self.target, self.parts)
         metrics["diagnosis"] = _diagnosis(diagnostics.diagnose(self.evidence))
         if warnings := _warnings(self, metrics):
-            metrics["warnings"] = "; ".join(warnings)
+            metrics["warnings"] = warnings
         return metrics
 
 
@@ -156,16 +156,18 @@ def _warnings(measured: Measured, metrics: dict[str, Any]) -> list[str]:
     target = metrics["target"]
     if target["n"] < FEW_ROWS:
         warnings.append(f"only {target['n']} scored target rows: the intervals are wide")
-    if target["groups"] < FEW_GROUPS:
-        groups = "1 group" if target["groups"] == 1 else f"{target['groups']} groups"
-        warnings.append(f"only {groups} among them: {intervals.few(target['groups'])}")
+    warnings += intervals.few(measured.target.groups, "the scored target rows")
     if measured.source is None:
         warnings.append("the source has no test rows, so its model is not scored")
     why = "is a constant" if target["protocol"] == "holdout" else "falls where the scores of the fold left out rise"
     warnings.append(f"no correlation of the mean baseline, which {why}")
+    unfit = sentiment.unfit(measured.target.actual)
+    for need in dict.fromkeys(unfit.values()):
+        warnings.append(f"no {', '.join(name for name, of in unfit.items() if of == need)}: they need {need}")
     named = [("source", metrics.get("source")), *((name, target.get(name)) for name in STEP_NAMES if name != "mean")]
     for name, report in named:
-        missing = [metric for metric in sentiment.METRICS if report is not None and metric not in report]
+        known = unfit if name != "source" else {}
+        missing = [metric for metric in sentiment.METRICS if report is not None and metric not in {**report, **known}]
         warnings += [f"{name}: {', '.join(missing)} undefined"] if missing else []
     predicted = by_variant(measured.track.stages[FINETUNED].predictions)
     gone = [variant for variant in predicted if variant.groups and variant not in measured.target.systems]

@@ -144,7 +144,7 @@ def _personal(model: Model) -> list[str]:
 
 
 def _limits(scored: dict[str, Any], personal: Sequence[str]) -> str:
-    known = [f"{warning}." for warning in scored.get("warnings", "").split("; ") if warning]
+    known = [f"{warning}." for warning in scored.get("warnings", [])]
     return "\n".join(
         f"* {line[0].upper()}{line[1:]}"
         for line in [

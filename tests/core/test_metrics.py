@@ -16,7 +16,7 @@ EVALUATED = {
         "video": {"n": 0},
         "fusion_minus_best_baseline": {"value": -0.1, "ci_low": -0.2, "baseline": "majority"},
     },
-    "sentiment": {"target": {"ridge": {"mae": 0.6}, "finetuned": {"pearson": 0.0, "mae": 0.5}}, "warnings": "few"},
+    "sentiment": {"target": {"ridge": {"mae": 0.6}, "finetuned": {"pearson": 0.0, "mae": 0.5}}, "warnings": ["few"]},
 }
 
 

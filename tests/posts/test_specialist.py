@@ -253,7 +253,7 @@ def test_a_modality_too_rare_to_train_is_left_out_and_says_so(tmp_path: Path) ->
     train_image.run(Params(), layout)
     assert artifacts.read_json(layout.model("train_image") / "model.json")["absent"] is True
     metrics = json.loads(layout.details("train_image").read_text())["posts"]
-    assert metrics["warnings"] == "too few posts have image: 2 for training, 0 for validation"
+    assert metrics["warnings"] == ["too few posts have image: 2 for training, 0 for validation"]
 
 
 def test_a_specialist_with_nothing_to_be_fused_with_decides_as_it_does(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_training_posts_of_one_group_are_called_so(tmp_path: Path) -> None:
         embeddings(layout, name, np.ones((40, 8), dtype=np.float32), there, table["sample_id"].tolist())
         train(name, Params(), layout)
     metrics = json.loads(layout.details("train_text").read_text())["posts"]
-    assert metrics["warnings"] == "all 24 training posts that have text are of one group; two are the fewest"
+    assert metrics["warnings"] == ["all 24 training posts that have text are of one group; two are the fewest"]
     with pytest.raises(InputError, match=r"no modality has a trained specialist; .*train_text\.json and its like"):
         read_fusion_rows(Params(), layout)
 

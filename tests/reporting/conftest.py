@@ -66,7 +66,7 @@ SENTIMENT: dict[str, Any] = {
             "try": "fewer epochs",
         },
     },
-    "warnings": "only 93 scored target rows: the intervals are wide",
+    "warnings": ["only 93 scored target rows: the intervals are wide"],
 }
 
 SPLIT = {

@@ -143,7 +143,7 @@ def test_what_is_built_in_is_said(run: Layout, tmp_path: Path, built_in: str, ex
 
 def test_a_modality_without_a_specialist_says_why(run: Layout, tmp_path: Path) -> None:
     layout = copied(run, tmp_path)
-    artifacts.write_json(layout.details("train_video"), {"posts": {"train_rows": 0, "warnings": "no clip <at all>"}})
+    artifacts.write_json(layout.details("train_video"), {"posts": {"train_rows": 0, "warnings": ["no clip <at all>"]}})
     assert "Not part of this run: this specialist. no clip <at all>" in written(layout, tmp_path / "report.html").text
 
 

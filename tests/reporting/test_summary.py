@@ -21,7 +21,12 @@ POSTS: dict[str, Any] = {
     "image": {"n": 0},
     "baselines": {"majority": {"macro_f1": 0.095, "macro_f1_ci_low": 0.07, "macro_f1_ci_high": 0.13}},
     "fusion_minus_best_baseline": {"value": 0.6961, "ci_low": 0.5, "ci_high": 0.8, "baseline": "majority"},
-    "warnings": "only 60 test rows; no test row has image; no specialist for video; fusion never predicts joy",
+    "warnings": [
+        "only 60 test rows",
+        "no test row has image",
+        "no specialist for video",
+        "fusion never predicts joy; or rage",
+    ],
 }
 
 

@@ -208,9 +208,50 @@ def test_a_perfect_correlation_is_inside_its_interval():
 
 
 def test_a_difference_of_samples_has_the_groups_of_the_smaller_one():
-    small, large = (Resampled(0.5, np.array([0.4, 0.6]), count, intervals.SHARE) for count in (7, 90))
-    assert ((large - small).groups, (large - small).scale) == (7, DIFFERENCE)
+    small, large = (Resampled(0.5, np.array([0.4, 0.6]), count, count / 2, intervals.SHARE) for count in (7, 90))
+    apart = large - small
+    assert (apart.groups, apart.effective, apart.scale) == (7, 3.5, DIFFERENCE)
     assert (large - small).interval(0.95) is None
+
+
+def test_unequal_groups_count_as_fewer():
+    assert intervals.effective_groups(np.repeat(["a", "b", "c"], 5)) == pytest.approx(3)
+    # Of 6, 2, 1 and 1 rows: 10 * 10 / (36 + 4 + 1 + 1).
+    assert intervals.effective_groups(np.repeat(["a", "b", "c", "d"], [6, 2, 1, 1])) == pytest.approx(100 / 42)
+
+
+def test_a_warning_says_what_few_or_unequal_groups_mean():
+    few = intervals.few
+    assert few(np.arange(40) % 20, "the test rows") == []
+    assert few(np.zeros(4), "x") == ["only 1 group among x: too few for intervals, which need 8"]
+    assert few(np.arange(60) % 12, "x") == ["only 12 groups among x: the intervals are rough"]
+    # 24 groups, one of which has 39 of 62 rows: 62 * 62 / (39 * 39 + 23) = 2.49.
+    assert few(np.maximum(np.arange(62) - 38, 0), "x") == [
+        "24 groups among x, which are so unequal that they count as 2.5: "
+        "too few for intervals, which need 8, and 4 of one size"
+    ]
+
+
+def test_groups_of_which_one_has_most_rows_have_no_interval():
+    actual, a, b, _ = posts(100, 20, seed=1)
+    groups = np.maximum(np.arange(100) - 70, 0)  # one of 71 rows, 29 of one: they count as 2.0
+    assert resampled_macro_f1(actual, a, groups, 3, 300, seed=0).interval(0.95) is None
+    assert resampled_macro_f1_difference(actual, a, b, groups, 3, 300, seed=0).interval(0.95) is None
+
+
+def test_intervals_of_unequal_groups_cover_the_truth_as_often_as_they_promise():
+    """Sizes whose logarithms have a deviation of 1.2; half of all answers are right, group by group another share."""
+    generator, held, counted = np.random.default_rng(3), 0, 0
+    while counted < 400:
+        sizes = np.maximum(np.round(8 * generator.lognormal(0, 1.2, size=15)), 1).astype(int)
+        group = np.repeat(np.arange(15), sizes)
+        right = generator.random(len(group)) < generator.beta(2, 2, size=15)[group]
+        actual = generator.integers(0, 2, size=len(group))
+        found = resampled_macro_f1(actual, np.where(right, actual, 1 - actual), group, 2, 200, seed=0)
+        if (interval := found.interval(0.95)) is not None:
+            counted += 1
+            held += interval[0] <= 0.5 <= interval[1]
+    assert 0.93 <= held / counted <= 0.99
 
 
 @pytest.mark.parametrize(("groups", "least"), [(8, 0.92), (20, 0.92)])

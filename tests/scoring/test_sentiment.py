@@ -71,9 +71,36 @@ def test_a_constant_prediction_has_no_correlation_and_is_left_out_of_the_report(
 
 def test_scores_that_are_all_zero_have_no_signs_to_tell():
     found = sentiment.report(np.zeros(3), np.array([1.0, -1.0, 0.5]))
-    undefined = {"pearson", "spearman", "acc2_nonzero", "f1_nonzero", "spread_ratio"}
+    undefined = {
+        "pearson",
+        "spearman",
+        "acc2_nonzero",
+        "f1_nonzero",
+        "acc2_nonneg",
+        "f1_nonneg",
+        "acc7",
+        "spread_ratio",
+    }
     assert set(sentiment.METRICS) - set(found) == undefined
     assert sentiment.ccc(np.zeros(3), np.zeros(3)) is None
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "left_out"),
+    [
+        (-3, 3, set()),
+        (-2.4, 1.2, set()),
+        (-1, 1, {"acc7"}),
+        (1, 5, {"acc7", "acc2_nonzero", "f1_nonzero", "acc2_nonneg", "f1_nonneg"}),
+        (-3, 0, {"acc2_nonzero", "f1_nonzero"}),
+    ],
+)
+def test_signs_and_seven_classes_are_left_out_of_scores_on_another_scale(
+    lowest: float, highest: float, left_out: set[str]
+):
+    actual = np.linspace(lowest, highest, 30)
+    assert set(sentiment.unfit(actual)) == left_out
+    assert set(sentiment.METRICS) - set(sentiment.report(actual, actual + 0.1)) == left_out
 
 
 def test_repeats_are_scored_one_by_one_and_averaged():

@@ -152,7 +152,7 @@ SCORED = {
     **{name: {"n": 16, **scored(0.5)} for name in ("text", "image", "video")},
     "baselines": {"majority": scored(0.3)},
     "fusion_minus_best_baseline": {"value": 0.4, "ci_low": 0.1, "ci_high": 0.6, "baseline": "majority"},
-    "warnings": "only 16 test rows: the intervals are wide",
+    "warnings": ["only 16 test rows: the intervals are wide"],
 }
 
 
