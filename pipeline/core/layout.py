@@ -18,6 +18,11 @@ class Layout:
         return self.root / "params.yaml"
 
     @property
+    def dvc_lock(self) -> Path:
+        """What DVC wrote down of the last run: of each stage the params, and digests of what it read and wrote."""
+        return self.root / "dvc.lock"
+
+    @property
     def sample_posts(self) -> Path:
         """The built-in example corpus of posts: ``manifest.csv``, ``images/``, ``videos/``."""
         return self.root / "data" / "sample" / "posts"
@@ -72,7 +77,7 @@ class Layout:
     @property
     def own(self) -> tuple[Path, ...]:
         """The files and folders of the project itself, which no report or table of a user's is written over."""
-        files = [self.root / name for name in ("params.yaml", "dvc.yaml", "dvc.lock")]
+        files = [self.params, self.root / "dvc.yaml", self.dvc_lock]
         folders = [self.root / "data" / name for name in ("sample", "split", "embeddings")]
         return *files, *folders, *(self.root / name for name in ("models", "metrics", "plots"))
 

@@ -24,6 +24,7 @@ from pipeline.core.schemas import MODALITIES
 from pipeline.params import Params
 from pipeline.posts.evaluation_figures import BASELINE_NAMES
 from pipeline.reporting import gallery, page
+from pipeline.reporting.changes import changed_since
 from pipeline.reporting.gallery import Card
 from pipeline.sentiment.metrics import CURVES
 from pipeline.sentiment.scored import IN_SUBSETS, STEP_NAMES
@@ -91,6 +92,7 @@ def write(params: Params, layout: Layout, out: Path) -> None:
         curve_sizes=_curve_sizes(evaluated.get("sentiment")),
         confidence=page.typeset(f"{params.evaluate.confidence:.0%}"),
         settings=settings,
+        since=changed_since(layout),
         changed=[knob for knob in settings if knob.changed],
         seed=params.seed,
         manifest=params.posts.manifest if "posts" in evaluated else params.target.corpus,
@@ -165,7 +167,7 @@ def _digests(layout: Layout) -> list[tuple[str, str]]:
     """What to compare two runs by: digests of files, of the rows that models were fitted on, of encoders' weights."""
     files = (
         layout.params,
-        layout.root / "dvc.lock",
+        layout.dvc_lock,
         layout.metrics("evaluate"),
         layout.details("evaluate"),
         layout.table("posts"),

@@ -17,6 +17,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.metrics import built_in
 from pipeline.core.terminal import printable
 from pipeline.posts.evaluation_figures import BASELINE_NAMES
+from pipeline.reporting.changes import changed_since
 from pipeline.reporting.screen import Screen
 from pipeline.sentiment.scored import STEP_NAMES
 
@@ -51,6 +52,8 @@ def run(layout: Layout) -> None:
     if not layout.details("split").is_file():
         missing = layout.details("split").relative_to(layout.root).as_posix()
         console.print(Text(f"{missing}: not found, so built-in corpora are not marked", "yellow"))
+    for warning in changed_since(layout):
+        console.print(Text(f"! {printable(warning)}", "yellow"))
     _show_next(console, posts, sentiment)
 
 
