@@ -255,6 +255,8 @@ def predict_command(
         raise typer.BadParameter(f"--coverage: {coverage} is not above 0 and below 1")
     if ray is not None and manifest is None and corpus is None:
         raise typer.BadParameter("--ray is for tables: it goes with --manifest or --corpus")
+    if as_json and not one:
+        raise typer.BadParameter("--json is for one post; a table goes to --out, and a pipe is JSON Lines")
     if workers is not None and ray is None:
         raise typer.BadParameter("--workers goes with --ray")
     with one_line_errors():
@@ -311,12 +313,11 @@ def _inputs(project: Path) -> list[Path]:
 def _check_table(out: Path, manifest: Path | None, corpus: Path | None, bundle: Path | None, project: Path) -> None:
     """Raises InputError where a table is no file, or its predictions would be written over what is read."""
     from pipeline.core.files import check_readable
-    from pipeline.core.layout import Layout
 
     tables = [table for table in (manifest, corpus) if table is not None]
     for table in tables:
         check_readable(table)
-    check_output(out, [*tables, *(Layout(project).own if bundle is None else [bundle])])
+    check_output(out, [*tables, *(_inputs(project) if bundle is None else [bundle])])
 
 
 def _check_ways(ways: list[str], out: Path | None) -> None:
@@ -467,7 +468,7 @@ def serve_command(
         from pipeline.serving import command
         from pipeline.serving.intake import RequestLimits as Limits
 
-        limits = Limits(round(max_mb * 2**20), 20_000, clip_seconds, seconds, queue, batch, explanations)
+        limits = Limits(round(max_mb * 1e6), 20_000, clip_seconds, seconds, queue, batch, explanations)
         door = server.Door(host, port, tuple(allow_host or ()), header_seconds, idle_seconds)
         tracks = command.tracks(bundle, project)
         posts = command.predictor(bundle, project, max_pixels) if "posts" in tracks else None

@@ -519,11 +519,13 @@ def _animation_frames(
     what frames are wanted, and, where all of them would be too many to hold, again for the pixels."""
     with _opened(handle, limits.max_pixels) as image:
         held = getattr(image, "n_frames", 1) * image.width * image.height * 3 <= HELD_BYTES
-        starts, end, pixels = [], 0.0, {}
+        starts, end, pixels, size = [], 0.0, {}, 0
         for at in _each_frame(image, limits):
             starts.append(end)
             end += max(float(image.info.get("duration", 0)), 1.0)
             limits.check_duration(end / 1000)
+            size += image.width * image.height * 3  # a frame may be larger than those before
+            held = held and size <= HELD_BYTES
             if held:
                 pixels[at] = _rgb(image)
         chosen = {of: _uniform(np.array(starts), end, of[0]).tolist() for of in asked}
@@ -537,6 +539,7 @@ def _each_frame(image: Image.Image, limits: MediaLimits) -> Iterator[int]:
     for at in range(getattr(image, "n_frames", 1)):
         limits.check_time()
         image.seek(at)
+        _check_size(image.width, image.height, limits.max_pixels)  # a frame may enlarge the picture
         image.load()
         yield at
 
@@ -744,25 +747,3 @@ def _frame_rgb(frame: VideoFrame, at_least: int | None) -> np.ndarray:
 
 
 # --- paths ---------------------------------------------------------------------------------------------------------
-
-
-def inside(folder: Path, value: str, *, base: Path | None = None, name: str = "posts.media") -> Path:
-    """The file that a path in a table or a list names, resolved: never one outside of ``folder``.
-
-    Args:
-        folder: what the file must lie in, once dots and links are followed.
-        value: with ``/`` or with ``\\``, as tables made on Windows have it.
-        base: what ``value`` is relative to, if not to ``folder``.
-        name: what a refusal calls the folder.
-
-    Raises:
-        MediaError: it leads out of ``folder``, or no file can have this name.
-    """
-    try:
-        root = folder.resolve()
-        path = ((base or root) / value.replace("\\", "/")).resolve()
-    except (OSError, ValueError, RuntimeError):  # a zero byte or far too long a name; links in a circle
-        raise MediaError("file not found") from None
-    if not path.is_relative_to(root):
-        raise MediaError(f"path leads out of {name}")
-    return path

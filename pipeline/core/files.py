@@ -10,6 +10,9 @@ from pathlib import Path
 
 from pipeline.core.errors import InputError
 
+NOT_FOUND = "file not found"
+"""Why a file at whose path there is nothing is of no use."""
+
 
 class MediaError(Exception):
     """A file that cannot be used, as a short reason: ``truncated``, ``too large: 50000x50000 px, at most ...``."""
@@ -37,7 +40,7 @@ def reading(source: Path | bytes) -> Iterator[BufferedReader]:
             raise MediaError("not a file")
         handle = source.open("rb")
     except (FileNotFoundError, NotADirectoryError):
-        raise MediaError("file not found") from None
+        raise MediaError(NOT_FOUND) from None
     except (OSError, ValueError) as error:
         raise MediaError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     with handle:
@@ -59,3 +62,25 @@ def check_readable(path: Path) -> None:
         raise InputError(f"{path}: is a pipe, a socket or a device; give a file")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: must not be read; change its permissions")
+
+
+def inside(folder: Path, value: str, *, base: Path | None = None, name: str = "posts.media") -> Path:
+    """The file that a path in a table or a list names, resolved: never one outside of ``folder``.
+
+    Args:
+        folder: what the file must lie in, once dots and links are followed.
+        value: with ``/`` or with ``\\``, as tables made on Windows have it.
+        base: what ``value`` is relative to, if not to ``folder``.
+        name: what a refusal calls the folder.
+
+    Raises:
+        MediaError: it leads out of ``folder``, or no file can have this name.
+    """
+    try:
+        root = folder.resolve()
+        path = ((base or root) / value.replace("\\", "/")).resolve()
+    except (OSError, ValueError, RuntimeError):  # a zero byte or far too long a name; links in a circle
+        raise MediaError(NOT_FOUND) from None
+    if not path.is_relative_to(root):
+        raise MediaError(f"path leads out of {name}")
+    return path

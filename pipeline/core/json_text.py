@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 DEPTH = 100
 """Brackets within brackets; what the pipeline reads has four. Python's own reader gives up at about a thousand."""
 
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
+"""Also one that is not closed: what begins a string always is one, or each quote would be looked at to the end."""
 
 
 def read_object(text: str | bytes) -> dict[str, Any]:
@@ -57,8 +58,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Raises ValueError where a key stands twice: one of the values would be lost."""
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for at, name in enumerate(names) if name in names[:at])
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise ValueError(f"the key {twice[:40]!r} stands twice in an object")
     return made
 

@@ -43,7 +43,7 @@ def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes
     end with it. Raises InputError when one of them was ended from outside.
     """
     with progress(what, len(jobs)) as advance:
-        if processes == 1 or len(jobs) == 1:
+        if processes == 1 or len(jobs) < 2:
             for job in jobs:
                 with threadpool_limits(1, user_api="blas"):
                     result = work(job)

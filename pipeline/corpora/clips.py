@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import MediaError
+from pipeline.core.files import MediaError, inside
 from pipeline.core.outputs import check_output
 from pipeline.core.schemas import SPLITS
 from pipeline.corpora.manifest import split_name
 from pipeline.corpora.raw_features import LARGEST
 from pipeline.corpora.tabular import TextRows, listed, read_texts
-from pipeline.media import inside
 
 COLUMNS = ("id", "video", "text", "transcript", "group", "score", "split")
 

@@ -126,7 +126,11 @@ def corpus_of(columns: Mapping[Feature, Sequence[Any]]) -> FeatureCorpus:
 
     Args:
         columns: modality → N values: a vector, a sequence of vectors, or None; of ``text`` also words.
+
+    Raises InputError without any modality.
     """
+    if not columns:
+        raise InputError("a sample has none of text, audio and visual")
     count = len(next(iter(columns.values())))
     rows = pd.DataFrame({name: [None] * count for name in (*SCALARS, "text")}, dtype=object)
     rows["id"] = [str(number) for number in range(1, count + 1)]

@@ -132,14 +132,17 @@ def _check_chunks(dataset: Any, gzip_at: int, most: int) -> None:
 
 
 def _texts(dataset: Any) -> np.ndarray:
-    """Texts of any length, some at a time: a thousand entries may name the same long one."""
+    """Texts of any length, so many at a time as have room though all name the longest that the file can hold."""
     import h5py
 
     if h5py.check_string_dtype(dataset.dtype) is None:
         raise HDF5Error("holds neither numbers nor texts")
+    if math.prod(dataset.shape[1:]) > 1:
+        raise HDF5Error("holds several texts a row; one a row is read")
     parts, size = [], 0
-    for at in range(0, len(dataset), STRINGS_AT_ONCE):
-        part = dataset[at : at + STRINGS_AT_ONCE]
+    at_once = max(1, min(STRINGS_AT_ONCE, MOST_BYTES // dataset.file.id.get_filesize()))
+    for at in range(0, len(dataset), at_once):
+        part = dataset[at : at + at_once]
         size += sum(map(len, part.reshape(-1)))
         if size > MOST_BYTES:
             raise HDF5Error("would take more than 1 GB of texts")

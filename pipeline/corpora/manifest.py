@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import MediaError
+from pipeline.core.files import NOT_FOUND, MediaError, inside
 from pipeline.core.schemas import SPLITS
 from pipeline.corpora.stored_rows import AT_ONCE, StoredRows, digests, firsts
 from pipeline.corpora.tabular import listed, read_texts
-from pipeline.media import inside
 
 REQUIRED = ("id", "label")
 OPTIONAL = ("text", "image", "video", "group", "split")
@@ -86,7 +85,7 @@ def _relative_to(media: Path, base: Path) -> Callable[[str], str]:
         try:
             return inside(root, value, base=base).relative_to(root).as_posix()
         except MediaError as error:
-            return NO_FILE if str(error) == "file not found" else OUTSIDE
+            return NO_FILE if str(error) == NOT_FOUND else OUTSIDE
 
     return relative
 

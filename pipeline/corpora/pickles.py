@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Never
 import numpy as np
 
 from pipeline.core.errors import InputError
-from pipeline.core.files import MediaError, reading
+from pipeline.core.files import NOT_FOUND, MediaError, reading
 
 _PLAIN = re.compile(r"[|<>=]?[biufSU]\d+")
 """Types whose values are bytes that mean nothing but a number or a text; complex ones would lose a part."""
@@ -243,7 +243,7 @@ def read_plain(path: Path, where: str) -> Any:
         _check_extent(value, path.stat().st_size)
         return value
     except MediaError as error:
-        what = f"not found; set {where} in params.yaml" if str(error) == "file not found" else str(error)
+        what = f"not found; set {where} in params.yaml" if str(error) == NOT_FOUND else str(error)
         raise InputError(f"{path}: {what}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None

@@ -4,6 +4,7 @@ A copy and no stream: stages read a file several times, DVC tracks what they rea
 fetch that was cut off goes on: what is there in the version that the store has is not fetched again.
 """
 
+import posixpath
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -15,12 +16,11 @@ from urllib.parse import urlsplit
 from pipeline.core import artifacts
 from pipeline.core.alone import alone
 from pipeline.core.errors import InputError
-from pipeline.core.files import MediaError
+from pipeline.core.files import MediaError, inside
 from pipeline.core.prefetch import ahead
 from pipeline.core.progress import progress
 from pipeline.corpora.manifest import MEDIA
 from pipeline.corpora.tabular import read_texts
-from pipeline.media import inside
 
 Result = TypeVar("Result")
 
@@ -131,12 +131,13 @@ def _versions(folder: Path) -> dict[str, str]:
 
 
 def _media(table: Path) -> list[str]:
-    """The paths that a table names, each once."""
-    named: dict[str, None] = {}
+    """The paths that a table names, each once, however it is spelt: two threads that write one file would clash."""
+    named: dict[str, str] = {}
     for part in read_texts(table, MEDIA, 4096):
         for column in part.cells:
-            named.update(dict.fromkeys(part.cells[column].dropna()))
-    return list(named)
+            for name in part.cells[column].dropna():
+                named.setdefault(posixpath.normpath(name), name)
+    return list(named.values())
 
 
 @dataclass

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core import json_text
 from pipeline.core.errors import InputError
-from pipeline.core.files import MediaError, reading
+from pipeline.core.files import NOT_FOUND, MediaError, reading
 
 EXACT = 2**53
 """Floating point holds every whole number below this, and not every one above."""
@@ -71,7 +71,7 @@ def opened(path: Path, hint: str = "") -> Iterator[BufferedReader]:
         with reading(path) as handle:
             yield handle
     except MediaError as error:
-        what = "not found" if str(error) == "file not found" else str(error)
+        what = "not found" if str(error) == NOT_FOUND else str(error)
         raise InputError(f"{path}: {what}{hint}") from None
     except (ValueError, csv.Error, pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not readable as {path.suffix[1:]}: {' '.join(str(error).split())}") from None
@@ -151,7 +151,8 @@ def listed(columns: Sequence[str]) -> str:
 
 def refuse_twice(names: Sequence[str]) -> None:
     """Raises ValueError where a name stands twice: which column it means would be a guess."""
-    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    seen: set[str] = set()
+    twice = next((name for name in names if name in seen or seen.add(name)), None)
     if twice is not None:
         raise ValueError(f"the column {twice!r} stands there twice; rename one")
 

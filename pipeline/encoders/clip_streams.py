@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from pipeline.core.files import MediaError
+from pipeline.core.files import MediaError, inside
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import Stream
 from pipeline.encoders.embedding import open_store
@@ -28,7 +28,7 @@ from pipeline.encoders.sources import (
 from pipeline.encoders.store import Store
 from pipeline.encoders.streams import ClipEncoder, Ready
 from pipeline.encoders.words import Recogniser, Words, WordsEncoder
-from pipeline.media import NO_FACE, NO_PICTURES, NO_SOUND, NO_WORDS, UNDECODED, UNKNOWN_CODEC, Clip, inside
+from pipeline.media import NO_FACE, NO_PICTURES, NO_SOUND, NO_WORDS, UNDECODED, UNKNOWN_CODEC, Clip
 from pipeline.params import EmbedParams
 
 SAID: Stream = "transcript"

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.core import artifacts
 from pipeline.core.content_store import identity_digest
 from pipeline.core.errors import InputError
-from pipeline.core.files import MediaError
+from pipeline.core.files import NOT_FOUND, MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.progress import progress
 from pipeline.core.schemas import FEATURES, Feature, Stream
@@ -31,9 +31,6 @@ from pipeline.encoders.streams import ClipEncoder
 from pipeline.encoders.words import Words
 from pipeline.media import NO_FACE, NO_SOUND
 from pipeline.params import Params
-
-NOT_FOUND = "file not found"
-"""What ``media.inside`` says of a path at which there is nothing."""
 
 LACKING = frozenset({NO_SOUND, NO_FACE, NO_CLIP})
 """Reasons that are no fault of the clip: one without sound is whole."""

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 
 from pipeline import media
-from pipeline.core.files import MediaError, content_digest
+from pipeline.core.files import MediaError, content_digest, inside
 from pipeline.core.prefetch import ahead
 from pipeline.encoders import openvino
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.text import LEAST_TOKENS, TextEncoder, equal_length_batches, length_batches, runs_on
-from pipeline.media import inside
 from pipeline.params import EmbedParams, Precision, Runtime
 from pipeline.training.device import side_by_side
 

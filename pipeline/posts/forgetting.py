@@ -20,12 +20,11 @@ import pyarrow.parquet as pq
 
 from pipeline.core import artifacts, content_store
 from pipeline.core.errors import InputError
-from pipeline.core.files import MediaError, content_digest
+from pipeline.core.files import MediaError, content_digest, inside
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
 from pipeline.corpora.tabular import read_texts
 from pipeline.corpora.without_rows import drop_rows
-from pipeline.media import inside
 from pipeline.params import Params
 
 COLUMNS = ("id", "text", "image", "video")

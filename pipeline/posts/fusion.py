@@ -134,8 +134,10 @@ def unfused(corpus: FusionRows, layout: Layout) -> FusionOutcome:
     (only,) = corpus.modalities
     logits, absent = corpus.expert_log_probs[only].numpy().copy(), ~corpus.present[only].numpy()
     test, known = corpus.grouping.part("test"), corpus.grouping.part("train", "val")
-    # Zeros have a post without the modality, and a row that the specialist was fitted on and nobody cross-fitted.
-    said = known[logits[known].any(axis=1) | absent[known]]
+    ids = corpus.posts["sample_id"].to_numpy()
+    predicted = artifacts.read_predictions(layout.predictions(f"train_{only}"), len(corpus.labels)).rows["sample_id"]
+    # Of a row that the specialist was fitted on, and that was held out of no fold, nothing is known.
+    said = known[np.isin(ids, predicted)[known] | absent[known]]
     nothing = log_shares(corpus.codes.numpy()[known], len(corpus.labels)).round(artifacts.DECIMALS)
     logits[absent] = nothing
     offset = read_description(layout.model(f"train_{only}"), SpecialistDescription).calibration.offset

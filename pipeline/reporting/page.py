@@ -19,8 +19,8 @@ from PIL import Image
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.figures.style import DPI
+from pipeline.reporting import TEMPLATES
 
-TEMPLATES = Path(__file__).parent / "templates"
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG_QUALITY = 78
 

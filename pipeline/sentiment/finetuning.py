@@ -106,20 +106,20 @@ def tune(job: FinetuneJob) -> dict[str, Any]:
     mode, everything = text_mode(target, job.params), target.columns.modalities
     setting = setting_of(target, plain, read_source(job.layout), job, mode)
     choice = choose(setting)
-    model, inner = fit_candidate(choice.taken, setting, setting.whole), choice.inner[choice.taken]
+    model, inner, tables = fit_candidate(choice.taken, setting, setting.whole), choice.inner[choice.taken], []
+    if "text_tuned" in choice.inner:  # as it was tuned, though it be the taken model, which is rescaled
+        words = model if choice.taken == "text_tuned" else fit_candidate("text_tuned", setting, setting.whole)
+        variant = Variant("text_tuned", subset_name(everything))
+        tables.append(_predicted(setting, words, choice.inner["text_tuned"], everything, variant))
     scale, offset = _output_scale(inner, setting)
     for fitted in (model, *inner):
         fitted.net.rescale(scale, offset)  # now, so that the tables say what the saved net says
-    context, tables = _context(inner, setting), []
+    context = _context(inner, setting)
     for subset in subsets_of(everything):
         tables.append(_predicted(setting, model, inner, subset, Variant("finetuned", subset_name(subset)), context))
     if _in_company(setting):
         alone = Variant("finetuned_alone", subset_name(everything))
         tables.append(_predicted(setting, model, inner, everything, alone))
-    if "text_tuned" in choice.inner:
-        words = model if choice.taken == "text_tuned" else fit_candidate("text_tuned", setting, setting.whole)
-        variant = Variant("text_tuned", subset_name(everything))
-        tables.append(_predicted(setting, words, choice.inner["text_tuned"], everything, variant))
     report = {**choice.report, **model.report, "modalities": "+".join(model.used)}
     report |= {"scale": scale, "offset": offset, "text": mode.how}
     report |= {} if context is None else {"group_context": context.model_dump()}

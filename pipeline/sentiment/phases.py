@@ -27,6 +27,7 @@ from pipeline.sentiment.initialisation import Part
 from pipeline.sentiment.text_model import text_encoder
 from pipeline.training.checkpoint import resume_state
 from pipeline.training.device import one_thread, pick
+from pipeline.training.finished import tensors_digest
 from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Joined, TensorRows
@@ -238,10 +239,8 @@ def _identity(
         "params": job.params.finetune_e2e.model_dump(exclude={"candidates", "curve", "group_context"}),
         "encoder": encoder.identity,
         "device": device,
-        "start": artifacts.digest([str(value.double().sum().item()) for value in net.state_dict().values()]),
+        "start": tensors_digest(net.state_dict()),
         "learn": artifacts.digest(rows.iloc[part.learn]),
         "held": artifacts.digest(rows.iloc[part.held]),
-        "features": artifacts.digest(
-            [str(vectors.double().sum().item()) for vectors in target.columns.vectors.values()]
-        ),
+        "features": tensors_digest(target.columns.vectors),
     }

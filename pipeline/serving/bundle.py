@@ -27,14 +27,13 @@ from pipeline.core import artifacts, json_text
 from pipeline.core.content_store import identity_digest
 from pipeline.core.descriptions import NAME, read_object, read_typed
 from pipeline.core.errors import DamagedError, InputError
-from pipeline.core.files import MediaError, content_digest
+from pipeline.core.files import MediaError, content_digest, inside
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import LEARNING, MODALITIES, Modality
 from pipeline.core.tracks import TRACKS, Track
 from pipeline.encoders import face_models, image, ocr, streams, text, tfidf, weights
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.weights import Weights, write_encoder
-from pipeline.media import inside
 from pipeline.params import (
     EmbedImageParams,
     EmbedParams,

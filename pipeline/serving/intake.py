@@ -53,7 +53,7 @@ class RequestLimits:
         explanations: of those under way; a further one is turned away, since each is hundreds of predictions.
     """
 
-    bytes: int = 16 * 2**20
+    bytes: int = 16_000_000
     characters: int = 20_000
     clip_seconds: float = 60.0
     seconds: float = 30.0
@@ -176,7 +176,7 @@ async def _body(request: Request, limits: RequestLimits, room: Room) -> bytes:
 
 
 async def _received(request: Request, most: int, room: Room) -> bytes:
-    too_large = HTTPException(413, f"larger than {most / 2**20:g} MB")
+    too_large = HTTPException(413, f"larger than {most / 1e6:g} MB")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:20]) > most:
         raise too_large

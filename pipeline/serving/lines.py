@@ -9,7 +9,7 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any, Protocol, TextIO
 
-from pipeline.core.files import MediaError
+from pipeline.core.files import NOT_FOUND, MediaError
 from pipeline.core.json_text import read_object
 from pipeline.core.schemas import MODALITIES
 from pipeline.serving.posts import Post
@@ -92,7 +92,7 @@ def _post(row: dict[str, Any]) -> Post | str:
 def _path(value: str | None) -> Path | MediaError | None:
     if value is None:
         return None
-    return Path(value) if value.strip() else MediaError("file not found")
+    return Path(value) if value.strip() else MediaError(NOT_FOUND)
 
 
 def _batches(source: Source) -> Iterator[list[Line]]:

@@ -13,11 +13,10 @@ import pyarrow as pa
 
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
-from pipeline.core.files import MediaError, content_digest
+from pipeline.core.files import MediaError, content_digest, inside
 from pipeline.core.progress import progress
 from pipeline.core.schemas import MODALITIES
 from pipeline.corpora.tabular import listed, read_texts, table_files
-from pipeline.media import inside
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.ray_tables import Spread, made
@@ -74,8 +73,8 @@ def predict_manifest(
 def _table(
     predictor: Predictor, chunk: tuple[int, list[Row]], *, folder: Path, coverage: float | None, explain: bool
 ) -> pa.Table:
-    at, rows = chunk
-    predicted = _predict(predictor, rows, at, folder, coverage, explain=explain)
+    _, rows = chunk
+    predicted = _predict(predictor, rows, folder, coverage, explain=explain)
     return pa.Table.from_pylist(predicted, schema=predictions_schema(predictor, explain))
 
 
@@ -95,14 +94,12 @@ def predictions_schema(predictor: Predictor, explain: bool) -> pa.Schema:
 
 
 def _predict(
-    predictor: Predictor, rows: list[Row], at: int, folder: Path, coverage: float | None, *, explain: bool
+    predictor: Predictor, rows: list[Row], folder: Path, coverage: float | None, *, explain: bool
 ) -> list[dict[str, Any]]:
-    """Output rows for a chunk; ``at`` rows stand before it."""
-    posts = [_post(row, folder) for row in rows]
-    ids = [row["id"] or str(at + number) for number, row in enumerate(rows, start=1)]
-    table = []
-    for name, post, prediction in zip(ids, posts, predictor.predict(posts, coverage), strict=True):
-        row = {"id": name, **_row(prediction)}
+    """Output rows for a chunk."""
+    posts, table = [_post(given, folder) for given in rows], []
+    for given, post, prediction in zip(rows, posts, predictor.predict(posts, coverage), strict=True):
+        row = {"id": given["id"], **_row(prediction)}
         if explain and prediction.refusal is None:
             row["explanation"] = json.dumps(predictor.explain(post).as_json())
         table.append(row)
@@ -133,13 +130,21 @@ def _row(prediction: Prediction) -> dict[str, Any]:
 
 
 def _chunks(path: Path) -> Iterator[list[Row]]:
-    """``CHUNK`` rows at a time, but for the last: ``id text image video`` as trimmed strings, absent cells None."""
+    """``CHUNK`` rows at a time, but for the last: ``id text image video`` as trimmed strings, absent cells None.
+
+    A row's number is its id in a table without ids; in one with ids it might be another row's, so it is ``row 7``.
+    """
+    done = 0
     for part in read_texts(path, COLUMNS, CHUNK):
         if not set(part.columns) & set(MODALITIES) and len(part.cells):
             raise InputError(f"{path}: has none of the columns {', '.join(MODALITIES)} (has: {listed(part.columns)})")
         absent = [None] * len(part.cells)
         columns = [part.cells.get(name, absent) for name in COLUMNS]
-        yield [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
+        rows: list[Row] = [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
+        for number, row in enumerate(rows, start=done + 1):
+            row["id"] = row["id"] or (f"row {number}" if "id" in part.columns else str(number))
+        done += len(rows)
+        yield rows
 
 
 def _identity(predictor: Predictor, manifest: Path, coverage: float | None, explain: bool) -> str:

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.reporting.page import TEMPLATES
+from pipeline.reporting import TEMPLATES
 from pipeline.serving.examples import Example
 
 PAGE = Path(__file__).parent / "page"

@@ -5,6 +5,7 @@ determines them: the stage's inputs, params, the code and the versions of what c
 its file, whether it was there or not, so that a run that was cut off writes the same bytes as one that was not.
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -108,6 +109,15 @@ def code_digest() -> str:
     """Of every file of the package."""
     folder = Path(pipeline.__file__).parent
     return artifacts.digest(f"{file.relative_to(folder)} {content_digest(file)}" for file in folder.rglob("*.py"))
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of tensors by their names, on whichever device they lie."""
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu().contiguous().numpy()
+        hasher.update(f"{name} {values.dtype} {values.shape}\n".encode() + values.tobytes())
+    return hasher.hexdigest()
 
 
 def rows_digest(*rows: np.ndarray | None) -> str:

@@ -85,6 +85,10 @@ def fall(number: int) -> int:
     return number
 
 
+def test_no_jobs_have_no_results() -> None:
+    assert list(in_processes(str, [], 2, "nothing")) == []
+
+
 def test_results_come_in_the_order_of_the_jobs() -> None:
     assert list(in_processes(square, range(5), 2, "squares")) == [0, 1, 4, 9, 16]
 

@@ -1,5 +1,6 @@
 """HDF5 files that name other files, or unpack to more than they hold: one line, and nothing read."""
 
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -111,4 +112,32 @@ def test_texts_that_stand_for_more_than_a_gigabyte(tmp_path: Path, monkeypatch: 
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("words", data=[["a" * 100]] * 200, dtype=h5py.string_dtype())
     with hdf5.opened(tmp_path / "a.h5") as file, pytest.raises(hdf5.HDF5Error, match="1 GB of texts"):
+        hdf5.array(hdf5.member(file, "words"))
+
+
+def test_texts_that_all_name_one_long_one_are_refused_before_they_fill_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text is stored as where it lies, so that a thousand entries may stand for one of any length."""
+    monkeypatch.setattr(hdf5, "MOST_BYTES", 4_000_000)
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        made = file.create_dataset("words", data=["a" * 400_000, *["b"] * 1023], dtype=h5py.string_dtype())
+        file.flush()
+        place = made.id.get_offset()
+    stored = bytearray(path.read_bytes())
+    stored[place : place + 16 * 1024] = stored[place : place + 16] * 1024
+    path.write_bytes(stored)
+    tracemalloc.start()
+    with hdf5.opened(path) as file, pytest.raises(hdf5.HDF5Error, match="1 GB of texts"):
+        hdf5.array(hdf5.member(file, "words"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 2_000_000 < peak < 12_000_000  # of 400 MB
+
+
+def test_texts_side_by_side_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("words", data=[["a", "b"]] * 3, dtype=h5py.string_dtype())
+    with hdf5.opened(tmp_path / "a.h5") as file, pytest.raises(hdf5.HDF5Error, match="several texts a row"):
         hdf5.array(hdf5.member(file, "words"))

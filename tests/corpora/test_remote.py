@@ -88,6 +88,14 @@ def test_a_table_comes_with_its_media_and_nothing_from_outside(server: Server, t
     assert not list((tmp_path / "here").rglob("*.tmp")) and not list((tmp_path / "here").rglob("*.lock"))
 
 
+def test_spellings_of_one_path_are_one_file(server: Server, tmp_path: Path) -> None:
+    rows = "".join(f"{at},Joy,pictures/{'./' * at}a.jpg\n" for at in range(12))
+    (server.folder / "posts.csv").write_text(f"id,label,image\n{rows}99,Joy,x/../pictures/a.jpg\n")
+    done = fetch(f"{server.address}/posts.csv", tmp_path / "here", LIMITS)
+    assert not done.lacking and len(done.sizes) == 2
+    assert files(tmp_path / "here").keys() == {"pictures/a.jpg", "posts.csv"}
+
+
 def test_what_is_there_is_not_fetched_again_unless_it_changed(server: Server, tmp_path: Path) -> None:
     fetch(f"{server.address}/posts.csv", tmp_path / "here", LIMITS)
     other = server.folder / "pictures" / "b.jpg"

@@ -182,6 +182,8 @@ def test_words_that_are_none_or_not_read_end_with_one_line(scored: Track, projec
         ["--manifest", "posts.csv"],
         ["--text", "x", "--out", "out.csv"],
         ["--manifest", "posts.csv", "--out", "out.xlsx"],
+        ["--manifest", "posts.csv", "--out", "out.csv", "--json"],
+        ["--stdin", "--json"],
         ["--text", "x", "--coverage", "1"],
         ["--text", "x", "--coverage", "much"],
         ["--image", "none.png"],

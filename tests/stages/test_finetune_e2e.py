@@ -504,11 +504,19 @@ def test_words_tuned_plainly_are_a_step_of_their_own(words: dict[bool, Track], t
     track = spoken(words[False], tmp_path, "full", ONCE)
     step = Variant("text_tuned", subset_name(EVERY))
     assert tracks.covered(predictions(track)) == track.expected([*VARIANTS, step])
-    if report(track)["taken"] == "text_tuned":
-        assert scores(track, step).equals(scores(track))
     test = track.rows("final", "test")
     known = np.array([-1.0 if "sad" in said else 1.0 for said in track.target.set_index("sample_id")["text"][test]])
     assert np.corrcoef(scores(track, step)[test], known)[0, 1] > 0.9
+
+
+def test_the_step_is_what_was_tuned_and_the_taken_model_is_that_rescaled(
+    words: dict[bool, Track], tmp_path: Path
+) -> None:
+    candidates = ["text_tuned"]
+    track = tuned(words[False], tmp_path, text="full", tuned=ONCE, candidates=candidates, group_context=False)
+    (found,), step = [report(track)], Variant("text_tuned", subset_name(EVERY))
+    assert found["taken"] == "text_tuned" and found["scale"] != 1
+    np.testing.assert_allclose(scores(track), found["offset"] + found["scale"] * scores(track, step), atol=1e-5)
 
 
 def test_the_sources_text_model_is_where_its_tuning_begins(words: dict[bool, Track]) -> None:
