@@ -329,7 +329,7 @@ def _check_ways(ways: list[str], out: Path | None) -> None:
             "give --text, --image or --video, a --manifest, a --corpus, or JSON Lines on standard input"
         )
     if ways in (["--manifest"], ["--corpus"]) and out is None:
-        raise typer.BadParameter(f"{ways[0]} and --out go together")
+        raise typer.BadParameter(f"{ways[0]} needs --out: a .csv or .parquet file for the predictions")
     if out is not None and ways not in (["--manifest"], ["--corpus"]):
         raise typer.BadParameter("--out goes with --manifest or --corpus")
     if out is not None and out.suffix not in (".parquet", ".csv"):

@@ -137,7 +137,8 @@ class Planted:
             return AdaptersDescription(modalities=self.used, **of_folds, **known)
         widths: dict[str, int] = dict.fromkeys(self.used, 1)
         carried = TransferNetArguments(adapters={}, source=None, widths=widths, text_head=False, columns=widths)
-        rest: dict[str, Any] = {"folds": (FINAL,), "level": "row", "words": None, "scores": (-3.0, 3.0), "choices": {}}
+        choices = {fold: {"taken": "all"} for fold in (*self.folds["fold"].unique(), FINAL)}
+        rest = {"folds": (FINAL,), "level": "row", "words": None, "scores": (-3.0, 3.0), "choices": choices}
         return FinetunedDescription(modalities=self.used, used=self.used, net=carried, **rest, **known)
 
     def change(self, stage: str, change: Any, *steps: str) -> None:

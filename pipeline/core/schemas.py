@@ -84,7 +84,8 @@ FOLDS_TABLE = pa.schema(
 )
 """``data/split/target_folds.parquet``: what each fold does with the labelled target rows.
 
-Its models learn from ``train``, stop and choose on ``val``, and are scored on ``test``. Under holdout there is the one
+Its models learn from ``train``, stop and choose on ``val``, which the fine-tuned one then learns from too, and are
+scored on ``test``. Under holdout there is the one
 fold ``final``; under cross-validation ``repeat-0.fold-0``, …, and ``final``, which learns from all rows and is scored
 on none.
 """
@@ -130,7 +131,8 @@ FITTED_TABLE = pa.schema(
         pa.field("role", pa.string(), nullable=False),
     ]
 )
-"""``models/<stage>/fitted.parquet``: ``role`` is ``train`` (weights were fitted to it) or ``val`` (stopping)."""
+"""``models/<stage>/fitted.parquet``: ``role`` is ``train`` (weights were fitted to it) or ``val`` (it
+stopped training, chose or calibrated; the fine-tuned model's weights are fitted to these too)."""
 
 
 def embeddings_table(width: int) -> pa.Schema:

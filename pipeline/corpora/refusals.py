@@ -40,6 +40,35 @@ def stop_if_too_many(refused: pd.DataFrame, total: int, share: float, path: Path
         )
 
 
+SHOWN = 8
+"""At most so many columns are named."""
+
+
+def what_is_lost(report: Mapping[str, Any]) -> list[str]:
+    """A line for each corpus of which rows are left out or columns are not read, of a report of `split`."""
+    lines = []
+    for name, of in report.items():
+        counts = dict(of.get("refused", {})) if isinstance(of, Mapping) else {}
+        if rows := counts.pop("rows", 0):
+            reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
+            lines.append(f"{name}: {rows} rows are left out ({reasons}); data/split/refused.csv has them")
+        columns = of.get("ignored_columns", "").split(", ") if isinstance(of, Mapping) else [""]
+        if columns != [""]:
+            shown = ", ".join(columns[:SHOWN]) + (f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else "")
+            lines.append(f"{name}: of the table's columns are not read: {shown}")
+    return lines
+
+
+def what_is_unreadable(report: Mapping[str, Any]) -> list[str]:
+    """A line for each modality of the posts of which files cannot be read, of a report of `embed`."""
+    return [
+        f"{name}: {of['unreadable']} of {of['present'] + of['unreadable']} cannot be read; metrics/details/embed.json "
+        "says why"
+        for name, of in report.items()
+        if of.get("unreadable")
+    ]
+
+
 def count_reasons(refused: pd.DataFrame) -> dict[str, int]:
     """Reasons and how often; those that name a row or id are counted under what they have in common."""
     kinds = refused["reason"].str.replace(r",? (in row|as) .*", "", regex=True)

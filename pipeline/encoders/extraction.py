@@ -180,15 +180,16 @@ def _count(
         if len(errors) == len(results) and any(error.kind not in LACKING for error in errors):
             done.unreadable += 1
             if len(done.examples) < EXAMPLES:
-                done.examples.append(f"{name} ({reason})")
+                done.examples.append(f"id {name} ({reason})")
 
 
 def _stop_if_too_many(done: Extracted, total: int, max_bad_share: float, clips: Path, folder: Path) -> None:
     if done.unreadable > max_bad_share * total:
         where = f"; none lies in {folder}: --media names the folder" * (done.reasons[NOT_FOUND] == done.rows)
         raise InputError(
-            f"{clips}: of {done.unreadable} of {total} clips nothing can be read ({done.rows} were looked at), more "
-            f"than embed.max_bad_share, {max_bad_share:.1%}; the first: {', '.join(done.examples)}{where}"
+            f"{clips}: {done.unreadable} of {total} clips cannot be read ({done.rows} were looked at), more than "
+            f"embed.max_bad_share {max_bad_share:g}: mend the table, or raise it; the first: {', '.join(done.examples)}"
+            f"{where}"
         )
 
 

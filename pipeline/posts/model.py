@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from pipeline.core import artifacts
+from pipeline.core import artifacts, off
 from pipeline.core.descriptions import NAME, read_description
 from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.files import content_digest
@@ -90,8 +90,10 @@ class Model:
 def of_project(params: Params, layout: Layout) -> Model:
     """The models of a finished run.
 
-    Raises InputError when a file is missing, or when params.yaml names other encoders than those of the training.
+    Raises InputError when a file is missing, the track is off, or params.yaml names other encoders than those of the
+    training.
     """
+    off.refuse_off("posts", layout)
     modalities = modalities_of(layout.model("fuse"))
     specialists: dict[Modality, Path] = {name: layout.model(f"train_{name}") for name in modalities}
     encoders = load_encoders(params.embed, modalities)

@@ -87,6 +87,8 @@ def divide_posts(params: Params, layout: Layout) -> DividedPosts:
     known = _known(manifest)
     assigned = _assign(known, links, params.split, np.random.default_rng(params.seed))
     warnings = [*assigned.warnings, *_spelt_apart(assigned.known.kinds["label"].unique())]
+    if known.given.null_count == len(known.given):
+        warnings.append("no post has a group: posts of one author may stand in several parts")
     for warning in warnings:
         print(f"split: {warning}", file=sys.stderr)
     refused = pd.concat([refused, assigned.refused]).sort_values("row", ignore_index=True)

@@ -57,11 +57,13 @@ def label_suspects(params: Params, layout: Layout, label: str | None, predicted:
     title = f"Training posts{_labelled(label)} that look like {predicted or 'another class'}"
     lead = (
         "Every specialist of the post, asked out of fold, finds its label less likely than that label usually is, and "
-        "another class as likely as that one usually is. Look at the post before you change anything."
+        "another class as likely as that one usually is. Evidence is the sum, over specialists, of "
+        "the logarithm of how much likelier they find that class than the label. Look at the post before you change "
+        "anything."
     )
     rows = matching.head(limit).rename(columns={"suggestion": "other", "evidence": "strength"}).to_dict("records")
     cards = gallery.cards([{str(key): value for key, value in row.items()} for row in rows], params, layout)
-    return Listing(title, lead, "looks like", "evidence", "it : label", len(matching), cards)
+    return Listing(title, lead, "looks like", "evidence", "of each specialist", len(matching), cards)
 
 
 def _known(layout: Layout, *given: str | None) -> tuple[str, ...]:

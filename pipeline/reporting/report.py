@@ -27,7 +27,7 @@ from pipeline.reporting import gallery, page
 from pipeline.reporting.changes import changed_since
 from pipeline.reporting.gallery import Card
 from pipeline.sentiment.metrics import CURVES
-from pipeline.sentiment.scored import IN_SUBSETS, STEP_NAMES
+from pipeline.sentiment.scored import IN_SUBSETS, STEP_NAMES, taken_in_words
 
 CARDS = 24
 REFUSED = 20
@@ -88,6 +88,7 @@ def write(params: Params, layout: Layout, out: Path) -> None:
         transfer_stages=TRANSFER_STAGES,
         baselines=BASELINE_NAMES,
         steps=STEP_NAMES,
+        taken_in_words=taken_in_words,
         in_subsets=IN_SUBSETS,
         curve_sizes=_curve_sizes(evaluated.get("sentiment")),
         confidence=page.typeset(f"{params.evaluate.confidence:.0%}"),

@@ -16,10 +16,11 @@ from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import built_in
 from pipeline.core.terminal import printable
+from pipeline.corpora.refusals import what_is_lost, what_is_unreadable
 from pipeline.posts.evaluation_figures import BASELINE_NAMES
 from pipeline.reporting.changes import changed_since
 from pipeline.reporting.screen import Screen
-from pipeline.sentiment.scored import STEP_NAMES
+from pipeline.sentiment.scored import STEP_NAMES, taken_in_words
 
 PIPED_WIDTH = 100
 """Piped output is not folded at 80 columns."""
@@ -52,9 +53,18 @@ def run(layout: Layout) -> None:
     if not layout.details("split").is_file():
         missing = layout.details("split").relative_to(layout.root).as_posix()
         console.print(Text(f"{missing}: not found, so built-in corpora are not marked", "yellow"))
-    for warning in changed_since(layout):
+    for warning in (*_lost(layout), *changed_since(layout)):
         console.print(Text(f"! {printable(warning)}", "yellow"))
     _show_next(console, posts, sentiment)
+
+
+def _lost(layout: Layout) -> list[str]:
+    """What of the corpora is not behind the scores: rows left out, columns not read, files that cannot be read."""
+    lines = []
+    for stage, said in (("split", what_is_lost), ("embed", what_is_unreadable)):
+        path = layout.details(stage)
+        lines += said(artifacts.read_json(path)) if path.is_file() else []
+    return lines
 
 
 def _track(evaluated: Mapping[str, Any], name: str, needed: str) -> dict[str, Any]:
@@ -99,6 +109,7 @@ def _show_sentiment(console: Console, sentiment: Mapping[str, Any], made: Sequen
         table.add_row("fine-tuned less ridge", *(_difference(gain) if gain else "" for gain in gains))
         table.add_row("", *(_verdict(gain) if gain else "" for gain in gains))
     console.print(table)
+    console.print(Text(f"fine-tuning took {taken_in_words(target['taken'])}"))
     if "source" in made and "target" not in made:
         console.print(Text("! what is carried over was learned from the built-in source", "yellow"))
     _show_warnings(console, sentiment)

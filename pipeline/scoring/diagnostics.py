@@ -14,6 +14,9 @@ from pipeline.scoring.columns import Shift
 TRANSFERRED = ("zero_shot", "adapted", "finetuned")
 """The steps that rest on the source model, in their order."""
 
+WITHOUT_SOURCE = ("ridge", "text_tuned")
+"""Candidates of fine-tuning that learn from the target alone."""
+
 CONSTANT, SHRUNK, CLUSTERED = 0.02, 0.1, 0.25
 """Spread of the predictions over that of the scores."""
 
@@ -84,10 +87,14 @@ class PartScores:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured; keys of ``adapters``, ``parts`` and ``shifts`` are modalities, or ``corpus modality``."""
+    """What was measured; keys of ``adapters``, ``parts`` and ``shifts`` are modalities, or ``corpus modality``.
+
+    ``taken`` are candidates of fine-tuning, and how many folds took each.
+    """
 
     groups: int
     leaks: Sequence[str] = ()
+    taken: Mapping[str, int] = field(default_factory=dict)
     source: Step | None = None
     steps: Mapping[str, Step] = field(default_factory=dict)
     adapters: Mapping[str, AdapterLosses] = field(default_factory=dict)
@@ -238,7 +245,7 @@ def _adapters(evidence: Evidence) -> list[Finding]:
             fine.append(f"{losses}; {distances}")
     if fine:
         findings.append(
-            Finding("adapter_did_not_learn", "; ".join(fine), "these adapters learnt, and met the source's features")
+            Finding("adapter_did_not_learn", "; ".join(fine), "losses fell, and no features went far from the source's")
         )
     return findings
 
@@ -251,7 +258,7 @@ def _spread(evidence: Evidence) -> list[Finding]:
     timid = [
         name
         for name, step in known.items()
-        if name not in constant and _ratio(step) < min(CLUSTERED, abs(step.pearson or 0.0) / 2)
+        if name not in constant and _ratio(step) < min(CLUSTERED, (step.pearson or 0.0) / 2)
     ]
     ratios = ", ".join(f"{name} {_ratio(step):.3f} (r {_number(step.pearson)})" for name, step in known.items())
     measured = f"spread of predictions over that of scores: {ratios}"
@@ -263,7 +270,8 @@ def _spread(evidence: Evidence) -> list[Finding]:
         findings.append(Finding("constant_output", measured, means, advice, likelihood))
     if timid:
         means = f"{', '.join(timid)}: rows are ranked, but scores cluster near one value, as far off as the mean"
-        advice = "finetune_e2e.scale: true, or loss: ccc, which a collapsed spread lowers"
+        tuned = "finetune_e2e.loss: ccc, which punishes predictions that spread too little"
+        advice = tuned if "finetuned" in timid else "only finetuned is scaled to the target's scores: read that one"
         findings.append(Finding("clustered_predictions", measured, means, advice, 0.5))
     if known and not findings:
         means = "predictions spread as far as their correlation warrants"
@@ -329,6 +337,20 @@ def _source(evidence: Evidence) -> list[Finding]:
     return [Finding("source_model_weak", measured, "the source model works on the source")]
 
 
+def _unused(evidence: Evidence) -> list[Finding]:
+    """Does what was taken learn from the source at all?"""
+    if not evidence.taken:
+        return []
+    total = sum(evidence.taken.values())
+    alone = sum(count for name, count in evidence.taken.items() if name in WITHOUT_SOURCE)
+    measured = "finetuned is " + ", ".join(f"{name} in {count} of {total}" for name, count in evidence.taken.items())
+    if alone == total:
+        means = "the model learns from the target alone: inner folds found nothing that the source adds to it"
+        advice = "a source nearer to the target, words for source.texts, or fewer labelled rows, where a source counts"
+        return [Finding("source_not_used", measured, means, advice, 0.3)]
+    return [Finding("source_not_used", measured, "what the source knows is part of the model")]
+
+
 def _remembered(evidence: Evidence) -> list[Finding]:
     """How much better do training rows look?"""
     step = evidence.steps.get("finetuned")
@@ -357,7 +379,7 @@ def _size(evidence: Evidence) -> list[Finding]:
 
 
 QUESTIONS: tuple[Callable[[Evidence], list[Finding]], ...] = (
-    _leaks, _columns, _relations, _adapters, _spread, _sign, _source, _remembered, _size,
+    _leaks, _columns, _relations, _adapters, _spread, _sign, _source, _unused, _remembered, _size,
 )  # fmt: skip
 
 

@@ -90,6 +90,7 @@ def gather_evidence(
     return Evidence(
         groups=len(set(target.groups)),
         leaks=leaked,
+        taken=track.taken,
         source=None if source is None else _step(source, "source"),
         steps={step: _step(target, step) for step in target.steps if step != "mean"},
         adapters={name: AdapterLosses(**of) for name, of in losses.items()},

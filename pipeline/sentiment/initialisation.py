@@ -212,8 +212,9 @@ def _inner_numbers(target: Target, rows: np.ndarray, folds: int, seed: int) -> n
 def carried_scores(target: Target, source: SourceSpace, parts: Sequence[Part]) -> dict[Subset, np.ndarray]:
     """Subset → float64 [N]: what the source says of each held row through adapters that did not know its score.
 
-    A fold's own adapters were trained on these scores: by them the source would seem to know more than it does. Zeros
-    for rows that no part holds.
+    A fold's own adapters were trained on these scores: by them the source would seem to know more than it does. But they
+    knew the scores of the other parts' rows, so what a part learns from these is not blind to the rows that it is
+    judged on; adapters for each pair of parts would be, and would take twice as long. Zeros for rows that no part holds.
     """
     scores_of = {subset: np.zeros(len(target.table)) for subset in subsets_of(target.columns.modalities)}
     for part in parts:

@@ -71,6 +71,7 @@ def target_metrics(track: Track, scored: Scored, parts: dict[str, PartScores]) -
         "n": len(scored.actual),
         "groups": len(set(scored.groups)),
         "protocol": track.protocol,
+        "taken": track.taken,
         **{step: step_metrics(scored, step) for step in scored.steps},
     }
     dropped = [*CORRELATIONS, *(f"{metric}_ci_{end}" for metric in CORRELATIONS for end in ("low", "high"))]
@@ -159,8 +160,8 @@ def _warnings(measured: Measured, metrics: dict[str, Any]) -> list[str]:
     warnings += intervals.few(measured.target.groups, "the scored target rows")
     if measured.source is None:
         warnings.append("the source has no test rows, so its model is not scored")
-    why = "is a constant" if target["protocol"] == "holdout" else "falls where the scores of the fold left out rise"
-    warnings.append(f"no correlation of the mean baseline, which {why}")
+    why = "it is a constant" if target["protocol"] == "holdout" else "cross-validation makes it negative in any case"
+    warnings.append(f"no correlation of the mean baseline is given: {why}")
     unfit = sentiment.unfit(measured.target.actual)
     for need in dict.fromkeys(unfit.values()):
         warnings.append(f"no {', '.join(name for name, of in unfit.items() if of == need)}: they need {need}")
@@ -173,5 +174,5 @@ def _warnings(measured: Measured, metrics: dict[str, Any]) -> list[str]:
     gone = [variant for variant in predicted if variant.groups and variant not in measured.target.systems]
     warnings += [f"curve {curve_point(variant)}: not every fold has so many groups" for variant in sorted(gone)]
     if not measured.parts:
-        warnings.append("no modality gap: the target has no validation and test part")
+        warnings.append("the modality gap is not measured: the target has no validation and test part")
     return warnings

@@ -35,7 +35,7 @@ class Rows:
 
     @classmethod
     def read(cls, name: str, params: SourceParams | TargetParams, layout: Layout) -> "Rows":
-        """Raises InputError when the corpus has changed since it was split."""
+        """Raises InputError when the corpus lacks rows that it had when it was split."""
         path = layout.root / params.corpus
         corpus = read_corpus(path, f"{name}.corpus")
         corpus = only_scored(corpus) if name == "source" else corpus

@@ -1,5 +1,6 @@
 """Predictions of rows that nobody saw: the steps', their subsets', and those of the baselines."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -27,6 +28,24 @@ STEP_NAMES = {
     "finetuned_alone": "fine-tuned, without the rest of the group",
     "finetuned": "fine-tuned as inner folds choose",
 }
+CANDIDATE_NAMES = {
+    "ridge": "ridge on the target alone",
+    "text_tuned": "the text encoder tuned on the target alone",
+    "text_transfer": "the source's text model as it is",
+    "text_transfer_tuned": "the source's text model tuned",
+    "text_averaged": "the average of both text models",
+    "adapters": "the source's model through adapters",
+    "all": "all of it tuned",
+}
+"""The candidates of `finetune_e2e`."""
+
+
+def taken_in_words(counts: Mapping[str, int]) -> str:
+    """What inner folds chose, and in how many of the scored folds."""
+    total = sum(counts.values())
+    if total == 1:
+        return CANDIDATE_NAMES[next(iter(counts))]
+    return ", ".join(f"{CANDIDATE_NAMES[name]} in {count} of {total} folds" for name, count in counts.items())
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Reads:  data/split/{source,source_texts,target,target_folds}.parquet, data/embed
         models/{train_source,train_adapters,finetune_e2e}/.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,6 +90,12 @@ class Track:
         """Which target rows each fold scores: columns ``fold, sample_id, group_id``."""
         rows = self.folds.loc[self.folds["role"] == "test", ["fold", "sample_id"]]
         return rows.merge(self.target[["sample_id", "group_id"]], on="sample_id")
+
+    @property
+    def taken(self) -> dict[str, int]:
+        """Candidate of fine-tuning → how many of the scored folds took it, the most frequent first."""
+        choices = self.stages[FINETUNED].description.choices
+        return dict(Counter(choices[fold]["taken"] for fold in dict.fromkeys(self.scored["fold"])).most_common())
 
     def positions(self, fold: str, *roles: str) -> np.ndarray:
         """Where the fold's rows of these roles stand in the target's table, int64."""

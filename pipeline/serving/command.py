@@ -106,11 +106,8 @@ def rows(
     """Predicts a table of posts; media paths are relative to its own folder unless another is given."""
     folder = media or posts.parent
     unusable = manifest.predict_manifest(using, posts, out, folder, coverage, explain=explain, spread=spread)
-    if unusable:
-        print(
-            f"{printable(str(out))}: in {unusable} rows something could not be used; see the column reason",
-            file=sys.stderr,
-        )
+    why = f"; rows of which something could not be used, as column reason says: {unusable}" if unusable else ""
+    print(f"{printable(str(out))}: written{why}", file=sys.stderr)
 
 
 def pipe(using: Predictor, coverage: float | None, *, explain: bool) -> bool:
@@ -137,5 +134,5 @@ def scores(
 ) -> None:
     """Scores a corpus of features."""
     without = score_table.score_corpus(using, corpus, out, COVERAGE if coverage is None else coverage, spread)
-    if without:
-        print(f"{printable(str(out))}: {without} rows have no score; see the column reason", file=sys.stderr)
+    why = f"; rows without a score, as column reason says: {without}" if without else ""
+    print(f"{printable(str(out))}: written{why}", file=sys.stderr)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -81,6 +82,10 @@ def _parse(line: bytes) -> ParsedLine:
 def _post(row: dict[str, Any]) -> Post | str:
     """The post, or what is wrong with it."""
     given = {name: row[name] for name in MODALITIES if row.get(name) is not None}
+    for key in row:
+        meant = get_close_matches(key, MODALITIES, 1)
+        if key not in MODALITIES and meant and meant[0] not in row:
+            return f"unknown field {key[:40]!r}; is {meant[0]!r} meant?"
     if not given:
         return f"gives none of {', '.join(MODALITIES)}"
     wrong = [name for name, value in given.items() if not isinstance(value, str)]

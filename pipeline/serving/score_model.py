@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core import artifacts
+from pipeline.core import artifacts, off
 from pipeline.core.descriptions import NAME, read_description
 from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.files import content_digest
@@ -52,8 +52,10 @@ class ScoreModel:
 def of_project(params: Params, layout: Layout) -> ScoreModel:
     """The fine-tuned model of a finished run.
 
-    Raises InputError when a file is missing, or when params.yaml names another text encoder than that of the training.
+    Raises InputError when a file is missing, the track is off, or params.yaml names another text encoder than that of
+    the training.
     """
+    off.refuse_off("sentiment", layout)
     folder = layout.model("finetune_e2e")
     description = read_description(folder, FinetunedDescription)
     words = description.words

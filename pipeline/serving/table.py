@@ -16,6 +16,9 @@ WORDS = 8
 
 def show(console: Console, prediction: Prediction, explanation: Explanation | None) -> None:
     parts = [_probabilities(prediction), Text(), _modalities(prediction)]
+    unread = [name for name, part in prediction.parts.items() if part.alone is not None and part.change == 0]
+    if unread:
+        parts.append(Text(f"{' and '.join(unread)}: not read beside the others by the fusion that was chosen"))
     if prediction.labels_in_set is not None:
         parts += [Text(), Text(f"cannot be ruled out: {printable(', '.join(prediction.labels_in_set))}")]
     if explanation is not None:

@@ -12,6 +12,7 @@ Writes: ``data/embeddings/posts/{text,image,video}.parquet``,
 Keeps:  vectors by content and encoder in the user's cache folder, so that new posts cost only themselves.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.core import artifacts, off
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FEATURES, MODALITIES
+from pipeline.corpora.refusals import what_is_unreadable
 from pipeline.encoders import engine, image, streams, text
 from pipeline.encoders.clip_rows import embed_streams
 from pipeline.encoders.clip_streams import ClipContents
@@ -69,7 +71,10 @@ def _posts(encoder: TextEncoder, words: ModalitySource, here: Engine, params: Pa
         report["image"] = embed_streams("image", "image_path", contents, source, params, layout)
     contents = ClipContents.of(clips, folder, here.device, embed)
     source = here.clips("video", contents)
-    return report | {"video": embed_streams("video", "video_path", contents, source, params, layout)}
+    report |= {"video": embed_streams("video", "video_path", contents, source, params, layout)}
+    for line in what_is_unreadable(report):
+        print(f"embed: {line}", file=sys.stderr)
+    return report
 
 
 def _leave_empty(layout: Layout, corpus: str, modalities: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ Writes: data/split/{posts,source,source_texts,target}.parquet, data/split/target
         metrics/split.json, metrics/details/split.json, plots/split/.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.corpora import splits
-from pipeline.corpora.refusals import Divided
+from pipeline.corpora.refusals import Divided, what_is_lost
 from pipeline.figures.split import draw_split
 from pipeline.params import Params
 from pipeline.posts.partition import DividedPosts, divide_posts
@@ -56,6 +57,8 @@ def _report(
     if "target" in report:
         report["target"]["folds"] = int(folds["fold"].nunique())
     report["built_in"] = ", ".join(_built_in(params, layout)) or "none"
+    for line in what_is_lost(report):
+        print(f"split: {line}", file=sys.stderr)
     write_metrics(layout, "split", report)
     with artifacts.replacing_folder(layout.plots("split")) as plots:
         if posts is not None:

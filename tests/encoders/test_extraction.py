@@ -167,13 +167,11 @@ def test_bad_clips_are_recorded_and_too_many_stop_it(tmp_path: Path) -> None:
     clips(tmp_path, sizes)
     (tmp_path / "7.mp4").unlink()
     done = run(tmp_path, [Lengths()])
-    assert (done.unreadable, done.examples) == (1, ["c7 (file not found)"])
+    assert (done.unreadable, done.examples) == (1, ["id c7 (file not found)"])
     for at in range(4):
         (tmp_path / f"{at}.mp4").unlink()
     (tmp_path / "corpus.parquet").unlink()
-    message = (
-        r"clips\.csv: of [0-9]+ of 48 clips nothing can be read .*embed\.max_bad_share, 5\.0%; the first: c0 \(file"
-    )
+    message = r"clips\.csv: [0-9]+ of 48 clips cannot be read .*embed\.max_bad_share 0\.05: .*; the first: id c0 \(file"
     with pytest.raises(InputError, match=message):
         run(tmp_path, [Lengths()])
     assert not list(tmp_path.glob("*corpus*"))
@@ -204,7 +202,7 @@ def test_a_clip_without_sound_is_no_bad_clip(tmp_path: Path) -> None:
     clips(tmp_path, [5, 10, 15])
     assert run(tmp_path, [Lengths()]).unreadable == 0
     faulty = Lengths(refuses="corrupt", identity={"name": "f", "version": 1, "width": 2})
-    with pytest.raises(InputError, match="of 3 of 3 clips nothing can be read"):
+    with pytest.raises(InputError, match="3 of 3 clips cannot be read"):
         run(tmp_path, [faulty])
 
 

@@ -42,6 +42,7 @@ SENTIMENT: dict[str, Any] = {
         "n": 93,
         "groups": 91,
         "protocol": "cross_validation",
+        "taken": {"ridge": 2, "all": 1},
         "mean": {"mae": 0.763079, "mae_ci_low": 0.660489, "mae_ci_high": 0.871393},
         "ridge": step(0.53426),
         "zero_shot": step(-0.453801),

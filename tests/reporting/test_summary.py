@@ -76,6 +76,25 @@ def test_warnings_are_shown_the_first_ones_in_full(tmp_path: Path) -> None:
     ]
 
 
+def test_it_says_what_was_taken_and_what_is_not_behind_the_scores(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    refused = {"rows": 3, "no label": 2, "id already used": 1}
+    columns = ", ".join(f"column{at}" for at in range(10))
+    of_posts = {"rows": 97, "refused": refused, "ignored_columns": columns}
+    target = {"refused": {"rows": 0}, "ignored_columns": ""}
+    artifacts.write_json(layout.details("split"), {"posts": of_posts, "target": target, "built_in": "none"})
+    image = {"rows": 97, "present": 38, "unreadable": 2, "reasons": {"truncated": 2}}
+    artifacts.write_json(
+        layout.details("embed"), {"text": {"rows": 97, "present": 97, "unreadable": 0}, "image": image}
+    )
+    text = " ".join(printed(tmp_path, posts=POSTS, sentiment=SENTIMENT).split())
+    assert "fine-tuning took ridge on the target alone in 2 of 3 folds, all of it tuned in 1 of 3 folds" in text
+    assert "! posts: 3 rows are left out (2 x no label, 1 x id already used); data/split/refused.csv has them" in text
+    named = ", ".join(f"column{at}" for at in range(8))
+    assert f"! posts: of the table's columns are not read: {named} and 2 more" in text
+    assert "! image: 2 of 40 cannot be read; metrics/details/embed.json says why" in text
+
+
 def test_it_says_what_to_look_at_next(tmp_path: Path) -> None:
     text = printed(tmp_path, posts=POSTS, sentiment=SENTIMENT)
     assert "1 finding, the likeliest training_rows_remembered" in " ".join(line(text, "python -m pipeline diagnose"))

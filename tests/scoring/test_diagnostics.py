@@ -28,6 +28,7 @@ HEALTHY = Evidence(
     },
     parts={"text": PartScores(0.8, 0.65, 0.6, 0.5, -0.1), "audio": PartScores(0.4, 0.2, 0.1, 0.1, -0.1)},
     shifts={"source text": FINE, "target text": FINE, "target audio": FINE},
+    taken={"all": 3, "ridge": 2},
 )
 
 
@@ -69,6 +70,7 @@ SPACE = steps(zero_shot=step(-0.4), adapted=step(-0.3))
         (replace(HEALTHY, source=step(0.1)), "source_model_weak"),
         (steps(finetuned=step(0.35, train=0.95)), "training_rows_remembered"),
         (replace(HEALTHY, groups=19), "sample_too_small"),
+        (replace(HEALTHY, taken={"ridge": 4, "text_tuned": 1}), "source_not_used"),
         (steps(finetuned=step(0.34, width=0.8)), "sample_too_small"),
         (replace(HEALTHY, shifts={"target text": replace(FINE, moved=30)}), "shifted_features"),
     ],
@@ -86,6 +88,18 @@ def test_a_sign_below_zero_is_no_turned_space_where_ridge_is_below_zero_by_the_f
     found = diagnose(steps(ridge=by_folds, adapted=step(-0.4)))
     assert {"sign_undecided"} == {finding.name for finding in found if finding.name.startswith("sign")}
     assert "while ridge is not" not in "".join(finding.means for finding in found)
+
+
+def test_only_rows_that_are_ranked_are_said_to_cluster():
+    assert names(steps(zero_shot=replace(step(0.5), spread_ratio=0.1))) == ["clustered_predictions"]
+    turned = steps(zero_shot=replace(step(-0.5), spread_ratio=0.1))
+    assert "clustered_predictions" not in names(turned)
+
+
+def test_advice_against_clustering_names_a_knob_of_the_step_that_clusters():
+    (of_tuned,) = (f for f in diagnose(steps(finetuned=replace(step(0.6), spread_ratio=0.1))) if f.wrong)
+    (of_other,) = (f for f in diagnose(steps(zero_shot=replace(step(0.5), spread_ratio=0.1))) if f.wrong)
+    assert "finetune_e2e.loss" in of_tuned.try_ and "finetune_e2e" not in of_other.try_
 
 
 def test_a_leak_comes_before_all_that_it_may_explain():

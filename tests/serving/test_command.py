@@ -70,7 +70,7 @@ def test_a_manifest(bundle: str, tmp_path: Path) -> None:
     result = runner.invoke(app, ["predict", *given])
     assert result.exit_code == 0
     assert result.stdout == ""
-    assert "in 1 row" in result.stderr
+    assert "as column reason says: 1" in result.stderr
     assert (tmp_path / "out.csv").read_text().count("\n") == 3
 
 
@@ -79,7 +79,11 @@ def test_the_name_of_an_output_makes_no_line_of_its_own(bundle: str, tmp_path: P
     given = ["--manifest", str(tmp_path / "posts.csv"), "--out", str(tmp_path / "o\n\x1b[2J.csv"), "--bundle", bundle]
     result = runner.invoke(app, ["predict", *given])
     assert result.exit_code == 0
-    assert len(result.stderr.splitlines()) == 1 and "o \\x1b[2J.csv: in 1 row" in result.stderr
+    assert (
+        len(result.stderr.splitlines()) == 1
+        and "o \\x1b[2J.csv: written; rows of which something could not be used, as column reason says: 1"
+        in result.stderr
+    )
 
 
 def test_a_pipe_ends_with_status_1_when_a_line_was_bad(bundle: str) -> None:

@@ -43,7 +43,7 @@ def test_bad_lines_are_answered_by_an_error_with_their_number(predictor: Predict
     assert [row.get("line") for row in found] == [None, 2, 4, 5, 6, 7, 8, 9, None]
     assert [row["error"] for row in found[2:6]] == [
         "not a JSON object",
-        "gives none of text, image, video",
+        "unknown field 'txt'; is 'text' meant?",
         "text is not a text",
         "id is neither a text nor a number",
     ]
