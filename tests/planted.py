@@ -12,7 +12,7 @@ from pipeline.core import artifacts, schemas
 from pipeline.core.descriptions import FittedRows, ModelDescription, write_description
 from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FEATURES, FINAL, Subset
+from pipeline.core.schemas import FEATURES, FINAL, FeatureSubset
 from pipeline.sentiment.descriptions import (
     AdapterArguments,
     AdapterReport,
@@ -26,7 +26,7 @@ from pipeline.sentiment.descriptions import (
 from pipeline.sentiment.variants import Variant
 
 WIDTHS = {"text": 24, "audio": 12, "visual": 4}
-USED: Subset = ("text", "audio")
+USED: FeatureSubset = ("text", "audio")
 SUBSETS = ("text", "audio", "text_audio")
 WHOLE = SUBSETS[-1]
 GAINS = {"text": 0.2, "audio": 0.12}
@@ -87,7 +87,7 @@ class Planted:
     predictions: dict[str, pd.DataFrame]
     fitted: dict[str, pd.DataFrame]
     adapters: dict[str, dict[str, float]]
-    used: Subset = USED
+    used: FeatureSubset = USED
 
     @property
     def target(self) -> pd.DataFrame:

@@ -28,7 +28,7 @@ TargetCandidate = Literal[
     "ridge", "text_transfer", "text_tuned", "text_transfer_tuned", "text_averaged", "adapters", "all"
 ]
 """What a model of the target may be; see ``sentiment.candidates``."""
-Subset = tuple[Feature, ...]
+FeatureSubset = tuple[Feature, ...]
 Item = TypeVar("Item")
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)

@@ -23,7 +23,7 @@ ROWS = 1024
 
 
 @dataclass(frozen=True)
-class ClipRows:
+class ClipTablePart:
     """Some rows of the table.
 
     Attributes:
@@ -62,7 +62,7 @@ def check_clips(path: Path, folder: Path, out: Path) -> int:
     return len(first)
 
 
-def read_clips(path: Path, folder: Path) -> Iterator[ClipRows]:
+def read_clips(path: Path, folder: Path) -> Iterator[ClipTablePart]:
     """The table, ``ROWS`` at a time; ``check_clips`` says whether it is as it should be."""
     done = 0
     for part in _parts(path):
@@ -71,7 +71,7 @@ def read_clips(path: Path, folder: Path) -> Iterator[ClipRows]:
             kept["text"] = _column(part, "transcript")
         frame = pd.DataFrame(kept, dtype=object)
         frame["split"] = [split if split is None else split_name(split) for split in kept["split"]]
-        yield ClipRows(frame.assign(score=_scores(part, path, done)), _files(part, folder))
+        yield ClipTablePart(frame.assign(score=_scores(part, path, done)), _files(part, folder))
         done += len(part.cells)
 
 

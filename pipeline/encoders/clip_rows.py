@@ -23,7 +23,7 @@ OF_GROUP = MediaError("too few clips of its group")
 
 
 @dataclass(frozen=True)
-class ClipRows:
+class ClipVectors:
     """Rows of clips as vectors, a chunk at a time.
 
     Attributes:
@@ -76,7 +76,7 @@ def embed_streams(
     encoder, path = contents.encoder, layout.embeddings("posts", modality)
     tally, posts = Tally(), layout.table("posts")
     with ExitStack() as stack:
-        rows = ClipRows(stack.enter_context(clip_streams.opened(contents, source, layout)))
+        rows = ClipVectors(stack.enter_context(clip_streams.opened(contents, source, layout)))
         writer = stack.enter_context(artifacts.embeddings_writer(path, encoder.width, encoder.identity))
         advance = stack.enter_context(progress(f"embedding {modality}", artifacts.count_rows(posts)))
         for some in artifacts.read_posts_in_parts(posts, ["sample_id", column], CHUNK * source.chunks):

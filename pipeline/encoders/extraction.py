@@ -22,7 +22,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.progress import progress
 from pipeline.core.schemas import FEATURES, Feature, Stream
 from pipeline.corpora import named_columns
-from pipeline.corpora.clips import NO_CLIP, ClipRows, check_clips, read_clips
+from pipeline.corpora.clips import NO_CLIP, ClipTablePart, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
 from pipeline.encoders import clip_streams, engine, streams, transcription
 from pipeline.encoders.clip_streams import SAID, ClipContents, ClipSource, ClipStreams
@@ -58,7 +58,7 @@ class Extracted:
 Made = dict[Stream, list[np.ndarray | MediaError]]
 """What each stream made of each row."""
 
-Heard = list[Words | MediaError | None]
+Transcripts = list[Words | MediaError | None]
 """The words of each row, or why there are none; None where they were not asked for."""
 
 
@@ -124,7 +124,7 @@ def extract(
     return done
 
 
-def _encoded(part: ClipRows, clips: ClipStreams, advance: Callable[[int], None]) -> tuple[Made, Heard]:
+def _encoded(part: ClipTablePart, clips: ClipStreams, advance: Callable[[int], None]) -> tuple[Made, Transcripts]:
     """What each stream made of each row, and the words of those that have no text, where words are to be heard."""
     root = clips.contents.folder.resolve()
     values = [file.relative_to(root).as_posix() if isinstance(file, Path) else None for file in part.files]
@@ -133,7 +133,7 @@ def _encoded(part: ClipRows, clips: ClipStreams, advance: Callable[[int], None])
     to_hear = part.rows["text"].isna().tolist() if SAID in clips.said else [False] * len(digests)
     wanted = {key for key, hear in zip(digests, to_hear, strict=True) if hear}
     encoded = clips.encode(values, digests, advance, {key for key in digests if isinstance(key, str)} - wanted)
-    words: Heard = [
+    words: Transcripts = [
         (encoded.words[SAID][key] if isinstance(key, str) else key) if hear else None
         for key, hear in zip(digests, to_hear, strict=True)
     ]
@@ -162,10 +162,10 @@ def _no(result: object) -> bool:
 
 def _count(
     done: Extracted,
-    part: ClipRows,
+    part: ClipTablePart,
     encoder: ClipEncoder,
     made: Made,
-    words: Heard,
+    words: Transcripts,
     reasons: Sequence[str | None],
 ) -> None:
     done.heard += sum(isinstance(of, Words) for of in words)
@@ -225,10 +225,10 @@ def corpus_schema(encoder: ClipEncoder, *, with_language: bool = False) -> pa.Sc
 
 
 def _table(
-    part: ClipRows,
+    part: ClipTablePart,
     encoder: ClipEncoder,
     made: Made,
-    words: Heard,
+    words: Transcripts,
     reasons: Sequence[str | None],
     schema: pa.Schema,
 ) -> pa.Table:

@@ -21,7 +21,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, reading
 from pipeline.encoders import net_files, weights
 from pipeline.encoders.face_finding import POINTS, Net, anchors
-from pipeline.encoders.net_files import PACKAGED, NetFile
+from pipeline.encoders.net_files import FROM_PACKAGE, NetFile
 from pipeline.params import EmbedPictureFacesParams
 
 Role = Literal["detector", "mesh", "expression"]
@@ -83,7 +83,7 @@ def read(params: EmbedPictureFacesParams, key: str = KEY) -> tuple[dict[Role, by
     wanted: dict[Role, NetFile] = {role: of for role, of in FILES.items() if params.expressions or role != "expression"}
     path = Path(params.models).expanduser()
     where = f"params.yaml: {key}.models: {params.models}"
-    if params.models == PACKAGED:
+    if params.models == FROM_PACKAGE:
         located = net_files.in_packages(wanted)
     elif path.is_dir():
         located = net_files.in_folder(path, wanted, where)
@@ -92,7 +92,7 @@ def read(params: EmbedPictureFacesParams, key: str = KEY) -> tuple[dict[Role, by
         return members, _identity(path.resolve().name, "local", members)
     else:
         raise InputError(
-            f"{where}: neither `{PACKAGED}`, nor a folder, nor a file; MediaPipe's face_landmarker.task will do"
+            f"{where}: neither `{FROM_PACKAGE}`, nor a folder, nor a file; MediaPipe's face_landmarker.task will do"
         )
     files: dict[Role, bytes] = {role: _limited(of, where) for role, of in located.paths.items()}
     return files, _identity(located.name, located.revision, files)

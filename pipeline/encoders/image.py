@@ -29,7 +29,7 @@ from pipeline.training.device import side_by_side
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessorPil, CLIPModel
 
-PACKAGED = "efficientnet-lite0"
+PACKAGED_ENCODER = "efficientnet-lite0"
 
 LITE0_POINTWISE = ["_expand_conv", "_project_conv"]
 """Layers of a block that hold nearly all of its parameters; there is no attention for LoRA to adapt."""
@@ -214,8 +214,8 @@ def load(params: EmbedPixelsParams, key: str = "embed.image") -> ImageEncoder:
 
     Raises InputError when the model cannot be found, is damaged, or is not a CLIP.
     """
-    resolved = weights.resolve(key, params.encoder, params.revision, PACKAGED)
-    if params.encoder == PACKAGED:
+    resolved = weights.resolve(key, params.encoder, params.revision, PACKAGED_ENCODER)
+    if params.encoder == PACKAGED_ENCODER:
         return efficientnet(resolved)
     return clip(resolved, f"params.yaml: {key}.encoder: {params.encoder}")
 
@@ -225,7 +225,7 @@ def efficientnet(resolved: weights.Weights) -> ImageEncoder:
 
     Raises InputError where the file holds others.
     """
-    model = EfficientNet.from_name(PACKAGED)
+    model = EfficientNet.from_name(PACKAGED_ENCODER)
     safe = resolved.path.suffix == ".safetensors"
     with weights.loading(str(resolved.path)):
         tensors = load_file(resolved.path) if safe else torch.load(resolved.path, map_location="cpu", weights_only=True)

@@ -11,7 +11,7 @@ from pipeline.encoders import weights
 
 Role = TypeVar("Role", bound=str)
 
-PACKAGED = "packaged"
+FROM_PACKAGE = "packaged"
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class NetFile:
     """A net's file.
 
     Attributes:
-        package: which of ``weights.PACKAGED`` it is.
+        package: which of ``weights.PACKAGED_WEIGHTS`` it is.
         names: what it is called: first as a bundle has it, then as others do.
         without: how to do without it, for messages.
     """
@@ -30,7 +30,7 @@ class NetFile:
 
     def lacking(self, where: str) -> str:
         """What to say where a folder or an archive has none."""
-        package = weights.PACKAGED[self.package].package
+        package = weights.PACKAGED_WEIGHTS[self.package].package
         return f"{where}: holds no {' or '.join(self.names)}; the package {package} has one{self.without}"
 
 

@@ -185,11 +185,11 @@ def load(params: EmbedWordsParams, key: str = KEY) -> OcrRecogniser:
 
 
 def _located(params: EmbedPictureWordsParams, key: str) -> Located[Role]:
-    if params.models == net_files.PACKAGED:
+    if params.models == net_files.FROM_PACKAGE:
         return net_files.in_packages(FILES)
     folder, where = Path(params.models).expanduser(), f"params.yaml: {key}.models: {params.models}"
     if not folder.is_dir():
-        raise InputError(f"{where}: neither `{net_files.PACKAGED}` nor a folder")
+        raise InputError(f"{where}: neither `{net_files.FROM_PACKAGE}` nor a folder")
     return net_files.in_folder(folder, FILES, where)
 
 

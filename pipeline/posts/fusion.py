@@ -31,9 +31,9 @@ from pipeline.posts.fusion_candidates import (
     try_fusion,
 )
 from pipeline.posts.fusion_jobs import fit_side_by_side, try_side_by_side
-from pipeline.posts.fusion_rows import FusionRows, Subset
+from pipeline.posts.fusion_rows import FusionRows, ModalitySubset
 from pipeline.scoring import calibration, selection
-from pipeline.scoring.selection import Choice
+from pipeline.scoring.selection import Selection
 from pipeline.training.checkpoint import load_net
 from pipeline.training.device import one_thread
 
@@ -54,7 +54,7 @@ class FusionOutcome:
         nothing: in a corpus of one modality, the K logits of a post without it.
     """
 
-    choice: Choice
+    choice: Selection
     taken: TriedFusion | None
     final: FittedFusion | None
     folds: list[Fold]
@@ -101,7 +101,7 @@ def choose_fusion(corpus: FusionRows, params: Params, layout: Layout) -> FusionO
     return FusionOutcome(choice, taken, final, folds, logits, subsets)
 
 
-def _final_fits(corpus: FusionRows, whole: Fold) -> list[tuple[Subset, Fold]]:
+def _final_fits(corpus: FusionRows, whole: Fold) -> list[tuple[ModalitySubset, Fold]]:
     """What is fitted when the choice is made: all modalities, and each smaller subset."""
     again = _again(corpus, whole)
     return [(of, whole if of == corpus.modalities else again) for of in subsets_of(corpus.modalities)]

@@ -31,7 +31,7 @@ from pipeline.posts.descriptions import (
     LinearFusionNet,
 )
 from pipeline.posts.folds import Fold
-from pipeline.posts.fusion_rows import FusionRows, Subset
+from pipeline.posts.fusion_rows import FusionRows, ModalitySubset
 from pipeline.posts.linear_fusion import STRENGTHS, LinearStart, fit_linear, linear_start
 from pipeline.scoring import emotion
 from pipeline.training.device import pick
@@ -130,7 +130,7 @@ def tried_settings(name: FusionCandidate, params: Params) -> list[dict[str, Any]
 def fit_fusion(
     name: FusionCandidate,
     corpus: FusionRows,
-    subset: Subset,
+    subset: ModalitySubset,
     fold: Fold,
     params: Params,
     settings: dict[str, Any],
@@ -166,7 +166,11 @@ def fit_fusion(
 
 
 def _asked(
-    net: FirstPresent | LinearFusion, described: FusionNetDescription, corpus: FusionRows, subset: Subset, fold: Fold
+    net: FirstPresent | LinearFusion,
+    described: FusionNetDescription,
+    corpus: FusionRows,
+    subset: ModalitySubset,
+    fold: Fold,
 ) -> FittedFusion:
     """The net, and what it says of the rows that its fold left unseen."""
     with torch.inference_mode():
@@ -174,7 +178,7 @@ def _asked(
     return FittedFusion(net, described, logits)
 
 
-def _first_present(corpus: FusionRows, subset: Subset, fold: Fold) -> tuple[FirstPresent, FirstPresentNet]:
+def _first_present(corpus: FusionRows, subset: ModalitySubset, fold: Fold) -> tuple[FirstPresent, FirstPresentNet]:
     """The most reliable is the one whose probabilities fit the training rows best that have it."""
     codes = corpus.codes.numpy()[fold.train]
 
@@ -198,7 +202,7 @@ def log_shares(codes: np.ndarray, classes: int) -> np.ndarray:
     return np.log((np.bincount(codes, minlength=classes) + 1) / (len(codes) + classes))
 
 
-def _fit_trained(corpus: FusionRows, subset: Subset, fold: Fold, params: Params, epochs: int) -> FittedFusion:
+def _fit_trained(corpus: FusionRows, subset: ModalitySubset, fold: Fold, params: Params, epochs: int) -> FittedFusion:
     """Posts that have none of the modalities are learned from as such, and so give the prior."""
     block, device = params.fuse, pick(params.device)
     torch.manual_seed(params.seed)

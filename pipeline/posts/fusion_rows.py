@@ -21,7 +21,7 @@ from pipeline.posts.specialist_rows import settings_of
 from pipeline.scoring import emotion
 from pipeline.training.finished import Finished, finished
 
-Subset = tuple[Modality, ...]
+ModalitySubset = tuple[Modality, ...]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FusionRows:
 
     posts: pd.DataFrame
     labels: tuple[str, ...]
-    modalities: Subset
+    modalities: ModalitySubset
     vectors: dict[str, torch.Tensor]
     expert_log_probs: dict[str, torch.Tensor]
     present: dict[str, torch.Tensor]
@@ -47,13 +47,13 @@ class FusionRows:
     grouping: Grouping
     finished: Finished
 
-    def inputs(self, at: np.ndarray, subset: Subset) -> tuple[ByModality, ByModality, ByModality]:
+    def inputs(self, at: np.ndarray, subset: ModalitySubset) -> tuple[ByModality, ByModality, ByModality]:
         """What a net that knows ``subset`` takes of the rows ``at``: vectors, expert log-probabilities, presence."""
         index = torch.from_numpy(at)
         known = (self.vectors, self.expert_log_probs, self.present)
         return tuple({name: of[name][index] for name in subset} for of in known)  # pyright: ignore[reportReturnType]
 
-    def masked(self, at: np.ndarray, subset: Subset) -> tuple[ByModality, ByModality, ByModality]:
+    def masked(self, at: np.ndarray, subset: ModalitySubset) -> tuple[ByModality, ByModality, ByModality]:
         """The same for a net that knows all modalities; those outside ``subset`` are marked absent."""
         vectors, experts, present = self.inputs(at, self.modalities)
         return vectors, experts, {name: here & (name in subset) for name, here in present.items()}
@@ -80,7 +80,7 @@ def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:
         expert_log_probs[name] = torch.from_numpy(said)
     if not vectors:
         raise InputError(f"no modality has a trained specialist; {layout.details('train_text')} and its like say why")
-    modalities: Subset = tuple(name for name in MODALITIES if name in vectors)
+    modalities: ModalitySubset = tuple(name for name in MODALITIES if name in vectors)
     codes = codes_of(posts, labels)
     grouping = Grouping.of(posts, codes, params.seed)
     inputs = [layout.table("posts"), *(layout.embeddings("posts", name) for name in MODALITIES)]

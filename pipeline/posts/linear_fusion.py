@@ -10,7 +10,7 @@ from pipeline.core.schemas import FusionCandidate
 from pipeline.nets.fusion import LinearFusion
 from pipeline.posts.descriptions import LinearFusionNet
 from pipeline.posts.folds import Fold
-from pipeline.posts.fusion_rows import FusionRows, Subset
+from pipeline.posts.fusion_rows import FusionRows, ModalitySubset
 from pipeline.scoring import logistic
 
 READS: dict[FusionCandidate, tuple[bool, bool]] = {
@@ -37,7 +37,7 @@ class LinearStart:
     design: logistic.Design
 
 
-def linear_start(name: FusionCandidate, corpus: FusionRows, subset: Subset, fold: Fold) -> LinearStart:
+def linear_start(name: FusionCandidate, corpus: FusionRows, subset: ModalitySubset, fold: Fold) -> LinearStart:
     """Beside experts, vectors are scaled down so that all of them together weigh about as much as one column."""
     vectors, experts = READS[name]
     described = LinearFusionNet(

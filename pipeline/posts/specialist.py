@@ -26,14 +26,14 @@ from pipeline.core.schemas import FINAL, LEARNING, Candidate, Modality
 from pipeline.encoders import tfidf
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
-from pipeline.posts.candidates import LINEAR, Fitted, Tried, fit_linear, try_linear
+from pipeline.posts.candidates import LINEAR, FittedSpecialist, Tried, fit_linear, try_linear
 from pipeline.posts.descriptions import OF_WORDS, TUNED, SpecialistDescription, SpecialistNet
 from pipeline.posts.folds import Fold
 from pipeline.posts.specialist_rows import SpecialistRows, read_rows, too_few
 from pipeline.posts.trained_candidates import fit_trained, try_trained
 from pipeline.scoring import emotion, selection
 from pipeline.scoring.calibration import neutral
-from pipeline.scoring.selection import Choice
+from pipeline.scoring.selection import Selection
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
 from pipeline.training.loop import HISTORY
@@ -83,11 +83,11 @@ class Outcome:
     """
 
     taken: Tried
-    choice: Choice
+    choice: Selection
     compared: np.ndarray
     folds: list[Fold]
     logits: np.ndarray
-    final: Fitted
+    final: FittedSpecialist
 
 
 def _names(corpus: SpecialistRows, params: Params) -> list[Candidate]:
@@ -112,7 +112,7 @@ def _worth_tuning(tried: Sequence[Tried], corpus: SpecialistRows, folds: list[Fo
     return losses["logreg"] < losses["tfidf_logreg"]
 
 
-def _choose(tried: Sequence[Tried], corpus: SpecialistRows, folds: list[Fold]) -> Choice:
+def _choose(tried: Sequence[Tried], corpus: SpecialistRows, folds: list[Fold]) -> Selection:
     judged = corpus.grouping.judged(folds)
     return selection.choose(
         [of.name for of in tried],
@@ -140,7 +140,7 @@ def _try(name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Par
     return try_linear(name, corpus, folds) if name in LINEAR else try_trained(name, corpus, folds, params, layout)
 
 
-def _fit(taken: Tried, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout) -> Fitted:
+def _fit(taken: Tried, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout) -> FittedSpecialist:
     if taken.name in LINEAR:
         return fit_linear(taken.name, corpus, fold, taken.settings)
     return fit_trained(taken.name, corpus, fold, params, layout, taken.settings["epochs"])
@@ -148,7 +148,7 @@ def _fit(taken: Tried, corpus: SpecialistRows, fold: Fold, params: Params, layou
 
 def _finish(
     taken: Tried,
-    choice: Choice,
+    choice: Selection,
     compared: np.ndarray,
     corpus: SpecialistRows,
     folds: list[Fold],

@@ -19,7 +19,7 @@ from pipeline.encoders.text_rows import TokenRows
 from pipeline.nets.losses import Objective, objective
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
-from pipeline.posts.candidates import Fitted, Tried
+from pipeline.posts.candidates import FittedSpecialist, Tried
 from pipeline.posts.descriptions import TUNED
 from pipeline.posts.folds import Fold
 from pipeline.posts.specialist_rows import MEDIA_COLUMN, SpecialistRows
@@ -29,7 +29,7 @@ from pipeline.training.device import one_thread, pick
 from pipeline.training.finished import rows_digest
 from pipeline.training.loop import FitResult, TrainingPlan, fit, predict
 from pipeline.training.optim import adamw
-from pipeline.training.rows import Rows, TensorRows
+from pipeline.training.rows import TensorRows, TrainingRows
 from pipeline.training.tuning import TunedTraining, for_few, learner
 
 
@@ -61,7 +61,7 @@ def _tuned(corpus: SpecialistRows, params: Params) -> parameters.EncoderTuningPa
 
 def fit_trained(
     name: Candidate, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout, epochs: int
-) -> Fitted:
+) -> FittedSpecialist:
     """Trains the candidate for at most so many epochs: for all of them, where the fold has no rows to stop on.
 
     Only the final fold's net is kept: an encoder a fold is too many.
@@ -83,7 +83,7 @@ def fit_trained(
     if weights is not None:
         net = _net(name, corpus, params, layout)
         net.load_state_dict(weights)
-    return Fitted(net, **kept)
+    return FittedSpecialist(net, **kept)
 
 
 def _net(name: Candidate, corpus: SpecialistRows, params: Params, layout: Layout) -> nn.Module:
@@ -97,7 +97,7 @@ def _net(name: Candidate, corpus: SpecialistRows, params: Params, layout: Layout
     return TunedSpecialist(learner(encoder, targets, name, block.tuned.lora_rank), classifier)
 
 
-def _fit_head(corpus: SpecialistRows, fold: Fold, params: Params, epochs: int) -> Fitted:
+def _fit_head(corpus: SpecialistRows, fold: Fold, params: Params, epochs: int) -> FittedSpecialist:
     block = params.of_specialist(corpus.modality)
     torch.manual_seed(params.seed)
     net = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
@@ -124,7 +124,7 @@ def _fit_head(corpus: SpecialistRows, fold: Fold, params: Params, epochs: int) -
 
 def _fit_tuned(
     name: Candidate, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout, epochs: int
-) -> Fitted:
+) -> FittedSpecialist:
     """The encoder learns too: all its weights, or low-rank updates of its attention."""
     block = params.of_specialist(corpus.modality)
     tuned = _tuned(corpus, params).model_copy(update={"epochs": epochs})
@@ -182,7 +182,7 @@ def _predicted(
     classifier: Specialist,
     corpus: SpecialistRows,
     at: np.ndarray,
-    make_rows: Callable[[np.ndarray], Rows],
+    make_rows: Callable[[np.ndarray], TrainingRows],
     device: torch.device,
 ) -> np.ndarray:
     """Logits of the rows ``at``, float32 [n, K]; a row without what the encoder reads is as the mean row is."""
@@ -196,8 +196,8 @@ def _predicted(
     return logits
 
 
-def _fitted(net: nn.Module, result: FitResult, logits: np.ndarray) -> Fitted:
-    return Fitted(net, logits, history=result.history, best_epoch=result.best_epoch)
+def _fitted(net: nn.Module, result: FitResult, logits: np.ndarray) -> FittedSpecialist:
+    return FittedSpecialist(net, logits, history=result.history, best_epoch=result.best_epoch)
 
 
 def _score(logits: np.ndarray, codes: np.ndarray) -> float:
@@ -211,7 +211,7 @@ def _objective(corpus: SpecialistRows, block: parameters.ClassifierParams, train
 
 def _raw(
     corpus: SpecialistRows, params: Params, layout: Layout
-) -> tuple[nn.Module, list[str], Callable[[np.ndarray], Rows]]:
+) -> tuple[nn.Module, list[str], Callable[[np.ndarray], TrainingRows]]:
     """A fresh encoder that can learn, its targets for LoRA, and a function from row numbers to raw inputs for it."""
     tuned = _tuned(corpus, params)
     inputs = corpus.posts[MEDIA_COLUMN[corpus.modality]].to_numpy()
@@ -231,7 +231,7 @@ def _raw(
         clips, frames = video.load(params.embed.video), params.embed.video.frames
         pictures, net = clips.image, video.ClipNet(clips)
 
-    def media(at: np.ndarray) -> Rows:
+    def media(at: np.ndarray) -> TrainingRows:
         return MediaRows(
             pictures,
             [folder / path for path in inputs[at]],

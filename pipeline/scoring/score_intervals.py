@@ -1,8 +1,8 @@
 """How far a score may be off: intervals around the fine-tuned model's scores, and whether they keep their promise.
 
 Split conformal prediction: an interval reaches as far to both sides as nearly all residuals of calibration rows. In a
-holdout these are the validation rows, predicted by models of inner folds that were not fitted on them; what was chosen on
-them (the candidate, the scale of its output) makes residuals a little small, so the promise holds only nearly.
+holdout these are the validation rows, predicted by models of inner folds that were not fitted on them; what was chosen
+on them (the candidate, the scale of its output) makes residuals a little small, so the promise holds only nearly.
 Under cross-validation they are the rows that each fold left out, residuals of models that are alike but not the same as
 the final one, as in the jackknife: nearly the promise again, and `evaluate` measures what became of it.
 

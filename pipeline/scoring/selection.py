@@ -25,7 +25,7 @@ OUT = 1.0
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What was taken: its position among the candidates, how its logits are calibrated, and what was tried.
 
     Each of ``tried``, by name, has its ``macro_f1`` and its ``balanced_log_loss`` on rows out of fold, and for both how
@@ -57,7 +57,7 @@ def choose(
     actual: np.ndarray,
     groups: np.ndarray,
     favoured: str | None = None,
-) -> Choice:
+) -> Selection:
     """The first candidate that is not clearly behind the best, or the ``favoured`` one; see the top of this file.
 
     Args:
@@ -89,16 +89,16 @@ def choose(
         tried[names[at]] |= {"loss_behind": float(differences.sum()), "loss_error": error}
     level = [at for at in left if tried[names[at]]["loss_behind"] <= tried[names[at]]["loss_error"]]
     taken = next((at for at in level if names[at] == favoured), level[0])
-    return Choice(taken, calibrations[taken], tried, favoured=taken != level[0])
+    return Selection(taken, calibrations[taken], tried, favoured=taken != level[0])
 
 
-def only(name: str, logits: np.ndarray, actual: np.ndarray, calibration: Calibration) -> Choice:
+def only(name: str, logits: np.ndarray, actual: np.ndarray, calibration: Calibration) -> Selection:
     """Where there is nothing to choose: a candidate as it is calibrated, on n rows that it had not seen."""
     calibrated = calibration.calibrated(logits)
     macro_f1 = emotion.macro_f1(actual, calibration.decide(calibrated), calibrated.shape[1])
     loss = float(balanced_losses(calibrated, actual).sum())
     behind = dict.fromkeys(("macro_f1_behind", "macro_f1_error", "loss_behind", "loss_error"), 0.0)
-    return Choice(0, calibration, {name: {"macro_f1": macro_f1, "balanced_log_loss": loss, **behind}})
+    return Selection(0, calibration, {name: {"macro_f1": macro_f1, "balanced_log_loss": loss, **behind}})
 
 
 def balanced_losses(calibrated: np.ndarray, actual: np.ndarray) -> np.ndarray:

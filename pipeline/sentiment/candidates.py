@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import InputError
-from pipeline.core.schemas import Subset, TargetCandidate
+from pipeline.core.schemas import FeatureSubset, TargetCandidate
 from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import Params
@@ -23,7 +23,7 @@ from pipeline.scoring import score_selection
 from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, lines_of, shared
 from pipeline.sentiment.finetuned import score_rows
 from pipeline.sentiment.initialisation import (
-    Heard,
+    LinearInputs,
     Part,
     carried_scores,
     inner_parts,
@@ -45,16 +45,16 @@ columns say nothing, ridge comes near it, and inner folds have too few of few ro
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedTransfer:
     """A candidate fitted: ``target`` has the columns that the net reads, text vectors by its own encoder among them."""
 
     net: TransferNet
     target: Target
-    used: Subset
+    used: FeatureSubset
     report: dict[str, Any]
     history: pd.DataFrame
 
-    def scores(self, subset: Subset) -> np.ndarray:
+    def scores(self, subset: FeatureSubset) -> np.ndarray:
         """float64 [N]: of all rows, with the modalities of ``subset`` that it uses."""
         return score_rows(self.net, self.target.columns, shared(subset, self.used))
 
@@ -83,7 +83,7 @@ class Setting:
     Attributes:
         target: with text vectors of the source's text model, where there is one.
         plain: the same with text vectors of the encoder as it is.
-        carried: as ``initialisation.Heard`` has it.
+        carried: as ``initialisation.LinearInputs`` has it.
         parts: the inner folds that judge.
         whole: all rows that the fold may learn from, and none held.
         mode: how the text encoder learns.
@@ -94,19 +94,19 @@ class Setting:
     plain: Target
     source: SourceSpace
     job: FinetuneJob
-    carried: Mapping[Subset, np.ndarray]
+    carried: Mapping[FeatureSubset, np.ndarray]
     parts: list[Part]
     whole: Part
     mode: TextMode
-    adapters: dict[bytes, Fitted] = field(default_factory=dict)
+    adapters: dict[bytes, FittedTransfer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenTransfer:
     """Which candidate was taken, every candidate's models of the inner folds, and what was known of them."""
 
     taken: str
-    inner: dict[str, list[Fitted]]
+    inner: dict[str, list[FittedTransfer]]
     report: dict[str, Any]
 
 
@@ -138,24 +138,24 @@ def standing(setting: Setting) -> list[str]:
     return [name for name in CANDIDATES if there.get(name, True)]
 
 
-def fit_candidate(name: str, setting: Setting, part: Part) -> Fitted:
+def fit_candidate(name: str, setting: Setting, part: Part) -> FittedTransfer:
     """Fits one of ``CANDIDATES`` on the rows that a part learns from."""
     job, target, seed = setting.job, setting.target, setting.job.params.seed
     nothing = pd.DataFrame(columns=[*HISTORY, "phase"])
     if name in ("text_tuned", "text_transfer_tuned"):
         start, head = (setting.plain, None) if name == "text_tuned" else (target, _text_head(setting))
         net, history = tune_words(start, part, job, setting.mode.how, head)
-        return Fitted(net, _read_by(net, start, job.params), ("text",), {}, history)
+        return FittedTransfer(net, _read_by(net, start, job.params), ("text",), {}, history)
     if name == "text_averaged":
         return _averaged(setting, part)
     if name == "ridge":
         with one_thread():
-            net, used, report = linear_net(setting.plain, part, Heard(), seed)
-        return Fitted(net, setting.plain, used, report, nothing)
+            net, used, report = linear_net(setting.plain, part, LinearInputs(), seed)
+        return FittedTransfer(net, setting.plain, used, report, nothing)
     if name == "text_transfer":
         with one_thread():
-            net, _, report = linear_net(target, part, Heard(text_head=_text_head(setting), probes=False), seed)
-        return Fitted(net, target, ("text",), report, nothing)
+            net, _, report = linear_net(target, part, LinearInputs(text_head=_text_head(setting), probes=False), seed)
+        return FittedTransfer(net, target, ("text",), report, nothing)
     linear = _through_adapters(setting, part, nothing)
     if name == "adapters":
         return linear
@@ -163,10 +163,10 @@ def fit_candidate(name: str, setting: Setting, part: Part) -> Fitted:
     if setting.mode.tuned and "text" not in used:
         used = shared(target.columns.modalities, (*used, "text"))
     history = tune_all(net, target.using(used), part, job, setting.mode.how)
-    return Fitted(net, _read_by(net, target, job.params), used, linear.report, history)
+    return FittedTransfer(net, _read_by(net, target, job.params), used, linear.report, history)
 
 
-def _averaged(setting: Setting, part: Part) -> Fitted:
+def _averaged(setting: Setting, part: Part) -> FittedTransfer:
     """The mean of the weights of ``text_tuned`` and ``text_transfer_tuned``, whose trainings are kept and not repeated:
     two ways from one pretrained encoder, which often end in one basin (Wortsman et al., "Model soups", ICML 2022)."""
     plain, carried = (fit_candidate(name, setting, part) for name in ("text_tuned", "text_transfer_tuned"))
@@ -175,15 +175,15 @@ def _averaged(setting: Setting, part: Part) -> Fitted:
     return replace(carried, target=_read_by(net, setting.target, setting.job.params))
 
 
-def _through_adapters(setting: Setting, part: Part, history: pd.DataFrame) -> Fitted:
+def _through_adapters(setting: Setting, part: Part, history: pd.DataFrame) -> FittedTransfer:
     """The candidate ``adapters``, fitted once for the rows that a part learns from."""
     key = part.learn.tobytes()
     if key not in setting.adapters:
         source = setting.source.net if setting.job.with_source else None
-        heard = Heard(source, setting.carried, _text_head(setting))
+        given = LinearInputs(source, setting.carried, _text_head(setting))
         with one_thread():
-            net, used, report = linear_net(setting.target, part, heard, setting.job.params.seed)
-        setting.adapters[key] = Fitted(net, setting.target, used, report, history)
+            net, used, report = linear_net(setting.target, part, given, setting.job.params.seed)
+        setting.adapters[key] = FittedTransfer(net, setting.target, used, report, history)
     return setting.adapters[key]
 
 
@@ -203,7 +203,7 @@ def _read_by(net: TransferNet, target: Target, params: Params) -> Target:
     return replace(target, columns=columns)
 
 
-def held_scores(fitted: Sequence[Fitted], parts: Sequence[Part], subset: Subset) -> np.ndarray:
+def held_scores(fitted: Sequence[FittedTransfer], parts: Sequence[Part], subset: FeatureSubset) -> np.ndarray:
     """float64 [N]: each held row by the model that did not know it; NaN for rows that no part holds."""
     scores = np.full(len(fitted[0].target.table), np.nan)
     for model, part in zip(fitted, parts, strict=True):
@@ -211,7 +211,7 @@ def held_scores(fitted: Sequence[Fitted], parts: Sequence[Part], subset: Subset)
     return scores
 
 
-def choose(setting: Setting) -> Choice:
+def choose(setting: Setting) -> ChosenTransfer:
     """Fits every candidate on every inner fold, and takes the simplest that is not bettered; for either of the tuned
     text models their average, unless that is clearly behind.
 
@@ -232,4 +232,4 @@ def choose(setting: Setting) -> Choice:
     predicted = {name: held_scores(inner[name], setting.parts, everything)[held] for name in names}
     steadier = {"text_tuned": "text_averaged", "text_transfer_tuned": "text_averaged"}
     taken, report = score_selection.choose(predicted, actual, groups, steadier)
-    return Choice(taken, inner, report)
+    return ChosenTransfer(taken, inner, report)

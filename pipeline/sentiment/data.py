@@ -16,7 +16,7 @@ from pipeline.core.artifacts import Embeddings
 from pipeline.core.errors import InputError
 from pipeline.core.fitted import fitted_rows
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Subset
+from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, FeatureSubset
 from pipeline.nets.columns import InputColumns
 from pipeline.params import Params
 from pipeline.sentiment.variants import Variant
@@ -31,14 +31,14 @@ class FeatureColumns:
     present: Mapping[str, Tensor]
 
     @property
-    def modalities(self) -> Subset:
+    def modalities(self) -> FeatureSubset:
         return tuple(name for name in FEATURES if name in self.vectors)
 
     @property
     def widths(self) -> dict[str, int]:
         return {name: self.vectors[name].shape[1] for name in self.modalities}
 
-    def at(self, rows: np.ndarray, subset: Subset | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def at(self, rows: np.ndarray, subset: FeatureSubset | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Vectors and presence of some rows; modalities outside ``subset`` are marked absent."""
         index = torch.from_numpy(rows)
         kept = self.modalities if subset is None else subset
@@ -46,7 +46,7 @@ class FeatureColumns:
         return vectors, {name: self.present[name][index] & (name in kept) for name in self.modalities}
 
 
-def read_columns(layout: Layout, corpus: str, table: pd.DataFrame, modalities: Subset) -> FeatureColumns:
+def read_columns(layout: Layout, corpus: str, table: pd.DataFrame, modalities: FeatureSubset) -> FeatureColumns:
     """Raises InputError when the embeddings are not of the table's rows."""
     return columns_of(
         {name: artifacts.read_embeddings_of(table, layout.embeddings(corpus, name)) for name in modalities}
@@ -99,7 +99,7 @@ class Target:
         parts = self.folds[["fold", "role"]].assign(at=at)[at >= 0].groupby(["fold", "role"])["at"]
         return {(str(fold), str(role)): part.to_numpy(dtype=np.int64) for (fold, role), part in parts}
 
-    def using(self, subset: Subset) -> "Target":
+    def using(self, subset: FeatureSubset) -> "Target":
         """The same with the other modalities marked absent."""
         return replace(self, columns=FeatureColumns(*self.columns.at(np.arange(len(self.table)), subset)))
 
@@ -171,7 +171,7 @@ def lines_of(table: pd.DataFrame, level: str) -> list[list[str]]:
     return [[text] if text else [] for text in table["text"]]
 
 
-def shared(one: Subset, other: Subset) -> Subset:
+def shared(one: FeatureSubset, other: FeatureSubset) -> FeatureSubset:
     """The modalities that stand in both."""
     return tuple(name for name in one if name in other)
 
@@ -230,7 +230,7 @@ def limit_groups(target: Target, fold: str, groups: int, params: Params) -> Targ
     return replace(target, folds=folds[(folds["role"] == "test") | folds["sample_id"].map(of).isin(kept)])
 
 
-def shared_modalities(source: pd.DataFrame, layout: Layout) -> Subset:
+def shared_modalities(source: pd.DataFrame, layout: Layout) -> FeatureSubset:
     """Modalities that the target and training rows of the source have. Raises InputError when there is none."""
     train = source.loc[source["split"] == "train", "sample_id"]
     here, there = [], []

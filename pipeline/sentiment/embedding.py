@@ -26,10 +26,10 @@ from pipeline.encoders.embedding import (
 )
 from pipeline.encoders.sources import ModalitySource
 from pipeline.params import EmbedParams
-from pipeline.sentiment.samples import Rows
+from pipeline.sentiment.samples import CorpusSamples
 
 
-def extracted_alike(one: Rows, other: Rows) -> frozenset[Feature]:
+def extracted_alike(one: CorpusSamples, other: CorpusSamples) -> frozenset[Feature]:
     """The modalities whose columns mean the same in both corpora: made by one extractor, or words of both."""
     made, made_too = one.corpus.extractors, other.corpus.extractors
     words = one.corpus.words and other.corpus.words
@@ -43,7 +43,12 @@ def extracted_alike(one: Rows, other: Rows) -> frozenset[Feature]:
 
 
 def embed_corpus(
-    rows: Rows, wanted: Sequence[Feature], words: ModalitySource, params: EmbedParams, layout: Layout, other: Rows
+    rows: CorpusSamples,
+    wanted: Sequence[Feature],
+    words: ModalitySource,
+    params: EmbedParams,
+    layout: Layout,
+    other: CorpusSamples,
 ) -> dict[str, Any]:
     """Writes the tables of all three modalities, those that are not wanted as absent; returns what became of each.
 
@@ -63,7 +68,7 @@ def embed_corpus(
     return report
 
 
-def _shared(rows: Rows, alike: bool) -> dict[str, Any]:
+def _shared(rows: CorpusSamples, alike: bool) -> dict[str, Any]:
     """What the target's table says where its columns are those of the source."""
     return {"as_source": True} if alike and rows.name == "target" else {}
 
@@ -80,26 +85,26 @@ def _summary(rows: int, present: int, encoder: dict[str, Any], columns: str = ""
     }
 
 
-def _write_absent(path: Path, rows: Rows) -> dict[str, Any]:
+def _write_absent(path: Path, rows: CorpusSamples) -> dict[str, Any]:
     encoder, count = {"name": NONE, "width": 1}, len(rows.sample_ids)
     nothing = np.zeros((count, 1), dtype=np.float32)
     _write_vectors(path, rows.sample_ids, nothing, np.zeros(count, dtype=bool), [None] * count, encoder)
     return _summary(count, 0, encoder)
 
 
-def _faulty(rows: Rows, modality: Feature, max_nonfinite_share: float) -> dict[int, str]:
+def _faulty(rows: CorpusSamples, modality: Feature, max_nonfinite_share: float) -> dict[int, str]:
     values, present = rows.corpus.features[modality], rows.corpus.present[modality]
     groups = rows.corpus.rows["group"].to_numpy()
     return faulty_columns(values[present], groups[present], rows.fit[rows.at][present], max_nonfinite_share)
 
 
-def _named(rows: Rows, modality: Feature, at: int) -> str:
+def _named(rows: CorpusSamples, modality: Feature, at: int) -> str:
     made_by = rows.corpus.extractors.get(modality)
     return f"{modality}[{at}]" if made_by is None else f"{modality}.{made_by.columns[at]}"
 
 
 def _clean_features(
-    path: Path, rows: Rows, modality: Feature, max_nonfinite_share: float, judged_by: Sequence[Rows]
+    path: Path, rows: CorpusSamples, modality: Feature, max_nonfinite_share: float, judged_by: Sequence[CorpusSamples]
 ) -> dict[str, Any]:
     """Drops columns that must not be learned from, by the rows of any of these corpora; fills the gaps of the others.
 
@@ -153,7 +158,7 @@ def _write_vectors(
 
 
 def _embed_words(
-    path: Path, rows: Rows, words: ModalitySource, layout: Layout, shared: dict[str, Any]
+    path: Path, rows: CorpusSamples, words: ModalitySource, layout: Layout, shared: dict[str, Any]
 ) -> dict[str, Any]:
     """Encodes texts one by one; a sample of several texts has the mean of their vectors."""
     identity, width = words.identity, words.identity["width"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import DamagedError
-from pipeline.core.schemas import Subset
+from pipeline.core.schemas import FeatureSubset
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.columns import InputColumns
 from pipeline.nets.transfer import ScoreNet, TransferNet
@@ -82,7 +82,7 @@ def _built(arguments: TransferNetArguments, encoder: nn.Module | None) -> Transf
     )
 
 
-def score_rows(net: TransferNet, columns: FeatureColumns, subset: Subset) -> np.ndarray:
+def score_rows(net: TransferNet, columns: FeatureColumns, subset: FeatureSubset) -> np.ndarray:
     """float64 [N]: the net's scores of rows with only the modalities of ``subset``; on the processor."""
     count = len(next(iter(columns.present.values())))
     scores = np.empty(count, dtype=np.float64)

@@ -14,13 +14,13 @@ from torch import Tensor
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FINAL, Subset, subset_name, subsets_of
+from pipeline.core.schemas import FINAL, FeatureSubset, subset_name, subsets_of
 from pipeline.encoders import text
 from pipeline.params import Params
 from pipeline.sentiment.candidates import (
     FEW,
-    Choice,
-    Fitted,
+    ChosenTransfer,
+    FittedTransfer,
     Setting,
     TextMode,
     choose,
@@ -55,7 +55,7 @@ class TunedModel:
 
     weights: dict[str, Tensor]
     net: TransferNetArguments
-    used: Subset
+    used: FeatureSubset
     words: WordsDescription | None
     context: GroupContext | None
 
@@ -155,16 +155,16 @@ def _point(target: Target, plain: Target, job: FinetuneJob, groups: int) -> Fine
     return FinetuneOutcome(tests, model.history, {**model.report, "taken": taken})
 
 
-def _history(choice: Choice) -> pd.DataFrame:
+def _history(choice: ChosenTransfer) -> pd.DataFrame:
     """The epochs of the first inner fold, whose held rows nothing stopped on: those of the most intricate candidate."""
     return list(choice.inner.values())[-1][0].history
 
 
 def _predicted(
     setting: Setting,
-    model: Fitted,
-    inner: Sequence[Fitted],
-    subset: Subset,
+    model: FittedTransfer,
+    inner: Sequence[FittedTransfer],
+    subset: FeatureSubset,
     variant: Variant,
     context: GroupContext | None = None,
 ) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def _predicted(
     return target.predicted(setting.job.fold, variant, scores)
 
 
-def _tuned_model(model: Fitted, context: GroupContext | None, params: Params, layout: Layout) -> TunedModel:
+def _tuned_model(model: FittedTransfer, context: GroupContext | None, params: Params, layout: Layout) -> TunedModel:
     words, target = None, model.target
     if target.words:
         weights = "target" if model.net.encoder is not None else "source" if target.by_source_text else "frozen"
@@ -215,7 +215,7 @@ PRIOR_ROWS = 20
 """The weight of a scale of 1, as a number of rows: a few held rows change the output little."""
 
 
-def _output_scale(inner: Sequence[Fitted], setting: Setting) -> tuple[float, float]:
+def _output_scale(inner: Sequence[FittedTransfer], setting: Setting) -> tuple[float, float]:
     """The scale, about the mean score learned from, at which the loss of params is least on the rows that the inner
     folds held out, with the offset that belongs to it; (1, 0) where too few rows tell.
 
@@ -248,7 +248,7 @@ def _in_company(setting: Setting) -> bool:
     return several and setting.job.params.finetune_e2e.group_context
 
 
-def _context(inner: Sequence[Fitted], setting: Setting) -> GroupContext | None:
+def _context(inner: Sequence[FittedTransfer], setting: Setting) -> GroupContext | None:
     """What the other rows of a group are to do to a score, by the rows that the inner folds held out."""
     if not _in_company(setting):
         return None
@@ -259,7 +259,7 @@ def _context(inner: Sequence[Fitted], setting: Setting) -> GroupContext | None:
     return fit_context(scores, actual[at], keys, blocks, float(actual[setting.whole.learn].mean()))
 
 
-def _keys(model: Fitted, target: Target) -> np.ndarray:
+def _keys(model: FittedTransfer, target: Target) -> np.ndarray:
     """The rows' ``group_keys``: none for those that lack what the model uses, which say nothing of the others."""
     usable = np.any([target.columns.present[name].numpy() for name in model.used], axis=0)
     keys = group_keys(target.table["given_group"])

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 from pipeline.core.errors import InputError
-from pipeline.core.schemas import Feature, Subset, subsets_of
+from pipeline.core.schemas import Feature, FeatureSubset, subsets_of
 from pipeline.corpora.splits import grouped_folds
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.transfer import ScoreNet, TransferNet
@@ -34,38 +34,40 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a linear net hears beside the target's own features; by default nothing.
+class LinearInputs:
+    """What a linear net reads; by default the target's own features alone.
 
     Attributes:
-        source: the source model, which listens through the adapters of a part.
+        source: the source model, which reads through the adapters of a part.
         carried: subset → float64 [N], what that says of rows through adapters that did not know their scores.
         text_head: the head of the source's text model.
-        probes: whether it hears the target's own features at all.
+        probes: whether it reads the target's own features at all.
     """
 
     source: ScoreNet | None = None
-    carried: Mapping[Subset, np.ndarray] = field(default_factory=dict)
+    carried: Mapping[FeatureSubset, np.ndarray] = field(default_factory=dict)
     text_head: nn.Linear | None = None
     probes: bool = True
 
 
-def linear_net(target: Target, part: Part, heard: Heard, seed: int) -> tuple[TransferNet, Subset, dict[str, float]]:
+def linear_net(
+    target: Target, part: Part, given: LinearInputs, seed: int
+) -> tuple[TransferNet, FeatureSubset, dict[str, float]]:
     """The best net without a gradient, the modalities it uses, and the weights it gives to its parts.
 
     Grouped folds of the rows it learns from choose which modalities to leave out (one that says nothing costs
     accuracy) and how to read what the source leaves unexplained.
     """
     torch.manual_seed(seed)
-    adapters = part.adapters if heard.source is not None else {}
-    net = TransferNet(adapters, heard.source, target.columns.widths, text_head=heard.text_head, columns=target.inputs)
+    adapters = part.adapters if given.source is not None else {}
+    net = TransferNet(adapters, given.source, target.columns.widths, text_head=given.text_head, columns=target.inputs)
     net.standardise_like(*target.columns.at(part.learn))
     labels = target.scores[torch.from_numpy(part.learn)].numpy().astype(np.float64)
     with torch.inference_mode():
         by_text = net.eval().parts(*target.columns.at(part.learn))[1][:, 0].numpy().astype(np.float64)
-    tried, nothing, design = [], np.zeros(len(target.table)), _design(net, target, part, heard.probes)
+    tried, nothing, design = [], np.zeros(len(target.table)), _design(net, target, part, given.probes)
     for subset in subsets_of(target.columns.modalities):
-        carried = heard.carried.get(subset, nothing)[part.learn]
+        carried = given.carried.get(subset, nothing)[part.learn]
         source_scores = np.column_stack([carried, by_text * ("text" in subset)])
         tried.append(_start(design, subset, source_scores, labels))
     groups = target.table["group_id"].to_numpy()[part.learn]
@@ -77,7 +79,7 @@ def linear_net(target: Target, part: Part, heard: Heard, seed: int) -> tuple[Tra
 
 
 @dataclass(frozen=True)
-class LinearStart:
+class RidgeStart:
     """A way to start, and the squared errors [n] that grouped folds of its rows found for it.
 
     ``probes`` are the modalities whose own columns are regressed on, side by side in ``design``; what is ``left`` to
@@ -86,10 +88,10 @@ class LinearStart:
 
     errors: np.ndarray
     alpha: float
-    subset: Subset
+    subset: FeatureSubset
     weights: np.ndarray
     offset: float
-    probes: Subset
+    probes: FeatureSubset
     design: np.ndarray
     left: np.ndarray
 
@@ -101,7 +103,7 @@ def stack_nonnegative(source_scores: np.ndarray, labels: np.ndarray) -> tuple[np
 
 
 @dataclass(frozen=True)
-class Design:
+class RidgeInputs:
     """What starts may regress on, of the n rows that a net learns from.
 
     Attributes:
@@ -113,14 +115,14 @@ class Design:
     folds: Folds
 
 
-def _design(net: TransferNet, target: Target, part: Part, probes: bool) -> Design:
+def _design(net: TransferNet, target: Target, part: Part, probes: bool) -> RidgeInputs:
     if not probes:
-        return Design({}, [])
+        return RidgeInputs({}, [])
     columns = {name: _standard(net, target.columns, name, part.learn) for name in target.columns.modalities}
-    return Design(columns, inner_folds(target.table["group_id"].to_numpy()[part.learn]))
+    return RidgeInputs(columns, inner_folds(target.table["group_id"].to_numpy()[part.learn]))
 
 
-def _start(design: Design, subset: Subset, source_scores: np.ndarray, labels: np.ndarray) -> LinearStart:
+def _start(design: RidgeInputs, subset: FeatureSubset, source_scores: np.ndarray, labels: np.ndarray) -> RidgeStart:
     """The start with these modalities: all their columns, by the penalty that grouped folds like best.
 
     Principal components of these columns, whitened, are no candidates: on videos of MOSI and MOSEI they cost r.
@@ -128,13 +130,13 @@ def _start(design: Design, subset: Subset, source_scores: np.ndarray, labels: np
     weights, offset = stack_nonnegative(source_scores, labels)
     left = labels - offset - source_scores @ weights
     if not design.columns:
-        return LinearStart(left**2, 0.0, subset, weights, offset, (), np.zeros((len(left), 0)), left)
+        return RidgeStart(left**2, 0.0, subset, weights, offset, (), np.zeros((len(left), 0)), left)
     rows = np.concatenate([design.columns[name] for name in subset], axis=1)
     errors, alpha = penalty(rows, left, design.folds)
-    return LinearStart(errors, alpha, subset, weights, offset, subset, rows, left)
+    return RidgeStart(errors, alpha, subset, weights, offset, subset, rows, left)
 
 
-def _set(net: TransferNet, start: LinearStart) -> None:
+def _set(net: TransferNet, start: RidgeStart) -> None:
     """Gives the net the weights of a start."""
     with torch.no_grad():
         net.mix.weight.copy_(torch.from_numpy(start.weights)[None])
@@ -209,12 +211,12 @@ def _inner_numbers(target: Target, rows: np.ndarray, folds: int, seed: int) -> n
     return grouped_folds(groups, bins.astype(str).tolist(), folds, np.random.default_rng(seed))
 
 
-def carried_scores(target: Target, source: SourceSpace, parts: Sequence[Part]) -> dict[Subset, np.ndarray]:
+def carried_scores(target: Target, source: SourceSpace, parts: Sequence[Part]) -> dict[FeatureSubset, np.ndarray]:
     """Subset → float64 [N]: what the source says of each held row through adapters that did not know its score.
 
-    A fold's own adapters were trained on these scores: by them the source would seem to know more than it does. But they
-    knew the scores of the other parts' rows, so what a part learns from these is not blind to the rows that it is
-    judged on; adapters for each pair of parts would be, and would take twice as long. Zeros for rows that no part holds.
+    A fold's own adapters were trained on these scores: by them the source would seem to know more than it does. These
+    knew the scores of the other parts' rows, so what a part learns from them is not blind to the rows that it is judged
+    on; adapters for each pair of parts would be, and would take twice as long. Zeros for rows that no part holds.
     """
     scores_of = {subset: np.zeros(len(target.table)) for subset in subsets_of(target.columns.modalities)}
     for part in parts:

@@ -14,7 +14,7 @@ from pipeline.params import SourceParams, TargetParams
 
 
 @dataclass(frozen=True)
-class Rows:
+class CorpusSamples:
     """A corpus beside its sample table: M rows of the corpus, N samples.
 
     Attributes:
@@ -34,7 +34,7 @@ class Rows:
     grouped: bool
 
     @classmethod
-    def read(cls, name: str, params: SourceParams | TargetParams, layout: Layout) -> "Rows":
+    def read(cls, name: str, params: SourceParams | TargetParams, layout: Layout) -> "CorpusSamples":
         """Raises InputError when the corpus lacks rows that it had when it was split."""
         path = layout.root / params.corpus
         corpus = read_corpus(path, f"{name}.corpus")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import InputError
-from pipeline.core.schemas import Subset, subset_name, subsets_of
+from pipeline.core.schemas import FeatureSubset, subset_name, subsets_of
 from pipeline.params import EvaluateParams, Params
 from pipeline.scoring import baselines, intervals, sentiment
 from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, SOURCE, SOURCE_TEXT, Track
@@ -64,7 +64,7 @@ class Scored:
     ids: np.ndarray
     groups: np.ndarray
     actual: np.ndarray
-    modalities: Subset
+    modalities: FeatureSubset
     systems: dict[Variant, np.ndarray]
     train: dict[Variant, float]
     within: dict[Variant, float]
@@ -118,7 +118,7 @@ def source_scored(track: Track, stage: str, params: Params) -> Scored | None:
     test, train = (np.flatnonzero(table["split"] == name) for name in ("test", "train"))
     if not len(test):
         return None
-    modalities: Subset = ("text",) if stage == SOURCE_TEXT else track.stages[stage].description.modalities
+    modalities: FeatureSubset = ("text",) if stage == SOURCE_TEXT else track.stages[stage].description.modalities
     variant = Variant("source", subset_name(modalities))
     rows = variant.of(track.stages[stage].predictions).set_index("sample_id")["score"]
     predicted = {variant: rows.reindex(table["sample_id"]).to_numpy(np.float64)}

@@ -13,7 +13,7 @@ from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.fitted import fitted_rows
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FINAL, Feature, Subset, subset_name, subsets_of
+from pipeline.core.schemas import FINAL, Feature, FeatureSubset, subset_name, subsets_of
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params
 from pipeline.sentiment.data import FeatureColumns, read_columns
@@ -68,7 +68,7 @@ def load_source_model(folder: Path) -> ScoreNet:
     return net.requires_grad_(False).eval()
 
 
-def score(net: ScoreNet, columns: FeatureColumns, subset: Subset) -> np.ndarray:
+def score(net: ScoreNet, columns: FeatureColumns, subset: FeatureSubset) -> np.ndarray:
     """float32 [N]: what the source model says of rows in its own space; a modality that it lacks tells it nothing."""
     rows = len(next(iter(columns.present.values())))
     known = columns.at(np.arange(rows), subset)
@@ -101,7 +101,7 @@ def fit_source_model(table: pd.DataFrame, columns: FeatureColumns, params: Param
     return SourceFit(net, choice, pd.concat(tables, ignore_index=True))
 
 
-def predicted_scores(rows: pd.DataFrame, scores: np.ndarray, subset: Subset) -> pd.DataFrame:
+def predicted_scores(rows: pd.DataFrame, scores: np.ndarray, subset: FeatureSubset) -> pd.DataFrame:
     """What a model of the source says of its rows by these modalities, as ``schemas.SCORES_TABLE``."""
     variant = Variant("source", subset_name(subset))
     return rows[["sample_id", "split"]].assign(fold=FINAL, **variant._asdict(), score=scores.astype(np.float64))

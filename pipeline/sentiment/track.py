@@ -18,7 +18,7 @@ from pipeline.core.descriptions import ModelDescription, read_description
 from pipeline.core.errors import InputError
 from pipeline.core.fitted import compare_fitted
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature, Subset
+from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature, FeatureSubset
 from pipeline.params import Params
 from pipeline.scoring.baselines import FeatureBlock
 from pipeline.sentiment.descriptions import (
@@ -77,7 +77,7 @@ class Track:
         return self.tables["target"]
 
     @property
-    def modalities(self) -> Subset:
+    def modalities(self) -> FeatureSubset:
         """Those that the transferred models use."""
         return tuple(name for name in FEATURES if name in self.stages[FINETUNED].description.modalities)
 

@@ -192,7 +192,7 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
         embed["image"] |= _write_seen(params.embed.image, folder, PICTURE_FACES, PICTURE_WORDS)
     for name in needed:
         if name in LEARNING and LEARNING[name] not in getattr(params.embed, name).streams:
-            embed[name] |= {"encoder": image.PACKAGED, "revision": None}  # which nothing asks for
+            embed[name] |= {"encoder": image.PACKAGED_ENCODER, "revision": None}  # which nothing asks for
             continue
         block = getattr(params.embed, name)
         found = weights.resolve(f"embed.{name}", block.encoder, block.revision, _packaged(name))
@@ -259,7 +259,7 @@ def _needed(modalities: list[Modality], embed: EmbedParams) -> list[Modality]:
 
 
 def _packaged(name: Modality) -> str:
-    return "minilm" if name == "text" else image.PACKAGED
+    return "minilm" if name == "text" else image.PACKAGED_ENCODER
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -412,4 +412,4 @@ def load_pictures(folder: Path) -> ImageEncoder:
     """A CLIP brings its configuration; the packaged encoder is its tensors alone."""
     if (folder / "config.json").is_file():
         return image.clip(weights.local(folder, "the bundle"), str(folder))
-    return image.efficientnet(Weights(folder / "model.safetensors", {"name": image.PACKAGED}))
+    return image.efficientnet(Weights(folder / "model.safetensors", {"name": image.PACKAGED_ENCODER}))

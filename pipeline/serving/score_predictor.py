@@ -48,7 +48,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ModalityScore:
     """What became of one modality of a row, and what it did.
 
     Attributes:
@@ -72,7 +72,7 @@ class Score:
     score: float | None
     low: float | None
     high: float | None
-    parts: dict[Feature, Heard]
+    parts: dict[Feature, ModalityScore]
     reason: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -191,7 +191,7 @@ class ScorePredictor:
         known = np.isfinite(width)
         scores = []
         for at, value in enumerate(values.tolist()):
-            parts: dict[Feature, Heard] = {
+            parts: dict[Feature, ModalityScore] = {
                 name: self._heard(name, columns, at, value, without) for name in self.model.modalities
             }
             if all(part.state != "present" for part in parts.values()):
@@ -203,10 +203,14 @@ class ScorePredictor:
 
     def _heard(
         self, name: Feature, columns: FeatureColumns, at: int, value: float, without: dict[Feature, np.ndarray]
-    ) -> Heard:
+    ) -> ModalityScore:
         if not bool(columns.present[name][at]):
-            return Heard("absent", 0.0)
-        return Heard("present", value - float(without[name][at])) if name in without else Heard("unused", 0.0)
+            return ModalityScore("absent", 0.0)
+        return (
+            ModalityScore("present", value - float(without[name][at]))
+            if name in without
+            else ModalityScore("unused", 0.0)
+        )
 
     def _columns(self, rows: FeatureCorpus) -> FeatureColumns:
         """What the net reads: columns chosen and filled as `embed` did it, words encoded, zeros where absent."""

@@ -31,7 +31,7 @@ from pipeline.encoders.sources import ModalitySource, TextContents, picture_file
 from pipeline.encoders.text import TextEncoder
 from pipeline.params import Params
 from pipeline.sentiment.embedding import embed_corpus
-from pipeline.sentiment.samples import Rows
+from pipeline.sentiment.samples import CorpusSamples
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -49,7 +49,10 @@ def run(params: Params, layout: Layout) -> None:
             for corpus in ("source", "target"):
                 _leave_empty(layout, corpus, FEATURES)
         else:
-            source, target = Rows.read("source", params.source, layout), Rows.read("target", params.target, layout)
+            source, target = (
+                CorpusSamples.read("source", params.source, layout),
+                CorpusSamples.read("target", params.target, layout),
+            )
             report["source"] = embed_corpus(source, FEATURES, words, params.embed, layout, target)
             wanted = params.target.modalities or FEATURES
             report["target"] = embed_corpus(target, wanted, words, params.embed, layout, source)

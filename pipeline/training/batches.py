@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pipeline.core.prefetch import ahead
 from pipeline.training.checkpoint import Progress
-from pipeline.training.rows import Rows
-from pipeline.training.together import Group
+from pipeline.training.rows import TrainingRows
+from pipeline.training.together import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Batch:
     dropout: int | None
 
 
-def batches(train: Rows, seed: int, accumulate: int, state: Progress, group: Group | None) -> Iterator[Batch]:
+def batches(
+    train: TrainingRows, seed: int, accumulate: int, state: Progress, group: ProcessGroup | None
+) -> Iterator[Batch]:
     """The epoch's remaining batches; order and augmentation depend on seed, epoch and process only.
 
     Args:

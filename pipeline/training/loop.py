@@ -21,8 +21,8 @@ from pipeline.nets.losses import Objective
 from pipeline.training.batches import Batch, batches
 from pipeline.training.checkpoint import Progress, ResumeState
 from pipeline.training.optim import warm_up
-from pipeline.training.rows import Rows
-from pipeline.training.together import Group
+from pipeline.training.rows import TrainingRows
+from pipeline.training.together import ProcessGroup
 
 SAVE_EVERY_S = 60.0
 """A killed training loses at most about so much time."""
@@ -77,8 +77,8 @@ class FitResult:
 
 def fit(
     net: nn.Module,
-    train: Rows,
-    val: Rows | None,
+    train: TrainingRows,
+    val: TrainingRows | None,
     *,
     objective: Objective,
     score: Callable[[np.ndarray, np.ndarray], float],
@@ -88,7 +88,7 @@ def fit(
     what: str,
     penalty: Callable[[], Tensor] | None = None,
     resume: ResumeState | None = None,
-    group: Group | None = None,
+    group: ProcessGroup | None = None,
 ) -> FitResult:
     """Trains until the validation score stops rising, or as long as the plan says; leaves those weights in ``net``.
 
@@ -115,8 +115,8 @@ class _Training:
     """One call of ``fit``, whose arguments these are."""
 
     net: nn.Module
-    train: Rows
-    val: Rows | None
+    train: TrainingRows
+    val: TrainingRows | None
     objective: Objective
     score: Callable[[np.ndarray, np.ndarray], float]
     optimizer: torch.optim.Optimizer
@@ -125,7 +125,7 @@ class _Training:
     what: str
     penalty: Callable[[], Tensor] | None
     resume: ResumeState | None
-    group: Group | None
+    group: ProcessGroup | None
 
     def run(self) -> FitResult:
         plan, resume = self.plan, self.resume
@@ -165,7 +165,7 @@ class _Training:
             return FitResult(state.epoch, last, state.history)
         return FitResult(state.best_epoch, state.best_score, state.history)
 
-    def _resumed_with_others(self, resumed: _Resumed | None, group: Group) -> _Resumed | None:
+    def _resumed_with_others(self, resumed: _Resumed | None, group: ProcessGroup) -> _Resumed | None:
         """What the first process has found of a killed run is taken up by all."""
         parts = None if resumed is None else (*resumed, self.net.state_dict(), self.optimizer.state_dict())
         parts = group.of_first(send_to_device(parts, "cpu"))
@@ -272,11 +272,11 @@ def _backward_in_parts(
 def _close_epoch(
     state: Progress,
     model: nn.Module,
-    val: Rows | None,
+    val: TrainingRows | None,
     objective: Objective,
     score: Callable[[np.ndarray, np.ndarray], float],
     device: torch.device,
-    group: Group | None,
+    group: ProcessGroup | None,
 ) -> bool:
     """Scores the validation rows, writes the history and moves on to the next epoch; says whether this was the best."""
     val_loss = val_score = math.nan
@@ -303,7 +303,7 @@ def _close_epoch(
 
 
 @torch.inference_mode()
-def predict(net: nn.Module, rows: Rows, device: torch.device, group: Group | None = None) -> np.ndarray:
+def predict(net: nn.Module, rows: TrainingRows, device: torch.device, group: ProcessGroup | None = None) -> np.ndarray:
     """Logits float32 [N, classes] in the order of the rows, with dropout and augmentation off.
 
     A ``group``, all of which call this, divides the batches.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-class Rows(Protocol):
+class TrainingRows(Protocol):
     """Rows of one part of a corpus.
 
     Attributes:
@@ -57,7 +57,7 @@ class TensorRows:
 class Joined:
     """Rows whose inputs come from two places: batched as ``second`` asks, loaded from ``first`` and then ``second``."""
 
-    def __init__(self, first: Rows, second: Rows) -> None:
+    def __init__(self, first: TrainingRows, second: TrainingRows) -> None:
         self.first = first
         self.second = second
         self.labels = second.labels

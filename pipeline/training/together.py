@@ -38,11 +38,11 @@ WHY = 120
 class Shared(Protocol):
     """A training that can be sent to another process."""
 
-    def go_along(self, group: "Group") -> None: ...
+    def go_along(self, group: "ProcessGroup") -> None: ...
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """This process among ``size``, the first of which has ``rank`` 0; ``control`` carries objects."""
 
     rank: int
@@ -85,10 +85,10 @@ class Group:
         self.of_first(training)
 
 
-_group: Group | None = None
+_group: ProcessGroup | None = None
 
 
-def group() -> Group | None:
+def group() -> ProcessGroup | None:
     """The group that a training may be divided among; None where this process is alone."""
     return _group
 
@@ -110,7 +110,7 @@ def launched(device: str) -> Iterator[bool]:
     with _speaking():
         distributed.init_process_group(backend, timeout=IN_STEP)
         control = distributed.new_group(backend="gloo", timeout=PATIENCE)
-    group = Group(distributed.get_rank(), distributed.get_world_size(), control)
+    group = ProcessGroup(distributed.get_rank(), distributed.get_world_size(), control)
     for name in [name for name in os.environ if name.startswith(OF_LAUNCHERS)]:
         del os.environ[name]  # neither accelerate nor processes that are started here shall divide anything themselves
     try:

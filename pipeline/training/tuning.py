@@ -16,8 +16,8 @@ from pipeline.training import together
 from pipeline.training.checkpoint import ResumeState
 from pipeline.training.loop import FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
-from pipeline.training.rows import Rows
-from pipeline.training.together import Group
+from pipeline.training.rows import TrainingRows
+from pipeline.training.together import ProcessGroup
 
 Tuned = TypeVar("Tuned", bound=EncoderTuningParams)
 
@@ -57,8 +57,8 @@ class TunedTraining:
 
     net: nn.Module
     heads: Sequence[nn.Module]
-    train: Rows
-    val: Rows | None
+    train: TrainingRows
+    val: TrainingRows | None
     objective: Objective
     score: Callable[[np.ndarray, np.ndarray], float]
     tuned: EncoderTuningParams
@@ -77,11 +77,11 @@ class TunedTraining:
         group.invite(training)
         return training._fit(resume, group)
 
-    def go_along(self, group: Group) -> None:
+    def go_along(self, group: ProcessGroup) -> None:
         """In a process that was invited, what ``fit`` does in the one that invites."""
         self._fit(None, group)
 
-    def _fit(self, resume: ResumeState | None, group: Group | None) -> FitResult:
+    def _fit(self, resume: ResumeState | None, group: ProcessGroup | None) -> FitResult:
         tuned, encoder = self.tuned, self.net.get_submodule("encoder")
         freeze_below(encoder, tuned.frozen_layers, embeddings=tuned.freeze_embeddings)
         if tuned.checkpointing:

@@ -1,8 +1,8 @@
-from pipeline.core.schemas import Subset, subset_name, subsets_of
+from pipeline.core.schemas import FeatureSubset, subset_name, subsets_of
 
 
 def test_subsets_and_their_names() -> None:
-    every: Subset = ("text", "audio", "visual")
+    every: FeatureSubset = ("text", "audio", "visual")
     assert [subset_name(subset) for subset in subsets_of(every)] == [
         "text",
         "audio",

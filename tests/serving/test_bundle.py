@@ -191,7 +191,7 @@ def test_pickled_weights_travel_as_safetensors(tmp_path: Path) -> None:
 
 
 def test_the_packaged_picture_encoder_travels_as_safetensors(tmp_path: Path) -> None:
-    packaged = weights.resolve("embed.image", image.PACKAGED, None, image.PACKAGED)
+    packaged = weights.resolve("embed.image", image.PACKAGED_ENCODER, None, image.PACKAGED_ENCODER)
     bundle.write_encoder(packaged, tmp_path / "encoder")
     pixels = np.random.default_rng(0).normal(size=(2, 3, 224, 224)).astype(np.float32)
     here = image.efficientnet(packaged).encode(pixels, pick("cpu"))

@@ -25,7 +25,7 @@ from pipeline.training.checkpoint import resume_state
 from pipeline.training.finished import finished
 from pipeline.training.loop import FitResult
 from pipeline.training.rows import TensorRows
-from pipeline.training.together import Group, launched
+from pipeline.training.together import ProcessGroup, launched
 from pipeline.training.tuning import TunedTraining
 from tests import processes
 
@@ -164,7 +164,7 @@ def test_when_one_is_killed_the_others_end_and_the_next_run_goes_on(tmp_path: Pa
 
 def test_a_state_of_one_process_is_not_that_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = resume_state(tmp_path, {}).path, finished("train_text", {}, [], tmp_path).folder
-    monkeypatch.setattr(together, "_group", Group(0, 2, None))
+    monkeypatch.setattr(together, "_group", ProcessGroup(0, 2, None))
     divided = resume_state(tmp_path, {}).path, finished("train_text", {}, [], tmp_path).folder
     assert alone[0] != divided[0] and alone[1] != divided[1]
 
@@ -198,6 +198,6 @@ def test_a_loss_that_is_not_finite_ends_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
 def test_shares_are_all_rows_once(rows: int) -> None:
-    shares: list[Callable[[int], slice]] = [Group(rank, 3, None).share for rank in range(3)]
+    shares: list[Callable[[int], slice]] = [ProcessGroup(rank, 3, None).share for rank in range(3)]
     whole = np.concatenate([np.arange(rows)[share(rows)] for share in shares])
     assert whole.tolist() == list(range(rows))
