@@ -4,7 +4,6 @@ Ray is an extra (``pip install "emocare-pipeline[ray]"``), and is imported here 
 machine of a cluster needs this project installed, in the same version.
 """
 
-import hashlib
 import importlib
 import logging
 import os
@@ -14,10 +13,9 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pipeline
+from pipeline.core.code import code_digest
 from pipeline.core.errors import InputError
 
 RETRIES = 3
@@ -102,7 +100,7 @@ class Cluster:
             problem = f"a process did not begin ({lines[-1]}); install this project on every machine of the cluster"
         else:
             for of in found:
-                if of["code"] != _code():
+                if of["code"] != code_digest():
                     raise InputError(
                         f"{self.asked.option}: {of['node']} has another version of this project; install this one"
                     )
@@ -112,15 +110,7 @@ class Cluster:
 
 def about() -> dict[str, Any]:
     """Who a process is: the machine's name, and a digest of the code that it has."""
-    return {"node": platform.node(), "code": _code()}
-
-
-def _code() -> str:
-    """sha256 of this project's modules: workers with others could make other vectors."""
-    root, digest = Path(str(pipeline.__path__[0])), hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    return {"node": platform.node(), "code": code_digest()}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Names and column types of the tables that stages hand to each other."""
 
+import sys
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal, TypeVar, get_args
@@ -43,6 +44,25 @@ UNLABELLED = "unlabelled"
 
 FINAL = "final"
 """The ``fold`` of a model fitted on every training row; the others have a number (the target's a repeat's as well)."""
+
+
+def fold_name(repeat: int, fold: int) -> str:
+    """A fold of the target's repeated cross-validation, both counted from 0."""
+    return f"repeat-{repeat}.fold-{fold}"
+
+
+def repeat_and_fold(name: str) -> tuple[int, int]:
+    """What ``fold_name`` was made of; ``FINAL`` belongs to repeat 0, after all of its folds."""
+    if name == FINAL:
+        return 0, sys.maxsize
+    repeat, _, fold = name.partition(".")
+    return int(repeat.removeprefix("repeat-")), int(fold.removeprefix("fold-"))
+
+
+def repeat_of(name: str) -> int:
+    """The repeat of a fold."""
+    return repeat_and_fold(name)[0]
+
 
 POSTS_TABLE = pa.schema(
     [

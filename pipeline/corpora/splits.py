@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import InputError
-from pipeline.core.schemas import FINAL, UNLABELLED
+from pipeline.core.schemas import FINAL, UNLABELLED, fold_name
 from pipeline.params import SplitParams
 
 PROTECTION = {"test": 2, "val": 1, "train": 0}
@@ -178,7 +178,7 @@ def target_folds(
         for fold in range(folds):
             roles = np.where(fold_of == fold, "test", "train").astype(object)
             roles = _with_val(groups, strata, roles, val_share, rng)
-            tables.append(_roles(rows, f"repeat-{repeat}.fold-{fold}", roles))
+            tables.append(_roles(rows, fold_name(repeat, fold), roles))
     everything = np.full(len(rows), "train", dtype=object)
     rng = np.random.default_rng([seed, repeats])
     tables.append(_roles(rows, FINAL, _with_val(groups, strata, everything, val_share, rng)))

@@ -20,6 +20,9 @@ from typing import Any
 
 import numpy as np
 
+COVERAGE = 0.9
+"""The share of truths that sets and intervals are to hold, unless another is asked for."""
+
 
 def class_scores(probabilities: np.ndarray, actual: np.ndarray) -> list[np.ndarray]:
     """Nonconformity of the calibration rows, 1 - p(true class), by class and ascending: K arrays float64.

@@ -15,7 +15,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from pipeline.core.schemas import FINAL
+from pipeline.core.schemas import FINAL, repeat_of
 from pipeline.scoring.conformal import limit
 
 
@@ -69,9 +69,9 @@ def coverage_metrics(predictions: pd.DataFrame, table: pd.DataFrame, coverage: f
 
 def _widths_by_other_folds(rows: pd.DataFrame, known: pd.DataFrame, coverage: float) -> np.ndarray:
     """For each row half the width of its interval, from rows that other folds of its repeat left out."""
-    repeat_of = known["fold"].str.partition(".")[0]
+    repeats = known["fold"].map(repeat_of)
     widths = {
-        fold: limit(_by_row(known[(repeat_of == fold.partition(".")[0]) & (known["fold"] != fold)]), coverage)
+        fold: limit(_by_row(known[(repeats == repeat_of(fold)) & (known["fold"] != fold)]), coverage)
         for fold in set(rows["fold"])
     }
     return np.array([widths.get(fold, math.inf) for fold in rows["fold"]])

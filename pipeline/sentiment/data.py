@@ -1,6 +1,5 @@
 """What the models of the source → target track read: their corpora in memory."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -185,14 +184,12 @@ def inputs(layout: Layout, *stages: str) -> list[Path]:
 
 def fold_names(folds: pd.DataFrame) -> list[str]:
     """The cross-validation's folds in order, and ``final`` last."""
-    names = sorted(set(folds["fold"]) - {FINAL}, key=lambda name: [int(part) for part in re.findall(r"\d+", name)])
-    return [*names, FINAL]
+    return [*sorted(set(folds["fold"]) - {FINAL}, key=schemas.repeat_and_fold), FINAL]
 
 
 def of_fold(params: Params, fold: str) -> Params:
     """The params for a fold: another repeat of the cross-validation has another seed."""
-    repeat = re.match(r"repeat-(\d+)\.", fold)
-    return params.model_copy(update={"seed": params.seed + int(repeat[1])}) if repeat else params
+    return params.model_copy(update={"seed": params.seed + schemas.repeat_of(fold)})
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.core.schemas import repeat_of
 from pipeline.params import Params
 from pipeline.scoring import baselines, columns, diagnostics, intervals, sentiment
 from pipeline.scoring.baselines import FeatureBlock
@@ -134,7 +135,7 @@ def _target_sides(track: Track) -> list[tuple[np.ndarray, np.ndarray]]:
     if trio is not None:
         return [(np.concatenate([trio.train, trio.val]), trio.test)]
     folds = list(dict.fromkeys(track.scored["fold"]))
-    first = [fold for fold in folds if fold.partition(".")[0] == folds[0].partition(".")[0]]
+    first = [fold for fold in folds if repeat_of(fold) == repeat_of(folds[0])]
     labelled = np.flatnonzero(track.target["sample_id"].isin(track.scored["sample_id"]))
     halves = (labelled[: len(labelled) // 2], labelled[len(labelled) // 2 :])
     return [halves, *((track.positions(fold, "train", "val"), track.positions(fold, "test")) for fold in first)]

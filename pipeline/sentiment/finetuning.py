@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FINAL, FeatureSubset, subset_name, subsets_of
+from pipeline.core.schemas import FINAL, FeatureSubset, repeat_of, subset_name, subsets_of
 from pipeline.encoders import text
 from pipeline.params import Params
 from pipeline.sentiment.candidates import (
@@ -75,7 +75,7 @@ def curve_jobs(target: Target, folds: list[str], params: Params, layout: Layout,
 
     A size that a fold does not have is left out, unless it falls short by a twentieth at most and gives all it has.
     """
-    scored = [fold for fold in folds if fold.startswith("repeat-0.")] or [FINAL]
+    scored = [fold for fold in folds if fold != FINAL and repeat_of(fold) == 0] or [FINAL]
     known = target.table.set_index("sample_id")["group_id"]
     most = min(
         known[

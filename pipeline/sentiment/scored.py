@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import InputError
-from pipeline.core.schemas import FeatureSubset, subset_name, subsets_of
+from pipeline.core.schemas import FeatureSubset, repeat_of, subset_name, subsets_of
 from pipeline.params import EvaluateParams, Params
 from pipeline.scoring import baselines, intervals, sentiment
 from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, SOURCE, SOURCE_TEXT, Track
@@ -200,13 +200,13 @@ def _pooled(predictions: pd.DataFrame, track: Track, ids: pd.Series, variant: Va
             pooled.append(scores[own][known.get_indexer(pd.Index(ids))])
         elif not variant.groups:
             what = f"{variant.step} with {variant.subset}"
-            raise InputError(f"predictions of {what}: {repeat} does not have each test row once; run `dvc repro`")
+            raise InputError(f"predictions of {what}: repeat {repeat} does not have each test row once; run `dvc repro`")
     return np.array(pooled)
 
 
 def _repeats(folds: pd.Series) -> np.ndarray:
-    """The repeat that each fold belongs to, [n] strings."""
-    return np.array([fold.partition(".")[0] for fold in folds], dtype=str)
+    """The repeat that each fold belongs to, int64 [n]."""
+    return folds.map(repeat_of).to_numpy(dtype=np.int64)
 
 
 def _in_folds(predictions: pd.DataFrame, table: pd.DataFrame, per_group: bool) -> float | None:

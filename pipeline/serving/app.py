@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from pipeline.core.errors import InputError
+from pipeline.scoring.conformal import COVERAGE
 from pipeline.serving import intake
 from pipeline.serving.batching import Batcher
 from pipeline.serving.examples import examples
@@ -28,7 +29,7 @@ from pipeline.serving.origins import LOOPBACK, Origins
 from pipeline.serving.pages import Guarded, add_page
 from pipeline.serving.posts import Explanation, Post
 from pipeline.serving.predictor import Predictor
-from pipeline.serving.score_predictor import COVERAGE, Sample, ScorePredictor
+from pipeline.serving.score_predictor import Sample, ScorePredictor
 
 DECODERS = 2
 """Threads that decode pictures and clips; a slow clip holds up one of them, and no text."""

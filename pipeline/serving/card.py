@@ -11,9 +11,7 @@ from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.posts.model import Model
 from pipeline.scoring import conformal
-
-COVERAGE = 0.9
-"""The coverage for which the card says which labels can be ruled out at all."""
+from pipeline.scoring.conformal import COVERAGE
 
 
 def write(model: Model, params: Params, layout: Layout) -> str:

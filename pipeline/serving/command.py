@@ -16,13 +16,14 @@ from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.terminal import printable
 from pipeline.core.tracks import Track
+from pipeline.scoring.conformal import COVERAGE
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.serving import bundle as bundles
 from pipeline.serving import lines, manifest, score_table, table
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.ray_tables import Spread
-from pipeline.serving.score_predictor import COVERAGE, Sample, ScorePredictor
+from pipeline.serving.score_predictor import Sample, ScorePredictor
 
 WORKERS = 2
 """Processes of a Ray cluster that predict, unless another number is asked for."""

@@ -18,7 +18,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora.features import FeatureCorpus, average_groups, corpus_of
 from pipeline.params import Params
-from pipeline.scoring.conformal import limit
+from pipeline.scoring.conformal import COVERAGE, limit
 from pipeline.sentiment.data import FeatureColumns, lines_of
 from pipeline.sentiment.finetuned import score_rows
 from pipeline.sentiment.group_context import group_keys
@@ -26,9 +26,6 @@ from pipeline.sentiment.text_model import encode_lines
 from pipeline.serving import bundle, score_model
 from pipeline.serving.score_model import ScoreModel
 from pipeline.training.device import pick
-
-COVERAGE = 0.9
-"""The share of scores that an interval is to hold, unless another is asked for."""
 
 Values = Sequence[float] | Sequence[Sequence[float]] | np.ndarray
 

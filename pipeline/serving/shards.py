@@ -70,9 +70,9 @@ def write_table(
                 awaited.append(shards[-1])
                 yield chunk
 
-    for table in tables(missing()):
-        # Not before: a table that is refused at once leaves nothing behind.
-        artifacts.write_json(folder / NOTE, {"identity": identity})
+    for number, table in enumerate(tables(missing())):
+        if number == 0:  # not before: a table that is refused at once leaves nothing behind
+            artifacts.write_json(folder / NOTE, {"identity": identity})
         artifacts.write_parquet(awaited.popleft(), table)
     finish = finish or Finish(schema, lambda read: read())
     joined = finish.finished(lambda: (artifacts.read_parquet(shard, finish.schema) for shard in shards))

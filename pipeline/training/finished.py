@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,8 +24,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-import pipeline
 from pipeline.core import artifacts
+from pipeline.core.code import code_digest
 from pipeline.core.files import content_digest
 from pipeline.training import together
 from pipeline.training.checkpoint import write_tensors
@@ -102,13 +102,6 @@ def finished(stage: str, settings: Mapping[str, Any], inputs: Sequence[Path], ca
     }
     key = artifacts.digest([json.dumps(identity, sort_keys=True)])[:32]
     return Finished(cache_folder / "finished" / f"{stage}-{key}")
-
-
-@cache
-def code_digest() -> str:
-    """Of every file of the package."""
-    folder = Path(pipeline.__file__).parent
-    return artifacts.digest(f"{file.relative_to(folder)} {content_digest(file)}" for file in folder.rglob("*.py"))
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -423,7 +423,7 @@ def test_predictions_that_do_not_cover_the_test_rows_are_refused(fresh: Planted)
     whole = fresh.predictions["finetune_e2e"]
     tested = Variant("finetuned", planted.WHOLE).of(whole).query("split == 'test'")
     fresh.predictions["finetune_e2e"] = whole.drop(tested.index[0])
-    with pytest.raises(InputError, match="finetuned with text_audio: final does not have each test row once"):
+    with pytest.raises(InputError, match="finetuned with text_audio: repeat 0 does not have each test row once"):
         score(fresh.write())
     fresh.predictions["finetune_e2e"] = whole.query("subset != 'audio'")
     with pytest.raises(InputError, match=r"finetune_e2e/predictions\.parquet: has no audio of finetuned"):
