@@ -199,8 +199,8 @@ def _pooled(predictions: pd.DataFrame, track: Track, ids: pd.Series, variant: Va
         if known.is_unique and len(known) == len(ids) and ids.isin(known).all():
             pooled.append(scores[own][known.get_indexer(pd.Index(ids))])
         elif not variant.groups:
-            what = f"{variant.step} with {variant.subset}"
-            raise InputError(f"predictions of {what}: repeat {repeat} does not have each test row once; run `dvc repro`")
+            what = f"{variant.step} with {variant.subset}: repeat {repeat}"
+            raise InputError(f"predictions of {what} does not have each test row once; run `dvc repro`")
     return np.array(pooled)
 
 
