@@ -18,6 +18,7 @@ from pipeline.reporting.screen import Screen
 from pipeline.scoring.diagnostics import Evidence, Finding, diagnose
 from pipeline.sentiment import evaluation as sentiment_evaluation
 from pipeline.sentiment.leaks import find_leaks
+from pipeline.sentiment.scored import STEP_NAMES
 from pipeline.sentiment.track import read_track
 
 PIPED_WIDTH = 160
@@ -60,3 +61,7 @@ def show(findings: Sequence[Finding]) -> None:
     if table.row_count:
         console.print("\nWhat was asked and found in order:")
         console.print(table)
+    said = " ".join(finding.measured for finding in findings)
+    names = [f"{step}: {name}" for step, name in STEP_NAMES.items() if step in said]
+    if names:
+        console.print(f"\nThe steps: {'; '.join(names)}.")

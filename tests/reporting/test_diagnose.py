@@ -112,6 +112,9 @@ def test_the_command_prints_findings_in_order_where_evaluate_stops(tmp_path: Pat
     assert result.exit_code == 0
     assert 0 < result.output.index("leaked_rows") < result.output.index("constant_output")
     assert track.folds.query("role == 'test'")["sample_id"].iloc[3] in result.output
+    assert "zero_shot: adapters without target labels; adapted: adapters with target labels" in " ".join(
+        result.output.split()
+    )
     assert "swapped_columns" in result.output[result.output.index("found in order") :]
     with pytest.raises(InputError, match="nothing is scored"):
         evaluate.sentiment_evaluation.run(PARAMS, track.layout, tmp_path / "plots")
