@@ -58,6 +58,10 @@ def answer(predictor: Predictor, source: Source, sink: TextIO, coverage: float |
     return bad
 
 
+ALIKE = 0.8
+"""How like a modality's name a field must be (1: the same) to be one that was misspelt: `txt` is, `video_id` is not."""
+
+
 @dataclass(frozen=True)
 class ParsedLine:
     """``post``, or what is wrong with the line; ``id`` is what came under this name, None where nothing did."""
@@ -83,8 +87,8 @@ def _post(row: dict[str, Any]) -> Post | str:
     """The post, or what is wrong with it."""
     given = {name: row[name] for name in MODALITIES if row.get(name) is not None}
     for key in row:
-        meant = get_close_matches(key, MODALITIES, 1)
-        if key not in MODALITIES and meant and meant[0] not in row:
+        meant = [name for name in get_close_matches(key, MODALITIES, 1, ALIKE) if abs(len(name) - len(key)) < 2]
+        if meant and meant[0] not in row:
             return f"unknown field {key[:40]!r}; is {meant[0]!r} meant?"
     if not given:
         return f"gives none of {', '.join(MODALITIES)}"

@@ -121,3 +121,18 @@ def test_paths_with_odd_bytes_are_reasons(predictor: Predictor, tmp_path: Path) 
     found, bad = answers(predictor, json.dumps({"text": "sad", "image": "a\0b", "video": str(tmp_path)}))
     assert bad == 0
     assert found[0]["modalities"]["video"]["reason"] == "not a file"
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"), [("txt", "text"), ("texts", "text"), ("imgae", "image"), ("vido", "video")]
+)
+def test_a_misspelt_field_is_named(predictor: Predictor, field: str, meant: str) -> None:
+    other = "image" if meant == "text" else "text"
+    (found,), bad = answers(predictor, json.dumps({other: "a", field: "b"}))
+    assert bad == 1 and found["error"] == f"unknown field {field!r}; is {meant!r} meant?"
+
+
+def test_other_fields_are_passed_over(predictor: Predictor) -> None:
+    row = {"text": "sad", "video_id": "7", "image_url": "b", "label": "Joy", "next": 1, "textual": True}
+    (found,), bad = answers(predictor, json.dumps(row))
+    assert bad == 0 and found["label"]
