@@ -25,6 +25,7 @@ from pipeline.params import Params
 from pipeline.posts.evaluation_figures import BASELINE_NAMES
 from pipeline.reporting import gallery, page
 from pipeline.reporting.changes import changed_since
+from pipeline.reporting.evaluated import read_evaluated
 from pipeline.reporting.gallery import Card
 from pipeline.sentiment.metrics import CURVES
 from pipeline.sentiment.scored import IN_SUBSETS, STEP_NAMES, taken_in_words
@@ -67,7 +68,7 @@ class Errors:
 
 def write(params: Params, layout: Layout, out: Path) -> None:
     """Writes the report of the run that lies in ``layout``. Raises InputError when nothing was evaluated yet."""
-    evaluated = artifacts.read_json(layout.details("evaluate"))
+    evaluated = read_evaluated(layout)
     posts = _posts(layout)
     settings = _settings(params)
     page.write(

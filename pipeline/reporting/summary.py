@@ -19,6 +19,7 @@ from pipeline.core.terminal import printable
 from pipeline.corpora.refusals import what_is_lost, what_is_unreadable
 from pipeline.posts.evaluation_figures import BASELINE_NAMES
 from pipeline.reporting.changes import changed_since
+from pipeline.reporting.evaluated import read_evaluated
 from pipeline.reporting.screen import Screen
 from pipeline.sentiment.scored import STEP_NAMES, taken_in_words
 
@@ -38,7 +39,7 @@ def run(layout: Layout) -> None:
         raise InputError(
             f"{layout.root.absolute()}: no project, which has a params.yaml; go to its folder, or --project"
         )
-    evaluated = artifacts.read_json(layout.details("evaluate"))
+    evaluated = read_evaluated(layout)
     posts, sentiment = _track(evaluated, "posts", "fusion"), _track(evaluated, "sentiment", "target")
     if not posts and not sentiment:
         raise InputError(f"{layout.details('evaluate')}: has no scores of any track; run `dvc repro`")

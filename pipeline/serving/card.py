@@ -10,6 +10,7 @@ from pipeline.core import artifacts
 from pipeline.core.layout import Layout
 from pipeline.params import Params
 from pipeline.posts.model import Model
+from pipeline.reporting.evaluated import read_evaluated
 from pipeline.scoring import conformal
 from pipeline.scoring.conformal import COVERAGE
 
@@ -17,7 +18,7 @@ from pipeline.scoring.conformal import COVERAGE
 def write(model: Model, params: Params, layout: Layout) -> str:
     """The card of a project's models, as Markdown. Raises InputError when the project was not evaluated."""
     split = artifacts.read_json(layout.details("split"))["posts"]
-    scored = artifacts.read_json(layout.details("evaluate"))["posts"]
+    scored = read_evaluated(layout)["posts"]
     sections = [
         "# Emotions of posts: a trained pipeline",
         f"Tells {_listed(model.labels)} from {_listed(model.branches)}; any of these may be absent from a post.",

@@ -59,21 +59,15 @@ def predict_manifest(
         total = sum(len(rows) for rows in _chunks(manifest))
         with progress("predicting", total) as advance:
 
-            def numbered() -> Iterator[tuple[int, list[Row]]]:
-                """Each chunk, with how many rows stand before it."""
-                at = 0
+            def counted() -> Iterator[list[Row]]:
                 for rows in _chunks(manifest):
-                    yield at, rows
-                    at += len(rows)
+                    yield rows
                     advance(len(rows))
 
-            return write_table(out, _identity(predictor, manifest, coverage, explain), numbered(), tables, schema)
+            return write_table(out, _identity(predictor, manifest, coverage, explain), counted(), tables, schema)
 
 
-def _table(
-    predictor: Predictor, chunk: tuple[int, list[Row]], *, folder: Path, coverage: float | None, explain: bool
-) -> pa.Table:
-    _, rows = chunk
+def _table(predictor: Predictor, rows: list[Row], *, folder: Path, coverage: float | None, explain: bool) -> pa.Table:
     predicted = _predict(predictor, rows, folder, coverage, explain=explain)
     return pa.Table.from_pylist(predicted, schema=predictions_schema(predictor, explain))
 

@@ -95,6 +95,25 @@ def test_it_says_what_was_taken_and_what_is_not_behind_the_scores(tmp_path: Path
     assert "! image: 2 of 40 cannot be read; metrics/details/embed.json says why" in text
 
 
+@pytest.mark.parametrize("command", ["summary", "report"])
+@pytest.mark.parametrize(
+    "evaluated",
+    [
+        {"posts": {**POSTS, "warnings": "only 60 test rows; no test row has image"}},
+        {"sentiment": {**SENTIMENT, "target": {key: of for key, of in SENTIMENT["target"].items() if key != "taken"}}},
+    ],
+)
+def test_metrics_of_another_version_are_one_line(tmp_path: Path, command: str, evaluated: dict[str, Any]) -> None:
+    layout = Layout(tmp_path)
+    layout.params.write_text("seed: 1\n")
+    artifacts.write_json(layout.details("evaluate"), evaluated)
+    out = ["--out", str(tmp_path / "report.html")] if command == "report" else []
+    result = runner.invoke(app, [command, *out, "--project", str(tmp_path)])
+    assert result.exit_code == 1 and not (tmp_path / "report.html").exists()
+    (line,) = result.stderr.splitlines()
+    assert line.endswith("evaluate.json: was written by another version of this project; run `dvc repro`")
+
+
 def test_it_says_what_to_look_at_next(tmp_path: Path) -> None:
     text = printed(tmp_path, posts=POSTS, sentiment=SENTIMENT)
     assert "1 finding, the likeliest training_rows_remembered" in " ".join(line(text, "python -m pipeline diagnose"))
