@@ -13,6 +13,7 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.core import artifacts
 from pipeline.core.descriptions import NAME, read_typed
 from pipeline.core.errors import DamagedError, InputError
 from pipeline.core.layout import Layout
@@ -20,7 +21,6 @@ from pipeline.core.schemas import MODALITIES
 from pipeline.encoders import text, weights
 from pipeline.encoders.weights import write_encoder
 from pipeline.params import EmbedPixelsParams, EmbedTextParams, Params
-from pipeline.reporting.evaluated import read_evaluated
 from pipeline.sentiment.text_model import text_model_folder
 from pipeline.serving import score_model
 from pipeline.serving.score_model import ScoreModel
@@ -103,7 +103,7 @@ def encoder_folder(folder: Path, settings: str, block: EmbedTextParams | EmbedPi
 
 def card(model: ScoreModel, layout: Layout) -> str:
     """The score model's section of the card, as Markdown. Raises InputError when it was not evaluated."""
-    scored = read_evaluated(layout)["sentiment"]["target"]
+    scored = artifacts.read_json(layout.details("evaluate"))["sentiment"]["target"]
     description = model.description
     lines = [
         "## Scores",
