@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.core import artifacts
+from pipeline.core import artifacts, schemas
+from pipeline.core.layout import Layout
 from pipeline.serving.score_predictor import ScorePredictor
 from tests import tracks
 from tests.imports import ROOT
@@ -84,6 +85,40 @@ def test_the_name_of_an_output_makes_no_line_of_its_own(bundle: str, tmp_path: P
         and "o \\x1b[2J.csv: written; rows of which something could not be used, as column reason says: 1"
         in result.stderr
     )
+
+
+@pytest.mark.parametrize("key", ["posts.manifest", "source.corpus", "source.texts", "target.corpus"])
+def test_predictions_are_not_written_over_a_corpus_of_the_project(tmp_path: Path, key: str) -> None:
+    block, name = key.split(".")
+    (tmp_path / "params.yaml").write_text(f"{block}:\n  {name}: mine.csv\n")
+    for name in ("mine.csv", "new.csv"):
+        (tmp_path / name).write_text("id,text\n1,sad\n")
+    given = ["--manifest", str(tmp_path / "new.csv"), "--out", str(tmp_path / "mine.csv"), "--project", str(tmp_path)]
+    result = runner.invoke(app, ["predict", *given])
+    assert result.exit_code == 1 and "mine.csv" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert (tmp_path / "mine.csv").read_text() == "id,text\n1,sad\n"
+
+
+@pytest.mark.parametrize(
+    ("track", "given"),
+    [
+        ("sentiment", ["predict", "--text", "x", "--track", "sentiment"]),
+        ("sentiment", ["export", "bundle", "--track", "sentiment"]),
+        ("posts", ["predict", "--text", "x", "--track", "posts"]),
+        ("posts", ["export", "bundle", "--track", "posts"]),
+    ],
+)
+def test_a_track_that_is_off_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, track: str, given: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    layout = Layout()
+    layout.params.write_text("seed: 1\n")
+    artifacts.write_parquet_parts(layout.table("posts"), schemas.POSTS_TABLE, [])
+    artifacts.write_parquet(layout.table("target"), schemas.SCORED_TABLE.empty_table())
+    result = runner.invoke(app, given)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [f"error: params.yaml: tracks leaves {track} out; add it and run `dvc repro`"]
 
 
 def test_a_pipe_ends_with_status_1_when_a_line_was_bad(bundle: str) -> None:

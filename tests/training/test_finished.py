@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.training import finished as module
-from pipeline.training.finished import Finished, finished, rows_digest
+from pipeline.training.finished import Finished, finished, rows_digest, tensors_digest
 
 TABLE = pd.DataFrame(
     {
@@ -112,3 +112,17 @@ def test_whatever_determines_a_training_tells_its_pieces_apart(tmp_path: Path) -
 def test_folds_of_one_name_are_told_apart_by_their_rows() -> None:
     rows = np.array([1, 2])
     assert rows_digest(rows, None) != rows_digest(rows, np.array([], dtype=int)) != rows_digest(rows[::-1], None)
+
+
+def test_tensors_are_told_apart_by_name_shape_and_values() -> None:
+    """Sums would take swapped tensors and exchanged columns for the same."""
+    rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    known = tensors_digest({"a": rows, "b": torch.ones(2)})
+    assert known == tensors_digest({"b": torch.ones(2), "a": rows.clone()})
+    others = [
+        {"a": torch.ones(2), "b": rows},
+        {"a": rows[:, [1, 0]], "b": torch.ones(2)},
+        {"a": rows.reshape(4), "b": torch.ones(2)},
+        {"a": rows.double(), "b": torch.ones(2)},
+    ]
+    assert len({known, *map(tensors_digest, others)}) == 5
