@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -278,6 +279,26 @@ def test_a_specialist_with_nothing_to_be_fused_with_decides_as_it_does(tmp_path:
             rows[rows["kind"].isin(["specialist", "fusion"])].set_index("sample_id")["decided"].sort_index()
         )
     assert any(models["train_text"].calibration.offset) and decided["fuse"].equals(decided["train_text"])
+
+
+def test_a_lone_specialist_that_finds_all_classes_alike_has_predicted_all_the_same(tmp_path: Path) -> None:
+    """Its centred log-probabilities are zeros, as those of posts that it did not predict."""
+    layout, rows = Layout(tmp_path), 40
+    posts_table(layout, [{**row, "label": "ab"[at % 2]} for at, row in enumerate(texts(rows))])
+    table = artifacts.read_posts(layout.table("posts"))
+    for name in MODALITIES:
+        there = np.full(rows, name == "text")
+        embeddings(layout, name, np.ones((rows, 8), dtype=np.float32), there, table["sample_id"].tolist())
+        train(name, Params.model_validate({"train_text": {"candidates": ["majority"]}}), layout)
+    path = layout.predictions("train_text")
+    predictions = artifacts.read_predictions(path, classes=2)
+    calibrated = read_description(layout.model("train_text"), SpecialistDescription).calibration
+    alike = np.tile(-np.array(calibrated.bias) / np.array(calibrated.scale), (len(predictions.rows), 1))
+    artifacts.write_predictions(path, replace(predictions, logits=alike.astype(np.float32)))
+    fuse.run(Params(), layout)
+    fused = artifacts.read_predictions(layout.predictions("fuse"), classes=2)
+    whole = fused.rows[(fused.rows["kind"] == "fusion") & (fused.rows["subset"] == "text")]
+    assert set(whole["sample_id"]) == set(table["sample_id"]) and not fused.logits[whole.index].any()
 
 
 def test_training_posts_of_one_group_are_called_so(tmp_path: Path) -> None:
