@@ -36,6 +36,9 @@ NOTE = ".fetched.json"
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "Last-Modified", "mtime", "Content-MD5")
 """What stores say of an object that changes with it."""
 
+NOT_FOUND, BUSY = (404, 410), (408, 425, 429)
+"""Statuses of HTTP: there is no such file; ask again later."""
+
 EXAMPLES = 3
 
 KEEP_EVERY = 500
@@ -213,8 +216,8 @@ class _Job:
         for attempt in range(self.limits.attempts):
             try:
                 return work()
-            except FileNotFoundError:
-                raise MediaError("not found") from None
+            except FileNotFoundError as error:
+                self._failed(path, attempt, _passing(error))
             except PermissionError as error:
                 if error.filename is not None:  # a folder here, and no object there
                     raise
@@ -238,6 +241,17 @@ class _Job:
         if attempt == self.limits.attempts - 1:
             raise InputError(f"{path}: cannot be had after {attempt + 1} attempts: {_brief(error)}") from None
         time.sleep(self.limits.pause_s * 2**attempt)
+
+
+def _passing(error: FileNotFoundError) -> Exception:
+    """What fsspec calls not found over HTTP, whatever it was. Raises MediaError where it is that, or will not pass."""
+    cause = error.__cause__
+    status = getattr(cause, "status", None)
+    if not isinstance(cause, Exception) or status in NOT_FOUND:
+        raise MediaError("not found") from None
+    if status is not None and 400 <= status < 500 and status not in BUSY:
+        raise MediaError(f"refused with status {status}") from None
+    return cause
 
 
 def _version(known: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -30,20 +31,30 @@ ROWS = "id,label,text,image\n1,Joy,a,pictures/a.jpg\n2,Joy,b,pictures/b.jpg\n3,J
 
 
 class Server:
-    """A folder over HTTP that fails at ``faults`` (path → how many times, as status 503) and counts what is asked."""
+    """A folder over HTTP that fails at ``faults`` (path → how many times, with ``status``), at the question for a
+    file's size too where ``head`` is set, and counts what is asked."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.faults, self.asked = folder, Counter[str](), Counter[str]()
+        self.status, self.head = 503, False
         server = self
 
         class Handler(SimpleHTTPRequestHandler):
             def do_GET(self) -> None:
                 server.asked[self.path] += 1
-                if server.faults[self.path] > 0:
-                    server.faults[self.path] -= 1
-                    self.send_error(503)
-                    return
-                super().do_GET()
+                if not self.fails():
+                    super().do_GET()
+
+            def do_HEAD(self) -> None:
+                if not (server.head and self.fails()):
+                    super().do_HEAD()
+
+            def fails(self) -> bool:
+                if server.faults[self.path] <= 0:
+                    return False
+                server.faults[self.path] -= 1
+                self.send_error(server.status)
+                return True
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -120,6 +131,31 @@ def test_a_fault_that_stays_is_one_line_and_the_next_run_goes_on(server: Server,
     server.faults.clear()
     assert fetch(f"{server.address}/posts.csv", tmp_path / "here", LIMITS).kept >= 1
     assert files(tmp_path / "here") == WHOLE
+
+
+def test_a_server_that_says_nothing_of_a_file_has_not_lost_it(server: Server, tmp_path: Path) -> None:
+    server.head = True
+    server.faults["/pictures/a.jpg"] = 4  # HEAD and GET, twice
+    assert dict(fetch(f"{server.address}/posts.csv", tmp_path / "here", LIMITS).lacking)["not found"] == 1
+    assert files(tmp_path / "here") == WHOLE
+    server.faults["/posts.csv"] = 100
+    with pytest.raises(InputError, match=r"posts\.csv: cannot be had after 4 attempts: .*503"):
+        fetch(f"{server.address}/posts.csv", tmp_path / "there", LIMITS)
+
+
+def test_a_file_that_is_forbidden_is_counted_and_not_asked_for_again(server: Server, tmp_path: Path) -> None:
+    server.head, server.status, server.faults["/pictures/a.jpg"] = True, 403, 100
+    done = fetch(f"{server.address}/posts.csv", tmp_path / "here", LIMITS)
+    assert done.lacking["refused with status 403"] == 1 and server.asked["/pictures/a.jpg"] == 1
+    assert files(tmp_path / "here").keys() == {"pictures/b.jpg", "posts.csv"}
+
+
+def test_nobody_who_answers_is_no_file_that_lacks(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(InputError, match=r"posts\.csv: cannot be had after 4 attempts: .*[Cc]onnect"):
+        fetch(f"http://127.0.0.1:{port}/posts.csv", tmp_path / "here", LIMITS)
 
 
 def test_a_full_disk_is_said_at_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
