@@ -3,7 +3,9 @@
 import json
 import shutil
 import socket
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -411,8 +413,13 @@ def test_what_is_worth_tuning_is_asked_of_few_texts_alone(tmp_path: Path, monkey
 FUSION = {"folds": 2, "epochs": 3, "width": 16, "hidden": 16}
 
 
-def two_modalities(layout: Layout, fuse_block: dict[str, Any], most: int) -> Params:
-    """Texts and pictures of 80 posts, both with a signal, and their specialists trained."""
+def two_modalities(
+    layout: Layout, fuse_block: dict[str, Any], most: int, changed: Callable[[pd.DataFrame], object] | None = None
+) -> Params:
+    """Texts and pictures of 80 posts, both with a signal, and their specialists trained.
+
+    ``changed`` edits the table of posts, columns ``schemas.POSTS_TABLE``, after their vectors were made of it.
+    """
     posts_table(layout, [{**row, "image_path": "x"} for row in texts(80)])
     table = artifacts.read_posts(layout.table("posts"))
     signal = (table["label"] == "good").to_numpy()[:, None]
@@ -420,6 +427,10 @@ def two_modalities(layout: Layout, fuse_block: dict[str, Any], most: int) -> Par
         vectors = np.random.default_rng(at).normal(size=(80, 6)) + 1.5 * signal
         embeddings(layout, name, vectors.astype(np.float32), np.ones(80, dtype=bool), table["sample_id"].tolist())
     embeddings(layout, "video", np.zeros((80, 4), np.float32), np.zeros(80, dtype=bool), table["sample_id"].tolist())
+    if changed:
+        changed(table)
+        rows = pa.Table.from_pandas(table, schema=schemas.POSTS_TABLE, preserve_index=False)
+        artifacts.write_parquet(layout.table("posts"), rows)
     block = {"candidates": ["logreg"], "folds": 2, "inner_rows": most}
     params = Params.model_validate({"train_text": block, "train_image": block, "fuse": fuse_block})
     for stage in (train_text, train_image, train_video):
@@ -441,6 +452,25 @@ def test_the_fusion_is_chosen_on_rows_that_its_candidates_had_not_seen(
     metrics = json.loads(layout.details("fuse").read_text())["posts"]
     assert list(metrics["choice"]["tried"]) == list(params.fuse.candidates)
     assert metrics["out_of_fold"]["macro_f1"] > 0.8
+
+
+@pytest.mark.parametrize("most", [10, 10_000])
+def test_labels_of_test_posts_change_no_model_and_no_prediction(tmp_path: Path, most: int) -> None:
+    def turn(table: pd.DataFrame, split: str) -> None:
+        of = table["split"] == split
+        table.loc[of, "label"] = table.loc[of, "label"].map({"good": "bad", "bad": "good"})
+
+    layouts = {name: Layout(tmp_path / name) for name in ("as they are", "test", "val")}
+    for name, layout in layouts.items():
+        change = None if name == "as they are" else partial(turn, split=name)
+        fuse.run(two_modalities(layout, {**FUSION, "inner_rows": most}, most, change), layout)
+    files = ("predictions.parquet", "model.safetensors", "model.json", "fitted.parquet")
+    made = {
+        name: [(layout.model(stage) / file).read_bytes() for stage in ("train_text", "fuse") for file in files]
+        for name, layout in layouts.items()
+    }
+    assert made["test"] == made["as they are"]
+    assert made["val"] != made["as they are"]  # so a label that counts would have been noticed
 
 
 @pytest.mark.parametrize("most", [10, 10_000])
