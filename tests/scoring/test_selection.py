@@ -1,6 +1,7 @@
 """Which candidate is taken, on logits of known quality."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.scoring import emotion, selection
@@ -88,3 +89,26 @@ def test_the_errors_vary_by_groups():
     ratio = pairs.tried["a"]["macro_f1_error"] / rows.tried["a"]["macro_f1_error"]
     assert ratio == pytest.approx(2**0.5, rel=0.01)
     assert emotion.macro_f1(ACTUAL, logits(1.0).argmax(axis=1), 3) > 0  # the rows tell classes apart at all
+
+
+OTHER = np.random.default_rng(2).normal(size=(600, 3))
+
+
+def test_one_standard_error_behind_in_macro_f1_is_out():
+    ratios = []
+    for signal in (1.3, 1.4, 1.5, 1.55, 1.6, 1.65):
+        weaker = selection.choose(["a", "b"], [logits(signal, OTHER), logits(1.5)], ACTUAL, GROUPS).tried["a"]
+        ratios.append(weaker["macro_f1_behind"] / weaker["macro_f1_error"])
+        assert ("loss_behind" in weaker) == (ratios[-1] <= 1)
+    assert [ratio for ratio in ratios if 0.5 < ratio <= 1] and [ratio for ratio in ratios if 1 < ratio < 1.5]
+
+
+def test_the_error_of_a_difference_of_losses_is_that_of_a_sum_over_groups():
+    given = [logits(1.6, OTHER), logits(1.5)]
+    choice = selection.choose(["a", "b"], given, ACTUAL, GROUPS)
+    losses = [selection.balanced_losses(fit(of, ACTUAL, GROUPS).calibrated(of), ACTUAL) for of in given]
+    weaker = int(losses[0].sum() < losses[1].sum())
+    differences = pd.Series(losses[weaker] - losses[1 - weaker]).groupby(GROUPS).sum()
+    tried = choice.tried["ab"[weaker]]
+    assert tried["loss_behind"] == pytest.approx(differences.sum())
+    assert tried["loss_error"] == pytest.approx(differences.std(ddof=0) * np.sqrt(300))
