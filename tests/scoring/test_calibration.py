@@ -87,6 +87,31 @@ def test_a_rare_class_is_decided_for_at_a_lower_probability():
     assert emotion.macro_f1(actual, fitted.decide(sure), 3) > emotion.macro_f1(actual, sure.argmax(axis=1), 3) + 0.02
 
 
+@pytest.mark.parametrize(("signal", "seed"), [(1.2, 0), (0.6, 1), (0.3, 2), (0.15, 3), (3.0, 4)])
+def test_as_much_of_a_class_s_rarity_is_added_as_is_not_clearly_behind(signal: float, seed: int):
+    generator = np.random.default_rng(seed)
+    actual = generator.choice(3, size=500, p=[0.75, 0.2, 0.05])
+    logits = np.log([0.75, 0.2, 0.05]) + signal * np.eye(3)[actual] + generator.normal(size=(500, 3))
+    fitted = calibration.fit(logits, actual, alone(500) // 2)
+    rarity = -np.log((np.bincount(actual) + 1) / 503)
+    rarity -= rarity.min()
+    shares = [1.0, 0.75, 0.5, 0.25, 0.0]
+    decided = [(fitted.calibrated(logits) + share * rarity).argmax(axis=1) for share in shares]
+    scores = [emotion.macro_f1(actual, of, 3) for of in decided]
+    compared = calibration.behind_in_macro_f1(decided, actual, alone(500) // 2, 3)
+    assert [of.value for of in compared] == scores
+    assert [of.behind for of in compared] == pytest.approx(max(scores) - np.array(scores))
+    taken = next(share for share, of in zip(shares, compared, strict=True) if of.behind <= of.error)
+    assert np.array(fitted.offset) == pytest.approx(taken * rarity)
+
+
+def test_one_group_has_no_standard_error():
+    actual, given = np.array([0, 1, 1, 0]), [np.array([0, 1, 1, 0]), np.array([0, 0, 1, 0])]
+    best, other = calibration.behind_in_macro_f1(given, actual, np.zeros(4), 2)
+    assert (best.value, best.behind, best.error, other.error) == (1.0, 0.0, 0.0, 0.0)
+    assert other.behind == pytest.approx(1 - (0.8 + 2 / 3) / 2)
+
+
 def test_the_standard_error_of_a_difference_is_that_of_a_slow_jackknife():
     generator = np.random.default_rng(2)
     actual, groups = generator.integers(0, 3, 60), generator.integers(0, 12, 60)

@@ -70,6 +70,6 @@ def test_every_class_is_covered_on_new_rows_though_the_model_is_wrong(coverage: 
 
 
 def test_coverage_report_by_hand():
-    sets = np.array([[True, False, False], [True, True, False], [False, True, True], [False, False, True]])
+    sets = np.array([[True, False, False], [True, True, False], [False, True, True], [True, True, True]])
     report = conformal.coverage_report(sets, np.array([0, 0, 0, 2]), ["a", "b", "c"])
-    assert report == {"coverage": 0.75, "mean_size": 1.5, "single": 0.5, "class_coverage": {"a": 2 / 3, "c": 1.0}}
+    assert report == {"coverage": 0.75, "mean_size": 2.0, "single": 0.25, "class_coverage": {"a": 2 / 3, "c": 1.0}}

@@ -24,6 +24,13 @@ def test_softmax_matches_known_values_and_survives_huge_logits():
     assert np.isfinite(emotion.log_probabilities(np.array([[1e5, 0.0, -1e5]]))).all()
 
 
+def test_log_odds_are_those_of_the_softmax():
+    shares = np.array([[0.125, 0.25, 0.625], [0.9, 0.06, 0.04]])
+    odds = emotion.log_odds(np.log(shares) + [[5.0], [-700.0]], np.array([1, 0]))
+    assert odds == pytest.approx(np.log([0.25 / 0.75, 0.9 / 0.1]))
+    assert emotion.log_odds(np.array([[1e5, 0.0, 0.0]]), np.array([0])) == pytest.approx([1e5 - np.log(2)])
+
+
 def test_confusion_has_actual_classes_in_rows():
     matrix = emotion.confusion(np.array([0, 0, 2]), np.array([1, 0, 2]), 3)
     assert matrix.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
