@@ -26,7 +26,7 @@ def test_softmax_matches_known_values_and_survives_huge_logits():
 
 def test_log_odds_are_those_of_the_softmax():
     shares = np.array([[0.125, 0.25, 0.625], [0.9, 0.06, 0.04]])
-    odds = emotion.log_odds(np.log(shares) + [[5.0], [-700.0]], np.array([1, 0]))
+    odds = emotion.log_odds(np.log(shares) + np.array([[5.0], [-700.0]]), np.array([1, 0]))
     assert odds == pytest.approx(np.log([0.25 / 0.75, 0.9 / 0.1]))
     assert emotion.log_odds(np.array([[1e5, 0.0, 0.0]]), np.array([0])) == pytest.approx([1e5 - np.log(2)])
 
