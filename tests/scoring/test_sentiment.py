@@ -47,12 +47,16 @@ def test_signs_and_classes_by_hand():
 
 
 @pytest.mark.parametrize("offset", [-9.0, -1.0, 0.0, 1.0, 9.0])  # from all negative to all positive
-def test_f1_of_signs_equals_scikit_learn_to_the_last_digit(offset: float):
+def test_f1_and_accuracy_of_signs_equal_scikit_learn(offset: float):
     told = ACTUAL != 0
     nonzero = known.f1_score(ACTUAL[told] > 0, PREDICTED[told] + offset > 0, average="weighted")
     assert sentiment.f1_nonzero(ACTUAL, PREDICTED + offset) == nonzero
     nonneg = known.f1_score(ACTUAL + offset >= 0, PREDICTED >= 0, average="weighted")
     assert sentiment.f1_nonneg(ACTUAL + offset, PREDICTED) == nonneg
+    right = known.accuracy_score(ACTUAL[told] > 0, PREDICTED[told] + offset > 0)
+    assert sentiment.acc2_nonzero(ACTUAL, PREDICTED + offset) == pytest.approx(right)
+    right = known.accuracy_score(ACTUAL + offset >= 0, PREDICTED >= 0)
+    assert sentiment.acc2_nonneg(ACTUAL + offset, PREDICTED) == pytest.approx(right)
 
 
 def test_spread_and_slope_tell_timid_from_calibrated():
