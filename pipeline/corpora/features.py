@@ -23,6 +23,7 @@ from pipeline.corpora.csd import read_csd_folder
 from pipeline.corpora.manifest import split_name
 from pipeline.corpora.mmsa import read_mmsa
 from pipeline.corpora.raw_features import LARGEST, SCALARS, Extractor, RawFeatures, RawVectors, gathered, strung
+from pipeline.corpora.refusals import here
 from pipeline.corpora.splits import PROTECTION
 from pipeline.corpora.tables import csv_parts, parquet_parts, read_csv_table, read_parquet_table, vector_of
 from pipeline.corpora.tabular import texts
@@ -250,7 +251,7 @@ def _reasons(
             (rows["id"].notna() & (first != rows["row"]) & named).to_numpy(),
             lambda at: f"id already used in row {int(first[at])}",
         ),
-        (bad_score, lambda at: f"score is no finite number of at most {LARGEST:.0e}"),
+        (bad_score, lambda at: f"score is no finite number of at most {LARGEST:.0e}{here(raw.rows['score'].iloc[at])}"),
     ]
     for name, vectors in raw.vectors.items():
         checks.append((vectors.lengths < 0, lambda at, name=name: f"{name} is no list of numbers of one width"))

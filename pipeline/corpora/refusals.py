@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.core import schemas
 from pipeline.core.errors import InputError
+from pipeline.core.terminal import printable
 from pipeline.corpora.splits import crossing_rows
 
 
@@ -44,6 +45,10 @@ SHOWN = 8
 """At most so many columns are named."""
 
 
+CELL = 30
+"""At most so many letters of a cell are shown."""
+
+
 def what_is_lost(report: Mapping[str, Any]) -> list[str]:
     """A line for each corpus of which rows are left out or columns are not read, of a report of `split`."""
     lines = []
@@ -69,9 +74,14 @@ def what_is_unreadable(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def here(cell: object) -> str:
+    """What a faulty cell holds, for the end of a reason; nothing of an empty one."""
+    return "" if cell is None else f", here '{printable(str(cell))[:CELL]}'"
+
+
 def count_reasons(refused: pd.DataFrame) -> dict[str, int]:
-    """Reasons and how often; those that name a row or id are counted under what they have in common."""
-    kinds = refused["reason"].str.replace(r",? (in row|as) .*", "", regex=True)
+    """Reasons and how often; those that name a row, an id or a cell are counted under what they have in common."""
+    kinds = refused["reason"].str.replace(r",? (in row|as|here) .*", "", regex=True)
     return {str(reason): int(count) for reason, count in kinds.value_counts(sort=False).sort_index().items()}
 
 
