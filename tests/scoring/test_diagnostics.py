@@ -160,3 +160,18 @@ def test_a_correlation_that_is_negative_over_the_folds_and_not_within_them_turns
     turned = replace(step(-0.4, train=0.6), within=-0.3)
     assert names(steps(ridge=turned)) == ["sign_flipped_labels"]
     assert names(steps(ridge=replace(turned, within=0.05))) == []
+
+
+@pytest.mark.parametrize(
+    ("of", "found", "fine"),
+    [
+        ("source_model_weak", replace(HEALTHY, source=step(0.19)), replace(HEALTHY, source=step(0.21))),
+        ("training_rows_remembered", steps(finetuned=step(0.6, train=0.91)), steps(finetuned=step(0.6, train=0.89))),
+        ("sample_too_small", replace(HEALTHY, groups=29), replace(HEALTHY, groups=30)),
+        ("sample_too_small", steps(finetuned=step(0.7, width=0.52)), steps(finetuned=step(0.7, width=0.48))),
+        ("clustered_predictions", steps(finetuned=step(0.4, spread=0.19)), steps(finetuned=step(0.4, spread=0.21))),
+        ("clustered_predictions", steps(finetuned=step(0.9, spread=0.24)), steps(finetuned=step(0.9, spread=0.26))),
+    ],
+)
+def test_what_lies_on_either_side_of_a_limit(of: str, found: Evidence, fine: Evidence):
+    assert (names(found), names(fine)) == ([of], [])
