@@ -21,6 +21,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from pipeline.core.schemas import subsets_of
 from pipeline.scoring import emotion
+from pipeline.scoring.one_standard_error import worthwhile
 from pipeline.scoring.standardisation import CLIP, standardisation
 
 WEIGHTS: tuple[str | None, ...] = (None, "balanced")
@@ -219,32 +220,6 @@ def penalty(x: np.ndarray, y: np.ndarray, folds: Folds) -> tuple[np.ndarray, flo
         errors[:, held] = (_ridge_path(x[inner], y[inner], x[held], ALPHAS) - y[held]) ** 2
     best = len(ALPHAS) - 1 - int(errors.sum(axis=1)[::-1].argmin())
     return errors[best], float(ALPHAS[best])
-
-
-def worthwhile(errors: Sequence[np.ndarray], groups: np.ndarray) -> int:
-    """Which of several choices to take, of which the last is the plain one.
-
-    The one of least error, if it betters the plain one by more than a standard error of their difference, which groups
-    vary as wholes: the least of many noisy errors is often least by luck. After the one-standard-error rule of Breiman
-    et al., "Classification and Regression Trees", 1984.
-
-    Args:
-        errors: the squared errors of each choice on the same rows, float64 [n].
-        groups: [n] names.
-    """
-    least = min(range(len(errors)), key=lambda at: errors[at].sum())
-    codes = np.unique(groups, return_inverse=True)[1]
-    gains = np.bincount(codes, errors[-1] - errors[least])
-    return least if gains.sum() > gains.std() * len(gains) ** 0.5 else len(errors) - 1
-
-
-def simplest(errors: Sequence[np.ndarray], groups: np.ndarray) -> int:
-    """Which of several choices to take, the simplest first: the first that the one of least error does not better.
-
-    To better it takes more than a standard error, as ``worthwhile`` has it, whose arguments these are.
-    """
-    least = min(errors, key=np.sum)
-    return next(at for at, own in enumerate(errors) if worthwhile([least, own], groups) == 1)
 
 
 def _standardised(block: FeatureBlock, fitted: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from pipeline.scoring import emotion
+from pipeline.scoring.one_standard_error import Behind
 
 COMMON_SPREAD, OWN_SPREAD, BIAS_SPREAD = 2.0, 0.3, 2.0
 """Standard deviations of the normal priors: of the log of the common scale, of a class's departure from it, and of a
@@ -85,16 +86,15 @@ def _offset(calibrated: np.ndarray, actual: np.ndarray, groups: np.ndarray) -> n
     scores = behind_in_macro_f1(
         [(calibrated + share * rarity).argmax(axis=1) for share in RARITY_SHARES], actual, groups, classes
     )
-    return next(share for share, of in zip(RARITY_SHARES, scores, strict=True) if of.behind <= of.error) * rarity
+    return next(share for share, of in zip(RARITY_SHARES, scores, strict=True) if not of.behind.clearly) * rarity
 
 
 @dataclass(frozen=True)
 class MacroF1:
-    """The macro-F1 of some predictions, how far it is behind the best, and the standard error of that difference."""
+    """The macro-F1 of some predictions, and how far it is behind the best."""
 
     value: float
-    behind: float
-    error: float
+    behind: Behind
 
 
 def behind_in_macro_f1(
@@ -112,7 +112,7 @@ def behind_in_macro_f1(
     for value, of in zip(values, left_out, strict=True):
         difference, count = left_out[best] - of, len(of)
         error = np.sqrt((count - 1) / count * ((difference - difference.mean()) ** 2).sum())
-        compared.append(MacroF1(value, values[best] - value, float(error)))
+        compared.append(MacroF1(value, Behind(values[best] - value, float(error))))
     return compared
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.scoring import sentiment
-from pipeline.scoring.baselines import simplest, worthwhile
+from pipeline.scoring.one_standard_error import behind, simplest
 
 
 def choose(
@@ -31,7 +31,7 @@ def choose(
     least = min(names, key=lambda name: errors[name].sum())
     why = "the least error" if taken == least else f"the simplest within a standard error of {least}, the least error"
     other = steadier.get(taken)
-    if other in errors and worthwhile([errors[taken], errors[other]], groups) == 1:
+    if other in errors and not behind(errors[other], errors[taken], groups).clearly:
         taken, why = other, f"steadier than {taken} ({why}), and not clearly behind it"
     known = {name: _figures(actual, predicted[name], groups) for name in names}
     return taken, {"taken": taken, "why": why, "judged_rows": len(actual), "candidates": known}

@@ -1,12 +1,9 @@
 """Which of several candidates to take: the simplest that is not clearly behind the best.
 
-Source: the one-standard-error rule of Breiman, Friedman, Olshen and Stone, "Classification and Regression Trees", 1984.
-The best of several noisy scores is often best by luck, and what is simple carries over better to rows unlike these.
-
-What is behind in macro-F1, which is what counts in the end, by more than a standard error is out. But macro-F1 on a few
-hundred rows hangs on a handful of the rarest class, and the best of several by it is often best by luck; so what is
-left is compared by the same rule in the balanced log-loss, to which every class adds the same, as to macro-F1, and
-every row something.
+By ``one_standard_error``, twice. What is clearly behind in macro-F1, which is what counts in the end, is out. But
+macro-F1 on a few hundred rows hangs on a handful of the rarest class, and the best of several by it is often best by
+luck; so what is left is compared by the same rule in the balanced log-loss, to which every class adds the same, as to
+macro-F1, and every row something.
 
 A candidate may be favoured, for what few rows cannot show: it is taken unless it is clearly behind.
 """
@@ -19,9 +16,7 @@ import numpy as np
 
 from pipeline.scoring import emotion
 from pipeline.scoring.calibration import Calibration, behind_in_macro_f1, fit
-
-OUT = 1.0
-"""Standard errors behind in macro-F1 from which on a candidate is out."""
+from pipeline.scoring.one_standard_error import behind
 
 
 @dataclass(frozen=True)
@@ -74,20 +69,18 @@ def choose(
     tried = {
         name: {
             "macro_f1": score.value,
-            "macro_f1_behind": score.behind,
-            "macro_f1_error": score.error,
+            "macro_f1_behind": score.behind.by,
+            "macro_f1_error": score.behind.error,
             "balanced_log_loss": float(loss.sum()),
         }
         for name, score, loss in zip(names, scores, losses, strict=True)
     }
-    left = [at for at, score in enumerate(scores) if score.behind <= OUT * score.error]
-    least = min(left, key=lambda at: losses[at].sum())
-    codes = np.unique(groups, return_inverse=True)[1]
-    for at in left:
-        differences = np.bincount(codes, losses[at] - losses[least])
-        error = float(differences.std() * len(differences) ** 0.5)
-        tried[names[at]] |= {"loss_behind": float(differences.sum()), "loss_error": error}
-    level = [at for at in left if tried[names[at]]["loss_behind"] <= tried[names[at]]["loss_error"]]
+    left = [at for at, score in enumerate(scores) if not score.behind.clearly]
+    least = min((losses[at] for at in left), key=np.sum)
+    in_loss = {at: behind(losses[at], least, groups) for at in left}
+    for at, of in in_loss.items():
+        tried[names[at]] |= {"loss_behind": of.by, "loss_error": of.error}
+    level = [at for at in left if not in_loss[at].clearly]
     taken = next((at for at in level if names[at] == favoured), level[0])
     return Selection(taken, calibrations[taken], tried, favoured=taken != level[0])
 

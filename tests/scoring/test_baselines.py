@@ -205,32 +205,6 @@ def test_noise_and_a_single_group_get_the_strongest_penalty():
     assert found.std() < 0.02
 
 
-def test_a_smaller_choice_must_better_the_plain_one_by_more_than_chance():
-    plain, groups = np.ones(60), np.arange(60) // 3
-    steady = plain - 0.01
-    assert baselines.worthwhile([steady, plain], groups) == 0
-    # One group of twenty gains, the rest lose little: the sum is better, by less than its standard error.
-    lucky = np.where(groups == 7, 0.5, 1.01)
-    assert lucky.sum() < plain.sum()
-    assert baselines.worthwhile([lucky, plain], groups) == 1
-    assert baselines.worthwhile([lucky, steady, plain], groups) == 2  # the least, or the plain one: nothing between
-    assert baselines.worthwhile([plain, plain], groups) == 1
-    # The same gains row by row, where no rows belong together, are more than chance; in two groups they are not.
-    gains = np.where(np.arange(60) % 2 == 0, 0.8, 1.1)
-    assert baselines.worthwhile([gains, plain], np.arange(60)) == 0
-    assert baselines.worthwhile([np.where(np.arange(60) < 30, 0.8, 1.1), plain], np.arange(60) // 30) == 1
-
-
-def test_the_simplest_is_taken_that_is_not_bettered_by_more_than_a_standard_error():
-    """By hand: four groups gain 4 in all, once 8, 0, 0 and -4, whose standard error is 8.7, and once 1 each."""
-    groups, plain = np.array(list("abcd")), np.full(4, 10.0)
-    unsure, sure = plain - np.array([8.0, 0.0, 0.0, -4.0]), plain - 1
-    assert baselines.simplest([plain, unsure], groups) == 0
-    assert baselines.simplest([plain, sure], groups) == 1
-    assert baselines.simplest([plain + 5, plain, unsure], groups) == 1
-    assert baselines.simplest([sure, plain, sure], groups) == 0
-
-
 def test_ridge_leaves_out_a_block_that_only_adds_noise():
     block, scores, groups = corpus(120, 8, seed=3)
     noise = FeatureBlock(np.random.default_rng(4).normal(size=(120, 200)).astype(np.float32), np.ones(120, dtype=bool))

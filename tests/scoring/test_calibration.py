@@ -117,14 +117,14 @@ def test_the_standard_error_of_a_difference_is_that_of_a_slow_jackknife():
     actual, groups = generator.integers(0, 3, 60), generator.integers(0, 12, 60)
     predicted = [np.where(generator.random(60) < share, actual, 0) for share in (0.9, 0.5)]
     best, other = calibration.behind_in_macro_f1(predicted, actual, groups, 3)
-    assert (best.behind, best.error) == (0.0, 0.0)
-    assert other.behind == pytest.approx(best.value - other.value)
+    assert (best.behind.by, best.behind.error) == (0.0, 0.0)
+    assert other.behind.by == pytest.approx(best.value - other.value)
     left = []
     for group in range(12):
         kept = groups != group
         a, b = (emotion.macro_f1(actual[kept], of[kept], 3) for of in predicted)
         left.append(a - b)
-    assert other.error == pytest.approx(np.sqrt(11 / 12 * np.square(np.array(left) - np.mean(left)).sum()))
+    assert other.behind.error == pytest.approx(np.sqrt(11 / 12 * np.square(np.array(left) - np.mean(left)).sum()))
 
 
 def test_expected_calibration_error_by_hand():

@@ -23,6 +23,7 @@ from pipeline.nets.transfer import TransferNet
 from pipeline.params import EmbedTextParams
 from pipeline.scoring import baselines
 from pipeline.scoring.baselines import FeatureBlock
+from pipeline.scoring.one_standard_error import simplest
 from pipeline.sentiment import candidates, phases
 from pipeline.sentiment.adapters import read_adapters
 from pipeline.sentiment.candidates import (
@@ -384,7 +385,7 @@ def test_what_is_chosen_is_the_simplest_that_held_rows_find_no_better_one_for(fo
         errors[name] = (np.concatenate(by_hand) - actual) ** 2
         assert choice.report["candidates"][name]["mse"] == pytest.approx(errors[name].mean())
     assert list(choice.report["candidates"]) == list(errors)
-    assert choice.taken == list(errors)[baselines.simplest(list(errors.values()), groups)]
+    assert choice.taken == list(errors)[simplest(list(errors.values()), groups)]
 
 
 def test_adapters_that_validation_rows_judge_know_nothing_of_them(holdout: Track) -> None:
