@@ -34,9 +34,9 @@ from pipeline.sentiment.initialisation import (
 from pipeline.sentiment.phases import tune_all, tune_words
 from pipeline.sentiment.source_model import SourceSpace
 from pipeline.sentiment.text_model import encode_lines, source_text_head
+from pipeline.training.averaging import mean_weights
 from pipeline.training.device import one_thread, pick
 from pipeline.training.loop import HISTORY
-from pipeline.training.tuning import mean_weights
 
 CANDIDATES: tuple[TargetCandidate, ...] = get_args(TargetCandidate)
 """The simplest first. The steps of that name, but that the text transfer has a scale and an offset of the target's, and

@@ -3,11 +3,9 @@
 Nothing here stops or chooses by rows: a training goes on for its epochs, and other rows judge what comes of it.
 """
 
-import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -25,13 +23,14 @@ from pipeline.scoring.sentiment import concordance
 from pipeline.sentiment.data import FinetuneJob, Target, lines_of
 from pipeline.sentiment.initialisation import Part
 from pipeline.sentiment.text_model import text_encoder
+from pipeline.training.averaging import average_trainings
 from pipeline.training.checkpoint import resume_state
 from pipeline.training.device import one_thread, pick
 from pipeline.training.finished import tensors_digest
 from pipeline.training.loop import HISTORY, FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
 from pipeline.training.rows import Joined, TensorRows
-from pipeline.training.tuning import TunedTraining, for_few, learner, mean_weights, merged
+from pipeline.training.tuning import TunedTraining, for_few
 
 
 def tune_all(net: TransferNet, target: Target, part: Part, job: FinetuneJob, mode: str) -> pd.DataFrame:
@@ -156,28 +155,21 @@ def _tune_encoder(
 ) -> FitResult:
     """Tunes the ``learners`` of the net and this encoder, which becomes part of the net.
 
-    Where no rows are held to judge it, the weights are the mean of several trainings, which differ only by their seed:
-    it errs less than one of them, and costs no more to ask (Wortsman et al., "Model soups", ICML 2022).
-
-    Returns what came of the first of them.
+    Where no rows are held to judge it, the weights are the mean of several trainings. Returns what came of the first.
     """
-    tuned, device = job.params.finetune_e2e.tuned, pick(job.params.device)
-    identity = json.dumps(_identity(net, encoder, target, part, job, str(device)), sort_keys=True)
-
-    def train(run: int) -> dict[str, Any]:
-        torch.manual_seed(job.params.seed + run)  # low-rank updates begin at random
-        made = copy.deepcopy(net)
-        made.encoder = learner(copy.deepcopy(encoder.net), encoder.lora_targets, mode, tuned.lora_rank)
-        result = _tune_once(made, encoder, learners(made), target, part, job, mode, run)
-        if mode == "lora":
-            made.encoder = merged(made.encoder)  # the low-rank updates become part of the weights
-        return {"weights": made.state_dict(), "result": vars(result)}
-
-    runs = range(1 if len(part.held) else tuned.runs)
-    trained = [job.kept.once(f"{identity}, seed {job.params.seed + run}", partial(train, run)) for run in runs]
+    tuned, seed = job.params.finetune_e2e.tuned, job.params.seed
+    identity = json.dumps(_identity(net, encoder, target, part, job), sort_keys=True)
     net.encoder = encoder.net
-    net.load_state_dict(mean_weights([of["weights"] for of in trained]))
-    return FitResult(**trained[0]["result"])
+    return average_trainings(
+        net,
+        lambda made, seed: _tune_once(made, encoder, learners(made), target, part, job, mode, seed),
+        range(seed, seed + (1 if len(part.held) else tuned.runs)),
+        how=mode,
+        targets=encoder.lora_targets,
+        rank=tuned.lora_rank,
+        finished=job.kept,
+        name=identity,
+    )
 
 
 def _tune_once(
@@ -188,11 +180,11 @@ def _tune_once(
     part: Part,
     job: FinetuneJob,
     mode: str,
-    run: int,
+    seed: int,
 ) -> FitResult:
-    """One training of the net with its encoder, with the seed of this run."""
-    block, device = job.params.finetune_e2e, pick(job.params.device)
-    tuned, plain, seed = for_few(block.tuned, len(part.learn)), net.source is None, job.params.seed + run
+    """One training of the net with its encoder, with this seed."""
+    block, run = job.params.finetune_e2e, seed - job.params.seed
+    tuned, plain = for_few(block.tuned, len(part.learn)), net.source is None
     assert net.encoder is not None
     _only(net, learners)
     for name, parameter in net.encoder.named_parameters():
@@ -210,11 +202,11 @@ def _tune_once(
         score=concordance,
         tuned=tuned,
         seed=seed,
-        device=device,
+        device=pick(job.params.device),
         what=f"finetune_e2e {job.fold} with text" + f", run {run + 1}" * (run > 0),
         penalty=L2SP(net, block.l2_sp) if block.l2_sp and not plain else None,
     )
-    identity = _identity(net, encoder, target, part, job, str(device)) | {"seed": seed}
+    identity = _identity(net, encoder, target, part, job) | {"seed": seed}
     return training.fit(resume_state(job.layout.cache, identity))
 
 
@@ -228,9 +220,7 @@ def _text_rows(
     return TokenRows(encoder, [line for row in texts for line in row or [""]], labels, tuned.batch)
 
 
-def _identity(
-    net: nn.Module, encoder: TextEncoder, target: Target, part: Part, job: FinetuneJob, device: str
-) -> dict[str, Any]:
+def _identity(net: nn.Module, encoder: TextEncoder, target: Target, part: Part, job: FinetuneJob) -> dict[str, Any]:
     """What a run that was cut off must have in common with this one to be its beginning."""
     table = target.table
     rows = table["sample_id"] + " " + table["score"].map(repr) + " " + table["text"].fillna("")
@@ -238,7 +228,7 @@ def _identity(
         "stage": f"finetune_e2e {job.fold}",
         "params": job.params.finetune_e2e.model_dump(exclude={"candidates", "curve", "group_context"}),
         "encoder": encoder.identity,
-        "device": device,
+        "device": str(pick(job.params.device)),
         "start": tensors_digest(net.state_dict()),
         "learn": artifacts.digest(rows.iloc[part.learn]),
         "held": artifacts.digest(rows.iloc[part.held]),

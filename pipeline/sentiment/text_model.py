@@ -1,9 +1,7 @@
 """The source's text model: a text encoder tuned on the source's words, which target and source share."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +25,12 @@ from pipeline.sentiment.data import Target, lines_of
 from pipeline.sentiment.descriptions import TextModelDescription, TextModelNet
 from pipeline.sentiment.source_candidates import MAE, MSE
 from pipeline.sentiment.source_model import predicted_scores, source_fitted
+from pipeline.training.averaging import average_trainings
 from pipeline.training.checkpoint import load_weights, resume_state, write_model
 from pipeline.training.device import pick
 from pipeline.training.finished import Finished, finished
-from pipeline.training.loop import predict
-from pipeline.training.tuning import TunedTraining, for_few, learner, mean_weights, merged
+from pipeline.training.loop import FitResult, predict
+from pipeline.training.tuning import TunedTraining, for_few
 
 
 def text_encoder(target: Target, params: Params, layout: Layout) -> text.TextEncoder:
@@ -144,26 +143,23 @@ def _tune(
     layout: Layout,
     kept: Finished,
 ) -> list[dict[str, float]]:
-    """Gives the net the mean of the weights of several trainings, which differ by their seed; see ``phases``.
+    """Gives the net the mean of several trainings; returns the history of the first. A killed run is taken up."""
+    block, identity = params.train_source, _identity(encoder, learn, params)
 
-    A killed run of the same is taken up. Returns the history of the first training.
-    """
-    block = params.train_source
+    def train(made: TunedSpecialist, seed: int) -> FitResult:
+        resume = resume_state(layout.cache, identity | {"seed": seed})
+        return _training(made, encoder, learn, params, seed).fit(resume)
 
-    def train(seed: int) -> dict[str, Any]:
-        torch.manual_seed(seed)  # low-rank updates begin at random
-        made = copy.deepcopy(net)
-        made.encoder = learner(made.encoder, encoder.lora_targets, block.text, block.tuned.lora_rank)
-        resume = resume_state(layout.cache, _identity(encoder, learn, params) | {"seed": seed})
-        history = _training(made, encoder, learn, params, seed).fit(resume).history
-        if block.text == "lora":
-            made.encoder = merged(made.encoder)  # the low-rank updates become part of the weights
-        return {"weights": made.state_dict(), "history": history}
-
-    seeds = range(params.seed, params.seed + block.tuned.runs)
-    trained = [kept.once(f"seed {seed}", partial(train, seed)) for seed in seeds]
-    net.load_state_dict(mean_weights([of["weights"] for of in trained]))
-    return trained[0]["history"]
+    return average_trainings(
+        net,
+        train,
+        range(params.seed, params.seed + block.tuned.runs),
+        how=block.text,
+        targets=encoder.lora_targets,
+        rank=block.tuned.lora_rank,
+        finished=kept,
+        name="text",
+    ).history
 
 
 def _training(

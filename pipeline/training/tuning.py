@@ -1,7 +1,7 @@
 """How an encoder is tuned: in full or by low-rank updates, with which learning rates, schedule and precision."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -163,19 +163,6 @@ def lora(encoder: nn.Module, targets: list[str], rank: int) -> nn.Module:
 def merged(adapted: Any) -> nn.Module:
     """What ``lora`` made, with the low-rank updates added to the weights: a plain encoder again."""
     return adapted.merge_and_unload()
-
-
-def mean_weights(runs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each tensor of nets of one shape, of like names; of whole numbers, the first net's."""
-    first = runs[0]
-    if len(runs) == 1:
-        return dict(first)
-    return {
-        name: torch.stack([run[name].double() for run in runs]).mean(dim=0).to(value.dtype)
-        if value.is_floating_point()
-        else value
-        for name, value in first.items()
-    }
 
 
 def precision(wanted: str, device: torch.device) -> str:
