@@ -638,7 +638,7 @@ def test_a_training_with_other_words_labels_or_held_rows_is_another(words: dict[
     encoder, part = text.load(EmbedTextParams(encoder=str(words[False].encoder))), of.parts[0]
 
     def identity(target: Target, part: Part) -> str:
-        known = phases._identity(nn.Linear(1, 1, bias=False), encoder, target, part, of.job, "cpu")
+        known = phases._identity(nn.Linear(1, 1, bias=False), encoder, target, part, of.job)
         return json.dumps({**known, "start": ""}, sort_keys=True)
 
     def changed(column: str, row: int, value: Any) -> Target:
