@@ -15,9 +15,10 @@ from pipeline.core.artifacts import Embeddings
 from pipeline.core.errors import InputError
 from pipeline.core.fitted import fitted_rows
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, FeatureSubset
+from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature, FeatureSubset
 from pipeline.nets.columns import InputColumns
 from pipeline.params import Params
+from pipeline.sentiment.corpus_tables import FoldRows, fold_rows, is_features, read_features, read_folds, rows_of
 from pipeline.sentiment.variants import Variant
 from pipeline.training.finished import Finished
 
@@ -52,7 +53,7 @@ def read_columns(layout: Layout, corpus: str, table: pd.DataFrame, modalities: F
     )
 
 
-def columns_of(embeddings: Mapping[str, Embeddings]) -> FeatureColumns:
+def columns_of(embeddings: Mapping[Feature, Embeddings]) -> FeatureColumns:
     return FeatureColumns(
         {name: torch.from_numpy(np.asarray(item.vectors)) for name, item in embeddings.items()},
         {name: torch.from_numpy(item.present) for name, item in embeddings.items()},
@@ -88,15 +89,11 @@ class Target:
 
     def rows(self, fold: str, *roles: str) -> np.ndarray:
         """int64: where the rows of these roles stand in the table."""
-        nothing = np.zeros(0, dtype=np.int64)
-        return np.unique(np.concatenate([self._places.get((fold, role), nothing) for role in roles]))
+        return rows_of(self._fold_rows, fold, *roles)
 
     @cached_property
-    def _places(self) -> dict[tuple[str, str], np.ndarray]:
-        """Fold and role → where its rows stand in the table, int64."""
-        at = pd.Index(self.table["sample_id"]).get_indexer(pd.Index(self.folds["sample_id"]))
-        parts = self.folds[["fold", "role"]].assign(at=at)[at >= 0].groupby(["fold", "role"])["at"]
-        return {(str(fold), str(role)): part.to_numpy(dtype=np.int64) for (fold, role), part in parts}
+    def _fold_rows(self) -> FoldRows:
+        return fold_rows(self.table, self.folds)
 
     def using(self, subset: FeatureSubset) -> "Target":
         """The same with the other modalities marked absent."""
@@ -129,8 +126,7 @@ class Target:
 def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:
     """The target; ``by_source_text`` takes the text vectors of the source's text model, where there is one."""
     table = artifacts.read_scored(layout.table("target"))
-    read = {name: artifacts.read_embeddings_of(table, layout.embeddings("target", name)) for name in FEATURES}
-    embeddings = {str(name): item for name, item in read.items() if item.present.any()}
+    embeddings = read_features(layout, "target", table)
     words = "text" in embeddings and not is_features(embeddings["text"])
     by_source = layout.model("train_source") / "text" / "target.parquet"
     by_source_text = by_source_text and words and by_source.exists()
@@ -143,18 +139,13 @@ def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:
         table,
         columns_of(embeddings),
         torch.from_numpy(table["score"].to_numpy(np.float32)),
-        artifacts.read_parquet(layout.folds, schemas.FOLDS_TABLE).to_pandas(),
+        read_folds(layout),
         words,
         by_source_text,
         {name: input_columns(item) for name, item in embeddings.items() if is_features(item)},
         frozenset(name for name, item in embeddings.items() if item.encoder.get("as_source")),
         pairs,
     )
-
-
-def is_features(embeddings: Embeddings) -> bool:
-    """Whether vectors are columns of a corpus, not encoded words."""
-    return embeddings.encoder.get("name") == "features"
 
 
 def input_columns(embeddings: Embeddings) -> InputColumns:

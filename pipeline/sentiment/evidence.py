@@ -27,7 +27,7 @@ class Trio:
 def trio_of(track: Track) -> Trio | None:
     """The parts between which a modality may change its meaning; None where no part stands apart."""
     if track.protocol == "holdout":
-        return Trio(*(track.positions("final", role) for role in ("train", "val", "test")))
+        return Trio(*(track.rows("final", role) for role in ("train", "val", "test")))
     given = track.target["given_split"].where(track.target["score"].notna(), None)
     parts = [np.flatnonzero(given == name) for name in ("train", "val", "test")]
     return Trio(*parts) if all(len(part) for part in parts) else None
@@ -138,4 +138,4 @@ def _target_sides(track: Track) -> list[tuple[np.ndarray, np.ndarray]]:
     first = [fold for fold in folds if repeat_of(fold) == repeat_of(folds[0])]
     labelled = np.flatnonzero(track.target["sample_id"].isin(track.scored["sample_id"]))
     halves = (labelled[: len(labelled) // 2], labelled[len(labelled) // 2 :])
-    return [halves, *((track.positions(fold, "train", "val"), track.positions(fold, "test")) for fold in first)]
+    return [halves, *((track.rows(fold, "train", "val"), track.rows(fold, "test")) for fold in first)]

@@ -231,7 +231,7 @@ def baseline_predictions(track: Track) -> pd.DataFrame:
     groups = track.target["group_id"].to_numpy(dtype=str)
     own, tables = track.modalities, []
     for fold in dict.fromkeys(track.scored["fold"]):
-        fitted = track.positions(fold, "train", "val")
+        fitted = track.rows(fold, "train", "val")
         if not len(fitted):
             raise InputError(f"data/split/target_folds.parquet: {fold} has no row to learn from; run `dvc repro`")
         predicted = {Variant("mean", subset_name(own)): np.full(len(scores), scores[fitted].mean())}

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.core import artifacts, schemas
+from pipeline.core import artifacts
+from pipeline.core.artifacts import Embeddings
 from pipeline.core.descriptions import ModelDescription, read_description
 from pipeline.core.errors import InputError
 from pipeline.core.fitted import compare_fitted
@@ -21,6 +22,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature, FeatureSubset
 from pipeline.params import Params
 from pipeline.scoring.baselines import FeatureBlock
+from pipeline.sentiment.corpus_tables import FoldRows, fold_rows, is_features, read_features, read_folds, rows_of
 from pipeline.sentiment.descriptions import (
     AdaptersDescription,
     FinetunedDescription,
@@ -97,22 +99,25 @@ class Track:
         choices = self.stages[FINETUNED].description.choices
         return dict(Counter(choices[fold]["taken"] for fold in dict.fromkeys(self.scored["fold"])).most_common())
 
-    def positions(self, fold: str, *roles: str) -> np.ndarray:
+    def rows(self, fold: str, *roles: str) -> np.ndarray:
         """Where the fold's rows of these roles stand in the target's table, int64."""
-        ids = self.folds.loc[(self.folds["fold"] == fold) & self.folds["role"].isin(roles), "sample_id"]
-        return np.flatnonzero(self.target["sample_id"].isin(ids))
+        return rows_of(self._fold_rows, fold, *roles)
+
+    @cached_property
+    def _fold_rows(self) -> FoldRows:
+        return fold_rows(self.target, self.folds)
 
 
 def read_track(params: Params, layout: Layout) -> Track:
     """Raises InputError when a file is missing, or tables, features and models are not of the same rows."""
     tables = {name: artifacts.read_scored(layout.table(name)) for name in ("source", "source_texts", "target")}
-    folds = artifacts.read_parquet(layout.folds, schemas.FOLDS_TABLE).to_pandas()
+    folds = read_folds(layout)
     stages = {name: _stage(layout, name) for name in CORPUS_OF}
     if stages[SOURCE_TEXT].description.absent:
         del stages[SOURCE_TEXT]
-    features = {name: _features(layout, name, tables[name]) for name in ("source", "target")}
-    blocks = {name: of for name, (of, _) in features.items()}
-    columns = {name: of for name, (_, of) in features.items()}
+    features = {name: read_features(layout, name, tables[name]) for name in ("source", "target")}
+    blocks = {name: _blocks(of) for name, of in features.items()}
+    columns = {name: _columns(of) for name, of in features.items()}
     levels = {"source": params.source.level, "target": params.target.level}
     grouped = frozenset(name for name, level in levels.items() if level == "group")
     track = Track(tables, blocks, columns, grouped, folds, stages)
@@ -135,15 +140,9 @@ def _stage(layout: Layout, name: str) -> StageOutput:
     return StageOutput(description, fitted, labelled, digest_matches)
 
 
-def _features(
-    layout: Layout, corpus: str, table: pd.DataFrame
-) -> tuple[dict[Feature, FeatureBlock], dict[Feature, Sequence[int]]]:
-    """The blocks and the columns of a corpus, as ``Track`` holds them."""
-    blocks, columns = {}, {}
-    for name in FEATURES:
-        embeddings = artifacts.read_embeddings_of(table, layout.embeddings(corpus, name))
-        if embeddings.present.any():
-            blocks[name] = FeatureBlock(embeddings.vectors, embeddings.present)
-            if embeddings.encoder["name"] == "features":
-                columns[name] = embeddings.encoder["columns"]
-    return blocks, columns
+def _blocks(features: Mapping[Feature, Embeddings]) -> dict[Feature, FeatureBlock]:
+    return {name: FeatureBlock(item.vectors, item.present) for name, item in features.items()}
+
+
+def _columns(features: Mapping[Feature, Embeddings]) -> dict[Feature, Sequence[int]]:
+    return {name: item.encoder["columns"] for name, item in features.items() if is_features(item)}
