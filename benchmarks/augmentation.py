@@ -30,7 +30,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.encoders import image, sound, video
 from pipeline.encoders.image import augment
-from pipeline.media import read_clip, read_picture
+from pipeline.media.clips import read_clip
+from pipeline.media.pictures import read_picture
 from pipeline.params import EmbedImageParams, EmbedVideoParams
 from pipeline.scoring import emotion, intervals
 from pipeline.scoring.standardisation import standardisation, standardised

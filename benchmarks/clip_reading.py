@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measuring import OURS, Work, peers
-from pipeline import media
+from pipeline.media.clips import read_frames
 
 FRAMES = 8
 CLOSE = 6.0
@@ -53,7 +53,7 @@ def clips(paths: Sequence[Path], name: str) -> Work:
 
 
 def _ours(of: Wanted) -> list[np.ndarray]:
-    return media.read_frames(of.path, frames=FRAMES, max_pixels=50_000_000)
+    return read_frames(of.path, frames=FRAMES, max_pixels=50_000_000)
 
 
 def _sequence(of: Wanted) -> list[np.ndarray]:

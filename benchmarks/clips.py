@@ -27,7 +27,7 @@ from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.layout import Layout
 from pipeline.encoders import streams
-from pipeline.media import read_clip
+from pipeline.media.clips import read_clip
 from pipeline.params import Params
 from pipeline.posts.descriptions import SpecialistDescription
 from pipeline.scoring import intervals

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline import media
 from pipeline.corpora.duplicates import Edges, components
 from pipeline.corpora.looks import SIDE, look, same_looks
 from pipeline.corpora.motion import (
@@ -33,6 +32,8 @@ from pipeline.corpora.motion import (
     likenesses,
     same_clips,
 )
+from pipeline.media.footage import Footage, read_footage
+from pipeline.media.pictures import read_picture
 from pipeline.params import SplitParams
 from tests.altered import ALTERED, jpeg
 from tests.altered_clips import ALTERED_CLIPS, alter_clip
@@ -57,7 +58,7 @@ def main() -> None:
 
 def measure_pictures(paths: Sequence[Path], sample: int) -> None:
     rng = np.random.default_rng(0)
-    read = partial(media.read_picture, max_pixels=MAX_PIXELS)
+    read = partial(read_picture, max_pixels=MAX_PIXELS)
     reading = looking = 0.0
     looks = []
     for path in paths:
@@ -113,8 +114,8 @@ def measure_clips(paths: Sequence[Path], sample: int) -> None:
             print(together, *(" / ".join(of) + " |" for of in alone), flush=True)
 
 
-def _footage(path: Path) -> media.Footage:
-    return media.read_footage(path, side=SIDE, seconds=SECONDS, max_pixels=MAX_PIXELS)
+def _footage(path: Path) -> Footage:
+    return read_footage(path, side=SIDE, seconds=SECONDS, max_pixels=MAX_PIXELS)
 
 
 def silenced(of: Likeness) -> Likeness:

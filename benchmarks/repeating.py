@@ -18,13 +18,13 @@ import pyarrow as pa
 
 from benchmarks.encoding import CPU
 from benchmarks.measuring import OURS, Work
-from pipeline import media
 from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
 from pipeline.encoders import image
 from pipeline.encoders.embedding import embed_posts
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sources import picture_files
+from pipeline.media.pictures import read_picture
 from pipeline.params import EmbedParams, Params
 
 NEW = 0.01
@@ -77,7 +77,7 @@ def works(paths: Sequence[Path], scratch: Path, workers: int) -> Iterator[Work]:
 
 def _decoded(paths: Sequence[Path], encoder: ImageEncoder) -> list[np.ndarray]:
     def one(path: Path) -> np.ndarray:
-        return encoder.preprocess(media.read_picture(path, max_pixels=50_000_000, at_least=encoder.at_least))
+        return encoder.preprocess(read_picture(path, max_pixels=50_000_000, at_least=encoder.at_least))
 
     return [np.stack([one(path) for path in paths[at : at + 32]]) for at in range(0, len(paths), 32)]
 

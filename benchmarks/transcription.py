@@ -31,7 +31,7 @@ from scipy.signal import resample_poly
 from pipeline.core import artifacts
 from pipeline.core.layout import Layout
 from pipeline.encoders import extraction
-from pipeline.media import SOUND_RATE
+from pipeline.media.sound import SOUND_RATE
 from pipeline.params import Params
 from pipeline.synthetic.posts import CLIP_FPS, CLIP_SIZE, write_clip
 

@@ -35,7 +35,7 @@ ROOMS = {
     "scoring": "metrics, intervals, calibration, baselines, matching, leak guard, diagnostics; without torch",
     "nets": "torch modules and losses; no params, paths or files",
     "params.py": "every knob: type, range, meaning, default",
-    "media.py": "safe reading of pictures and clips",
+    "media": "safe reading of pictures, clips and their sound",
     "core": "paths, table schemas, reading and writing, errors, progress",
 }
 """Room → what is in it."""

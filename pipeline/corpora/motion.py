@@ -25,7 +25,8 @@ from scipy.spatial import cKDTree
 
 from pipeline.corpora import looks
 from pipeline.corpora.looks import COARSE, SIDE
-from pipeline.media import SOUND_RATE, Footage
+from pipeline.media.footage import Footage
+from pipeline.media.sound import SOUND_RATE
 
 SECONDS = 60.0
 """So much of a clip's beginning is looked at."""

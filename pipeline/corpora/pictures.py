@@ -12,7 +12,6 @@ import av
 import numpy as np
 import PIL
 
-from pipeline import media
 from pipeline.core.content_store import ContentStore
 from pipeline.core.files import MediaError, content_digest
 from pipeline.core.prefetch import ahead
@@ -20,6 +19,8 @@ from pipeline.core.progress import progress
 from pipeline.corpora.duplicates import Edges
 from pipeline.corpora.looks import SIDE, look, same_looks
 from pipeline.corpora.motion import SECONDS, ClipPrint, clip_print, same_clips
+from pipeline.media.footage import pictures_digest, read_footage
+from pipeline.media.pictures import read_picture
 
 LOOKS_VERSION = 2
 """Raised when a look or a clip's print is made otherwise."""
@@ -80,16 +81,16 @@ def clip_fingerprints(
 
 
 def _look(path: Path, *, max_pixels: int) -> bytes:
-    return look(media.read_picture(path, max_pixels=max_pixels, at_least=64)).tobytes()
+    return look(read_picture(path, max_pixels=max_pixels, at_least=64)).tobytes()
 
 
 def _clip(path: Path, *, max_pixels: int) -> bytes:
     """64 hexadecimal digits of its content, and its print."""
     try:
-        content = media.pictures_digest(path)
+        content = pictures_digest(path)
     except MediaError:
         content = content_digest(path)
-    footage = media.read_footage(path, side=SIDE, seconds=SECONDS, max_pixels=max_pixels)
+    footage = read_footage(path, side=SIDE, seconds=SECONDS, max_pixels=max_pixels)
     return content.encode() + clip_print(footage).packed()
 
 

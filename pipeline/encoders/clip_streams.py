@@ -28,7 +28,8 @@ from pipeline.encoders.sources import (
 from pipeline.encoders.store import Store
 from pipeline.encoders.streams import ClipEncoder, Ready
 from pipeline.encoders.words import Recogniser, Words, WordsEncoder
-from pipeline.media import NO_FACE, NO_PICTURES, NO_SOUND, NO_WORDS, UNDECODED, UNKNOWN_CODEC, Clip
+from pipeline.media.clips import Clip
+from pipeline.media.kinds import NO_FACE, NO_PICTURES, NO_SOUND, NO_WORDS, UNDECODED, UNKNOWN_CODEC
 from pipeline.params import EmbedParams
 
 SAID: Stream = "transcript"

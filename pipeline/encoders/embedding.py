@@ -15,7 +15,7 @@ from pipeline.core.progress import progress
 from pipeline.core.schemas import Modality
 from pipeline.encoders.sources import EMPTY, ContentSource, ModalitySource
 from pipeline.encoders.store import Store
-from pipeline.media import NO_FACE, NO_SOUND, NO_WORDS
+from pipeline.media.kinds import NO_FACE, NO_SOUND, NO_WORDS
 from pipeline.params import Params
 
 CHUNK = 1024

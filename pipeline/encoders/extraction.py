@@ -29,7 +29,7 @@ from pipeline.encoders.clip_streams import SAID, ClipContents, ClipSource, ClipS
 from pipeline.encoders.embedding import EXAMPLES
 from pipeline.encoders.streams import ClipEncoder
 from pipeline.encoders.words import Words
-from pipeline.media import NO_FACE, NO_SOUND
+from pipeline.media.kinds import NO_FACE, NO_SOUND
 from pipeline.params import Params
 
 LACKING = frozenset({NO_SOUND, NO_FACE, NO_CLIP})

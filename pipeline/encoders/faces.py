@@ -18,7 +18,9 @@ from pipeline.core.schemas import Feature
 from pipeline.encoders import face_finding, face_models, face_shape
 from pipeline.encoders.face_finding import Box
 from pipeline.encoders.face_models import EXPRESSIONS, FaceNets
-from pipeline.media import NO_FACE, Clip, Frames
+from pipeline.media.clips import Clip
+from pipeline.media.kinds import NO_FACE
+from pipeline.media.sampling import Frames
 from pipeline.params import EmbedFacesParams, EmbedPictureFacesParams
 
 VERSION = 1

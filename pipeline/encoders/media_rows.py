@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import media
 from pipeline.encoders.image import ImageEncoder, augment
+from pipeline.media.clips import read_frames
+from pipeline.media.pictures import read_picture
 from pipeline.training.rows import split_rows
 
 
@@ -69,8 +70,8 @@ class MediaRows:
         return np.stack([self.encoder.preprocess(picture) for picture in pictures])
 
     def _picture(self, path: Path) -> np.ndarray:
-        return media.read_picture(path, max_pixels=self.max_pixels, at_least=self.encoder.at_least)
+        return read_picture(path, max_pixels=self.max_pixels, at_least=self.encoder.at_least)
 
     def _frames(self, path: Path, frames: int) -> list[np.ndarray]:
         limits = {"max_pixels": self.max_pixels, "at_least": self.encoder.at_least}
-        return media.read_frames(path, frames=frames, **limits)
+        return read_frames(path, frames=frames, **limits)

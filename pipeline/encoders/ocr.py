@@ -24,7 +24,9 @@ from pipeline.core.files import MediaError, content_digest
 from pipeline.encoders import net_files, weights
 from pipeline.encoders.net_files import Located, NetFile
 from pipeline.encoders.words import Words
-from pipeline.media import NO_WORDS, Clip, Frames
+from pipeline.media.clips import Clip
+from pipeline.media.kinds import NO_WORDS
+from pipeline.media.sampling import Frames
 from pipeline.params import EmbedPictureWordsParams, EmbedWordsParams
 
 VERSION = 1

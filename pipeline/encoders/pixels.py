@@ -9,7 +9,8 @@ import torch
 
 from pipeline.core.schemas import Feature
 from pipeline.encoders.image import ImageEncoder
-from pipeline.media import Clip, Frames
+from pipeline.media.clips import Clip
+from pipeline.media.sampling import Frames
 
 
 @dataclass(frozen=True)

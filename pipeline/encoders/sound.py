@@ -20,7 +20,9 @@ import torch
 
 from pipeline.core.files import MediaError
 from pipeline.core.schemas import Feature
-from pipeline.media import NO_SOUND, SOUND_RATE, Clip
+from pipeline.media.clips import Clip
+from pipeline.media.kinds import NO_SOUND
+from pipeline.media.sound import SOUND_RATE
 from pipeline.params import EmbedSoundParams
 
 VERSION = 1

@@ -14,12 +14,12 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from pipeline import media
 from pipeline.core.files import MediaError, content_digest, inside
 from pipeline.core.prefetch import ahead
 from pipeline.encoders import openvino
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.text import LEAST_TOKENS, TextEncoder, equal_length_batches, length_batches, runs_on
+from pipeline.media.pictures import read_picture
 from pipeline.params import EmbedParams, Precision, Runtime
 from pipeline.training.device import side_by_side
 
@@ -242,7 +242,7 @@ def or_error(function: Callable[[], Result]) -> Result | MediaError:
 def picture_files(encoder: ImageEncoder, folder: Path, device: torch.device, embed: EmbedParams) -> MediaFiles:
     def prepare(value: str) -> np.ndarray:
         path = inside(folder, value)
-        return encoder.preprocess(media.read_picture(path, max_pixels=embed.max_pixels, at_least=encoder.at_least))
+        return encoder.preprocess(read_picture(path, max_pixels=embed.max_pixels, at_least=encoder.at_least))
 
     def vectors(batch: list[np.ndarray]) -> np.ndarray:
         return encoder.encode(np.stack(batch), device, fixed=True)

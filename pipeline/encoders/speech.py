@@ -24,7 +24,8 @@ from pipeline.core.schemas import Feature
 from pipeline.encoders import weights, whisper
 from pipeline.encoders.sound import check_heard
 from pipeline.encoders.weights import Weights
-from pipeline.media import SOUND_RATE, Clip
+from pipeline.media.clips import Clip
+from pipeline.media.sound import SOUND_RATE
 from pipeline.params import EmbedSpeechParams
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from pipeline import media
 from pipeline.core.files import MediaError
 from pipeline.core.schemas import IN_WORDS, Feature, Modality, Stream
 from pipeline.encoders import faces, image, ocr, speech, text, transcription, video
@@ -25,13 +24,16 @@ from pipeline.encoders.sound import SoundEncoder
 from pipeline.encoders.text import TextEncoder
 from pipeline.encoders.video import VideoEncoder
 from pipeline.encoders.words import Recogniser, WordsEncoder
-from pipeline.media import Clip, Frames
+from pipeline.media.clips import Clip, read_clip
+from pipeline.media.kinds import NO_SOUND
+from pipeline.media.pictures import read_picture
+from pipeline.media.sampling import Frames
 from pipeline.params import EmbedImageParams, EmbedParams, EmbedVideoParams
 
 FEWEST_OF_GROUP = 3
 """Clips of a group, at least, by which its streams can be standardised."""
 
-STILL = MediaError(f"{media.NO_SOUND}: a picture")
+STILL = MediaError(f"{NO_SOUND}: a picture")
 
 
 class StreamEncoder(Protocol):
@@ -125,7 +127,7 @@ class ClipEncoder:
         return {name: of.recogniser for name, of in self.streams.items() if isinstance(of, WordsEncoder)}
 
     def asks(self, names: Sequence[Stream] | None = None, recognisers: Sequence[Recogniser] = ()) -> dict[str, Any]:
-        """What ``media.read_clip`` is to read for these streams, or for all of them, and for these ``recognisers``;
+        """What ``read_clip`` is to read for these streams, or for all of them, and for these ``recognisers``;
         first what `frames` looks at."""
         wanted = sorted(self.streams if names is None else names, key=lambda name: name != "frames")
         some = [*(self.streams[name] for name in wanted), *recognisers]
@@ -140,13 +142,13 @@ class ClipEncoder:
         recognisers: Sequence[Recogniser] = (),
         **limits: float,
     ) -> Clip:
-        """What these streams look at and listen to, from one opening; ``limits`` as ``media.read_clip`` takes them.
+        """What these streams look at and listen to, from one opening; ``limits`` as ``read_clip`` takes them.
 
         Raises MediaError.
         """
         if self.still is None:
-            return media.read_clip(source, max_pixels=max_pixels, **limits, **self.asks(names, recognisers))
-        return self.of_picture(media.read_picture(source, max_pixels=max_pixels, at_least=self.still))
+            return read_clip(source, max_pixels=max_pixels, **limits, **self.asks(names, recognisers))
+        return self.of_picture(read_picture(source, max_pixels=max_pixels, at_least=self.still))
 
     def of_picture(self, picture: np.ndarray) -> Clip:
         """A picture that was read, uint8 [H, W, 3], as streams of pictures take it."""

@@ -24,7 +24,9 @@ from pipeline.encoders import weights, whisper
 from pipeline.encoders.sound import check_heard
 from pipeline.encoders.whisper import Decoded, Whisper
 from pipeline.encoders.words import Words
-from pipeline.media import NO_WORDS, SOUND_RATE, Clip
+from pipeline.media.clips import Clip
+from pipeline.media.kinds import NO_WORDS
+from pipeline.media.sound import SOUND_RATE
 from pipeline.params import EmbedTranscriptParams
 
 VERSION = 1

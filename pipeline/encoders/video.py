@@ -12,7 +12,8 @@ from pipeline.core.files import MediaError
 from pipeline.core.schemas import Feature
 from pipeline.encoders import image
 from pipeline.encoders.image import ImageEncoder, Preprocessing
-from pipeline.media import Clip, Frames
+from pipeline.media.clips import Clip
+from pipeline.media.sampling import Frames
 from pipeline.params import EmbedVideoParams
 
 Pooling = Literal["mean", "mean_std"]

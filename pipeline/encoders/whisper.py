@@ -21,7 +21,7 @@ import torch
 from pipeline.core.errors import InputError
 from pipeline.encoders import weights
 from pipeline.encoders.weights import Weights
-from pipeline.media import SOUND_RATE
+from pipeline.media.sound import SOUND_RATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor

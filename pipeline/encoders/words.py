@@ -13,7 +13,8 @@ import torch
 
 from pipeline.core.schemas import Feature, Stream
 from pipeline.encoders.text import LEAST_TOKENS, TextEncoder
-from pipeline.media import Clip, Frames
+from pipeline.media.clips import Clip
+from pipeline.media.sampling import Frames
 
 
 @dataclass(frozen=True)

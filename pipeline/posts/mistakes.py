@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality, subset_name
 from pipeline.figures.contact_sheet import Tile
+from pipeline.media.clips import read_frames
+from pipeline.media.pictures import read_picture
 from pipeline.params import Params
 from pipeline.posts.held_out import FusionLogits, HeldOut
 from pipeline.scoring import emotion
@@ -83,9 +84,9 @@ def _pictures(post: pd.Series, folder: Path, max_pixels: int) -> list[np.ndarray
     size = {"max_pixels": max_pixels, "at_least": TILE_PIXELS}
     try:
         if post["image_path"]:
-            return [media.read_picture(folder / post["image_path"], **size)]
+            return [read_picture(folder / post["image_path"], **size)]
         if post["video_path"]:
-            return media.read_frames(folder / post["video_path"], frames=TILE_FRAMES, **size)
+            return read_frames(folder / post["video_path"], frames=TILE_FRAMES, **size)
     except MediaError:
         return []
     return []

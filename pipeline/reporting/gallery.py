@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
 from pipeline.corpora.stored_rows import StoredRows
+from pipeline.media.clips import read_frames
+from pipeline.media.pictures import read_picture
 from pipeline.params import Params
 from pipeline.posts.duplicates import find_links
 from pipeline.reporting.page import Picture, thumbnail, typeset
@@ -129,9 +130,9 @@ def _shown(post: pd.Series, folder: Path, max_pixels: int) -> dict[str, Any]:
     }
     try:
         if post["image_path"]:
-            shown["pictures"] = (thumbnail(media.read_picture(folder / post["image_path"], **size), PICTURE_SIDE),)
+            shown["pictures"] = (thumbnail(read_picture(folder / post["image_path"], **size), PICTURE_SIDE),)
         elif post["video_path"]:
-            frames = media.read_frames(folder / post["video_path"], frames=FRAMES, **size)
+            frames = read_frames(folder / post["video_path"], frames=FRAMES, **size)
             shown["pictures"] = tuple(thumbnail(frame, FRAME_SIDE) for frame in frames)
     except MediaError as error:
         shown["unreadable"] = str(error)

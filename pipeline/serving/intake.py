@@ -19,7 +19,7 @@ from starlette.requests import Request
 from pipeline.core.files import MediaError
 from pipeline.core.json_text import read_object
 from pipeline.core.schemas import FEATURES, MODALITIES
-from pipeline.media import Clip
+from pipeline.media.clips import Clip
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.score_predictor import Sample

@@ -11,7 +11,7 @@ from pipeline.core import artifacts
 from pipeline.core.files import MediaError
 from pipeline.core.schemas import Modality, Stream
 from pipeline.encoders.streams import Ready
-from pipeline.media import Clip
+from pipeline.media.clips import Clip
 
 State = Literal["present", "absent", "unreadable"]
 

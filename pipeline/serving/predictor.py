@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import media
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
@@ -26,6 +25,9 @@ from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.streams import ClipEncoder, Ready, first_reason, slices
 from pipeline.encoders.tfidf import TextWithWords, TfidfEncoder
 from pipeline.encoders.video import VideoEncoder
+from pipeline.media.clips import Clip
+from pipeline.media.kinds import NO_FACE, NO_SOUND, NO_WORDS
+from pipeline.media.pictures import read_picture
 from pipeline.params import Params
 from pipeline.posts import model
 from pipeline.posts.model import Branch, Encoder, Model
@@ -178,18 +180,18 @@ class Predictor:
         if "image" in there and isinstance(post.image, np.ndarray):
             found = yield from changes("image", occluded(post.image, GRID))
             patches = np.array(found).reshape(GRID, GRID)
-        if "video" in there and isinstance(post.video, media.Clip):
+        if "video" in there and isinstance(post.video, Clip):
             frames = (yield from changes("video", self._frame_by_frame(post.video))) or None
         return Explanation(self.labels[self._decide(logits)[0]], words, patches, frames)
 
     def read(self, post: Post, *, max_seconds: float = math.inf, deadline: float = math.inf) -> Post:
         """The post with pixels, frames and sound in place of files, or why there are none.
 
-        This and ``prepared`` touch no net: other threads may call them while one predicts. See ``media.read_clip`` for
+        This and ``prepared`` touch no net: other threads may call them while one predicts. See ``read_clip`` for
         the limits of a clip.
         """
 
-        def clip(source: Path | bytes | media.Clip | Sequence[np.ndarray]) -> media.Clip:
+        def clip(source: Path | bytes | Clip | Sequence[np.ndarray]) -> Clip:
             return self._clip(source, max_seconds, deadline)
 
         text = None if post.text is None else well_formed(post.text)
@@ -206,7 +208,7 @@ class Predictor:
 
         return Post(post.text, small(post.image, self._pixels), small(post.video, self._streams))
 
-    def faces(self, clip: media.Clip) -> list[tuple[np.ndarray, tuple[float, float, float, float] | None]] | None:
+    def faces(self, clip: Clip) -> list[tuple[np.ndarray, tuple[float, float, float, float] | None]] | None:
         """The frames of a clip that was read in which faces are measured, each with where its face is, if it has one.
 
         See ``FaceEncoder.box``. None where the model measures no faces, or the clip has no frames.
@@ -225,7 +227,7 @@ class Predictor:
         branch = self.model.branches.get(name)
         return branch.frozen.faces if branch is not None and isinstance(branch.frozen, ClipEncoder) else None
 
-    def _frame_by_frame(self, clip: media.Clip) -> Iterator[Prepared | MediaError]:
+    def _frame_by_frame(self, clip: Clip) -> Iterator[Prepared | MediaError]:
         """The clip with each of its first frames left out in turn, for the streams that look at these; none without."""
         if isinstance(clip.shown, MediaError) or not clip.shown:
             return
@@ -243,22 +245,22 @@ class Predictor:
             return source
         encoder: ImageEncoder | ClipEncoder = self._encoder("image")
         at_least = encoder.still if isinstance(encoder, ClipEncoder) else encoder.at_least
-        return media.read_picture(source, max_pixels=self.model.embed.max_pixels, at_least=at_least)
+        return read_picture(source, max_pixels=self.model.embed.max_pixels, at_least=at_least)
 
     def _clip(
         self,
-        source: Path | bytes | media.Clip | Sequence[np.ndarray],
+        source: Path | bytes | Clip | Sequence[np.ndarray],
         max_seconds: float = math.inf,
         deadline: float = math.inf,
-    ) -> media.Clip:
+    ) -> Clip:
         """What is looked at and listened to of a clip. Raises MediaError."""
-        if isinstance(source, media.Clip):
+        if isinstance(source, Clip):
             return source
         encoder: ClipEncoder = self._encoder("video")
         if isinstance(source, Path | bytes):
             return encoder.read(source, self.model.embed.max_pixels, max_seconds=max_seconds, deadline=deadline)
         shown = dict.fromkeys(encoder.asks()["frames"], source)
-        return media.Clip(shown, MediaError(f"{media.NO_SOUND}: frames alone"))
+        return Clip(shown, MediaError(f"{NO_SOUND}: frames alone"))
 
     def _encoder(self, name: Modality) -> Any:
         """The frozen encoder of a modality. Raises MediaError when the model has none."""
@@ -514,7 +516,7 @@ def _missing(error: MediaError, was_given: bool, known: bool) -> ModalityAnswer:
     """A text of blanks, and what the model cannot use, are absent; what was given and cannot be read is unreadable."""
     if not was_given:
         return ModalityAnswer("absent", None, 0.0, 0.0, None)
-    unreadable = known and error.kind not in (EMPTY, media.NO_SOUND, media.NO_FACE, media.NO_WORDS)
+    unreadable = known and error.kind not in (EMPTY, NO_SOUND, NO_FACE, NO_WORDS)
     return ModalityAnswer("unreadable" if unreadable else "absent", str(error), 0.0, 0.0, None)
 
 

@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from pipeline import media
-from pipeline.corpora import looks
+from pipeline.corpora import looks, pictures
 from pipeline.corpora.duplicates import components
 from pipeline.corpora.looks import SIDE, descriptors, look, same_looks, shades, turned
 from pipeline.corpora.pictures import Fingerprint, fingerprints, near_pairs
+from pipeline.media.pictures import read_picture
 from tests.altered import ALTERED, jpeg, scene
 
 SCENES = 30
@@ -20,7 +20,7 @@ def test_copies_are_found_whatever_was_done_to_them_and_other_pictures_are_not()
     kinds = list(ALTERED)
     made = [jpeg(ALTERED[kind](scene(at), rng), kind) for kind in kinds for at in range(SCENES)]
     pixels = [np.asarray(scene(at)) for at in range(SCENES)]
-    pixels += [media.read_picture(file, max_pixels=10**7, at_least=64) for file in made]
+    pixels += [read_picture(file, max_pixels=10**7, at_least=64) for file in made]
     pairs = same_looks(np.stack([look(picture) for picture in pixels]), 0.6)
     wrong = [(a, b) for a, b in pairs if a % SCENES != b % SCENES]
     assert len(wrong) <= 0.01 * len(pairs)
@@ -123,8 +123,7 @@ def test_a_picture_is_read_once_however_often_it_is_compared(tmp_path: Path, mon
     first = fingerprints(paths, 10**6, 1, tmp_path / "cache")
     scene(3).save(paths[0])
     read = []
-    before = media.read_picture
-    monkeypatch.setattr(media, "read_picture", lambda path, **how: read.append(path) or before(path, **how))
+    monkeypatch.setattr(pictures, "read_picture", lambda path, **how: read.append(path) or read_picture(path, **how))
     again = fingerprints(paths, 10**6, 1, tmp_path / "cache")
     assert read == [paths[0]]
     assert [here == there for here, there in zip(contents(first), contents(again), strict=True)] == [False, True, True]

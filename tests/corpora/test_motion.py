@@ -6,7 +6,7 @@ import pytest
 from pipeline.corpora import motion
 from pipeline.corpora.motion import ClipPrint, Likeness, clip_print, same_clips
 from pipeline.corpora.pictures import ClipFingerprint, clip_fingerprints, near_clips
-from pipeline.media import Footage
+from pipeline.media.footage import Footage
 from pipeline.params import SplitParams
 from tests.altered import scene
 from tests.altered_clips import ALTERED_CLIPS, RATE, alter_clip, drawn_clip, frames_of, write_clip

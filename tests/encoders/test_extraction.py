@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline import media
 from pipeline.cli import app
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
@@ -25,11 +24,11 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import Stream
 from pipeline.corpora.clips import check_clips
 from pipeline.corpora.features import read_corpus
-from pipeline.encoders import extraction
+from pipeline.encoders import extraction, streams
 from pipeline.encoders.clip_streams import ClipContents
 from pipeline.encoders.extraction import extract
 from pipeline.encoders.streams import ClipEncoder
-from pipeline.media import Clip
+from pipeline.media.clips import Clip, read_clip
 from pipeline.params import EmbedParams, Params
 from pipeline.sentiment.data import read_target
 from pipeline.sentiment.descriptions import AdaptersDescription
@@ -86,16 +85,15 @@ def run(
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were opened as clips, in order. Such a file of N zeros and more is heard as N samples."""
     names: list[str] = []
-    real = media.read_clip
 
-    def read_clip(path: Path, **asked: Any) -> Clip:
+    def counted(path: Path, **asked: Any) -> Clip:
         names.append(path.name)
         data = path.read_bytes()
         if len(set(data)) > 1:
-            return real(path, **asked)
+            return read_clip(path, **asked)
         return Clip(MediaError("no video stream"), np.zeros(len(data), np.float32))
 
-    monkeypatch.setattr(media, "read_clip", read_clip)
+    monkeypatch.setattr(streams, "read_clip", counted)
     return names
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import media
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.encoders import face_finding, face_models, face_shape, faces
@@ -20,6 +19,8 @@ from pipeline.encoders.face_finding import Box
 from pipeline.encoders.face_models import EXPRESSIONS, FaceNets
 from pipeline.encoders.face_shape import LEFT, NAMES, RIGHT
 from pipeline.encoders.faces import FaceEncoder
+from pipeline.media.clips import Clip
+from pipeline.media.kinds import NO_FACE
 from pipeline.params import EmbedFacesParams
 
 SIZE = 128
@@ -215,9 +216,9 @@ def nets(*answers: tuple[tuple[float, float], float, float], expression: bool = 
     return FaceNets(identity, if_light, mesh, express if expression else None, sizes)  # pyright: ignore[reportArgumentType]
 
 
-def clip(*levels: int) -> media.Clip:
+def clip(*levels: int) -> Clip:
     frames = [np.full((96, 96, 3), level, np.uint8) for level in levels]
-    return media.Clip({(len(levels), faces.AT_LEAST): frames}, MediaError("no sound"))
+    return Clip({(len(levels), faces.AT_LEAST): frames}, MediaError("no sound"))
 
 
 def numbers_of(levels: Sequence[int], made: FaceNets | None = None) -> dict[str, float]:
@@ -263,7 +264,7 @@ def test_the_largest_face_counts() -> None:
     frame[:, 64:] = 204
     made = nets(((0.25, 0.5), 0.2, 9.0), ((0.75, 0.5), 0.3, 1.0))
     encoder = FaceEncoder(EmbedFacesParams(frames=1), made)
-    vector = encoder.prepare(media.Clip({(1, faces.AT_LEAST): [frame]}, MediaError("no sound")))
+    vector = encoder.prepare(Clip({(1, faces.AT_LEAST): [frame]}, MediaError("no sound")))
     found = dict(zip(encoder.columns, vector.tolist(), strict=True))
     assert found["mesh_mouth_open.mean"] > 0.75  # that of the light half
 
@@ -272,9 +273,9 @@ def test_a_clip_without_a_face_says_so() -> None:
     encoder = FaceEncoder(EmbedFacesParams(frames=2), nets(((0.5, 0.5), 0.4, 3.0)))
     with pytest.raises(MediaError, match="no face: in none of 2 frames") as error:
         encoder.prepare(clip(0, 0))
-    assert error.value.kind == media.NO_FACE
+    assert error.value.kind == NO_FACE
     with pytest.raises(MediaError, match="no video stream"):
-        encoder.prepare(media.Clip(MediaError("no video stream"), np.zeros(9, np.float32)))
+        encoder.prepare(Clip(MediaError("no video stream"), np.zeros(9, np.float32)))
 
 
 def test_no_mesh_is_no_face() -> None:
@@ -441,7 +442,7 @@ def test_the_packaged_nets_see_no_face_in_noise(tmp_path: Path) -> None:
     assert encoder.identity["name"] == "blazeface+facemesh+facex"
     noise = np.random.default_rng(0).integers(0, 256, (2, 300, 400, 3), dtype=np.uint8)
     with pytest.raises(MediaError, match="no face: in none of 2 frames"):
-        encoder.prepare(media.Clip({encoder.asked: list(noise)}, MediaError("no sound")))
+        encoder.prepare(Clip({encoder.asked: list(noise)}, MediaError("no sound")))
     (tmp_path / "face_detector.tflite").write_bytes(face_models.read(encoder.params)[0]["mesh"])
     folder_of(tmp_path, "mesh")
     with pytest.raises(InputError, match=r"detector: cannot be loaded: .* is none that is known"):

@@ -10,15 +10,16 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
-from pipeline.encoders import ocr, text, weights
+from pipeline.encoders import ocr, streams, text, weights
 from pipeline.encoders.ocr import Line, OcrRecogniser
 from pipeline.encoders.streams import slices
 from pipeline.encoders.words import Words
+from pipeline.media.clips import Clip, read_clip
+from pipeline.media.kinds import NO_PICTURES, NO_WORDS
 from pipeline.params import EmbedTextParams, EmbedWordsParams, Params
 from pipeline.stages import embed
 from tests import tiny
@@ -31,13 +32,13 @@ def line(text: str, top: float = 0.0, left: float = 0.0, confidence: float = 1.0
     return Line(text, confidence, top, top + height, left)
 
 
-def recogniser(*frames: list[Line], **more: Any) -> tuple[OcrRecogniser, media.Clip]:
+def recogniser(*frames: list[Line], **more: Any) -> tuple[OcrRecogniser, Clip]:
     """A clip whose frames hold these lines, and what reads them: a frame's gray level tells which it is."""
     params = EmbedWordsParams(**more)
     identity = {"name": "made", "revision": "1", "sha256": "0", "width": 0}
     made = OcrRecogniser(identity, params, lambda picture: frames[int(picture[0, 0, 0])])
     shown = {made.asked: [np.full((30, 40, 3), at, np.uint8) for at in range(len(frames))]}
-    return made, media.Clip(shown, SILENT)
+    return made, Clip(shown, SILENT)
 
 
 def words_of(*frames: list[Line], **more: Any) -> str:
@@ -75,10 +76,10 @@ def test_what_is_doubted_and_single_letters_do_not_count() -> None:
 def test_no_words_are_said_to_be_none(lines: list[Line]) -> None:
     with pytest.raises(MediaError, match="no words: none are read in 2 frames") as error:
         words_of(lines, [])
-    assert error.value.kind == media.NO_WORDS
+    assert error.value.kind == NO_WORDS
     made = recogniser(lines)[0]
     with pytest.raises(MediaError, match="no video stream"):
-        made.recognise(media.Clip(MediaError(media.NO_PICTURES), np.zeros(9, np.float32)))
+        made.recognise(Clip(MediaError(NO_PICTURES), np.zeros(9, np.float32)))
 
 
 @pytest.mark.parametrize(
@@ -149,15 +150,15 @@ def test_drawn_words_are_read_without_a_network(real: OcrRecogniser, monkeypatch
     monkeypatch.setattr("socket.socket.connect", offline)
     first = picture((20, 20, "HAPPY TODAY", 40), (250, 102, "right side", 24), (20, 100, "left side", 24))
     second = picture((20, 20, "HAPPY TODAY", 40), (20, 100, "the end", 24))
-    told = real.recognise(media.Clip({real.asked: [first, second]}, SILENT))
+    told = real.recognise(Clip({real.asked: [first, second]}, SILENT))
     assert told == Words("HAPPY TODAY left side right side the end", None)
-    assert real.recognise(media.Clip({real.asked: [first, second]}, SILENT)) == told
+    assert real.recognise(Clip({real.asked: [first, second]}, SILENT)) == told
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (1, 1), (1, 5000), (5000, 1)])
 def test_blank_pictures_of_any_shape_have_no_words(real: OcrRecogniser, shape: tuple[int, int]) -> None:
     with pytest.raises(MediaError, match="no words"):
-        real.recognise(media.Clip({real.asked: [np.full((*shape, 3), 200, np.uint8)]}, SILENT))
+        real.recognise(Clip({real.asked: [np.full((*shape, 3), 200, np.uint8)]}, SILENT))
 
 
 def test_other_nets_are_refused_in_one_line(real: OcrRecogniser, tmp_path: Path) -> None:
@@ -206,13 +207,13 @@ def test_the_vectors_of_the_stream_are_those_of_the_words(
     monkeypatch.setenv("EMOCARE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ocr, "load", standing_in)
     opened: list[str] = []
-    read = media.read_clip
+    read = read_clip
 
-    def counted(path: Path, **asked: Any) -> media.Clip:
+    def counted(path: Path, **asked: Any) -> Clip:
         opened.append(path.name)
         return read(path, **asked)
 
-    monkeypatch.setattr(media, "read_clip", counted)
+    monkeypatch.setattr(streams, "read_clip", counted)
     for name, level in (("light", 230), ("dark", 20)):
         animated(tmp_path / f"{name}.gif", level)
     layout = Layout(tmp_path)

@@ -11,11 +11,11 @@ import av
 import numpy as np
 import pytest
 
-from pipeline import media
 from pipeline.core.files import MediaError
 from pipeline.encoders import sound
 from pipeline.encoders.sound import FEATURES, SoundEncoder
-from pipeline.media import SOUND_RATE
+from pipeline.media.clips import read_clip
+from pipeline.media.sound import SOUND_RATE
 from pipeline.params import EmbedSoundParams
 
 LIMIT = 1_000_000
@@ -60,7 +60,7 @@ def clip(
 
 
 def heard(path: Path, seconds: float = 60.0) -> np.ndarray:
-    return media.read_clip(path, frames=[(2, None)], sound_seconds=seconds, max_pixels=LIMIT).sound()
+    return read_clip(path, frames=[(2, None)], sound_seconds=seconds, max_pixels=LIMIT).sound()
 
 
 def test_fifty_channels_are_their_mean(tmp_path: Path) -> None:
@@ -163,13 +163,13 @@ def test_sound_longer_than_the_pictures_counts_and_is_cut_at_the_limit(tmp_path:
     assert len(heard(tmp_path / "a.mkv")) == 3 * SOUND_RATE
     np.testing.assert_array_equal(heard(tmp_path / "a.mkv", 1.25), heard(tmp_path / "a.mkv")[:20_000])
     encoder = SoundEncoder(EmbedSoundParams(seconds=1.0))
-    whole = media.read_clip(tmp_path / "a.mkv", sound_seconds=3.0, max_pixels=LIMIT)
+    whole = read_clip(tmp_path / "a.mkv", sound_seconds=3.0, max_pixels=LIMIT)
     np.testing.assert_array_equal(encoder.prepare(whole), sound.features(heard(tmp_path / "a.mkv", 1.0)))
 
 
 def test_without_an_audio_track_there_are_frames_and_a_reason(tmp_path: Path) -> None:
     clip(tmp_path / "a.mkv", None)
-    found = media.read_clip(tmp_path / "a.mkv", frames=[(2, None)], sound_seconds=9.0, max_pixels=LIMIT)
+    found = read_clip(tmp_path / "a.mkv", frames=[(2, None)], sound_seconds=9.0, max_pixels=LIMIT)
     assert len(found.frames(2)) == 2
     with pytest.raises(MediaError, match="no sound: no audio track"):
         SoundEncoder(EmbedSoundParams()).prepare(found)
@@ -177,7 +177,7 @@ def test_without_an_audio_track_there_are_frames_and_a_reason(tmp_path: Path) ->
 
 def test_without_pictures_there_is_sound_and_a_reason(tmp_path: Path) -> None:
     clip(tmp_path / "a.mkv", tone()[None], seconds=0)
-    found = media.read_clip(tmp_path / "a.mkv", frames=[(2, None)], sound_seconds=9.0, max_pixels=LIMIT)
+    found = read_clip(tmp_path / "a.mkv", frames=[(2, None)], sound_seconds=9.0, max_pixels=LIMIT)
     np.testing.assert_allclose(found.sound(), tone(), atol=1e-4)
     with pytest.raises(MediaError, match="no video stream"):
         found.frames(2)
@@ -207,10 +207,10 @@ def test_a_recording_of_a_browser_without_duration_or_index_is_heard(tmp_path: P
 def test_memory_does_not_follow_the_length_of_the_sound(tmp_path: Path) -> None:
     clip(tmp_path / "a.mkv", np.tile(tone(seconds=10.0), 60)[None], seconds=0.5)
     code = (
-        "import resource, sys; from pathlib import Path; from pipeline import media\n"
+        "import resource, sys; from pathlib import Path; from pipeline.media.clips import read_clip\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
-        "clip = media.read_clip(Path(sys.argv[1]), sound_seconds=5.0, max_pixels=10**6)\n"
+        "clip = read_clip(Path(sys.argv[1]), sound_seconds=5.0, max_pixels=10**6)\n"
         "print(len(clip.sound()), peak() - before)"
     )
     found = subprocess.run(

@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperModel
 
-from pipeline import media
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.encoders import speech
 from pipeline.encoders.speech import SpeechEncoder
-from pipeline.media import SOUND_RATE
+from pipeline.media.clips import Clip
+from pipeline.media.sound import SOUND_RATE
 from pipeline.params import EmbedSpeechParams
 from tests import tiny
 from tests.encoders.test_sound import tone
@@ -100,7 +100,7 @@ def test_columns_have_names(encoder: SpeechEncoder) -> None:
 
 def test_what_is_beyond_the_knob_does_not_count(folder: Path) -> None:
     brief = speech.load(EmbedSpeechParams(encoder=str(folder), seconds=1.0))
-    clip = media.Clip({}, voice(3.0))
+    clip = Clip({}, voice(3.0))
     assert len(brief.prepare(clip)) == SOUND_RATE
 
 
@@ -113,9 +113,9 @@ def test_what_is_beyond_the_knob_does_not_count(folder: Path) -> None:
 )
 def test_silence_is_no_speech(encoder: SpeechEncoder, samples: np.ndarray, why: str) -> None:
     with pytest.raises(MediaError, match=why):
-        encoder.prepare(media.Clip({}, samples))
+        encoder.prepare(Clip({}, samples))
     with pytest.raises(MediaError, match="no sound: no audio track"):
-        encoder.prepare(media.Clip({}, MediaError("no sound: no audio track")))
+        encoder.prepare(Clip({}, MediaError("no sound: no audio track")))
 
 
 def test_the_identity_says_what_made_the_vectors(folder: Path, encoder: SpeechEncoder, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from pipeline.core.files import MediaError
 from pipeline.core.schemas import Feature
 from pipeline.encoders.streams import ClipEncoder, slices
-from pipeline.media import Clip, Frames
+from pipeline.media.clips import Clip
+from pipeline.media.sampling import Frames
 
 
 @dataclass

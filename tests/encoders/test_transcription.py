@@ -12,18 +12,18 @@ import torch
 from transformers import WhisperForConditionalGeneration
 from typer.testing import CliRunner
 
-from pipeline import media
 from pipeline.cli import app
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
-from pipeline.encoders import text, transcription
+from pipeline.encoders import streams, text, transcription
 from pipeline.encoders.streams import slices
 from pipeline.encoders.transcription import WhisperRecogniser, is_sure, windows
 from pipeline.encoders.whisper import Decoded
 from pipeline.encoders.words import Words
-from pipeline.media import SOUND_RATE, Clip
+from pipeline.media.clips import Clip, read_clip
+from pipeline.media.sound import SOUND_RATE
 from pipeline.params import EmbedTextParams, EmbedTranscriptParams, Params
 from pipeline.stages import embed
 from tests import tiny
@@ -141,13 +141,13 @@ def test_both_ways_to_keep_a_model_give_the_same_words(folder: Path, tmp_path: P
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
-    real = media.read_clip
+    real = read_clip
 
     def counted(path: Path, **asked: Any) -> Clip:
         names.append(path.name)
         return real(path, **asked)
 
-    monkeypatch.setattr(media, "read_clip", counted)
+    monkeypatch.setattr(streams, "read_clip", counted)
     return names
 
 

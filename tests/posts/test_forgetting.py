@@ -17,7 +17,7 @@ from pipeline.cli import app
 from pipeline.core.layout import Layout
 from pipeline.corpora.looks import look
 from pipeline.encoders import image, text
-from pipeline.media import read_picture
+from pipeline.media.pictures import read_picture
 from pipeline.params import EmbedImageParams, EmbedTextParams
 from pipeline.posts import forgetting
 from pipeline.training.device import pick

@@ -25,13 +25,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline import media, params
+from pipeline import params
 from pipeline.core import artifacts, schemas
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.corpora.features import read_corpus, read_unscored
 from pipeline.corpora.manifest import read_manifest
+from pipeline.media.clips import read_frames
+from pipeline.media.pictures import read_picture
 from pipeline.posts.descriptions import FusionDescription
 
 ROWS = 7
@@ -251,11 +253,11 @@ def places(whole: bytes, part: bytes) -> list[int]:
 
 
 def picture(path: Path) -> object:
-    return media.read_picture(path, max_pixels=10**6)
+    return read_picture(path, max_pixels=10**6)
 
 
 def clip(path: Path) -> object:
-    return media.read_frames(path, frames=3, max_pixels=10**6, at_least=8)
+    return read_frames(path, frames=3, max_pixels=10**6, at_least=8)
 
 
 def pictures() -> Iterator[Case]:

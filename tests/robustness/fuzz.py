@@ -32,13 +32,15 @@ import pyarrow.parquet as pq
 from PIL import Image
 from torch import nn
 
-from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.descriptions import FittedRows, ModelDescription, read_description
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.corpora.features import read_corpus, read_unscored
 from pipeline.corpora.manifest import read_manifest
+from pipeline.media.clips import read_clip, read_frames
+from pipeline.media.footage import read_footage
+from pipeline.media.pictures import read_picture
 from pipeline.training.checkpoint import load_weights, write_model
 from tests.imports import ROOT
 
@@ -175,10 +177,10 @@ def clips() -> dict[str, bytes]:
     return {**made, "gif": buffer.getvalue()}
 
 
-def read_clip(path: Path) -> None:
-    media.read_frames(path, frames=3, max_pixels=10**6, at_least=8)
-    media.read_footage(path, side=32, seconds=60.0, max_pixels=10**6)
-    media.read_clip(path, sound_seconds=2.0, max_pixels=10**6).sound()
+def read_whole_clip(path: Path) -> None:
+    read_frames(path, frames=3, max_pixels=10**6, at_least=8)
+    read_footage(path, side=32, seconds=60.0, max_pixels=10**6)
+    read_clip(path, sound_seconds=2.0, max_pixels=10**6).sound()
 
 
 def pickles() -> dict[str, bytes]:
@@ -287,8 +289,8 @@ def embeddings() -> dict[str, bytes]:
 
 
 READERS = {
-    "picture": Reader(pictures, lambda path: media.read_picture(path, max_pixels=10**6)),
-    "clip": Reader(clips, read_clip),
+    "picture": Reader(pictures, lambda path: read_picture(path, max_pixels=10**6)),
+    "clip": Reader(clips, read_whole_clip),
     "pickle": Reader(pickles, lambda path: read_corpus(path, "target.corpus")),
     "csv": Reader(lambda: tables("csv"), read_table),
     "jsonl": Reader(lambda: tables("jsonl"), read_table),

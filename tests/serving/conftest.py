@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.encoders import image, streams, text
+from pipeline.media.clips import read_clip
+from pipeline.media.pictures import read_picture
 from pipeline.params import Params
 from pipeline.serving import bundle
 from pipeline.serving.posts import Post
@@ -118,10 +119,10 @@ def embed_posts(params: Params, layout: Layout) -> None:
 
     def picture(path: str) -> np.ndarray:
         limits = {"max_pixels": block.max_pixels, "at_least": pictures.at_least}
-        return pictures.encode(pictures.preprocess(media.read_picture(layout.root / path, **limits))[None], cpu)[0]
+        return pictures.encode(pictures.preprocess(read_picture(layout.root / path, **limits))[None], cpu)[0]
 
     def clip(path: str) -> np.ndarray:
-        found = media.read_clip(layout.root / path, max_pixels=block.max_pixels, **clips.asks())
+        found = read_clip(layout.root / path, max_pixels=block.max_pixels, **clips.asks())
         return clips.encode([clips.prepare(found)], cpu)[0]
 
     ways = {

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import media
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
+from pipeline.media.clips import read_frames
 from pipeline.scoring import conformal, emotion
 from pipeline.serving import bundle
 from pipeline.serving.posts import Post, Prediction
@@ -158,7 +158,7 @@ def test_a_file_its_bytes_and_its_pixels_are_one_picture(trained: Trained, predi
 
 def test_a_clip_and_its_frames_are_one_clip(trained: Trained, predictor: Predictor) -> None:
     path = trained.layout.root / "2.gif"
-    frames = media.read_frames(path, frames=3, max_pixels=10_000_000)
+    frames = read_frames(path, frames=3, max_pixels=10_000_000)
     a, b = predictor.predict([Post(video=path), Post(video=frames)])
     np.testing.assert_allclose(values(a), values(b), atol=1e-5)
 
@@ -218,7 +218,7 @@ def test_the_only_word_left_out_leaves_no_text(predictor: Predictor) -> None:
 
 
 def test_patches_and_frames_are_explained_by_hiding_them(trained: Trained, predictor: Predictor) -> None:
-    clip = media.read_frames(trained.layout.root / "2.gif", frames=3, max_pixels=10_000_000)
+    clip = read_frames(trained.layout.root / "2.gif", frames=3, max_pixels=10_000_000)
     picture = np.asarray(Image.open(trained.layout.root / "1.png").convert("RGB"))
     explanation = predictor.explain(Post(image=picture, video=clip))
     assert explanation.patches is not None

@@ -12,15 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline import media
 from pipeline.core import artifacts, schemas
 from pipeline.core.errors import InputError
 from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
-from pipeline.encoders import embedding, image, sound, text, video
+from pipeline.encoders import embedding, image, sound, streams, text, video
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.streams import per_group, slices
 from pipeline.encoders.text import TextEncoder
+from pipeline.media.clips import Clip, read_clip, read_frames
+from pipeline.media.pictures import read_picture
 from pipeline.params import (
     EmbedImageParams,
     EmbedParams,
@@ -136,13 +137,13 @@ def test_every_row_has_the_vector_of_its_own_content(tmp_path: Path, encoders: E
     assert texts["reason"].tolist() == [None, "none", "empty", None, None, None, None]
 
     pictures, encoder = rows_of(layout, "image"), image.load(encoders.image)
-    pixels = encoder.preprocess(media.read_picture(folder / "b.png", max_pixels=10_000))
+    pixels = encoder.preprocess(read_picture(folder / "b.png", max_pixels=10_000))
     np.testing.assert_allclose(pictures["vector"]["p1"], encoder.encode(pixels[None], CPU)[0], atol=1e-5)
     assert pictures["content"]["p1"] == content_digest(folder / "b.png")
     assert pictures["reason"].tolist() == [None, None, None, "none", "truncated", "file not found", None]
 
     clips, whole = rows_of(layout, "video"), video.load(encoders.video)
-    frames = media.read_frames(folder / "clips" / "y.png", frames=3, max_pixels=10_000)
+    frames = read_frames(folder / "clips" / "y.png", frames=3, max_pixels=10_000)
     expected = whole.encode([np.stack([whole.preprocess(frame) for frame in frames])], CPU)[0]
     assert len(frames) == 3
     np.testing.assert_allclose(clips["vector"]["p3"], expected, atol=1e-5)
@@ -478,7 +479,7 @@ def test_streams_of_a_clip_stand_side_by_side_each_kept_by_itself(tmp_path: Path
     found = artifacts.read_embeddings(layout.embeddings("posts", "video"))
     columns = slices(found.encoder)
     assert found.present.tolist() == [True, True, False]
-    expected = sound.features(media.read_clip(tmp_path / "media" / "a.mkv", sound_seconds=9, max_pixels=10_000).sound())
+    expected = sound.features(read_clip(tmp_path / "media" / "a.mkv", sound_seconds=9, max_pixels=10_000).sound())
     np.testing.assert_allclose(found.vectors[0, columns["sound"]], expected, rtol=1e-6)
     assert np.isnan(found.vectors[1, columns["sound"]]).all()
     assert np.isfinite(found.vectors[:2, columns["frames"]]).all()
@@ -498,13 +499,13 @@ def test_a_clip_is_opened_once_for_all_streams_and_not_for_what_it_is_known_to_l
     sounding(tmp_path / "media" / "a.mkv", tone()[None])
     sounding(tmp_path / "media" / "silent.mkv", None)
     opened: list[str] = []
-    real = media.read_clip
+    real = read_clip
 
-    def counted(path: Path, **asked: Any) -> media.Clip:
+    def counted(path: Path, **asked: Any) -> Clip:
         opened.append(path.name)
         return real(path, **asked)
 
-    monkeypatch.setattr(media, "read_clip", counted)
+    monkeypatch.setattr(streams, "read_clip", counted)
     both = params(encoders, video=encoders.video.model_copy(update={"streams": ("frames", "sound")}))
     embed.run(both, layout)
     assert sorted(opened) == ["a.mkv", "silent.mkv"]
