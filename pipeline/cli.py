@@ -19,6 +19,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.outputs import check_distinct, check_folder, check_output
 from pipeline.core.terminal import printable
 from pipeline.core.tracks import Track
+from pipeline.serving.options import Given, PredictOptions
 
 app = typer.Typer(
     help="Emotion and sentiment from text, pictures and video. `dvc repro` runs the stages in the order listed.",
@@ -209,6 +210,18 @@ def export_command(
         bundle.export(params.load(layout.params), layout, folder, [track] if track else [], onnx=onnx)
 
 
+MediaFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="What the manifest's paths are relative to; otherwise its own folder.", exists=True, file_okay=False
+    ),
+]
+Coverage = Annotated[
+    float | None,
+    typer.Option(help="Share of truths to hold: also give labels that do (of a score: its interval, .9)."),
+]
+
+
 @app.command("predict")
 def predict_command(
     text: Annotated[str | None, typer.Option(help="The text of a post, or a line to score.")] = None,
@@ -221,12 +234,7 @@ def predict_command(
         Path | None, typer.Option(help="Features to score, in any form that target.corpus takes.", exists=True)
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where a table's predictions go: .parquet or .csv.")] = None,
-    media: Annotated[
-        Path | None,
-        typer.Option(
-            help="What the manifest's paths are relative to; otherwise its own folder.", exists=True, file_okay=False
-        ),
-    ] = None,
+    media: MediaFolder = None,
     stdin: Annotated[bool, typer.Option("--stdin", help="JSON Lines in, JSON Lines out; so is any pipe.")] = False,
     track: Annotated[
         Track | None,
@@ -234,10 +242,7 @@ def predict_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Also say what each word, patch and frame did.")] = False,
-    coverage: Annotated[
-        float | None,
-        typer.Option(help="Share of truths to hold: also give labels that do (of a score: its interval, .9)."),
-    ] = None,
+    coverage: Coverage = None,
     ray: Annotated[
         str | None, typer.Option(help="Predict a table on a Ray cluster: its address, or local for one of processes.")
     ] = None,
@@ -246,41 +251,15 @@ def predict_command(
     project: Project = Path(),
 ) -> None:
     """Predict one post, a table of posts, or JSON Lines from a pipe; score a corpus of features, or a line of words."""
-    single = {"--text": text, "--image": image, "--video": video}
-    one = [option for option, value in single.items() if value is not None]
-    tables = {"--manifest": manifest, "--corpus": corpus, "--stdin": stdin or None}
-    _check_ways([*one[:1], *(option for option, value in tables.items() if value is not None)], out)
-    _check_track(track, one, corpus is not None, manifest is not None or stdin, explain=explain)
-    if coverage is not None and not 0 < coverage < 1:
-        raise typer.BadParameter(f"--coverage: {coverage} is not above 0 and below 1")
-    if ray is not None and manifest is None and corpus is None:
-        raise typer.BadParameter("--ray is for tables: it goes with --manifest or --corpus")
-    if as_json and not one:
-        raise typer.BadParameter("--json is for one post; a table goes to --out, and a pipe is JSON Lines")
-    if workers is not None and ray is None:
-        raise typer.BadParameter("--workers goes with --ray")
+    given = Given(text, image, video, manifest, corpus, stdin)
+    asked = PredictOptions(given, out, media, track, as_json, explain, coverage, ray, workers, bundle, project)
+    asked.check()
     with one_line_errors():
         if out is not None:
-            _check_table(out, manifest, corpus, bundle, project)
+            _check_table(out, given.tables, bundle, project)
         from pipeline.serving import command
-        from pipeline.serving.posts import Post
 
-        if corpus is not None and out is not None:
-            on = command.spread(ray, workers, command.score_predictor, bundle, project)
-            command.scores(command.score_predictor(bundle, project), corpus, out, coverage, on)
-            return
-        if track is None and one == ["--text"]:
-            track = command.track_of_words(bundle, project)
-        if track == "sentiment" and text is not None:
-            command.one_score(command.score_predictor(bundle, project), text, coverage, as_json=as_json)
-            return
-        using = command.predictor(bundle, project)
-        if manifest is not None and out is not None:
-            on = command.spread(ray, workers, command.predictor, bundle, project)
-            command.rows(using, manifest, out, media, coverage, explain=explain, spread=on)
-        elif one:
-            command.one(using, Post(text, image, video), coverage, explain=explain, as_json=as_json)
-        elif not command.pipe(using, coverage, explain=explain):
+        if not command.predict(asked):
             raise typer.Exit(1)
 
 
@@ -310,40 +289,13 @@ def _inputs(project: Path) -> list[Path]:
     return inputs
 
 
-def _check_table(out: Path, manifest: Path | None, corpus: Path | None, bundle: Path | None, project: Path) -> None:
+def _check_table(out: Path, tables: list[Path], bundle: Path | None, project: Path) -> None:
     """Raises InputError where a table is no file, or its predictions would be written over what is read."""
     from pipeline.core.files import check_readable
 
-    tables = [table for table in (manifest, corpus) if table is not None]
     for table in tables:
         check_readable(table)
     check_output(out, [*tables, *(_inputs(project) if bundle is None else [bundle])])
-
-
-def _check_ways(ways: list[str], out: Path | None) -> None:
-    """Raises BadParameter unless there is one thing to predict, and an output exactly where that is a table."""
-    if len(ways) > 1:
-        raise typer.BadParameter(f"{ways[0]} and {ways[1]} do not go together")
-    if not ways and sys.stdin.isatty():
-        raise typer.BadParameter(
-            "give --text, --image or --video, a --manifest, a --corpus, or JSON Lines on standard input"
-        )
-    if ways in (["--manifest"], ["--corpus"]) and out is None:
-        raise typer.BadParameter(f"{ways[0]} needs --out: a .csv or .parquet file for the predictions")
-    if out is not None and ways not in (["--manifest"], ["--corpus"]):
-        raise typer.BadParameter("--out goes with --manifest or --corpus")
-    if out is not None and out.suffix not in (".parquet", ".csv"):
-        raise typer.BadParameter(f"--out: {out} ends in neither .parquet nor .csv")
-
-
-def _check_track(track: Track | None, one: list[str], corpus: bool, posts: bool, *, explain: bool) -> None:
-    """Raises BadParameter where what is given is not what the track takes."""
-    if corpus and track == "posts":
-        raise typer.BadParameter("--corpus is scored by the sentiment track; posts come as a --manifest")
-    if track == "sentiment" and not corpus and (posts or one != ["--text"]):
-        raise typer.BadParameter("--track sentiment takes a --corpus or a --text")
-    if explain and (corpus or track == "sentiment"):
-        raise typer.BadParameter("--explain is for posts; a score always says what each modality did")
 
 
 def _limit(meaning: str, least: float, most: float = 86_400) -> typer.models.OptionInfo:

@@ -20,6 +20,7 @@ from pipeline.scoring.conformal import COVERAGE
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.serving import bundle as bundles
 from pipeline.serving import lines, manifest, score_table, table
+from pipeline.serving.options import PredictOptions
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.ray_tables import Spread
@@ -27,6 +28,34 @@ from pipeline.serving.score_predictor import Sample, ScorePredictor
 
 WORKERS = 2
 """Processes of a Ray cluster that predict, unless another number is asked for."""
+
+
+def predict(asked: PredictOptions) -> bool:
+    """Predicts what was asked, by the model of the track that answers it; says whether every line of a pipe was good.
+
+    Raises InputError where there is nothing to predict, or no model to do so.
+    """
+    given, bundle, project, coverage = asked.given, asked.bundle, asked.project, asked.coverage
+    if given.corpus is not None and asked.out is not None:
+        on = spread(asked.ray, asked.workers, score_predictor, bundle, project)
+        scores(score_predictor(bundle, project), given.corpus, asked.out, coverage, on)
+        return True
+    track = asked.track
+    if track is None and given.one == ["--text"]:
+        track = track_of_words(bundle, project)
+    if track == "sentiment" and given.text is not None:
+        one_score(score_predictor(bundle, project), given.text, coverage, as_json=asked.as_json)
+        return True
+    using = predictor(bundle, project)
+    if given.manifest is not None and asked.out is not None:
+        on = spread(asked.ray, asked.workers, predictor, bundle, project)
+        rows(using, given.manifest, asked.out, asked.media, coverage, explain=asked.explain, spread=on)
+    elif given.one:
+        post = Post(given.text, given.image, given.video)
+        one(using, post, coverage, explain=asked.explain, as_json=asked.as_json)
+    else:
+        return pipe(using, coverage, explain=asked.explain)
+    return True
 
 
 def tracks(bundle: Path | None, project: Path) -> list[Track]:
