@@ -100,16 +100,16 @@ def test_as_much_of_a_class_s_rarity_is_added_as_is_not_clearly_behind(signal: f
     scores = [emotion.macro_f1(actual, of, 3) for of in decided]
     compared = calibration.behind_in_macro_f1(decided, actual, alone(500) // 2, 3)
     assert [of.value for of in compared] == scores
-    assert [of.behind for of in compared] == pytest.approx(max(scores) - np.array(scores))
-    taken = next(share for share, of in zip(shares, compared, strict=True) if of.behind <= of.error)
+    assert [of.behind.by for of in compared] == pytest.approx(max(scores) - np.array(scores))
+    taken = next(share for share, of in zip(shares, compared, strict=True) if of.behind.by <= of.behind.error)
     assert np.array(fitted.offset) == pytest.approx(taken * rarity)
 
 
 def test_one_group_has_no_standard_error():
     actual, given = np.array([0, 1, 1, 0]), [np.array([0, 1, 1, 0]), np.array([0, 0, 1, 0])]
     best, other = calibration.behind_in_macro_f1(given, actual, np.zeros(4), 2)
-    assert (best.value, best.behind, best.error, other.error) == (1.0, 0.0, 0.0, 0.0)
-    assert other.behind == pytest.approx(1 - (0.8 + 2 / 3) / 2)
+    assert (best.value, best.behind.by, best.behind.error, other.behind.error) == (1.0, 0.0, 0.0, 0.0)
+    assert other.behind.by == pytest.approx(1 - (0.8 + 2 / 3) / 2)
 
 
 def test_the_standard_error_of_a_difference_is_that_of_a_slow_jackknife():
