@@ -7,9 +7,9 @@ import numpy as np
 
 from pipeline.core.schemas import repeat_of
 from pipeline.params import Params
-from pipeline.scoring import baselines, columns, diagnostics, intervals, sentiment
-from pipeline.scoring.baselines import FeatureBlock
+from pipeline.scoring import columns, diagnostics, intervals, sentiment
 from pipeline.scoring.diagnostics import AdapterLosses, Evidence, PartScores, Step
+from pipeline.scoring.ridge import FeatureBlock, inner_folds, ridge
 from pipeline.sentiment.descriptions import AdapterReport
 from pipeline.sentiment.scored import Scored, averaged
 from pipeline.sentiment.track import ADAPTERS, Track
@@ -44,7 +44,7 @@ def modality_gap(track: Track, params: Params) -> dict[str, PartScores]:
     part_scores = {}
     for name in track.modalities:
         block = track.blocks["target"][name]
-        fitted = baselines.ridge([block], scores, trio.train, groups)
+        fitted = ridge([block], scores, trio.train, groups)
         within = _within(block, scores, groups, trio.test)
         parts = {"train": (trio.train, fitted), "val": (trio.val, fitted), "test": (trio.test, fitted)}
         scored = {
@@ -60,8 +60,8 @@ def modality_gap(track: Track, params: Params) -> dict[str, PartScores]:
 def _within(block: FeatureBlock, scores: np.ndarray, groups: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Ridge cross-validated among the test rows alone, [N]: what the modality says there by itself."""
     predicted = np.zeros(len(scores))
-    for inner, held in baselines.inner_folds(groups[test]):
-        predicted[test[held]] = baselines.ridge([block], scores, test[inner], groups)[test[held]]
+    for inner, held in inner_folds(groups[test]):
+        predicted[test[held]] = ridge([block], scores, test[inner], groups)[test[held]]
     return predicted
 
 

@@ -15,8 +15,8 @@ from pipeline.core.schemas import Feature, FeatureSubset, subsets_of
 from pipeline.corpora.splits import grouped_folds
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.transfer import ScoreNet, TransferNet
-from pipeline.scoring.baselines import Folds, inner_folds, penalty
 from pipeline.scoring.one_standard_error import worthwhile
+from pipeline.scoring.ridge import Folds, inner_folds, penalty
 from pipeline.sentiment.adapters import carried_columns, read_adapters, train_adapter
 from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, shared
 from pipeline.sentiment.source_model import SourceSpace, score

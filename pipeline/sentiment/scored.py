@@ -10,7 +10,8 @@ import pandas as pd
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import FeatureSubset, repeat_of, subset_name, subsets_of
 from pipeline.params import EvaluateParams, Params
-from pipeline.scoring import baselines, intervals, sentiment
+from pipeline.scoring import intervals, sentiment
+from pipeline.scoring.ridge import ridge
 from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, SOURCE, SOURCE_TEXT, Track
 from pipeline.sentiment.variants import Variant, by_variant
 
@@ -128,7 +129,7 @@ def source_scored(track: Track, stage: str, params: Params) -> Scored | None:
         blocks = [track.blocks["source"][name] for name in modalities]
         actual, groups = table["score"].to_numpy(np.float64), table["group_id"].to_numpy(dtype=str)
         fitted = np.flatnonzero(table["split"].isin(["train", "val"]))
-        predicted[Variant("ridge", variant.subset)] = baselines.ridge(blocks, actual, fitted, groups)
+        predicted[Variant("ridge", variant.subset)] = ridge(blocks, actual, fitted, groups)
     per_group = params.evaluate.sentiment_per == "group"
     known = {}
     for one, scores in predicted.items():
@@ -237,8 +238,8 @@ def baseline_predictions(track: Track) -> pd.DataFrame:
         predicted = {Variant("mean", subset_name(own)): np.full(len(scores), scores[fitted].mean())}
         for subset in subsets_of(own):
             blocks = [track.blocks["target"][name] for name in subset]
-            ridge = baselines.ridge(blocks, scores, fitted, groups, select=subset == own)
-            predicted[Variant("ridge", subset_name(subset))] = ridge
+            variant = Variant("ridge", subset_name(subset))
+            predicted[variant] = ridge(blocks, scores, fitted, groups, select=subset == own)
         roles = track.folds[track.folds["fold"] == fold].rename(columns={"role": "split"})
         at = pd.Index(track.target["sample_id"]).get_indexer(pd.Index(roles["sample_id"]))
         tables += [roles.assign(**variant._asdict(), score=values[at]) for variant, values in predicted.items()]

@@ -19,8 +19,8 @@ from pipeline.nets.losses import mixed
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params, TrainSourceParams
 from pipeline.scoring import score_selection, sentiment
-from pipeline.scoring.baselines import ALPHAS
 from pipeline.scoring.dropout_ridge import LinearModel, dropout_ridge
+from pipeline.scoring.ridge import ALPHAS
 from pipeline.sentiment.data import FeatureColumns
 from pipeline.sentiment.descriptions import ScoreNetArguments
 from pipeline.training.device import pick

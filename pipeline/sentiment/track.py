@@ -21,7 +21,7 @@ from pipeline.core.fitted import compare_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature, FeatureSubset
 from pipeline.params import Params
-from pipeline.scoring.baselines import FeatureBlock
+from pipeline.scoring.ridge import FeatureBlock
 from pipeline.sentiment.corpus_tables import FoldRows, fold_rows, is_features, read_features, read_folds, rows_of
 from pipeline.sentiment.descriptions import (
     AdaptersDescription,

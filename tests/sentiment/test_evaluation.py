@@ -15,8 +15,8 @@ from pipeline.core.errors import InputError
 from pipeline.core.fitted import write_fitted
 from pipeline.corpora.shared_groups import shared_names
 from pipeline.params import EvaluateParams, Params
-from pipeline.scoring import baselines, sentiment
-from pipeline.scoring.baselines import FeatureBlock
+from pipeline.scoring import sentiment
+from pipeline.scoring.ridge import FeatureBlock, ridge
 from pipeline.sentiment import evaluation as sentiment_evaluation
 from pipeline.sentiment.variants import Variant
 from tests import planted, tracks
@@ -109,7 +109,7 @@ def test_ridge_stands_beside_the_source_model(track: Planted, found: dict[str, A
         for of in [artifacts.read_embeddings(track.layout.embeddings("source", name))]
     ]
     scores, groups = rows["score"].to_numpy(np.float64), rows["group_id"].to_numpy(dtype=str)
-    predicted = baselines.ridge(blocks, scores, fitted, groups)
+    predicted = ridge(blocks, scores, fitted, groups)
     test = (rows["split"] == "test").to_numpy()
     wanted = stats.pearsonr(predicted[test], scores[test])[0]
     of = found["source"]

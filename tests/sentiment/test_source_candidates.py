@@ -9,8 +9,8 @@ import torch
 
 from pipeline.core.errors import InputError
 from pipeline.params import Params
-from pipeline.scoring.baselines import ALPHAS
 from pipeline.scoring.dropout_ridge import dropout_ridge
+from pipeline.scoring.ridge import ALPHAS
 from pipeline.sentiment import source_candidates
 from pipeline.sentiment.data import FeatureColumns
 from pipeline.sentiment.source_candidates import SourceRows, choose, fit_final

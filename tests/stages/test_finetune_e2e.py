@@ -21,9 +21,8 @@ from pipeline.core.schemas import subset_name, subsets_of
 from pipeline.encoders import text
 from pipeline.nets.transfer import TransferNet
 from pipeline.params import EmbedTextParams
-from pipeline.scoring import baselines
-from pipeline.scoring.baselines import FeatureBlock
 from pipeline.scoring.one_standard_error import simplest
+from pipeline.scoring.ridge import FeatureBlock, ridge
 from pipeline.sentiment import candidates, phases
 from pipeline.sentiment.adapters import read_adapters
 from pipeline.sentiment.candidates import (
@@ -357,7 +356,7 @@ def test_the_candidate_ridge_is_the_baseline_of_that_name(folded: Track) -> None
     of = setting(folded, FOLD)
     columns, groups = of.plain.columns, of.target.table["group_id"].to_numpy(dtype=str)
     blocks = [FeatureBlock(columns.vectors[name].numpy(), columns.present[name].numpy()) for name in columns.modalities]
-    baseline = baselines.ridge(blocks, of.target.scores.numpy(), of.whole.learn, groups, select=True)
+    baseline = ridge(blocks, of.target.scores.numpy(), of.whole.learn, groups, select=True)
     np.testing.assert_allclose(fit_candidate("ridge", of, of.whole).scores(EVERY), baseline, atol=1e-4)
 
 
