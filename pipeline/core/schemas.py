@@ -29,6 +29,10 @@ TargetCandidate = Literal[
     "ridge", "text_transfer", "text_tuned", "text_transfer_tuned", "text_averaged", "adapters", "all"
 ]
 """What a model of the target may be; see ``sentiment.candidates``."""
+ScoreStep = Literal[
+    "source", "text_transfer", "zero_shot", "adapted", "text_tuned", "finetuned_alone", "finetuned", "mean", "ridge"
+]
+"""What predicts a score: a step, as ``SCORES_TABLE`` has it, or a baseline, ``mean`` or ``ridge``."""
 FeatureSubset = tuple[Feature, ...]
 Item = TypeVar("Item")
 

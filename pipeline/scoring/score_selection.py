@@ -2,20 +2,22 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pipeline.scoring import sentiment
 from pipeline.scoring.one_standard_error import behind, simplest
 
+Name = TypeVar("Name", bound=str)
+
 
 def choose(
-    predicted: Mapping[str, np.ndarray],
+    predicted: Mapping[Name, np.ndarray],
     actual: np.ndarray,
     groups: np.ndarray,
-    steadier: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[str, dict[str, Any]]:
+    steadier: Mapping[Name, Name] = MappingProxyType({}),
+) -> tuple[Name, dict[str, Any]]:
     """The name of what to take, and for a metrics file what stood, what was taken and why.
 
     Args:

@@ -44,6 +44,13 @@ CANDIDATES: tuple[TargetCandidate, ...] = get_args(TargetCandidate)
 columns say nothing, ridge comes near it, and inner folds have too few of few rows to tell the two apart."""
 
 
+STEADIER: dict[TargetCandidate, TargetCandidate] = {
+    "text_tuned": "text_averaged",
+    "text_transfer_tuned": "text_averaged",
+}
+"""A candidate → what takes its place unless that is clearly behind; see ``score_selection.choose``."""
+
+
 @dataclass(frozen=True)
 class FittedTransfer:
     """A candidate fitted: ``target`` has the columns that the net reads, text vectors by its own encoder among them."""
@@ -105,8 +112,8 @@ class Setting:
 class ChosenTransfer:
     """Which candidate was taken, every candidate's models of the inner folds, and what was known of them."""
 
-    taken: str
-    inner: dict[str, list[FittedTransfer]]
+    taken: TargetCandidate
+    inner: dict[TargetCandidate, list[FittedTransfer]]
     report: dict[str, Any]
 
 
@@ -122,12 +129,12 @@ def setting_of(target: Target, plain: Target, source: SourceSpace, job: Finetune
     return Setting(target, plain, source, job, carried, judges, whole, mode)
 
 
-def standing(setting: Setting) -> list[str]:
+def standing(setting: Setting) -> list[TargetCandidate]:
     """The candidates that there are: text models only where there are words, adapters only with the source."""
     block, mode = setting.job.params.finetune_e2e, setting.mode
     with_source = setting.job.with_source
     by_source = with_source and setting.target.by_source_text
-    there = {
+    there: dict[TargetCandidate, bool] = {
         "text_transfer": by_source,
         "text_tuned": mode.tuned and not (mode.few and by_source),
         "text_transfer_tuned": mode.tuned and by_source,
@@ -138,7 +145,7 @@ def standing(setting: Setting) -> list[str]:
     return [name for name in CANDIDATES if there.get(name, True)]
 
 
-def fit_candidate(name: str, setting: Setting, part: Part) -> FittedTransfer:
+def fit_candidate(name: TargetCandidate, setting: Setting, part: Part) -> FittedTransfer:
     """Fits one of ``CANDIDATES`` on the rows that a part learns from."""
     job, target, seed = setting.job, setting.target, setting.job.params.seed
     nothing = pd.DataFrame(columns=[*HISTORY, "phase"])
@@ -218,18 +225,25 @@ def choose(setting: Setting) -> ChosenTransfer:
     Raises InputError where the corpora allow none of those that params name.
     """
     wanted = setting.job.params.finetune_e2e.candidates
-    names = [name for name in standing(setting) if name in wanted]
+    names: list[TargetCandidate] = [name for name in standing(setting) if name in wanted]
     if not names:
         raise InputError(
             f"params.yaml: finetune_e2e.candidates: {', '.join(wanted)}: not with these corpora, where there are "
             f"{', '.join(standing(setting))}; name one of these"
         )
-    inner = {name: [fit_candidate(name, setting, part) for part in setting.parts] for name in names}
+    inner: dict[TargetCandidate, list[FittedTransfer]] = {
+        name: [fit_candidate(name, setting, part) for part in setting.parts] for name in names
+    }
     held = np.concatenate([part.held for part in setting.parts])
     actual = setting.target.scores.numpy().astype(np.float64)[held]
     groups = setting.target.table["group_id"].to_numpy(dtype=str)[held]
     everything = setting.target.columns.modalities
-    predicted = {name: held_scores(inner[name], setting.parts, everything)[held] for name in names}
-    steadier = {"text_tuned": "text_averaged", "text_transfer_tuned": "text_averaged"}
+    predicted: dict[TargetCandidate, np.ndarray] = {
+        name: held_scores(inner[name], setting.parts, everything)[held] for name in names
+    }
+    steadier: dict[TargetCandidate, TargetCandidate] = {
+        "text_tuned": "text_averaged",
+        "text_transfer_tuned": "text_averaged",
+    }
     taken, report = score_selection.choose(predicted, actual, groups, steadier)
     return ChosenTransfer(taken, inner, report)

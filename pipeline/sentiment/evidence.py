@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.core.schemas import repeat_of
+from pipeline.core.schemas import ScoreStep, repeat_of
 from pipeline.params import Params
 from pipeline.scoring import columns, diagnostics, intervals, sentiment
 from pipeline.scoring.diagnostics import AdapterLosses, Evidence, PartScores, Step
@@ -100,7 +100,7 @@ def gather_evidence(
     )
 
 
-def _step(scored: Scored, step: str) -> Step:
+def _step(scored: Scored, step: ScoreStep) -> Step:
     variant = scored.whole(step)
     report = scored.reports[variant]
     low, high = scored.interval(variant, "pearson") or (None, None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from pipeline.core.schemas import subset_name, subsets_of
+from pipeline.core.schemas import ScoreStep, subset_name, subsets_of
 from pipeline.scoring import diagnostics, intervals, score_intervals, sentiment
 from pipeline.scoring.diagnostics import Evidence, Finding, PartScores
 from pipeline.sentiment.scored import IN_SUBSETS, STEP_NAMES, Scored
@@ -48,7 +48,7 @@ class Measured:
         return metrics
 
 
-def step_metrics(scored: Scored, step: str) -> dict[str, float]:
+def step_metrics(scored: Scored, step: ScoreStep) -> dict[str, float]:
     """All that is known of one step, with intervals; what is undefined is left out."""
     variant = scored.whole(step)
     metrics = dict(scored.reports[variant])
@@ -92,7 +92,7 @@ def target_metrics(track: Track, scored: Scored, parts: dict[str, PartScores]) -
     return metrics
 
 
-def minus_ridge(scored: Scored, step: str) -> dict[str, dict[str, float]]:
+def minus_ridge(scored: Scored, step: ScoreStep) -> dict[str, dict[str, float]]:
     """``<step>_minus_ridge``, of r, and ``<step>_minus_ridge_mae``; left out where undefined."""
     found = {}
     for metric, key in (("pearson", f"{step}_minus_ridge"), ("mae", f"{step}_minus_ridge_mae")):

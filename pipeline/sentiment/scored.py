@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.errors import InputError
-from pipeline.core.schemas import FeatureSubset, repeat_of, subset_name, subsets_of
+from pipeline.core.schemas import FeatureSubset, ScoreStep, repeat_of, subset_name, subsets_of
 from pipeline.params import EvaluateParams, Params
 from pipeline.scoring import intervals, sentiment
 from pipeline.scoring.ridge import ridge
@@ -19,7 +19,7 @@ STAGE_OF = {"zero_shot": ADAPTERS, "adapted": ADAPTERS, "finetuned": FINETUNED}
 IN_ONE_SUBSET = ("text_transfer", "text_tuned", "finetuned_alone")
 """Steps that are there where there are words, or several rows to a group, and are scored with all modalities."""
 IN_SUBSETS = ("ridge", "zero_shot", "adapted", "finetuned")
-STEP_NAMES = {
+STEP_NAMES: dict[ScoreStep, str] = {
     "mean": "mean of the training scores",
     "ridge": "ridge on the target alone",
     "text_transfer": "source's text model as it is",
@@ -72,12 +72,12 @@ class Scored:
     block: EvaluateParams = field(repr=False)
     seed: int
 
-    def whole(self, step: str) -> Variant:
+    def whole(self, step: ScoreStep) -> Variant:
         """The step with all modalities."""
         return Variant(step, subset_name(self.modalities))
 
     @property
-    def steps(self) -> list[str]:
+    def steps(self) -> list[ScoreStep]:
         """The steps that were scored, in the order of the track."""
         return [step for step in STEP_NAMES if self.whole(step) in self.systems]
 

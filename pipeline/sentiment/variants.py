@@ -5,19 +5,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from pipeline.core.schemas import ScoreStep
+
 
 class Variant(NamedTuple):
     """A step of the track as a table of scores names it; see ``schemas.SCORES_TABLE``.
 
     Attributes:
-        step: ``source | text_transfer | zero_shot | adapted | text_tuned | finetuned_alone | finetuned``, or a
-            baseline: ``mean | ridge``.
+        step: what predicted.
         subset: the modalities that were not masked, by ``schemas.subset_name``.
         with_source: False for fine-tuning that does without the source.
         groups: for a point of the learning curve, how many labelled groups it had; 0: all there are.
     """
 
-    step: str
+    step: ScoreStep
     subset: str
     with_source: bool = True
     groups: int = 0

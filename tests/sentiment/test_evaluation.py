@@ -13,6 +13,7 @@ from sklearn import metrics as known
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.fitted import write_fitted
+from pipeline.core.schemas import ScoreStep
 from pipeline.corpora.shared_groups import shared_names
 from pipeline.params import EvaluateParams, Params
 from pipeline.scoring import sentiment
@@ -55,7 +56,7 @@ def fresh(tmp_path: Path) -> Planted:
     return planted.make(tmp_path, words=True)
 
 
-def pairs(track: Planted, stage: str, step: str, role: str, corpus: str = "target", **which: Any) -> pd.DataFrame:
+def pairs(track: Planted, stage: str, step: ScoreStep, role: str, corpus: str = "target", **which: Any) -> pd.DataFrame:
     """True and predicted scores of rows of a role."""
     variant = Variant(step, **{"subset": planted.WHOLE, **which})
     rows = variant.of(track.predictions[stage]).query("split == @role")
@@ -73,7 +74,7 @@ def pairs(track: Planted, stage: str, step: str, role: str, corpus: str = "targe
     ],
 )
 def test_steps_are_scored_on_the_test_rows_and_beside_it_on_training_rows(
-    track: Planted, found: dict[str, Any], stage: str, step: str
+    track: Planted, found: dict[str, Any], stage: str, step: ScoreStep
 ):
     rows = pairs(track, stage, step, "test")
     one = found["target"][step]
