@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from pipeline.core import artifacts, schemas
 from pipeline.core.descriptions import FittedRows, ModelDescription, write_description
 from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
-from pipeline.core.schemas import FEATURES, FINAL, FeatureSubset
+from pipeline.core.schemas import FEATURES, FINAL, FeatureSubset, ScoreStep
 from pipeline.sentiment.descriptions import (
     AdapterArguments,
     AdapterReport,
@@ -200,7 +200,7 @@ CURVE = ((True, 10, 0.5), (True, 20, 0.6), (False, 10, 0.2), (False, 20, 0.5))
 def with_subsets(**skills: float) -> dict[Variant, float]:
     """Each step with all modalities, and a little worse with fewer."""
     return {
-        Variant(step, name): skill - (0.0 if name == WHOLE else 0.1)
+        Variant(cast(ScoreStep, step), name): skill - (0.0 if name == WHOLE else 0.1)
         for step, skill in skills.items()
         for name in (WHOLE, *SUBSETS[:-1])
     }

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.fitted import read_fitted
-from pipeline.core.schemas import subset_name, subsets_of
+from pipeline.core.schemas import ScoreStep, subset_name, subsets_of
 from pipeline.nets.adapter import Adapter
 from pipeline.params import Params
 from pipeline.sentiment.adapters import describe_adapter, read_adapters
@@ -51,7 +51,7 @@ def predictions(track: Track) -> pd.DataFrame:
     return artifacts.read_scores(track.layout.predictions("train_adapters"))
 
 
-def scores(track: Track, step: str, fold: str = FOLD, *, subset: str = subset_name(EVERY)) -> pd.Series:
+def scores(track: Track, step: ScoreStep, fold: str = FOLD, *, subset: str = subset_name(EVERY)) -> pd.Series:
     rows = Variant(step, subset).of(predictions(track))
     return rows[rows["fold"] == fold].set_index("sample_id")["score"].sort_index()
 
