@@ -689,6 +689,10 @@ def _line(error: Any) -> str:
         return f"{key}: unknown key; {parent or 'the top level'} knows {', '.join(blocks or siblings)}"
     known = fields.get(key)
     wanted = allowed(known) if known is not None else error["msg"].replace("Input should be", "what is")
+    if error["type"] == "invalid_key":
+        return f"{key}: is a key that is no text; the keys of params.yaml are names"
+    if known is not None and (names := _listed_choices(known)):
+        wanted = f"a list of one or more of {names}" if error["type"] == "too_short" else f"a list of any of {names}"
     if error["type"] == "string_type":
         wanted = "a text; a number in quotes, such as '0'"
     if error["type"] == "model_type":
@@ -722,6 +726,12 @@ def allowed(field: FieldInfo) -> str:
 
 def _choices(annotation: Any) -> list[str]:
     return [str(option) for option in get_args(annotation)] if get_origin(annotation) is Literal else []
+
+
+def _listed_choices(field: FieldInfo) -> str:
+    """What a list may hold, where that is a choice."""
+    inside = get_args(field.annotation) if get_origin(field.annotation) is tuple else ()
+    return ", ".join(_choices(inside[0])) if inside else ""
 
 
 def _type_name(annotation: Any) -> str:

@@ -80,7 +80,13 @@ def test_yaml_12_floats_are_numbers(tmp_path: Path) -> None:
             "fuse.modality_dropout: 1.5 is not allowed; give a number, at least 0.0, below 1.0",
         ),
         ("fuse: {strategy: sum}", "fuse.strategy: 'sum' is not allowed; give attention | gated | concat"),
-        ("fuse: {candidates: []}", "fuse.candidates: [] is not allowed; give a list of texts"),
+        (
+            "train_source: {candidates: []}",
+            "train_source.candidates: [] is not allowed; give a list of one or more of ridge, net",
+        ),
+        ("tracks: posts", "tracks: 'posts' is not allowed; give a list of any of posts, sentiment"),
+        ("posts: {labels: Joy}", "posts.labels: 'Joy' is not allowed; give a list of texts"),
+        ("7: x", "7: is a key that is no text; the keys of params.yaml are names"),
         (
             "train_image: {candidates: [head, head]}",
             "train_image.candidates: head stands there twice; name each once",
