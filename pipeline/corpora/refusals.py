@@ -41,8 +41,8 @@ def stop_if_too_many(refused: pd.DataFrame, total: int, share: float, path: Path
         )
 
 
-SHOWN = 8
-"""At most so many columns are named."""
+SHOWN, LETTERS = 8, 40
+"""At most so many columns are named, and so many letters of each."""
 
 
 CELL = 30
@@ -59,7 +59,8 @@ def what_is_lost(report: Mapping[str, Any]) -> list[str]:
             lines.append(f"{name}: {rows} rows are left out ({reasons}); data/split/refused.csv has them")
         columns = of.get("ignored_columns", "").split(", ") if isinstance(of, Mapping) else [""]
         if columns != [""]:
-            shown = ", ".join(columns[:SHOWN]) + (f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else "")
+            named = [name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…" for name in columns[:SHOWN]]
+            shown = ", ".join(named) + (f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else "")
             lines.append(f"{name}: of the table's columns are not read: {shown}")
     return lines
 

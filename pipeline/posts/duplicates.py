@@ -96,7 +96,8 @@ def grown_groups(
         sets: as of ``linked_groups``.
     """
     sizes = np.bincount(groups.of)
-    for name in np.argsort(-sizes, kind="stable")[: int((sizes > share * len(ids)).sum())].tolist():
+    grown = int((sizes > max(share * len(ids), 1)).sum())  # of a few posts, one alone is a large share
+    for name in np.argsort(-sizes, kind="stable")[:grown].tolist():
         inside = groups.of == name
         if len(np.unique(given[inside])) == 1:
             if sizes[name] > GIVEN_SHARE * len(ids):

@@ -14,6 +14,7 @@ from pipeline.core import schemas
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES
+from pipeline.core.terminal import printable
 from pipeline.corpora import splits
 from pipeline.corpora.duplicates import Groups, group_numbers, in_alphabet
 from pipeline.corpora.manifest import Manifest, read_manifest
@@ -90,7 +91,7 @@ def divide_posts(params: Params, layout: Layout) -> DividedPosts:
     if known.given.null_count == len(known.given):
         warnings.append("no post has a group: posts of one author may stand in several parts")
     for warning in warnings:
-        print(f"split: {warning}", file=sys.stderr)
+        print(f"split: {printable(warning)}", file=sys.stderr)
     refused = pd.concat([refused, assigned.refused]).sort_values("row", ignore_index=True)
     stop_if_too_many(refused, total, params.split.max_refused_share, manifest_path)
     _check_classes(assigned.known.kinds, params.posts.labels, manifest_path)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline.core import artifacts, schemas
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
+from pipeline.core.terminal import printable
 from pipeline.corpora import splits
 from pipeline.corpora.refusals import Divided, what_is_lost
 from pipeline.figures.split import draw_split
@@ -58,7 +59,7 @@ def _report(
         report["target"]["folds"] = int(folds["fold"].nunique())
     report["built_in"] = ", ".join(_built_in(params, layout)) or "none"
     for line in what_is_lost(report):
-        print(f"split: {line}", file=sys.stderr)
+        print(f"split: {printable(line)}", file=sys.stderr)
     write_metrics(layout, "split", report)
     with artifacts.replacing_folder(layout.plots("split")) as plots:
         if posts is not None:

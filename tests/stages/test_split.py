@@ -287,6 +287,28 @@ def test_a_large_group_that_was_given_is_no_matter_of_links_but_may_be_a_word_fo
     assert warned or "warnings" not in metrics(layout)
 
 
+def test_one_post_of_a_few_is_no_large_group(tmp_path: Path) -> None:
+    words = ["one here", "two there", "three away", "four again", "five more", "six gone"]
+    layout = write(tmp_path, [{**row, "text": words[at]} for at, row in enumerate(posts(6))])
+    split.run(PARAMS.model_copy(update={"tracks": ("posts",)}), layout)
+    assert metrics(layout)["warnings"] == ["no post has a group: posts of one author may stand in several parts"]
+
+
+def test_what_a_table_names_makes_no_line_of_its_own_and_commands_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = {"a\nb": 1, "x" * 100: 1}
+    rows = [
+        {**row, **odd, "id": f"p{at}\x1b[2J", "group": "nan" if at < 25 else None} for at, row in enumerate(posts(50))
+    ]
+    layout = write(tmp_path, rows)
+    split.run(PARAMS.model_copy(update={"tracks": ("posts",)}), layout)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(r"split: a given group has 25 of 50 rows, that of p0\x1b[2J; if its name means")
+    assert told[-1] == f"split: posts: of the table's columns are not read: a b, {'x' * 39}…"
+    assert all(line.startswith("split: ") for line in told)
+
+
 @pytest.mark.parametrize("held_out", ["val", "test"])
 def test_what_was_held_out_stays_held_out(tmp_path: Path, held_out: str) -> None:
     rows = [{**row, "split": "train" if at < 80 else held_out} for at, row in enumerate(posts(100))]
