@@ -14,6 +14,7 @@ safetensors, the rest is JSON, and ``README.md`` is the model card.
     onnx/                            on request: classifiers and fusion for other runtimes
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -202,7 +203,9 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
             write_encoder(found, folder / written[key])
         embed[name] |= {"encoder": written[key], "revision": None}
     nonconformity = {label: row.tolist() for label, row in zip(parts.labels, parts.nonconformity, strict=True)}
-    artifacts.write_json(folder / SETTINGS, {"embed": embed, "nonconformity": nonconformity})
+    # Not rounded, as metrics are: a model that says the same of all posts stands just at a limit of its sets.
+    known = json.dumps({"embed": embed, "nonconformity": nonconformity}, indent=2, allow_nan=False)
+    (folder / SETTINGS).write_text(known + "\n", encoding="utf-8", newline="\n")
     return {name: embed[name]["encoder"] for name in needed if embed[name]["encoder"] in written.values()}
 
 

@@ -44,6 +44,9 @@ def test_a_bundle_predicts_as_the_project_does(trained: Trained, predictor: Pred
     expected = predictor.predict(posts, coverage=0.8)
     assert [made.as_json() for made in loaded.predict(posts, coverage=0.8)] == [made.as_json() for made in expected]
     assert loaded.explain(posts[1]).as_json() == predictor.explain(posts[1]).as_json()
+    # To the last digit: a post that stands just at a limit of the sets is within it, or out of it, in both.
+    for read, known in zip(loaded.model.nonconformity, predictor.model.nonconformity, strict=True):
+        assert read.tolist() == known.tolist()
 
 
 def test_a_bundle_that_is_replaced_while_it_is_used_is_the_old_one_the_new_one_or_a_line(
