@@ -29,6 +29,14 @@ def content_digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def digest_of_input(path: Path) -> str:
+    """As ``content_digest``, of a file that is no sample. Raises InputError, which names it, when it cannot be read."""
+    try:
+        return content_digest(path)
+    except MediaError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
 @contextmanager
 def reading(source: Path | bytes) -> Iterator[BufferedReader]:
     if isinstance(source, bytes):

@@ -18,7 +18,7 @@ import torch
 from pipeline.core import json_text
 from pipeline.core.content_store import identity_digest
 from pipeline.core.errors import InputError
-from pipeline.core.files import MediaError, content_digest
+from pipeline.core.files import MediaError, content_digest, digest_of_input
 from pipeline.training.checkpoint import WEIGHTS, not_finite, write_tensors
 
 SAFE_WEIGHTS = "model*.safetensors"
@@ -178,7 +178,7 @@ def _folder(where: str, folder: Path, name: str, revision: str, *, ct2: bool) ->
 
 def _files_digest(files: list[Path]) -> str:
     """The sha256 of a single file, or of the names and sha256 of several."""
-    hashes = {path.name: content_digest(path) for path in files}
+    hashes = {path.name: digest_of_input(path) for path in files}
     return next(iter(hashes.values())) if len(hashes) == 1 else identity_digest(hashes)
 
 

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.core import artifacts
-from pipeline.core.files import content_digest
+from pipeline.core.errors import InputError
+from pipeline.core.files import digest_of_input
 from pipeline.core.progress import progress
 from pipeline.corpora.features import FeatureCorpus, read_unscored
 from pipeline.scoring.conformal import limit
@@ -46,8 +47,8 @@ def score_corpus(
     ``out``, or a cluster fails.
     """
     rows = 2**31 - 1 if predictor.model.description.level == "group" else CHUNK
-    files = sorted(path for path in corpus.rglob("*") if path.is_file()) if corpus.is_dir() else [corpus]
-    inputs = [predictor.model.identity, str(coverage), *(content_digest(file) for file in files)]
+    files = sorted(corpus.glob("*.csd")) if corpus.is_dir() else [corpus]
+    inputs = [predictor.model.identity, str(coverage), *map(digest_of_input, files)]
     identity = artifacts.digest(f"{at} {part}" for at, part in enumerate(inputs))
     make, schema = partial(_table, coverage=coverage, corpus=str(corpus)), scores_schema(predictor)
     with alone_writing(out), made(predictor, make, spread) as tables, progress("scoring", None) as advance:

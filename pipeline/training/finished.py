@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pipeline.core import artifacts
 from pipeline.core.code import code_digest
-from pipeline.core.files import content_digest
+from pipeline.core.files import digest_of_input
 from pipeline.training import together
 from pipeline.training.checkpoint import write_tensors
 
@@ -95,7 +95,7 @@ def finished(stage: str, settings: Mapping[str, Any], inputs: Sequence[Path], ca
     identity = {
         "stage": stage,
         "settings": settings,
-        "inputs": [[file.name, content_digest(file)] for file in files if file.is_file()],
+        "inputs": [[file.name, digest_of_input(file)] for file in files if file.is_file()],
         "code": code_digest(),
         "versions": {name: version(name) for name in COMPUTING},
         **together.identity(),

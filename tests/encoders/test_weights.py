@@ -66,6 +66,15 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
         weights.resolve("embed.text", str(tmp_path), None, "minilm")
 
 
+def test_a_folder_whose_weights_are_a_link_to_nothing_is_one_line(tmp_path: Path) -> None:
+    # As a copied snapshot of the hub's cache is, whose files are links to its blobs.
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").symlink_to("../blobs/0123")
+    with pytest.raises(InputError) as error:
+        weights.resolve("embed.text", str(tmp_path), None, "minilm")
+    assert str(error.value) == f"{tmp_path / 'model.safetensors'}: file not found"
+
+
 def test_torch_weights_serve_where_there_are_no_safetensors(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"old")

@@ -163,6 +163,34 @@ def test_groups_are_scored_where_groups_were_learned_from(tmp_path: Path) -> Non
 def test_other_columns_are_refused_before_anything_is_written(predictor: ScorePredictor, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text('id,visual\na,"[1,2,3]"\n')
     with pytest.raises(InputError, match=r"new\.csv: visual has 3 values a row, and the model reads 4"):
+    # A group of which a row is refused is scored without it; one that has no others keeps its place, and says why.
+    rows += [{**rows[1], "id": f"more{at}", "group": "g2"} for at in range(3)]
+    for at in (0, 2, 3):
+        rows[at]["visual"] = [1.0]
+    as_json = [{**row, **{name: json.dumps(row[name]) for name in ("text", "audio", "visual")}} for row in rows]
+    pd.DataFrame(as_json).to_csv(tmp_path / "bad.csv", index=False)
+    capsys.readouterr()
+    assert score_corpus(using, tmp_path / "bad.csv", tmp_path / "bad_out.csv", 0.5) == 1
+    made = table(tmp_path / "bad_out.csv")
+    assert made["id"].tolist() == ["g0", "g1", "5", "g2"]
+    assert made["score"].notna().tolist() == [True, False, True, True]
+    assert made["reason"][1] == "visual has 1 values, not 4"
+    told = "bad.csv: 3 rows are left out of their groups (3 x visual has 1 values, not 4); the first is row 1\n"
+    assert told in capsys.readouterr().err
+
+
+def test_of_a_folder_only_what_a_corpus_has_is_read(predictor: ScorePredictor, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "x.csd").symlink_to(folder / "none")
+    with pytest.raises(InputError) as error:
+        score_corpus(predictor, folder, tmp_path / "out.csv", 0.5)
+    assert "holds no .csd file" in str(error.value)
+    (folder / "text.csd").symlink_to(folder / "none")
+    with pytest.raises(InputError) as error:
+        score_corpus(predictor, folder, tmp_path / "out.csv", 0.5)
+    assert str(error.value) == f"{folder / 'text.csd'}: file not found"
+
         score_corpus(predictor, tmp_path / "new.csv", tmp_path / "out.csv", 0.5)
     assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
 
