@@ -32,6 +32,14 @@ def test_params_prints_every_knob() -> None:
         assert (field.description or "") in output
 
 
+@pytest.mark.parametrize("more", ["", "--stdin"])
+def test_a_closed_standard_input_is_a_wrong_command(more: str) -> None:
+    command = f"{sys.executable} -m pipeline predict {more} <&-"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Invalid value: give --text" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [

@@ -4,22 +4,26 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 from typing import Any, Protocol, TextIO
 
+from pipeline.core.errors import InputError
 from pipeline.core.files import NOT_FOUND, MediaError
 from pipeline.core.json_text import read_object
 from pipeline.core.schemas import MODALITIES
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.spelling import misspelt
 
 BATCH = 64
 """Lines predicted together, when so many are waiting; a lone line is not kept waiting for others."""
 
 READ_BYTES = 2**16
+
+BOM = b"\xef\xbb\xbf"
+"""What some programs of Windows put before a text; tables may begin with it, too."""
 
 Line = tuple[int, bytes]
 
@@ -58,10 +62,6 @@ def answer(predictor: Predictor, source: Source, sink: TextIO, coverage: float |
     return bad
 
 
-ALIKE = 0.8
-"""How like a modality's name a field must be (1: the same) to be one that was misspelt: `txt` is, `video_id` is not."""
-
-
 @dataclass(frozen=True)
 class ParsedLine:
     """``post``, or what is wrong with the line; ``id`` is what came under this name, None where nothing did."""
@@ -86,10 +86,8 @@ def _parse(line: bytes) -> ParsedLine:
 def _post(row: dict[str, Any]) -> Post | str:
     """The post, or what is wrong with it."""
     given = {name: row[name] for name in MODALITIES if row.get(name) is not None}
-    for key in row:
-        meant = [name for name in get_close_matches(key, MODALITIES, 1, ALIKE) if abs(len(name) - len(key)) < 2]
-        if meant and meant[0] not in row:
-            return f"unknown field {key[:40]!r}; is {meant[0]!r} meant?"
+    if (other := misspelt(row, MODALITIES)) is not None:
+        return f"unknown field {other}"
     if not given:
         return f"gives none of {', '.join(MODALITIES)}"
     wrong = [name for name, value in given.items() if not isinstance(value, str)]
@@ -105,9 +103,13 @@ def _path(value: str | None) -> Path | MediaError | None:
 
 
 def _batches(source: Source) -> Iterator[list[Line]]:
-    """Whatever lines are waiting, up to ``BATCH``; a thread reads on while they are predicted."""
+    """Whatever lines are waiting, up to ``BATCH``; a thread reads on while they are predicted.
+
+    Raises InputError, after the lines before, where the source cannot be read on.
+    """
     waiting: Queue[Line | None] = Queue(2 * BATCH)
-    Thread(target=_read, args=(source, waiting), daemon=True).start()
+    failed: list[OSError] = []
+    Thread(target=_read, args=(source, waiting, failed), daemon=True).start()
     ended = False
     while not ended:
         batch = [waiting.get()]
@@ -118,20 +120,29 @@ def _batches(source: Source) -> Iterator[list[Line]]:
                 break
         ended = batch[-1] is None
         yield [line for line in batch if line is not None]
+    if failed:
+        raise InputError(f"standard input cannot be read: {failed[0].strerror or failed[0]}; give JSON Lines there")
 
 
-def _read(source: Source, waiting: "Queue[Line | None]") -> None:
-    """Cuts bytes into numbered lines.
+def _read(source: Source, waiting: "Queue[Line | None]", failed: list[OSError]) -> None:
+    """Cuts bytes into numbered lines; what ends it too early, such as a folder for an input, is added to ``failed``.
 
     Reads without Python's own buffer, whose lock a thread that waits for input would still hold when the program ends.
     """
     number, rest = 0, b""
+
+    def give(line: bytes) -> None:
+        waiting.put((number, line.removeprefix(BOM) if number == 1 else line))
+
     try:
         while part := source.read(READ_BYTES):
             *lines, rest = (rest + part).split(b"\n")
             for line in lines:
                 number += 1
-                waiting.put((number, line))
-        waiting.put((number + 1, rest))
+                give(line)
+        number += 1
+        give(rest)
+    except OSError as error:
+        failed.append(error)
     finally:
         waiting.put(None)

@@ -73,7 +73,8 @@ class PredictOptions:
         ways, out = self.given.ways, self.out
         if len(ways) > 1:
             raise typer.BadParameter(f"{ways[0]} and {ways[1]} do not go together")
-        if not ways and sys.stdin.isatty():
+        # Python has no standard input where the shell closed it, as `<&-` does.
+        if (not ways and (sys.stdin is None or sys.stdin.isatty())) or (ways == ["--stdin"] and sys.stdin is None):
             raise typer.BadParameter(
                 "give --text, --image or --video, a --manifest, a --corpus, or JSON Lines on standard input"
             )

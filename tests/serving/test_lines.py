@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.errors import InputError
 from pipeline.serving import lines
 from pipeline.serving.predictor import Predictor
 from tests.serving.conftest import Trained
@@ -50,6 +51,11 @@ def test_bad_lines_are_answered_by_an_error_with_their_number(predictor: Predict
     assert all("error" in row or "label" in row for row in found)
 
 
+def test_a_byte_order_mark_before_the_first_line_is_no_fault_elsewhere_it_is(predictor: Predictor) -> None:
+    found, bad = answers(predictor, '\ufeff{"id": 1, "text": "sad"}\n\ufeff{"id": 2, "text": "sad"}\n')
+    assert (bad, found[0]["id"], "label" in found[0], found[1]["line"]) == (1, 1, True, 2)
+
+
 def test_explanations_come_with_the_answer(predictor: Predictor) -> None:
     (found,), _ = answers(predictor, '{"text": "so sad"}', explain=True)
     assert [word["word"] for word in found["explanation"]["words"]] == ["so", "sad"]
@@ -79,6 +85,22 @@ def test_a_lone_line_is_answered_before_the_next_one_comes(predictor: Predictor)
         pen.close()
         work.join(timeout=60)
         assert not work.is_alive()
+
+
+def test_an_input_that_cannot_be_read_on_is_one_line_after_the_answers(predictor: Predictor) -> None:
+    class Folder:
+        parts = iter([b'{"id": 1, "text": "sad"}\n{"te'])
+
+        def read(self, size: int, /) -> bytes:
+            for part in self.parts:
+                return part
+            raise IsADirectoryError(21, "Is a directory")
+
+    sink = io.StringIO()
+    with pytest.raises(InputError) as error:
+        lines.answer(predictor, Folder(), sink, None, explain=False)
+    assert str(error.value) == "standard input cannot be read: Is a directory; give JSON Lines there"
+    assert [json.loads(line)["id"] for line in sink.getvalue().splitlines()] == [1]
 
 
 def test_nothing_in_nothing_out(predictor: Predictor) -> None:
@@ -124,7 +146,7 @@ def test_paths_with_odd_bytes_are_reasons(predictor: Predictor, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("field", "meant"), [("txt", "text"), ("texts", "text"), ("imgae", "image"), ("vido", "video")]
+    ("field", "meant"), [("txt", "text"), ("texts", "text"), ("imgae", "image"), ("vido", "video"), ("Text", "text")]
 )
 def test_a_misspelt_field_is_named(predictor: Predictor, field: str, meant: str) -> None:
     other = "image" if meant == "text" else "text"
