@@ -21,6 +21,7 @@ from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.ray_tables import Spread, made
 from pipeline.serving.shards import alone_writing, write_table
+from pipeline.serving.spelling import misspelt
 
 CHUNK = 256
 """Rows predicted and kept together: a killed run loses at most so many, and memory holds so many."""
@@ -64,7 +65,8 @@ def predict_manifest(
                     yield rows
                     advance(len(rows))
 
-            return write_table(out, _identity(predictor, manifest, coverage, explain), counted(), tables, schema)
+            identity = _identity(predictor, manifest, coverage, explain)
+            return write_table(out, identity, counted(), tables, schema, state=partial(_media_state, folder=folder))
 
 
 def _table(predictor: Predictor, rows: list[Row], *, folder: Path, coverage: float | None, explain: bool) -> pa.Table:
@@ -110,6 +112,20 @@ def _post(row: Row, folder: Path) -> Post:
     return Post(row["text"], file(row["image"]), file(row["video"]))
 
 
+def _media_state(rows: list[Row], folder: Path) -> str:
+    """Changes with each picture or clip of the rows that is changed, comes or goes, and with where they are sought."""
+
+    def state(value: str) -> str:
+        try:
+            of = inside(folder, value).stat()
+        except (MediaError, OSError, ValueError):
+            return f"{value}: none"
+        return f"{value}: {of.st_size} {of.st_mtime_ns} {of.st_ino}"
+
+    given = [value for row in rows for name in ("image", "video") if (value := row[name]) is not None]
+    return f"-{artifacts.digest(map(state, given))[:16]}"
+
+
 def _row(prediction: Prediction) -> dict[str, Any]:
     row: dict[str, Any] = {"reason": prediction.reasons}
     if prediction.refusal is None:
@@ -132,6 +148,8 @@ def _chunks(path: Path) -> Iterator[list[Row]]:
     for part in read_texts(path, COLUMNS, CHUNK):
         if not set(part.columns) & set(MODALITIES) and len(part.cells):
             raise InputError(f"{path}: has none of the columns {', '.join(MODALITIES)} (has: {listed(part.columns)})")
+        if (other := misspelt(part.columns, MODALITIES, ("id",))) is not None:
+            raise InputError(f"{path}: unknown column {other} Rename it, or leave it out")
         absent = [None] * len(part.cells)
         columns = [part.cells.get(name, absent) for name in COLUMNS]
         rows: list[Row] = [dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]

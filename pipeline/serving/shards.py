@@ -50,6 +50,7 @@ def write_table(
     tables: Callable[[Iterable[Chunk]], Iterator[pa.Table]],
     schema: pa.Schema,
     finish: Finish | None = None,
+    state: Callable[[Chunk], str] = lambda _: "",
 ) -> int:
     """Makes a table of each chunk and joins them to ``out``; returns how many rows have a ``reason``.
 
@@ -58,6 +59,8 @@ def write_table(
         identity: what a run that was cut off must have in common with this one to be its beginning.
         tables: makes them one after another, of those chunks whose shards are not there already.
         schema: of the output.
+        state: letters for what a chunk hangs on that it does not hold itself, such as its media: a shard that was made
+            in another state is made again.
     """
     folder = _folder(out, identity)
     shards: list[Path] = []
@@ -65,7 +68,7 @@ def write_table(
 
     def missing() -> Iterator[Chunk]:
         for number, chunk in enumerate(chunks):
-            shards.append(folder / f"{number:08d}.parquet")
+            shards.append(folder / f"{number:08d}{state(chunk)}.parquet")
             if not shards[-1].exists():
                 awaited.append(shards[-1])
                 yield chunk

@@ -146,6 +146,25 @@ def test_what_another_run_left_is_not_taken_up(
     assert "from the start" in capsys.readouterr().err
 
 
+def test_rows_whose_media_have_changed_since_the_run_was_killed_are_predicted_again(
+    trained: Trained, predictor: Predictor, tmp_path: Path
+) -> None:
+    media, posts, out = tmp_path / "media", tmp_path / "posts.csv", tmp_path / "out.parquet"
+    media.mkdir()
+    picture = (trained.layout.root / "1.png").read_bytes()
+    for at in (4, 8):
+        (media / f"{at}.png").write_bytes(picture)
+    posts.write_text("image\n" + "".join(f"{at}.png\n" for at in range(12)))
+    with pytest.raises(KeyboardInterrupt):
+        predict_manifest(Counting(predictor, 9), posts, out, media, None, explain=False)
+    (media / "0.png").write_bytes(picture)
+    (media / "4.png").write_bytes(b"no picture")
+    second = Counting(predictor, 100)
+    made = predicted(second, posts, out, media)
+    assert second.done == 12
+    assert made.index[made["label"].notna()].tolist() == [0, 8]
+
+
 def test_two_runs_do_not_write_the_same_output(
     trained: Trained, predictor: Predictor, table: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -179,6 +198,17 @@ def test_a_table_of_no_posts_gives_a_table_of_none(predictor: Predictor, tmp_pat
         ("posts.txt", "", r"ends in \.csv, \.jsonl or \.parquet"),
         ("posts.csv", "", "is empty"),
         ("posts.csv", "id,label\n1,Joy\n", "has none of the columns text, image, video"),
+        (
+            "posts.csv",
+            "id,text, image\n1,a,b.png\n",
+            r"unknown column ' image'; is 'image' meant\? Rename it, or leave",
+        ),
+        ("posts.csv", "ID,text\n1,a\n", "unknown column 'ID'; is 'id' meant"),
+        (
+            "posts.jsonl",
+            '{"text": "a"}\n' * 5 + '{"text": "a", "Video": "b"}\n',
+            "unknown column 'Video'; is 'video' me",
+        ),
         ("posts.csv", 'id,text\n1,"open', "not readable as csv"),
         ("posts.jsonl", '{"text": "a"}\n{"text": ["a"]}\n', "text: row 2 holds a list"),
         ("posts.jsonl", '{"text": "a"}\n{"text": \n', "not readable as jsonl"),
