@@ -40,7 +40,7 @@ class FeatureCorpus:
         words: the modality text is the words in ``rows.text``, still to be encoded.
         features: modality → float32 [N, width]; zeros where absent, NaN where a value is no finite number.
         present: modality → bool [N].
-        refused: ``row, id, reason`` of the rows that are faulty.
+        refused: ``row, id, reason`` of the rows that are faulty; of a corpus to be scored also ``group``.
         set_aside: what the split column says → how many rows were left out since it is no train, val or test.
         ignored_columns: columns of the file that the pipeline does not use.
         extractors: modality → what made its features, of those of which the file says so.
@@ -192,7 +192,8 @@ def _checked(raw: RawFeatures, path: Path, *, to_learn: bool = True) -> FeatureC
     }
     aside = _set_aside(rows) if to_learn else pd.Series(None, rows.index, dtype=object)
     reasons = _reasons(rows, bad_score, raw, present, named=to_learn).where(aside.isna(), None)
-    refused = pd.DataFrame({"row": rows["row"], "id": rows["id"], "reason": reasons})[reasons.notna()]
+    kept_of_refused = ["row", "id"] if to_learn else ["row", "id", "group"]
+    refused = rows[kept_of_refused].assign(reason=reasons)[reasons.notna()]
     everything = FeatureCorpus(
         rows=rows,
         words=raw.words,

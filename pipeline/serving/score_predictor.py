@@ -130,25 +130,30 @@ class ScorePredictor:
     def score(self, corpus: FeatureCorpus, coverage: float, where: str) -> list[Score]:
         """One score for each row of a corpus, refused ones among them, in the order of their numbers.
 
-        At the level of groups, one for each group, in the order of their first rows.
+        At the level of groups, one for each group, in the order of their first rows; refused rows are left out of
+        their groups, and a group that has no others has no score.
         Raises InputError when a modality has other columns than the model reads.
         """
         self._check(corpus, where)
-        grouped = self.model.description.level == "group"
-        rows = average_groups(corpus) if grouped else corpus
+        rows = average_groups(corpus) if self.model.description.level == "group" else corpus
         scores = self._scores(rows, coverage)
-        if grouped:
-            return scores
-        faulty = corpus.refused[["row", "reason"]].itertuples(index=False)
+        faulty = self._faulty(corpus)[["row", "reason"]].itertuples(index=False)
         refused = {int(row): Score(None, None, None, {}, str(why)) for row, why in faulty}
         by_row = dict(zip(rows.rows["row"].astype(int), scores, strict=True)) | refused
         return [by_row[row] for row in sorted(by_row)]
 
+    def _faulty(self, corpus: FeatureCorpus) -> pd.DataFrame:
+        """The refused rows; at the level of groups, the first of each group of which all rows are refused."""
+        if self.model.description.level == "row":
+            return corpus.refused
+        alone = corpus.refused[~corpus.refused["group"].isin(corpus.rows["group"])]
+        return alone.drop_duplicates("group")
+
     def ids(self, corpus: FeatureCorpus) -> list[str]:
         """The names of what ``score`` gives, in its order; a row without an id has its number."""
-        if self.model.description.level == "group":
-            return pd.unique(corpus.rows["group"]).tolist()
-        known = pd.concat([corpus.rows[["row", "id"]], corpus.refused[["row", "id"]]]).sort_values("row")
+        name = "group" if self.model.description.level == "group" else "id"
+        rows = corpus.rows.drop_duplicates("group") if name == "group" else corpus.rows
+        known = pd.concat([of[["row", name]] for of in (rows, self._faulty(corpus))]).sort_values("row")
         return [str(row) if pd.isna(name) else str(name) for row, name in known.itertuples(index=False)]
 
     def group_keys(self, corpus: FeatureCorpus) -> list[str | None]:

@@ -1,5 +1,6 @@
 """A corpus of features → a table of scores: part by part, resumed after a kill; and one score for a terminal."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,16 @@ from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.core.files import digest_of_input
 from pipeline.core.progress import progress
+from pipeline.core.terminal import printable
 from pipeline.corpora.features import FeatureCorpus, read_unscored
+from pipeline.corpora.refusals import count_reasons
 from pipeline.scoring.conformal import limit
 from pipeline.sentiment.group_context import GroupSums
 from pipeline.serving.ray_tables import Spread, made
 from pipeline.serving.score_model import ScoreModel
 from pipeline.serving.score_predictor import Score, ScorePredictor
 from pipeline.serving.shards import Finish, alone_writing, write_table
+from pipeline.serving.spelling import misspelt
 
 CHUNK = 1024
 """Rows scored and kept together: a killed run loses at most so many, and memory holds so many."""
@@ -56,6 +60,8 @@ def score_corpus(
         def parts() -> Iterator[FeatureCorpus]:
             anything = False
             for part in read_unscored(corpus, rows):
+                _check_spelling(predictor, part, corpus)
+                _say_left_out(predictor, part, corpus)
                 anything = anything or predictor.reads(part)
                 yield part
                 advance(len(part.rows))
@@ -66,6 +72,25 @@ def score_corpus(
             return write_table(out, identity, parts(), tables, schema)
         finish = Finish(schema.append(GROUP), partial(_in_groups, model=predictor.model, coverage=coverage))
         return write_table(out, identity, parts(), tables, schema, finish)
+
+
+def _check_spelling(predictor: ScorePredictor, part: FeatureCorpus, corpus: Path) -> None:
+    """Raises InputError for a column that would be one that the model reads if it were spelt so."""
+    of = predictor.model.description
+    others = ("id", "group") if of.level == "group" or of.context is not None else ("id",)
+    known = {"text": part.words, "id": part.rows["id"].notna().any(), "group": part.rows["grouped"].any()}
+    have = [*part.features, *(name for name, there in known.items() if there)]
+    if (other := misspelt([*part.ignored_columns, *have], predictor.model.modalities, others)) is not None:
+        raise InputError(f"{corpus}: unknown column {other} Rename it, or leave it out")
+
+
+def _say_left_out(predictor: ScorePredictor, part: FeatureCorpus, corpus: Path) -> None:
+    """Rows that are left out of their groups have no row of the output that could say so."""
+    if predictor.model.description.level == "group" and len(part.refused):
+        why = ", ".join(f"{count} x {reason}" for reason, count in count_reasons(part.refused).items())
+        first = part.refused.iloc[0]["row"]
+        said = f"{corpus}: {len(part.refused)} rows are left out of their groups ({why}); the first is row {first}"
+        print(printable(said), file=sys.stderr)
 
 
 GROUP = pa.field("group", pa.string())

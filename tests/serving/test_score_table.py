@@ -139,7 +139,7 @@ def test_another_coverage_starts_again(
     assert "from the start" in capsys.readouterr().err
 
 
-def test_groups_are_scored_where_groups_were_learned_from(tmp_path: Path) -> None:
+def test_groups_are_scored_where_groups_were_learned_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grouped = tracks.make(tmp_path / "track")
     tracks.run(grouped, *scores.STAGES, target={"level": "group"})
     using = ScorePredictor.of_project(tracks.params(grouped, target={"level": "group"}), grouped.layout)
@@ -153,16 +153,16 @@ def test_groups_are_scored_where_groups_were_learned_from(tmp_path: Path) -> Non
     frame.to_csv(tmp_path / "new.csv", index=False)
     score_corpus(using, tmp_path / "new.csv", tmp_path / "out.csv", 0.5)
     made = table(tmp_path / "out.csv")
+    frame.rename(columns={"group": "Group"}).to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(InputError, match=r"other\.csv: unknown column 'Group'; is 'group' meant\? Rename it, or"):
+        score_corpus(using, tmp_path / "other.csv", tmp_path / "other_out.csv", 0.5)
     assert made["id"].tolist() == ["g0", "g1", "5"]
+    assert made["reason"].isna().all() and "left out" not in capsys.readouterr().err
     mean = [sum(parts) / 2 for parts in zip(rows[0]["visual"], rows[1]["visual"], strict=True)]
     text = [sum(parts) / 2 for parts in zip(rows[0]["text"], rows[1]["text"], strict=True)]
     (known,) = using.predict([scores.Sample(text, [0.5] * 5, mean)])
     assert made["score"][0] == pytest.approx(known.score, abs=1e-5)
 
-
-def test_other_columns_are_refused_before_anything_is_written(predictor: ScorePredictor, tmp_path: Path) -> None:
-    (tmp_path / "new.csv").write_text('id,visual\na,"[1,2,3]"\n')
-    with pytest.raises(InputError, match=r"new\.csv: visual has 3 values a row, and the model reads 4"):
     # A group of which a row is refused is scored without it; one that has no others keeps its place, and says why.
     rows += [{**rows[1], "id": f"more{at}", "group": "g2"} for at in range(3)]
     for at in (0, 2, 3):
@@ -191,8 +191,25 @@ def test_of_a_folder_only_what_a_corpus_has_is_read(predictor: ScorePredictor, t
         score_corpus(predictor, folder, tmp_path / "out.csv", 0.5)
     assert str(error.value) == f"{folder / 'text.csd'}: file not found"
 
+
+def test_other_columns_are_refused_before_anything_is_written(predictor: ScorePredictor, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text('id,visual\na,"[1,2,3]"\n')
+    with pytest.raises(InputError, match=r"new\.csv: visual has 3 values a row, and the model reads 4"):
         score_corpus(predictor, tmp_path / "new.csv", tmp_path / "out.csv", 0.5)
     assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
+
+
+@pytest.mark.parametrize(("name", "meant"), [("Audio", "audio"), (" visual", "visual"), ("Id", "id")])
+def test_a_column_that_is_likely_one_of_the_model_is_named(
+    track: Track, predictor: ScorePredictor, tmp_path: Path, name: str, meant: str
+) -> None:
+    rows = [{name if key == meant else key: value for key, value in row.items()} for row in scores.rows(track)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "new.parquet")
+    with pytest.raises(InputError) as error:
+        score_corpus(predictor, tmp_path / "new.parquet", tmp_path / "out.csv", 0.5)
+    said = f"unknown column {name!r}; is {meant!r} meant? Rename it, or leave it out"
+    assert str(error.value) == f"{tmp_path / 'new.parquet'}: {said}"
+    assert [path.name for path in tmp_path.iterdir()] == ["new.parquet"]
 
 
 def test_a_part_without_what_the_model_reads_is_no_fault_of_the_table_but_a_whole_table_is(
