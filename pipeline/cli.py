@@ -124,8 +124,11 @@ def summary_command(project: Project = Path()) -> None:
     with one_line_errors():
         from pipeline.core.layout import Layout
         from pipeline.reporting import summary
+        from pipeline.reporting.evaluated import blaming_the_metrics
 
-        summary.run(Layout(project))
+        layout = Layout(project)
+        with blaming_the_metrics(layout):
+            summary.run(layout)
 
 
 @app.command("compare")
@@ -440,9 +443,11 @@ def report_command(
         from pipeline import params
         from pipeline.core.layout import Layout
         from pipeline.reporting import report
+        from pipeline.reporting.evaluated import blaming_the_metrics
 
         layout = Layout(project)
-        report.write(params.load(layout.params), layout, out)
+        with blaming_the_metrics(layout):
+            report.write(params.load(layout.params), layout, out)
         print(f"{printable(str(out))}: {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 

@@ -114,6 +114,20 @@ def test_metrics_of_another_version_are_one_line(tmp_path: Path, command: str, e
     assert line.endswith("evaluate.json: was written by another version of this project; run `dvc repro`")
 
 
+@pytest.mark.parametrize("value", ["0.8", {}, [], None])
+def test_metrics_with_something_else_for_a_number_are_one_line(tmp_path: Path, value: Any) -> None:
+    layout = Layout(tmp_path)
+    layout.params.write_text("seed: 1\n")
+    artifacts.write_json(
+        layout.details("evaluate"), {"posts": {**POSTS, "fusion": {**POSTS["fusion"], "macro_f1": value}}}
+    )
+    result = runner.invoke(app, ["summary", "--project", str(tmp_path)])
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {layout.details('evaluate').parent}: a file of it was changed or is of another ver")
+    assert line.endswith("); run `dvc repro`")
+
+
 def test_it_says_what_to_look_at_next(tmp_path: Path) -> None:
     text = printed(tmp_path, posts=POSTS, sentiment=SENTIMENT)
     assert "1 finding, the likeliest training_rows_remembered" in " ".join(line(text, "python -m pipeline diagnose"))
