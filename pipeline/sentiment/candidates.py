@@ -43,7 +43,6 @@ CANDIDATES: tuple[TargetCandidate, ...] = get_args(TargetCandidate)
 ``adapters`` are weighed against ridge regression; ``all`` are these tuned end to end. The mean is not among them: where
 columns say nothing, ridge comes near it, and inner folds have too few of few rows to tell the two apart."""
 
-
 STEADIER: dict[TargetCandidate, TargetCandidate] = {
     "text_tuned": "text_averaged",
     "text_transfer_tuned": "text_averaged",
@@ -241,9 +240,5 @@ def choose(setting: Setting) -> ChosenTransfer:
     predicted: dict[TargetCandidate, np.ndarray] = {
         name: held_scores(inner[name], setting.parts, everything)[held] for name in names
     }
-    steadier: dict[TargetCandidate, TargetCandidate] = {
-        "text_tuned": "text_averaged",
-        "text_transfer_tuned": "text_averaged",
-    }
-    taken, report = score_selection.choose(predicted, actual, groups, steadier)
+    taken, report = score_selection.choose(predicted, actual, groups, STEADIER)
     return ChosenTransfer(taken, inner, report)

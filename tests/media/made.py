@@ -1,6 +1,6 @@
 """Pictures, animations and clips that say what they are: halves of two colours, frames of known levels of gray."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,16 @@ def animation(path: Path, count: int) -> Path:
     """Ten frames a second."""
     frames = [Image.new("L", (16, 12), 20 + STEP * at).convert("RGB") for at in range(count)]
     return saved(path, frames[0], save_all=True, append_images=frames[1:], duration=100)
+
+
+def damaged(whole: bytes, times: int, places: int, *, first: int = 0, seed: int) -> Iterator[bytes]:
+    """The file so many times, each with other bytes drawn at so many places from the ``first`` on."""
+    rng = np.random.default_rng(seed)
+    for _ in range(times):
+        content = bytearray(whole)
+        for at in rng.integers(first, len(whole), places):
+            content[at] = rng.integers(256)
+        yield bytes(content)
 
 
 def reason(path: Path, limit: int = LIMIT) -> str:

@@ -9,7 +9,7 @@ from av.video.stream import VideoStream
 
 from pipeline.core.files import MediaError
 from pipeline.media.clips import read_frames
-from tests.media.made import LIMIT, RATE, STEP, animation, encode, halves, reason, saved, which
+from tests.media.made import LIMIT, RATE, STEP, animation, damaged, encode, halves, reason, saved, which
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,8 @@ def test_random_damage_of_a_clip_never_ends_in_another_error(tmp_path: Path) -> 
             saved(path, halves("P"), save_all=True, append_images=[halves("P").rotate(9)] * 3)
         else:
             encode(path, 12, options={"preset": "ultrafast"})
-        whole = path.read_bytes()
-        rng = np.random.default_rng(2)
-        for _ in range(60):
-            damaged = bytearray(whole)
-            for at in rng.integers(0, len(whole), 8):
-                damaged[at] = rng.integers(256)
-            path.write_bytes(damaged)
+        for content in damaged(path.read_bytes(), 60, 8, seed=2):
+            path.write_bytes(content)
             try:
                 read_frames(path, frames=4, max_pixels=LIMIT)
             except MediaError as error:

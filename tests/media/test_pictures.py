@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.core.files import MediaError
 from pipeline.media.pictures import read_picture
-from tests.media.made import BLUE, LIMIT, RED, halves, saved
+from tests.media.made import BLUE, LIMIT, RED, damaged, halves, saved
 
 
 def read(path: Path, **options: int) -> np.ndarray:
@@ -169,13 +169,8 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, name: str, share: float) ->
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.gif", "a.webp", "a.bmp", "a.tif"])
 def test_random_damage_never_ends_in_another_error(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / name, halves(size=(48, 32)))
-    whole = path.read_bytes()
-    rng = np.random.default_rng(1)
-    for _ in range(150):
-        damaged = bytearray(whole)
-        for at in rng.integers(4, len(whole), 6):
-            damaged[at] = rng.integers(256)
-        path.write_bytes(damaged)
+    for content in damaged(path.read_bytes(), 150, 6, first=4, seed=1):
+        path.write_bytes(content)
         try:
             read(path)
         except MediaError as error:
