@@ -50,6 +50,11 @@ STEADIER: dict[TargetCandidate, TargetCandidate] = {
 """A candidate → what takes its place unless that is clearly behind; see ``score_selection.choose``."""
 
 
+LEAST_SQUARES: frozenset[TargetCandidate] = frozenset({"ridge", "text_transfer", "adapters"})
+"""Those that are fitted in closed form, on all rows they learn from, their scale with them. Models of inner folds, which
+know fewer rows, are drawn in further: a scale fitted on the rows they held out stretches the whole model too far."""
+
+
 @dataclass(frozen=True)
 class FittedTransfer:
     """A candidate fitted: ``target`` has the columns that the net reads, text vectors by its own encoder among them."""

@@ -19,6 +19,7 @@ from pipeline.encoders import text
 from pipeline.params import Params
 from pipeline.sentiment.candidates import (
     FEW,
+    LEAST_SQUARES,
     ChosenTransfer,
     FittedTransfer,
     Setting,
@@ -111,10 +112,11 @@ def tune(job: FinetuneJob) -> dict[str, Any]:
         words = model if choice.taken == "text_tuned" else fit_candidate("text_tuned", setting, setting.whole)
         variant = Variant("text_tuned", subset_name(everything))
         tables.append(_predicted(setting, words, choice.inner["text_tuned"], everything, variant))
-    scale, offset = _output_scale(inner, setting)
+    scaled = choice.taken not in LEAST_SQUARES
+    scale, offset = _output_scale(inner, setting) if scaled else (1.0, 0.0)
     for fitted in (model, *inner):
         fitted.net.rescale(scale, offset)  # now, so that the tables say what the saved net says
-    context = _context(inner, setting)
+    context = _context(inner, setting, scaled=scaled)
     for subset in subsets_of(everything):
         tables.append(_predicted(setting, model, inner, subset, Variant("finetuned", subset_name(subset)), context))
     if _in_company(setting):
@@ -248,15 +250,16 @@ def _in_company(setting: Setting) -> bool:
     return several and setting.job.params.finetune_e2e.group_context
 
 
-def _context(inner: Sequence[FittedTransfer], setting: Setting) -> GroupContext | None:
-    """What the other rows of a group are to do to a score, by the rows that the inner folds held out."""
+def _context(inner: Sequence[FittedTransfer], setting: Setting, *, scaled: bool) -> GroupContext | None:
+    """What the other rows of a group are to do to a score, by the rows that the inner folds held out; ``scaled`` as of
+    ``fit_context``."""
     if not _in_company(setting):
         return None
     target, everything = setting.target, setting.target.columns.modalities
     at = np.concatenate([part.held for part in setting.parts])
     scores, actual = held_scores(inner, setting.parts, everything)[at], target.scores.numpy().astype(np.float64)
     keys, blocks = _keys(inner[0], target)[at], target.table["group_id"].to_numpy(dtype=str)[at]
-    return fit_context(scores, actual[at], keys, blocks, float(actual[setting.whole.learn].mean()))
+    return fit_context(scores, actual[at], keys, blocks, float(actual[setting.whole.learn].mean()), scaled=scaled)
 
 
 def _keys(model: FittedTransfer, target: Target) -> np.ndarray:

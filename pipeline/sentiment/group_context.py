@@ -72,7 +72,13 @@ def in_groups(scores: np.ndarray, keys: np.ndarray, context: GroupContext) -> np
 
 
 def fit_context(
-    scores: np.ndarray, actual: np.ndarray, keys: np.ndarray, blocks: np.ndarray, centre: float
+    scores: np.ndarray,
+    actual: np.ndarray,
+    keys: np.ndarray,
+    blocks: np.ndarray,
+    centre: float,
+    *,
+    scaled: bool = True,
 ) -> GroupContext | None:
     """How far to follow groups: least squares with weights not below zero, where the order of rows or of groups would
     turn round, shrunk by the number of groups. None where too few have several rows, or the others say nothing.
@@ -83,6 +89,7 @@ def fit_context(
         keys: their ``group_keys``.
         blocks: [N] names of what is independent of each other: groups with the copies that join them.
         centre: the mean score learned from, from which both weights are measured.
+        scaled: whether a row's own score has a weight too; without, it keeps that of 1.
     """
     sums = GroupSums(GroupContext(centre=round(centre, 6), own=1.0, others=0.0))
     sums.add(scores[:, None], keys)
@@ -91,8 +98,11 @@ def fit_context(
     if count < FEWEST:
         return None
     centre = sums.context.centre
-    columns = np.column_stack([scores - centre, others[:, 0]])[accompanied]
-    own, of_others = nnls(columns, (actual - centre)[accompanied])[0].clip(max=MOST)
+    apart, wanted, of_rows = (scores - centre)[accompanied], (actual - centre)[accompanied], others[accompanied]
+    if scaled:
+        own, of_others = nnls(np.column_stack([apart, of_rows]), wanted)[0].clip(max=MOST)
+    else:
+        own, of_others = 1.0, nnls(of_rows, wanted - apart)[0].clip(max=MOST)[0]
     weight = count / (count + SHRINKAGE)
     # Rounded, as a description keeps them.
     own, of_others = round(1 + weight * (float(own) - 1), 6), round(weight * float(of_others), 6)

@@ -360,6 +360,17 @@ def test_the_candidate_ridge_is_the_baseline_of_that_name(folded: Track) -> None
     np.testing.assert_allclose(fit_candidate("ridge", of, of.whole).scores(EVERY), baseline, atol=1e-4)
 
 
+def test_a_model_of_least_squares_is_not_scaled_anew(folded: Track, tmp_path: Path) -> None:
+    track = tuned(folded, tmp_path, candidates=("ridge",), inner_folds=2)
+    of = setting(track, FOLD)
+    found, wanted = scores(track, fold=FOLD), fit_candidate("ridge", of, of.whole).scores(EVERY)
+    table = of.target.table["sample_id"]
+    tests = of.target.rows(FOLD, "test")
+    np.testing.assert_array_equal(found[table.iloc[tests]], wanted[tests])
+    assert (report(track)["scale"], report(track)["offset"]) == (1.0, 0.0)
+    assert _output_scale(choose(setting(track, FOLD, candidates=("ridge",))).inner["ridge"], of)[0] != 1
+
+
 def test_the_text_transfer_by_hand(words: dict[bool, Track]) -> None:
     of = setting(words[True])
     learn, actual = of.parts[0].learn, of.target.scores.numpy()
