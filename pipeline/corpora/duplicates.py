@@ -44,6 +44,8 @@ TEMPLATE, MOST_CELLS = 200, 2**26
 """See ``_sharing``."""
 TELLING_WIDTH = 8
 """Vectors of fewer columns are alike by chance."""
+EQUAL_COLUMNS = 4
+"""Rows without wider vectors are copies where they are equal in so many columns whose values mostly differ."""
 ALIKE = 1e-3
 """Vectors are copies when they are no further apart than this share of the typical standardised vector's length."""
 PROJECTIONS = 6
@@ -136,7 +138,8 @@ def near_rows(
     """Pairs of rows of feature corpora that are copies of each other; enough of them to link each copy to its like.
 
     Two rows are copies when they say the same in at least ``SAME_WORDS`` words, or nearly the same in at least
-    ``NEAR_WORDS``, or when all vectors that both have are alike. For two tables, put one under the other.
+    ``NEAR_WORDS``, or when all vectors that both have are alike; where none has ``TELLING_WIDTH`` columns, when these
+    are the same numbers. For two tables, put one under the other.
 
     Args:
         texts: N texts, None where a row has none.
@@ -147,7 +150,7 @@ def near_rows(
     long = [text if text is not None and word_count(text) >= SAME_WORDS else None for text in words]
     first = {text: at for at, text in reversed(list(enumerate(long))) if text is not None}
     different = sorted((at, text) for text, at in first.items() if text.count(" ") >= NEAR_WORDS - 1)
-    return sorted({*same_keys(long), *_near_texts(different), *_alike(vectors, present)})
+    return sorted({*same_keys(long), *_near_texts(different), *_alike(vectors, present), *_equal(vectors, present)})
 
 
 def near_lines(texts: Sequence[str | None]) -> Edges:
@@ -243,11 +246,11 @@ def _alike(vectors: Mapping[Feature, np.ndarray], present: Mapping[Feature, np.n
     """
     names: list[Feature] = [name for name in FEATURES if name in vectors and vectors[name].shape[1] >= TELLING_WIDTH]
     # A vector of zeros is what an extractor gives that found nothing: no evidence of anything.
-    said = {name: present[name] & np.nan_to_num(vectors[name]).any(axis=1) for name in names}
-    units = {name: _standardised(vectors[name], said[name]) for name in names}
+    filled = {name: present[name] & np.nan_to_num(vectors[name]).any(axis=1) for name in names}
+    units = {name: _standardised(vectors[name], filled[name]) for name in names}
     if not names:
         return []
-    have = np.sum([said[name].astype(int) << bit for bit, name in enumerate(names)], axis=0)
+    have = np.sum([filled[name].astype(int) << bit for bit, name in enumerate(names)], axis=0)
     patterns = np.unique(have)
     edges: Edges = []
     for shared in sorted({int(one & other) for one in patterns for other in patterns} - {0}):
@@ -256,6 +259,28 @@ def _alike(vectors: Mapping[Feature, np.ndarray], present: Mapping[Feature, np.n
         for left, right in _alike_pairs(blocks, have[rows], shared):
             edges.append((int(rows[min(left, right)]), int(rows[max(left, right)])))
     return edges
+
+
+def _equal(vectors: Mapping[Feature, np.ndarray], present: Mapping[Feature, np.ndarray]) -> Edges:
+    """Links rows that have narrow vectors only, and in these the same numbers, each to the first of its like.
+
+    Columns of a few values, as ratings are, repeat by chance and are not looked at.
+    """
+    wide = [present[name] for name in vectors if vectors[name].shape[1] >= TELLING_WIDTH]
+    narrow = [
+        np.where(present[name][:, None] & np.isfinite(vectors[name]), vectors[name] + 0.0, 0.0)  # zeros of one sign
+        for name in FEATURES
+        if name in vectors and vectors[name].shape[1] < TELLING_WIDTH
+    ]
+    if not narrow:
+        return []
+    rows = np.flatnonzero(~np.any(wide, axis=0)) if wide else np.arange(len(narrow[0]))
+    values = np.concatenate(narrow, axis=1)
+    varied = [len(np.unique(column[column != 0])) > max(np.count_nonzero(column) / 2, 1) for column in values.T]
+    values = np.ascontiguousarray(values[rows][:, varied])
+    telling = np.count_nonzero(values, axis=1) >= EQUAL_COLUMNS
+    keys = [row.tobytes() if enough else None for row, enough in zip(values, telling, strict=True)]
+    return [(int(rows[one]), int(rows[other])) for one, other in same_keys(keys)]
 
 
 def _standardised(values: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -51,8 +51,8 @@ STEADIER: dict[TargetCandidate, TargetCandidate] = {
 
 
 LEAST_SQUARES: frozenset[TargetCandidate] = frozenset({"ridge", "text_transfer", "adapters"})
-"""Those that are fitted in closed form, on all rows they learn from, their scale with them. Models of inner folds, which
-know fewer rows, are drawn in further: a scale fitted on the rows they held out stretches the whole model too far."""
+"""Those that are fitted in closed form, on all rows they learn from, their scale with them. Models of inner folds know
+fewer rows and are drawn in further: a scale fitted on the rows they held out stretches the whole model too far."""
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,25 @@ def test_narrow_vectors_zeros_and_gaps_are_no_evidence() -> None:
     assert near_rows([None] * 6, vectors, everywhere(vectors)) == [(4, 5)]
 
 
+def test_rows_of_narrow_vectors_are_copies_where_many_numbers_are_equal() -> None:
+    rng = np.random.default_rng(0)
+    audio, visual = rng.normal(size=(40, 5)), np.column_stack([rng.normal(size=40), rng.integers(1, 4, (40, 5))])
+    audio[30], visual[30] = audio[3], visual[3]
+    audio[31] = audio[4]  # another visual
+    audio[32] = audio[5] + 1e-6
+    audio[33], audio[34] = [0, 0, 1, 2, 3], [0, 0, 1, 2, 3]  # three numbers
+    visual[35] = visual[6]  # one number, and ratings
+    vectors: dict[Feature, np.ndarray] = {"audio": audio, "visual": visual}
+    assert near_rows([None] * 40, vectors, everywhere(vectors)) == [(3, 30)]
+    assert near_rows([None] * 40, {"audio": audio}, {"audio": np.arange(40) != 3}) == [(4, 31)]
+    text = rng.normal(size=(40, 9))  # another text, except where there is none
+    text[[3, 30]] = 0
+    present = everywhere({**vectors, "text": text})
+    assert near_rows([None] * 40, {**vectors, "text": text}, present) == []
+    present["text"][[3, 30]] = False
+    assert near_rows([None] * 40, {**vectors, "text": text}, present) == [(3, 30)]
+
+
 def test_a_form_that_very_many_fill_in_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """All have the same rarest runs of words, and two further words apart from each other."""
     form = [f"word{at}" for at in range(60)]
