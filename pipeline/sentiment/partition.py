@@ -22,6 +22,9 @@ from pipeline.corpora.splits import MADE, count_groups, split_shares
 from pipeline.corpora.wording import name_key
 from pipeline.params import Params, SplitParams
 
+LEAST_SPREAD = 1e-3
+"""The least standard deviation of scores of which metrics, kept to six decimals, show three digits."""
+
 
 def divide_scored(params: Params, layout: Layout) -> tuple[Divided, Divided, Divided]:
     """The source, the source's own words, and the target."""
@@ -249,6 +252,12 @@ def _check_scores(rows: pd.DataFrame, protocol: str, path: Path, *, made: bool) 
     learned = rows.loc[rows["part"] == "train", "score"]
     if learned.nunique() < 2:
         raise InputError(f"{path}: all training rows have the score {learned.iloc[0]}; there is nothing to learn")
+    if (spread := learned.std(ddof=0)) < LEAST_SPREAD:
+        factor = 10.0 ** -np.floor(np.log10(spread))
+        raise InputError(
+            f"{path}: the scores of the training rows differ by {spread:.1g} (standard deviation), and figures are "
+            f"kept to six decimals; multiply all scores, of both corpora alike, by {factor:,.0f}"
+        )
 
 
 def _unlabelled(rows: pd.DataFrame, scored: pd.DataFrame, protocol: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -615,6 +615,9 @@ def test_words_of_the_source_that_are_not_named_as_its_words_are_said(
         ({}, {"target": features(4, 4)}, "4 groups have a score, too few for target.folds 4; set it to at most 2"),
         ({}, {"target": [row | {"score": None} for row in features(9, 9)]}, "no row has a score"),
         ({}, {"target": [row | {"score": 1.0} for row in features(9, 9)]}, "all training rows have the score 1.0"),
+        ({}, {"target": [row | {"score": at * 1e-8} for at, row in enumerate(features(9, 9))]},
+         "the scores of the training rows differ by 3e-08 (standard deviation), and figures are kept to six decimals; "
+         "multiply all scores, of both corpora alike, by 100,000,000"),
         ({}, {"source": parts(features(8, 2), "train", "test")},
          "source.parquet: no row is left for val"),
         ({}, {"source": features(8, 2)},
