@@ -49,6 +49,10 @@ def test_a_part_smaller_than_every_group_still_gets_one() -> None:
     strata = pd.DataFrame({"label": ["a", "b"] * 60})
     parts = grouped_split(groups, strata, {"train": 0.9, "val": 0.1}, np.random.default_rng(0))
     assert (parts == "val").sum() == 20
+    sizes = {"a": 31, "b": 12, "c": 40, "d": 37}  # and the smallest that there is
+    unequal = [name for name, size in sizes.items() for _ in range(size)]
+    parts = grouped_split(unequal, strata, {"train": 0.99, "val": 0.01}, np.random.default_rng(0))
+    assert {name for name, part in zip(unequal, parts, strict=True) if part == "val"} == {"b"}
     assert grouped_split(["one"] * 4, strata.iloc[:4], SHARES, np.random.default_rng(0)).tolist() == ["train"] * 4
 
 
@@ -59,6 +63,9 @@ def test_training_gets_a_second_group_where_one_is_to_be_spared() -> None:
     parts = pd.Series(grouped_split(groups, strata, shares, np.random.default_rng(0)))
     counts = pd.Series(groups).groupby(parts).nunique()
     assert counts["train"] == 2 and counts.sum() == 8
+    unequal = ["giant"] * 70 + [name for name, size in (("a", 9), ("b", 4), ("c", 9), ("d", 10)) for _ in range(size)]
+    parts = pd.Series(grouped_split(unequal, strata[:102], {"train": 0.7, "test": 0.3}, np.random.default_rng(0)))
+    assert set(pd.Series(unequal)[parts == "train"]) == {"giant", "b"}
     three = ["giant"] * 70 + ["a"] * 5 + ["b"] * 5
     parts = pd.Series(grouped_split(three, strata[:80], shares, np.random.default_rng(0)))
     assert pd.Series(three).groupby(parts).nunique().tolist() == [1, 1, 1]

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from pipeline.corpora.duplicates import merge_groups
-from pipeline.corpora.wording import FORM, name_key, normalised, one_word_apart, word_count
+from pipeline.corpora.wording import FORM, name_key, normalised, one_word_apart, run_numbers, word_count
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,15 @@ def test_a_form_that_many_fill_in_is_no_copy() -> None:
     texts = [f"day {at} of the journey" for at in range(FORM + 1)]
     assert one_word_apart(enumerate(texts)) == []
     assert one_word_apart(enumerate(texts[:-1])) == [(0, at) for at in range(1, FORM)]
+
+
+def test_runs_of_words_have_numbers_of_their_own() -> None:
+    texts = ["a b c d", "", "a b", "b c d e", "d c b", "c d a b c"]
+    runs = [(at, tuple(text.split()[i : i + 3])) for at, text in enumerate(texts) for i in range(len(text.split()) - 2)]
+    numbers, places = run_numbers(texts, 3)
+    assert places.tolist() == [at for at, _ in runs]
+    of: dict[tuple[str, ...], set[int]] = {}
+    for number, (_, run) in zip(numbers.tolist(), runs, strict=True):
+        of.setdefault(run, set()).add(number)
+    assert all(len(same) == 1 for same in of.values()) and len(set(numbers.tolist())) == len(of) == 6
+    assert [len(part) for part in run_numbers(["a b"], 3)] == [0, 0]
