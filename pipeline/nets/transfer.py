@@ -40,6 +40,7 @@ class ScoreNet(_Probed):
     Args:
         widths: modality → columns.
         width, heads, hidden, dropout, modality_dropout: those of ``Fusion``.
+        unit: what the scores are measured in: what the layers give is multiplied by it.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class ScoreNet(_Probed):
         hidden: int = 64,
         dropout: float = 0.3,
         modality_dropout: float = 0.3,
+        unit: float = 1.0,
     ) -> None:
         super().__init__()
         self.widths = dict(widths)
+        self.unit = unit
         self.probes = nn.ModuleDict({name: LinearProbe(widths[name], dropout=dropout) for name in sorted(widths)})
         self.fusion = Fusion(
             widths, 1, width=width, heads=heads, hidden=hidden, dropout=dropout, modality_dropout=modality_dropout
@@ -85,7 +88,7 @@ class ScoreNet(_Probed):
             probe = self.probe(name)
             standard[name] = probe.standard(vectors[name])
             probed[name] = probe.linear(probe.drop(standard[name]))
-        return self.fusion(standard, probed, present)
+        return self.unit * self.fusion(standard, probed, present)
 
 
 class TransferNet(_Probed):

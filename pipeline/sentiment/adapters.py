@@ -21,6 +21,7 @@ from pipeline.nets.losses import Objective, coral_loss, matching_loss
 from pipeline.nets.transfer import ScoreNet
 from pipeline.params import Params
 from pipeline.scoring.matching import FeatureSet, match_to_source
+from pipeline.scoring.units import score_unit
 from pipeline.sentiment.data import FeatureColumns, Target, read_target
 from pipeline.sentiment.descriptions import AdapterArguments, AdaptersDescription
 from pipeline.sentiment.source_model import SourceSpace, read_source, score
@@ -176,6 +177,8 @@ def train_adapter(
     train, val = (rows[present[rows]] for rows in (train, target.rows(fold, "val")))
     both = np.concatenate([train, val])
     scores = known[torch.from_numpy(both)] if block.label_weight else torch.full((len(both),), torch.nan)
+    unit = score_unit(scores.numpy())
+    scores, source = scores / unit, source.in_units(unit)
     vectors, source_rows = target.columns.vectors[name][torch.from_numpy(both)], source.rows[name]
     pairs = target.pairs[name][torch.from_numpy(both)] if name in target.pairs else None
 

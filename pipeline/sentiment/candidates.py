@@ -33,7 +33,7 @@ from pipeline.sentiment.initialisation import (
 )
 from pipeline.sentiment.phases import tune_all, tune_words
 from pipeline.sentiment.source_model import SourceSpace
-from pipeline.sentiment.text_model import encode_lines, source_text_head
+from pipeline.sentiment.text_model import encode_lines, in_units, source_text_head
 from pipeline.training.averaging import mean_weights
 from pipeline.training.device import one_thread, pick
 from pipeline.training.loop import HISTORY
@@ -199,8 +199,10 @@ def _through_adapters(setting: Setting, part: Part, history: pd.DataFrame) -> Fi
 
 
 def _text_head(setting: Setting) -> nn.Linear | None:
-    """The head of the source's text model, where the target's text vectors are by that model."""
-    return source_text_head(setting.job.layout) if setting.target.by_source_text and setting.job.with_source else None
+    """The head of the source's text model in the target's unit, where the target's text vectors are by that model."""
+    if not setting.target.by_source_text or not setting.job.with_source:
+        return None
+    return in_units(source_text_head(setting.job.layout), setting.target.unit)
 
 
 def _read_by(net: TransferNet, target: Target, params: Params) -> Target:
@@ -239,11 +241,11 @@ def choose(setting: Setting) -> ChosenTransfer:
         name: [fit_candidate(name, setting, part) for part in setting.parts] for name in names
     }
     held = np.concatenate([part.held for part in setting.parts])
-    actual = setting.target.scores.numpy().astype(np.float64)[held]
+    unit, actual = setting.target.unit, setting.target.scores.numpy().astype(np.float64)[held]
     groups = setting.target.table["group_id"].to_numpy(dtype=str)[held]
     everything = setting.target.columns.modalities
     predicted: dict[TargetCandidate, np.ndarray] = {
-        name: held_scores(inner[name], setting.parts, everything)[held] for name in names
+        name: unit * held_scores(inner[name], setting.parts, everything)[held] for name in names
     }
-    taken, report = score_selection.choose(predicted, actual, groups, STEADIER)
+    taken, report = score_selection.choose(predicted, unit * actual, groups, STEADIER)
     return ChosenTransfer(taken, inner, report)

@@ -18,6 +18,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, FINAL, UNLABELLED, Feature, FeatureSubset
 from pipeline.nets.columns import InputColumns
 from pipeline.params import Params
+from pipeline.scoring.units import score_unit
 from pipeline.sentiment.corpus_tables import FoldRows, fold_rows, is_features, read_features, read_folds, rows_of
 from pipeline.sentiment.variants import Variant
 from pipeline.training.finished import Finished
@@ -75,6 +76,7 @@ class Target:
         as_source: the modalities whose columns are those of the source, since both corpora were extracted alike.
         pairs: modality → float32 [N, source columns]: the rows in the source's columns, where ``columns`` has others:
             of texts that are words in both corpora, the vectors of the encoder as it is.
+        unit: what ``scores`` are measured in; what is ``predicted`` from these is written as scores of the corpus.
     """
 
     table: pd.DataFrame
@@ -86,6 +88,15 @@ class Target:
     inputs: Mapping[str, InputColumns]
     as_source: frozenset[str] = frozenset()
     pairs: Mapping[str, Tensor] = field(default_factory=dict)
+    unit: float = 1.0
+
+    def in_units(self, unit: float) -> "Target":
+        """The same with scores in this unit."""
+        return replace(self, scores=self.scores / unit, unit=self.unit * unit)
+
+    def learning_unit(self, fold: str) -> float:
+        """The unit for what learns from a fold's training and validation rows."""
+        return score_unit(self.scores[torch.from_numpy(self.rows(fold, "train", "val"))].numpy())
 
     def rows(self, fold: str, *roles: str) -> np.ndarray:
         """int64: where the rows of these roles stand in the table."""
@@ -113,13 +124,13 @@ class Target:
         return fitted_rows(self.table, fold, self.rows(fold, "train"), self.rows(fold, "val"))
 
     def predicted(self, fold: str, variant: Variant, scores: np.ndarray) -> pd.DataFrame:
-        """``scores``, float [N], of the fold's labelled rows as ``schemas.SCORES_TABLE``; `final` has all."""
+        """``scores``, float [N] in units, of the fold's labelled rows as ``schemas.SCORES_TABLE``; `final` has all."""
         rows = {role: self.rows(fold, role) for role in ("train", "val", "test")}
         if fold == FINAL:
             rows[UNLABELLED] = self.unlabelled
         at = np.concatenate(list(rows.values()))
         split = np.repeat(list(rows), [len(part) for part in rows.values()])
-        known = {"split": split, "fold": fold, **variant._asdict(), "score": scores[at].astype(np.float64)}
+        known = {"split": split, "fold": fold, **variant._asdict(), "score": scores[at].astype(np.float64) * self.unit}
         return self.table[["sample_id"]].iloc[at].assign(**known)
 
 

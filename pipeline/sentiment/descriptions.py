@@ -11,6 +11,8 @@ from pipeline.core.schemas import Feature
 class ScoreNetArguments(MeetingDescription):
     """The arguments of ``nets.transfer.ScoreNet``."""
 
+    unit: Annotated[float, Field(gt=0.0, le=1e15)] = 1.0
+
 
 class AdapterArguments(Described):
     """The arguments of ``nets.adapter.Adapter``."""
@@ -129,6 +131,10 @@ class GroupContext(Described):
     centre: Annotated[float, Field(ge=-1e15, le=1e15)]
     own: Annotated[float, Field(ge=0.0, le=100.0)]
     others: Annotated[float, Field(ge=0.0, le=100.0)]
+
+    def in_scores(self, unit: float) -> Self:
+        """The same for scores that were measured in this unit."""
+        return self.model_copy(update={"centre": round(self.centre * unit, 6)})
 
 
 class FinetunedDescription(ModelDescription):

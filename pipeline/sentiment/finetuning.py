@@ -41,7 +41,7 @@ from pipeline.sentiment.descriptions import (
 from pipeline.sentiment.finetuned import describe_net
 from pipeline.sentiment.group_context import fit_context, group_keys, in_groups
 from pipeline.sentiment.phases import objective
-from pipeline.sentiment.source_model import read_source
+from pipeline.sentiment.source_model import SourceSpace, read_source
 from pipeline.sentiment.variants import Variant
 from pipeline.training.finished import Finished
 
@@ -100,12 +100,11 @@ def tune(job: FinetuneJob) -> dict[str, Any]:
 
     A point of the learning curve is not chosen: the most intricate candidate shows at each size what the source brings.
     """
-    plain = read_target(job.layout, by_source_text=False)
-    target = read_target(job.layout) if job.with_source else plain
+    target, plain, source = _read(job)
     if job.groups is not None:
-        return vars(_point(target, plain, job, job.groups))
+        return vars(_point(target, plain, source, job, job.groups))
     mode, everything = text_mode(target, job.params), target.columns.modalities
-    setting = setting_of(target, plain, read_source(job.layout), job, mode)
+    setting = setting_of(target, plain, source, job, mode)
     choice = choose(setting)
     model, inner, tables = fit_candidate(choice.taken, setting, setting.whole), choice.inner[choice.taken], []
     if "text_tuned" in choice.inner:  # as it was tuned, though it be the taken model, which is rescaled
@@ -123,7 +122,9 @@ def tune(job: FinetuneJob) -> dict[str, Any]:
         alone = Variant("finetuned_alone", subset_name(everything))
         tables.append(_predicted(setting, model, inner, everything, alone))
     report = {**choice.report, **model.report, "modalities": "+".join(model.used)}
-    report |= {"scale": scale, "offset": offset, "text": mode.how}
+    model.net.rescale(target.unit, 0.0)  # what is kept gives scores of the corpus
+    context = None if context is None else context.in_scores(target.unit)
+    report |= {"scale": scale, "offset": offset * target.unit, "text": mode.how}
     report |= {} if context is None else {"group_context": context.model_dump()}
     outcome = vars(FinetuneOutcome(pd.concat(tables), _history(choice), report))
     if job.fold != FINAL:
@@ -145,10 +146,20 @@ def outcome_of(fields: dict[str, Any]) -> FinetuneOutcome:
     return FinetuneOutcome(**{**fields, "model": model})
 
 
-def _point(target: Target, plain: Target, job: FinetuneJob, groups: int) -> FinetuneOutcome:
+def _read(job: FinetuneJob) -> tuple[Target, Target, SourceSpace]:
+    """The target, that with text vectors by the encoder as it is, and the source: limited to the job's groups, and with
+    scores in the unit for what the job learns from."""
+    plain = read_target(job.layout, by_source_text=False)
+    target = read_target(job.layout) if job.with_source else plain
+    if (groups := job.groups) is not None:
+        target, plain = (limit_groups(item, job.fold, groups, job.params) for item in (target, plain))
+    unit = target.learning_unit(job.fold)
+    return target.in_units(unit), plain.in_units(unit), read_source(job.layout).in_units(unit)
+
+
+def _point(target: Target, plain: Target, source: SourceSpace, job: FinetuneJob, groups: int) -> FinetuneOutcome:
     """A point of the learning curve, on vectors as they are: its test rows."""
-    target, plain = (limit_groups(item, job.fold, groups, job.params) for item in (target, plain))
-    setting = setting_of(target, plain, read_source(job.layout), job, TextMode("none"))
+    setting = setting_of(target, plain, source, job, TextMode("none"))
     taken = standing(setting)[-1]
     model, everything = fit_candidate(taken, setting, setting.whole), target.columns.modalities
     variant = Variant("finetuned", subset_name(everything), job.with_source, groups)
@@ -191,6 +202,8 @@ def _tuned_model(model: FittedTransfer, context: GroupContext | None, params: Pa
         words = WordsDescription(encoder=text.load(params.embed.text).identity, weights=weights)
     adapters = read_description(layout.model("train_adapters"), AdaptersDescription).net
     source = read_description(layout.model("train_source"), SourceDescription).net
+    if model.net.source is not None:
+        source = source.model_copy(update={"unit": model.net.source.unit})
     net = describe_net(model.net, target, adapters, source)
     return TunedModel(dict(model.net.cpu().state_dict()), net, model.used, words, context)
 

@@ -7,6 +7,7 @@ below the obvious because of gradients that few rows led astray.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.params import Params, TrainSourceParams
 from pipeline.scoring import score_selection, sentiment
 from pipeline.scoring.dropout_ridge import LinearModel, dropout_ridge
 from pipeline.scoring.ridge import ALPHAS
+from pipeline.scoring.units import score_unit
 from pipeline.sentiment.data import FeatureColumns
 from pipeline.sentiment.descriptions import ScoreNetArguments
 from pipeline.training.device import pick
@@ -64,7 +66,7 @@ class SourceChoice:
 class SourceRows:
     """The source's N rows as its candidates read them.
 
-    ``table`` has the columns ``sample_id, group_id, split, score``.
+    ``table`` has the columns ``sample_id, group_id, split, score``; the candidates learn its scores in ``unit``.
     """
 
     table: pd.DataFrame
@@ -75,9 +77,14 @@ class SourceRows:
     def block(self) -> TrainSourceParams:
         return self.params.train_source
 
-    @property
+    @cached_property
+    def unit(self) -> float:
+        return score_unit(self.table["score"].to_numpy()[self.part("train", "val")])
+
+    @cached_property
     def actual(self) -> np.ndarray:
-        return self.table["score"].to_numpy(np.float64)
+        """float64 [N], in units."""
+        return self.table["score"].to_numpy(np.float64) / self.unit
 
     @property
     def groups(self) -> np.ndarray:
@@ -110,10 +117,10 @@ class SourceRows:
         return [SourceFold(rows[of != number], rows[of == number]) for number in range(int(of.max()) + 1)]
 
 
-def describe_source(columns: FeatureColumns, block: TrainSourceParams) -> ScoreNetArguments:
+def describe_source(columns: FeatureColumns, block: TrainSourceParams, unit: float = 1.0) -> ScoreNetArguments:
     """The net for these columns, as ``model.json`` describes it."""
     shape = block.model_dump(include={"width", "heads", "hidden", "dropout", "modality_dropout"})
-    return ScoreNetArguments(widths=columns.widths, **shape)
+    return ScoreNetArguments(widths=columns.widths, unit=unit, **shape)
 
 
 def choose(source: SourceRows) -> SourceChoice:
@@ -132,19 +139,21 @@ def choose(source: SourceRows) -> SourceChoice:
         by_epoch, history = _by_net(source, folds, nets)
         epochs = 1 + int(np.argmin([((predicted - actual) ** 2).sum() for predicted in by_epoch]))
         by_candidate["net"] = by_epoch[epochs - 1]
-    taken, report = score_selection.choose(by_candidate, actual, groups)
+    by_candidate = {name: predicted * source.unit for name, predicted in by_candidate.items()}
+    taken, report = score_selection.choose(by_candidate, actual * source.unit, groups)
     report |= {"inner_folds": len(folds), "penalty": penalty}
     epochs = epochs if taken == "net" else 0
     return SourceChoice(penalty, epochs, rows, by_candidate[taken], report | {"epochs": epochs}, history)
 
 
 def fit_final(source: SourceRows, choice: SourceChoice) -> ScoreNet:
-    """The candidate taken, fitted on training and validation rows."""
+    """The candidate taken, fitted on training and validation rows; it gives scores of the corpus."""
     learn = np.sort(source.part("train", "val"))
     net = _standardised_net(source, learn)
     _begin_with(net, _ridges(net, source, learn, [choice.penalty])[0])
     if choice.epochs:
         _train(net, source, learn, choice.epochs)
+    net.unit = source.unit
     return net.eval()
 
 

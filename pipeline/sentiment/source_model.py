@@ -1,7 +1,8 @@
 """The source model: a score from the source's features, and the space that adapters lead to."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,12 @@ class SourceSpace:
     modalities: tuple[Feature, ...]
     rows: Mapping[str, Tensor]
     scores: Mapping[str, Tensor]
+
+    def in_units(self, unit: float) -> "SourceSpace":
+        """The same with scores in this unit."""
+        net = copy.deepcopy(self.net)
+        net.unit /= unit
+        return replace(self, net=net, scores={name: scores / unit for name, scores in self.scores.items()})
 
 
 def read_source(layout: Layout) -> SourceSpace:

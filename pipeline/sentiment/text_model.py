@@ -21,6 +21,7 @@ from pipeline.nets.losses import mixed
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
 from pipeline.scoring.sentiment import concordance
+from pipeline.scoring.units import score_unit
 from pipeline.sentiment.data import Target, lines_of
 from pipeline.sentiment.descriptions import TextModelDescription, TextModelNet
 from pipeline.sentiment.source_candidates import MAE, MSE
@@ -65,6 +66,14 @@ def source_text_head(layout: Layout) -> nn.Linear:
     return classifier.head
 
 
+@torch.no_grad()
+def in_units(head: nn.Linear, unit: float) -> nn.Linear:
+    """The head, made to give its scores in this unit."""
+    head.weight.div_(unit)
+    head.bias.div_(unit)
+    return head
+
+
 HEAD_DROPOUT = 0.1
 
 
@@ -89,11 +98,13 @@ def train_text_model(texts: pd.DataFrame, folder: Path, params: Params, layout: 
         return None
     encoder, learn = text.load(params.embed.text), texts[texts["split"].isin(["train", "val"])]
     net = TunedSpecialist(encoder.net, Specialist(encoder.width, 1, dropout=HEAD_DROPOUT))
+    unit = score_unit(learn["score"].to_numpy())
     with torch.no_grad():
         net.classifier.head.weight.zero_()
-        net.classifier.head.bias.fill_(learn["score"].mean())
+        net.classifier.head.bias.fill_(learn["score"].mean() / unit)
     kept = finished("train_source", _identity(encoder, learn, params), [], layout.cache)
-    history = _tune(net, encoder, learn, params, layout, kept)
+    history = _tune(net, encoder, learn.assign(score=learn["score"] / unit), params, layout, kept)
+    in_units(net.classifier.head, 1 / unit)  # the model on disk gives scores of the corpus
     predictions = predicted_scores(
         texts, predict(net, _token_rows(encoder, texts, block.tuned.batch), pick(params.device))[:, 0], ("text",)
     )

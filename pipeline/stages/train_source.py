@@ -37,7 +37,7 @@ def run(params: Params, layout: Layout) -> None:
         description = SourceDescription(
             stage="train_source",
             modalities=columns.modalities,
-            net=describe_source(columns, params.train_source),
+            net=describe_source(columns, params.train_source, fitted.net.unit),
             seed=params.seed,
             best_epoch=fitted.choice.epochs or None,
             fitted=write_fitted(folder, source_fitted(source)),

@@ -463,6 +463,37 @@ def test_another_repeat_has_another_seed() -> None:
     assert seeds == [params.seed, params.seed + 2, params.seed]
 
 
+# --- units -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("taken", ["ridge", "text_transfer_tuned", "all"])
+def test_scores_of_another_scale_are_learned_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str) -> None:
+    take(monkeypatch, taken)
+    made = {}
+    for scale in (1, 100):
+        track = tracks.make(tmp_path / str(scale), words=taken != "ridge", per_group=3, noise=0.5)
+        for table in track.tables.values():
+            table["score"] *= scale
+        source = {"text": "full", "tuned": LEARNS} if taken == "text_transfer_tuned" else {"text": "none"}
+        block = {"text": "none" if taken == "ridge" else "full", "tuned": ONCE, **(CURVE if taken == "ridge" else {})}
+        made[scale] = tracks.run(track, *STAGES, train_source=source, finetune_e2e=block)
+    for stage in STAGES:
+        plain, scaled = (artifacts.read_scores(track.layout.predictions(stage)) for track in made.values())
+        assert plain[KEY].equals(scaled[KEY])
+        np.testing.assert_allclose(scaled["score"] / 100, plain["score"], atol=2e-3)
+    context = read_description(made[100].layout.model("finetune_e2e"), FinetunedDescription).context
+    assert (context is None) == (report(made[1]).get("group_context") is None)
+    mse = [report(track)["candidates"][taken]["mse"] for track in made.values()]
+    assert mse[1] == pytest.approx(1e4 * mse[0], rel=1e-3)
+    if taken == "ridge":
+        vectors, present = read_target(made[100].layout).columns.at(np.arange(len(made[100].target)))
+        with torch.inference_mode():
+            known = pd.Series(rebuilt(made[100])(vectors, present)[:, 0].numpy(), index=made[100].target["sample_id"])
+        alone = Variant("finetuned_alone", subset_name(EVERY))
+        series = scores(made[100], alone if context else WHOLE).drop(made[100].rows("final", "val"))
+        np.testing.assert_allclose(series, known[series.index], rtol=1e-4, atol=1e-3)
+
+
 # --- the words -------------------------------------------------------------------------------------------------------
 
 
