@@ -203,13 +203,13 @@ class ClipStreams:
         contents: the clips, and how they are read.
         source: where they are.
         stores: by stream.
-        said: where the words of each stream of words are kept.
+        word_stores: where the words of each stream of words are kept.
     """
 
     contents: ClipContents
     source: ClipSource
     stores: Mapping[Stream, Store]
-    said: Mapping[Stream, Store]
+    word_stores: Mapping[Stream, Store]
 
     def encode(
         self,
@@ -225,11 +225,11 @@ class ClipStreams:
         count = Counter(digest for digest in digests if isinstance(digest, str))
         keys = list(count)
         streams: Results = {name: {**store.absent(keys), **store.get(keys)} for name, store in self.stores.items()}
-        encoded = Encoded(streams, {name: _known(store, keys) for name, store in self.said.items()})
+        encoded = Encoded(streams, {name: _known(store, keys) for name, store in self.word_stores.items()})
         pending = self._lacking(values, digests, encoded, mute)
         advance(len(values) - sum(count[digest] for digest in pending))
         for batch in self.source.encode(pending):
-            for name, store in self.said.items():
+            for name, store in self.word_stores.items():
                 words = {key: made.words[name] for key, made in batch.items() if name in made.words}
                 encoded.words[name].update(words)
                 _keep_words(store, words)
@@ -296,8 +296,8 @@ def opened(contents: ClipContents, source: ClipSource, layout: Layout) -> Iterat
         for name, of in contents.encoder.streams.items():
             own = computed.texts if isinstance(of, WordsEncoder) else computed.vectors
             stores[name] = stack.enter_context(open_store(of.identity, own, layout))
-        said: dict[Stream, Store] = {
+        word_stores: dict[Stream, Store] = {
             name: stack.enter_context(open_store(of.identity, computed.words, layout))
             for name, of in contents.recognisers.items()
         }
-        yield ClipStreams(contents, source, stores, said)
+        yield ClipStreams(contents, source, stores, word_stores)

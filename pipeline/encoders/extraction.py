@@ -130,7 +130,7 @@ def _encoded(part: ClipTablePart, clips: ClipStreams, advance: Callable[[int], N
     values = [file.relative_to(root).as_posix() if isinstance(file, Path) else None for file in part.files]
     known = clips.source.digests([value for value in values if value is not None])
     digests = [next(known) if isinstance(file, Path) else file for file in part.files]
-    to_hear = part.rows["text"].isna().tolist() if SAID in clips.said else [False] * len(digests)
+    to_hear = part.rows["text"].isna().tolist() if SAID in clips.word_stores else [False] * len(digests)
     wanted = {key for key, hear in zip(digests, to_hear, strict=True) if hear}
     encoded = clips.encode(values, digests, advance, {key for key in digests if isinstance(key, str)} - wanted)
     words: Transcripts = [
@@ -147,10 +147,10 @@ def _reason(encoder: ClipEncoder, made: Made, words: Words | MediaError | None, 
     results: list[tuple[Feature, object]] = [(name, made[of][at]) for name, its in _of(encoder).items() for of in its]
     if words is not None:
         results.append(("text", words))
-    said = [(name, str(result)) for name, result in results if _no(result)]
-    if len(said) == len(results) and len({why for _, why in said}) == 1:
-        return said[0][1]
-    return "; ".join(dict.fromkeys(f"{modality}: {why}" for modality, why in said)) or None
+    reasons = [(name, str(result)) for name, result in results if _no(result)]
+    if len(reasons) == len(results) and len({why for _, why in reasons}) == 1:
+        return reasons[0][1]
+    return "; ".join(dict.fromkeys(f"{modality}: {why}" for modality, why in reasons)) or None
 
 
 def _no(result: object) -> bool:

@@ -76,20 +76,20 @@ def features(samples: np.ndarray) -> np.ndarray:
 
     Raises MediaError when it is silent, or too short to say anything.
     """
-    check_heard(samples)
+    check_audible(samples)
     level, mel = _spectra(samples)
     pitch, periodicity = pitches(samples)
-    heard = level > np.percentile(level, 95) - HEARD_DB
+    audible = level > np.percentile(level, 95) - HEARD_DB
     columns = [
-        _spectrum(mel, heard),
-        _pitch(pitch, periodicity, heard),
-        _voice(periodicity, heard),
-        _level(level, heard),
+        _spectrum(mel, audible),
+        _pitch(pitch, periodicity, audible),
+        _voice(periodicity, audible),
+        _level(level, audible),
     ]
     return np.concatenate(columns).astype(np.float32)
 
 
-def check_heard(samples: np.ndarray) -> None:
+def check_audible(samples: np.ndarray) -> None:
     """Raises MediaError when a sound is silent, or too short to say anything."""
     if len(samples) < SHORTEST:
         raise MediaError(f"{NO_SOUND}: shorter than {SHORTEST / SOUND_RATE:g} seconds")
@@ -166,13 +166,13 @@ def _mean_normalised(differences: np.ndarray) -> np.ndarray:
     return normal
 
 
-def _spectrum(mel: np.ndarray, heard: np.ndarray) -> np.ndarray:
+def _spectrum(mel: np.ndarray, audible: np.ndarray) -> np.ndarray:
     """MFCC are of twice as many bands as are columns themselves, whose neighbours are averaged."""
-    bands = (mel[:, ::2] + mel[:, 1::2])[heard] / 2
+    bands = (mel[:, ::2] + mel[:, 1::2])[audible] / 2
     cepstra = scipy.fft.dct(mel, type=2, norm="ortho", axis=1)[:, :CEPSTRA]
-    own = cepstra[heard]
+    own = cepstra[audible]
     parts = [bands.mean(axis=0), bands.std(axis=0), *np.percentile(bands, [10, 90], axis=0)]
-    return np.concatenate([*parts, own.mean(axis=0), own.std(axis=0), _deltas(cepstra)[heard].std(axis=0)])
+    return np.concatenate([*parts, own.mean(axis=0), own.std(axis=0), _deltas(cepstra)[audible].std(axis=0)])
 
 
 def _deltas(rows: np.ndarray) -> np.ndarray:
@@ -182,10 +182,10 @@ def _deltas(rows: np.ndarray) -> np.ndarray:
     return (2 * (padded[4:] - padded[:count]) + padded[3 : count + 3] - padded[1 : count + 1]) / 10
 
 
-def _pitch(pitch: np.ndarray, periodicity: np.ndarray, heard: np.ndarray) -> np.ndarray:
-    voiced = heard & (periodicity > VOICED)
+def _pitch(pitch: np.ndarray, periodicity: np.ndarray, audible: np.ndarray) -> np.ndarray:
+    voiced = audible & (periodicity > VOICED)
     if voiced.sum() < FEWEST_VOICED:
-        voiced = np.zeros_like(heard)
+        voiced = np.zeros_like(audible)
         voiced[np.argsort(-periodicity, kind="stable")[:FEWEST_VOICED]] = True
     at = np.flatnonzero(voiced)
     tones = 12 * np.log2(pitch[at] / 100)
@@ -198,19 +198,21 @@ def _pitch(pitch: np.ndarray, periodicity: np.ndarray, heard: np.ndarray) -> np.
     return np.array([tones.mean(), tones.std(), low, *middle, high, high - low, slope, *moved])
 
 
-def _voice(periodicity: np.ndarray, heard: np.ndarray) -> np.ndarray:
-    voiced = heard & (periodicity > VOICED)
+def _voice(periodicity: np.ndarray, audible: np.ndarray) -> np.ndarray:
+    voiced = audible & (periodicity > VOICED)
     edges = np.flatnonzero(np.diff(np.pad(voiced.astype(int), 1)))
     runs = edges[1::2] - edges[::2]
-    seconds = len(heard) * HOP / SOUND_RATE
-    of_heard = voiced.sum() / heard.sum()
+    seconds = len(audible) * HOP / SOUND_RATE
+    voiced_of_audible = voiced.sum() / audible.sum()
     length = runs.mean() if len(runs) else 0.0
-    own = periodicity[heard]
-    return np.array([heard.mean(), voiced.mean(), of_heard, len(runs) / seconds, length, own.mean(), own.std()])
+    own = periodicity[audible]
+    return np.array(
+        [audible.mean(), voiced.mean(), voiced_of_audible, len(runs) / seconds, length, own.mean(), own.std()]
+    )
 
 
-def _level(level: np.ndarray, heard: np.ndarray) -> np.ndarray:
-    own = level[heard]
+def _level(level: np.ndarray, audible: np.ndarray) -> np.ndarray:
+    own = level[audible]
     mean = own.mean()
     step = np.abs(np.diff(level)).mean() if len(level) > 1 else 0.0
     return np.array([mean, own.std(), *(np.percentile(own, [95, 50, 10]) - mean), step])

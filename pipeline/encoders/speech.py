@@ -22,7 +22,7 @@ import torch
 
 from pipeline.core.schemas import Feature
 from pipeline.encoders import weights, whisper
-from pipeline.encoders.sound import check_heard
+from pipeline.encoders.sound import check_audible
 from pipeline.encoders.weights import Weights
 from pipeline.media.clips import Clip
 from pipeline.media.sound import SOUND_RATE
@@ -63,7 +63,7 @@ class SpeechEncoder:
     def prepare(self, clip: Clip) -> np.ndarray:
         """float32 [samples]. Raises MediaError when there is nothing to hear."""
         samples = clip.sound()[: int(self.sound_seconds * SOUND_RATE)]
-        check_heard(samples)
+        check_audible(samples)
         return samples
 
     def encode(self, items: Sequence[np.ndarray], device: torch.device) -> np.ndarray:

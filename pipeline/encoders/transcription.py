@@ -21,7 +21,7 @@ import numpy as np
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.encoders import weights, whisper
-from pipeline.encoders.sound import check_heard
+from pipeline.encoders.sound import check_audible
 from pipeline.encoders.whisper import Decoded, Whisper
 from pipeline.encoders.words import Words
 from pipeline.media.clips import Clip
@@ -61,17 +61,17 @@ class WhisperRecogniser:
     def recognise(self, clip: Clip) -> Words:
         """The words of a clip; threads may call it. Raises MediaError where there is no sound, or nobody speaks."""
         samples = clip.sound()[: int(self.sound_seconds * SOUND_RATE)]
-        check_heard(samples)
+        check_audible(samples)
         language, doubted, parts = self.language, False, list[str]()
         with self.lock:  # one after another, so that memory holds the states of one window
             for window in windows(samples, self.model.spectrum.n_samples):
                 states = self.model.encode(self._mel(window))
                 if language is None and self.model.multilingual:
                     language = self.model.detect(states)
-                said = self.model.decode(states, self.model.marks.prompt(language))
-                text = " ".join(str(self.model.tokenizer.decode(said.tokens, skip_special_tokens=True)).split())
-                if any(map(str.isalnum, text)) and said.no_speech <= NOBODY:
-                    sure = is_sure(said, text)
+                decoded = self.model.decode(states, self.model.marks.prompt(language))
+                text = " ".join(str(self.model.tokenizer.decode(decoded.tokens, skip_special_tokens=True)).split())
+                if any(map(str.isalnum, text)) and decoded.no_speech <= NOBODY:
+                    sure = is_sure(decoded, text)
                     parts += [text] if sure else []
                     doubted = doubted or not sure
         if not parts:
@@ -83,10 +83,10 @@ class WhisperRecogniser:
         return made["input_features"][0].astype(np.float32)
 
 
-def is_sure(said: Decoded, text: str) -> bool:
+def is_sure(decoded: Decoded, text: str) -> bool:
     """Whether the model trusts its words, and does not repeat itself, as it does where it has lost the thread."""
     data = text.encode()
-    return said.log_prob >= DOUBTED and len(data) / len(zlib.compress(data)) <= REPEATED
+    return decoded.log_prob >= DOUBTED and len(data) / len(zlib.compress(data)) <= REPEATED
 
 
 def windows(samples: np.ndarray, longest: int) -> Iterator[np.ndarray]:

@@ -16,19 +16,19 @@ from pipeline.media.kinds import NO_SOUND
 from pipeline.media.limits import MediaLimits, first_bytes
 from pipeline.media.pictures import picture_reader
 from pipeline.media.sampling import Frames
-from pipeline.media.sound import hearing_of, listen
+from pipeline.media.sound import open_sound, read_sound
 from pipeline.media.timeline import read_timeline
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What was asked for of a clip: the frames that are ``shown``, and the sound that is ``heard``.
+    """What was asked for of a clip: the frames that are ``shown``, and its ``decoded_sound``.
 
     A MediaError in place of either says why there is none of it.
     """
 
     shown: Mapping[Frames, Sequence[np.ndarray]] | MediaError
-    heard: np.ndarray | MediaError
+    decoded_sound: np.ndarray | MediaError
 
     def frames(self, count: int, at_least: int | None = None) -> list[np.ndarray]:
         """Uniformly spaced frames that were asked for, each uint8 [H, W, 3], RGB, in order of time.
@@ -46,9 +46,9 @@ class Clip:
 
     def sound(self) -> np.ndarray:
         """The clip's own sound, float32 [samples], mono, ``SOUND_RATE`` a second. Raises MediaError without any."""
-        if isinstance(self.heard, MediaError):
-            raise self.heard
-        return self.heard
+        if isinstance(self.decoded_sound, MediaError):
+            raise self.decoded_sound
+        return self.decoded_sound
 
 
 def read_clip(
@@ -105,13 +105,13 @@ def read_frames(
 def _video_clip(source: Path | bytes, asked: Sequence[Frames], sound_seconds: float, limits: MediaLimits) -> Clip:
     try:
         with open_container(source) as container:
-            hearing = hearing_of(container, sound_seconds)
+            sound_reader = open_sound(container, sound_seconds)
             try:
                 stream = video_stream(container)
             except MediaError as error:
-                listen(container, hearing, limits)
-                return Clip(error, hearing.heard())
-            timeline = read_timeline(container, stream, hearing, limits)
-            return Clip(shown_frames(container, stream, timeline, asked, limits), hearing.heard())
+                read_sound(container, sound_reader, limits)
+                return Clip(error, sound_reader.decoded_sound())
+            timeline = read_timeline(container, stream, sound_reader, limits)
+            return Clip(shown_frames(container, stream, timeline, asked, limits), sound_reader.decoded_sound())
     except FFmpegError:
         raise MediaError("corrupt") from None

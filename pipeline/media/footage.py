@@ -17,7 +17,7 @@ from pipeline.media.animations import ANIMATED, each_frame
 from pipeline.media.containers import open_container, video_stream
 from pipeline.media.limits import MediaLimits, check_size, first_bytes
 from pipeline.media.pictures import opened, picture_reader, rgb
-from pipeline.media.sound import hearing_of
+from pipeline.media.sound import open_sound
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ def _animated_footage(handle: BufferedReader, side: int, seconds: float, limits:
 
 
 def _video_footage(container: InputContainer, side: int, seconds: float, limits: MediaLimits) -> Footage:
-    stream, hearing = video_stream(container), hearing_of(container, seconds)
+    stream, sound_reader = video_stream(container), open_sound(container, seconds)
     check_size(stream.codec_context.width, stream.codec_context.height, limits.max_pixels)
     starts: list[float] = []
     frames: list[np.ndarray] = []
-    for packet in container.demux(stream, *hearing.streams):
+    for packet in container.demux(stream, *sound_reader.streams):
         if packet.stream is not stream:
-            hearing.take(packet)
+            sound_reader.take(packet)
             continue
         for frame in packet.decode():
             assert isinstance(frame, VideoFrame)
@@ -88,8 +88,8 @@ def _video_footage(container: InputContainer, side: int, seconds: float, limits:
             break
     if not starts:
         raise MediaError("no frames")
-    heard = hearing.heard()
-    sound = np.zeros(0, dtype=np.float32) if isinstance(heard, MediaError) else heard
+    decoded = sound_reader.decoded_sound()
+    sound = np.zeros(0, dtype=np.float32) if isinstance(decoded, MediaError) else decoded
     return Footage(np.array(starts) - starts[0], np.stack(frames), sound)
 
 

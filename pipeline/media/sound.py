@@ -20,14 +20,14 @@ SOUND_RATE = 16_000
 
 
 @dataclass
-class Hearing:
+class SoundReader:
     """The beginning of a clip's sound as its packets pass by: at most so many ``seconds``, whatever the clip's length.
 
     Channels are averaged here and not by FFmpeg, which for floats adds them, so that stereo would be louder than mono.
 
     Attributes:
-        stream: the one that players take; None where nothing is to be heard.
-        silence: why there is nothing.
+        stream: the one that players take; None where there is no audio track to decode.
+        silence: why there is no sound.
     """
 
     stream: AudioStream | None
@@ -76,33 +76,33 @@ class Hearing:
             self.parts.append(part)
             self.samples += len(part)
 
-    def heard(self) -> np.ndarray | MediaError:
+    def decoded_sound(self) -> np.ndarray | MediaError:
         """float32 [samples], or why there is no sound."""
         if not self.samples:
             return MediaError(f"{NO_SOUND}: {self.silence}")
         return np.nan_to_num(np.concatenate(self.parts)[: int(self.seconds * SOUND_RATE)])
 
 
-def hearing_of(container: InputContainer, seconds: float) -> Hearing:
+def open_sound(container: InputContainer, seconds: float) -> SoundReader:
     stream = container.streams.best("audio") if seconds > 0 else None
     if not isinstance(stream, AudioStream):
-        return Hearing(None, seconds, "no audio track")
+        return SoundReader(None, seconds, "no audio track")
     if stream.codec_context is None:
-        return Hearing(None, seconds, UNKNOWN_CODEC)
+        return SoundReader(None, seconds, UNKNOWN_CODEC)
     stream.codec_context.thread_count = 1
-    return Hearing(stream, seconds, UNDECODED)
+    return SoundReader(stream, seconds, UNDECODED)
 
 
-def listen(container: InputContainer, hearing: Hearing, limits: MediaLimits) -> None:
+def read_sound(container: InputContainer, sound_reader: SoundReader, limits: MediaLimits) -> None:
     """Takes in the sound of a clip without pictures."""
-    if hearing.stream is None:
+    if sound_reader.stream is None:
         return
     read = 0
-    for packet in container.demux(hearing.stream):
+    for packet in container.demux(sound_reader.stream):
         limits.check_time()
         read += packet.size > 0
         if packet.pts is not None:
-            limits.check_duration(float(packet.pts * (hearing.stream.time_base or 0)))
-        hearing.take(packet)
-    if read < len(hearing.stream.index_entries):
+            limits.check_duration(float(packet.pts * (sound_reader.stream.time_base or 0)))
+        sound_reader.take(packet)
+    if read < len(sound_reader.stream.index_entries):
         raise MediaError("truncated")

@@ -9,7 +9,7 @@ from av.video.stream import VideoStream
 
 from pipeline.core.files import MediaError
 from pipeline.media.limits import MediaLimits, check_size
-from pipeline.media.sound import Hearing
+from pipeline.media.sound import SoundReader
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,19 @@ class Timeline:
     end: int
 
 
-def read_timeline(container: InputContainer, stream: VideoStream, hearing: Hearing, limits: MediaLimits) -> Timeline:
+def read_timeline(
+    container: InputContainer, stream: VideoStream, sound_reader: SoundReader, limits: MediaLimits
+) -> Timeline:
     """Reads all packets without decoding pictures, which finds every frame's time, and the keyframes, in any container.
 
     What is heard on the way is decoded at once, so that the file is read and its sound decoded once.
     """
     check_size(stream.codec_context.width, stream.codec_context.height, limits.max_pixels)
     read, shown, cut = 0, [], False
-    for packet in container.demux(stream, *hearing.streams):
+    for packet in container.demux(stream, *sound_reader.streams):
         limits.check_time()
         if packet.stream is not stream:
-            hearing.take(packet)
+            sound_reader.take(packet)
             continue
         start = start_of(packet)
         if start is None:
