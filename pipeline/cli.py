@@ -19,7 +19,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.outputs import check_distinct, check_folder, check_output
 from pipeline.core.terminal import printable
 from pipeline.core.tracks import Track
-from pipeline.serving.options import Given, PredictOptions
+from pipeline.serving.options import PredictInputs, PredictOptions
 
 app = typer.Typer(
     help="Emotion and sentiment from text, pictures and video. `dvc repro` runs the stages in the order listed.",
@@ -254,7 +254,7 @@ def predict_command(
     project: Project = Path(),
 ) -> None:
     """Predict one post, a table of posts, or JSON Lines from a pipe; score a corpus of features, or a line of words."""
-    given = Given(text, image, video, manifest, corpus, stdin)
+    given = PredictInputs(text, image, video, manifest, corpus, stdin)
     asked = PredictOptions(given, out, media, track, as_json, explain, coverage, ray, workers, bundle, project)
     asked.check()
     with one_line_errors():
@@ -330,8 +330,8 @@ def forget_command(
         for name in STAGES:
             stack.enter_context(alone(layout.lock(name), name, "wait until it has ended"))
         wanted = forgetting.read_ids(ids or (), file)
-        said = forgetting.run(params.load(layout.params), layout, wanted, yes=yes)
-        print("\n".join(map(printable, said.splitlines())))
+        message = forgetting.run(params.load(layout.params), layout, wanted, yes=yes)
+        print("\n".join(map(printable, message.splitlines())))
 
 
 @app.command("fetch")
@@ -424,11 +424,11 @@ def serve_command(
         from pipeline.serving.intake import RequestLimits as Limits
 
         limits = Limits(round(max_mb * 1e6), 20_000, clip_seconds, seconds, queue, batch, explanations)
-        door = server.Door(host, port, tuple(allow_host or ()), header_seconds, idle_seconds)
+        listen = server.ListenSettings(host, port, tuple(allow_host or ()), header_seconds, idle_seconds)
         tracks = command.tracks(bundle, project)
         posts = command.predictor(bundle, project, max_pixels) if "posts" in tracks else None
         scores = command.score_predictor(bundle, project) if "sentiment" in tracks else None
-        server.serve(posts, scores, limits, door)
+        server.serve(posts, scores, limits, listen)
 
 
 @app.command("report")

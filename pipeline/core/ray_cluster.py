@@ -32,8 +32,8 @@ ANEW = {"max_restarts": -1, "max_task_retries": RETRIES}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A cluster that is asked for, and what errors call that.
+class ClusterRequest:
+    """Which cluster is needed, and how error messages name the options for it.
 
     Attributes:
         address: ``local`` for one of this machine's own, or where one is.
@@ -56,19 +56,19 @@ class Asked:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that answers; ``ray`` is the package."""
+    """A connected cluster; ``ray`` is the package."""
 
     ray: Any
-    asked: Asked
+    request: ClusterRequest
 
-    def require(self, wanted: Mapping[str, float], who: str) -> None:
+    def require(self, resources: Mapping[str, float], requester: str) -> None:
         """Raises InputError where the cluster has less than this, by kind."""
-        there = self.ray.cluster_resources()
-        for kind, count in wanted.items():
-            if count > there.get(kind, 0):
+        available = self.ray.cluster_resources()
+        for kind, count in resources.items():
+            if count > available.get(kind, 0):
                 raise InputError(
-                    f"{who} want {count:g} {kind}, and the cluster has {there.get(kind, 0):g}; ask for fewer, or add "
-                    "machines"
+                    f"{requester} want {count:g} {kind}, and the cluster has {available.get(kind, 0):g}; "
+                    "ask for fewer, or add machines"
                 )
 
     def result(self, reference: Any, what: str) -> Any:
@@ -81,8 +81,9 @@ class Cluster:
             raise  # a bug of ours, with the other process's traceback
         except self.ray.exceptions.RayError as error:
             raise InputError(
-                f"{self.asked.option}: the process at work on {what} died {RETRIES + 1} times ({_first_line(error)}); "
-                f"if it lacked memory, give it more; the run goes on from here, also {self.asked.again}"
+                f"{self.request.option}: the process at work on {what} died {RETRIES + 1} times "
+                f"({_first_line(error)}); if it lacked memory, give it more; "
+                f"the run goes on from here, also {self.request.again}"
             ) from None
 
     def begun(self, workers: Iterable[Any]) -> list[dict[str, Any]]:
@@ -102,34 +103,34 @@ class Cluster:
             for of in found:
                 if of["code"] != code_digest():
                     raise InputError(
-                        f"{self.asked.option}: {of['node']} has another version of this project; install this one"
+                        f"{self.request.option}: {of['node']} has another version of this project; install this one"
                     )
             return found
-        raise InputError(f"{self.asked.option}: {problem}")
+        raise InputError(f"{self.request.option}: {problem}")
 
 
 def about() -> dict[str, Any]:
-    """Who a process is: the machine's name, and a digest of the code that it has."""
+    """What identifies a process: its machine's name and the digest of its code."""
     return {"node": platform.node(), "code": code_digest()}
 
 
 @contextmanager
-def connected(asked: Asked) -> Iterator[Cluster]:
+def connected(request: ClusterRequest) -> Iterator[Cluster]:
     """The cluster; it ends with the context where it is this machine's own.
 
     Raises InputError where Ray is not installed, or no cluster answers.
     """
-    ray = _package(asked)
+    ray = _package(request)
     before = signal.getsignal(signal.SIGTERM)
-    _connect(ray, asked)
+    _connect(ray, request)
     try:
         signal.signal(signal.SIGTERM, before)  # which Ray has replaced by its own
-        yield Cluster(ray, asked)
+        yield Cluster(ray, request)
     finally:
         ray.shutdown()
 
 
-def _package(asked: Asked) -> Any:
+def _package(request: ClusterRequest) -> Any:
     # Read when Ray is imported: nothing is told to anybody, and processors are not hidden from processes without GPUs.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -137,24 +138,24 @@ def _package(asked: Asked) -> Any:
         return importlib.import_module("ray")
     except ImportError:
         raise InputError(
-            f'{asked.option} is not installed; `pip install "emocare-pipeline[ray]"`, or {asked.without}'
+            f'{request.option} is not installed; `pip install "emocare-pipeline[ray]"`, or {request.without}'
         ) from None
 
 
-def _connect(ray: Any, asked: Asked) -> None:
+def _connect(ray: Any, request: ClusterRequest) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if asked.address == "local":
-        store = asked.object_store_mb * 2**20
+    if request.address == "local":
+        store = request.object_store_mb * 2**20
         # As many processors as are asked for, not as there are: processes may take turns on one.
-        ray.init("local", num_cpus=asked.processors, object_store_memory=store, include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=request.processors, object_store_memory=store, include_dashboard=False, **quiet)
         return
     try:
-        _knock(asked.address)
-        ray.init(asked.address, **quiet)
+        _knock(request.address)
+        ray.init(request.address, **quiet)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:  # a port of 99999 overflows
         raise InputError(
-            f"{asked.address_option}: no Ray cluster answers at {asked.address} ({_first_line(error)}); start one with "
-            "`ray start --head` and `ray start --address=…`, or give local"
+            f"{request.address_option}: no Ray cluster answers at {request.address} ({_first_line(error)}); "
+            "start one with `ray start --head` and `ray start --address=…`, or give local"
         ) from None
 
 

@@ -20,7 +20,7 @@ import torch
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.prefetch import ahead
-from pipeline.core.ray_cluster import ANEW, Asked, Cluster, about, connected
+from pipeline.core.ray_cluster import ANEW, Cluster, ClusterRequest, about, connected
 from pipeline.core.schemas import IN_WORDS, Modality
 from pipeline.encoders import image, streams, text, transcription
 from pipeline.encoders.clip_streams import ClipContents, Lacking
@@ -155,14 +155,14 @@ class RaySource:
             yield from self.steps.digests(values)
             return
         parts = (list(values[at : at + DIGESTED]) for at in range(0, len(values), DIGESTED))
-        asked: deque[tuple[Any, list[str]]] = deque()
+        pending: deque[tuple[Any, list[str]]] = deque()
         for number, part in enumerate(parts):
             reader = self.pool.readers[number % len(self.pool.readers)]
-            asked.append((reader.digests.remote(self.modality, part), part))
-            if len(asked) >= DEPTH * len(self.pool.readers):
-                yield from self._digested(*asked.popleft())
-        while asked:
-            yield from self._digested(*asked.popleft())
+            pending.append((reader.digests.remote(self.modality, part), part))
+            if len(pending) >= DEPTH * len(self.pool.readers):
+                yield from self._digested(*pending.popleft())
+        while pending:
+            yield from self._digested(*pending.popleft())
 
     def _digested(self, reference: Any, part: list[str]) -> list[str | MediaError]:
         return self.pool.cluster.result(reference, f"the files {part[0]} … {part[-1]}")
@@ -232,7 +232,7 @@ def started(embed: EmbedParams, folder: Path, *, transcribe: bool = False) -> It
 
     Raises InputError where Ray is not installed, no cluster answers, or its machines cannot do the work.
     """
-    asked = Asked(
+    request = ClusterRequest(
         embed.ray.address,
         embed.ray.encoders + embed.ray.readers * embed.workers,
         embed.ray.object_store_mb,
@@ -241,20 +241,20 @@ def started(embed: EmbedParams, folder: Path, *, transcribe: bool = False) -> It
         without="give local",
         again="with embed.engine=local",
     )
-    with connected(asked) as cluster:
+    with connected(request) as cluster:
         yield _pool(cluster, embed, folder, transcribe)
 
 
 def _pool(cluster: Cluster, embed: EmbedParams, folder: Path, transcribe: bool) -> Pool:
-    asked = embed.ray
-    who = f"params.yaml: embed.ray: {asked.encoders} encoders and {asked.readers} readers"
-    cluster.require({"CPU": cluster.asked.processors, "GPU": asked.encoders * asked.gpus}, who)
-    device = torch.device("cuda" if asked.gpus else "cpu")
+    ray = embed.ray
+    requester = f"params.yaml: embed.ray: {ray.encoders} encoders and {ray.readers} readers"
+    cluster.require({"CPU": cluster.request.processors, "GPU": ray.encoders * ray.gpus}, requester)
+    device = torch.device("cuda" if ray.gpus else "cpu")
     reader = cluster.ray.remote(num_cpus=embed.workers, **ANEW)(_Worker)
-    encoder = cluster.ray.remote(num_cpus=1, num_gpus=asked.gpus, **ANEW)(_Worker)
+    encoder = cluster.ray.remote(num_cpus=1, num_gpus=ray.gpus, **ANEW)(_Worker)
     path = str(folder.resolve())
-    readers = [reader.remote(embed, path, "cpu", transcribe) for _ in range(asked.readers)]
-    encoders = [encoder.remote(embed, path, device.type, transcribe) for _ in range(asked.encoders)]
+    readers = [reader.remote(embed, path, "cpu", transcribe) for _ in range(ray.readers)]
+    encoders = [encoder.remote(embed, path, device.type, transcribe) for _ in range(ray.encoders)]
     begun = cluster.begun([*readers, *encoders])
     for of in begun:
         if not of["media"]:
@@ -267,11 +267,11 @@ def _pool(cluster: Cluster, embed: EmbedParams, folder: Path, transcribe: bool) 
     return Pool(cluster, readers, encoders, device, computation)
 
 
-def _check_alike(begun: Sequence[Mapping[str, Any]], who: str) -> None:
+def _check_alike(begun: Sequence[Mapping[str, Any]], kind: str) -> None:
     """Raises InputError where some of these processes may round otherwise than others."""
     one, *others = {str((of["computed"], of["texts"])): of for of in begun}.values()
     for other in others:
         raise InputError(
             f"embed.engine: ray: {one['node']} computes with {one['texts']}, {other['node']} with {other['texts']}; "
-            f"their results may differ in the last digits, so give the {who} machines of a kind"
+            f"their results may differ in the last digits, so give the {kind} machines of a kind"
         )

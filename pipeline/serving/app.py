@@ -24,7 +24,7 @@ from pipeline.scoring.conformal import COVERAGE
 from pipeline.serving import intake
 from pipeline.serving.batching import Batcher
 from pipeline.serving.examples import examples
-from pipeline.serving.intake import Asked, AskedScore, Bodies, PreparedRequest, RequestLimits
+from pipeline.serving.intake import MemoryBudget, PredictRequest, PreparedRequest, RequestLimits, ScoreRequest
 from pipeline.serving.origins import LOOPBACK, Origins
 from pipeline.serving.pages import Guarded, add_page
 from pipeline.serving.posts import Explanation, Post
@@ -108,9 +108,9 @@ class Service:
         self.meters = Meters()
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         self._predicting: Batcher[PreparedRequest, Answer] = Batcher(self._predict, limits.batch, self.meters.observe)
-        self._scoring: Batcher[AskedScore, Answer] = Batcher(self._score, limits.batch, self.meters.observe)
+        self._scoring: Batcher[ScoreRequest, Answer] = Batcher(self._score, limits.batch, self.meters.observe)
         self._under_way = self._explaining = 0
-        self._bodies = Bodies(limits.all_bytes)
+        self._memory = MemoryBudget(limits.all_bytes)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -125,34 +125,34 @@ class Service:
             torch.set_num_threads(1 if len(batch) == 1 else self.cores)
         return answers(self.posts, batch)
 
-    def _score(self, batch: Sequence[AskedScore]) -> list[Answer]:
+    def _score(self, batch: Sequence[ScoreRequest]) -> list[Answer]:
         assert self.scores is not None
-        return [score_answer(self.scores, asked) for asked in batch]
+        return [score_answer(self.scores, parsed) for parsed in batch]
 
     async def predict(self, request: Request) -> Answer:
         """One post. Raises HTTPException."""
         if self.posts is None:
             raise HTTPException(404, "there is no model of posts here")
         self._refuse_when_busy()
-        with self._bodies.room() as room:
-            asked = await intake.receive(request, self.limits, room)
-            with self._turn(explain=asked.explain):
-                return await self._while_wanted(request, self._predicted(self.posts, asked))
+        with self._memory.reservation() as reserved:
+            parsed = await intake.receive(request, self.limits, reserved)
+            with self._slot(explain=parsed.explain):
+                return await self._while_wanted(request, self._predicted(self.posts, parsed))
 
     async def score(self, request: Request) -> Answer:
         """One sample of features or words. Raises HTTPException."""
         if self.scores is None:
             raise HTTPException(404, "there is no model of scores here")
         self._refuse_when_busy()
-        with self._bodies.room() as room:
-            asked = await intake.receive_sample(request, self.limits, room)
-            with self._turn(explain=False):
-                return await self._while_wanted(request, self._scoring.answer(asked))
+        with self._memory.reservation() as reserved:
+            parsed = await intake.receive_sample(request, self.limits, reserved)
+            with self._slot(explain=False):
+                return await self._while_wanted(request, self._scoring.answer(parsed))
 
-    async def _predicted(self, predictor: Predictor, asked: Asked) -> Answer:
+    async def _predicted(self, predictor: Predictor, parsed: PredictRequest) -> Answer:
         deadline = time.monotonic() + self.limits.seconds
         ready = await asyncio.get_running_loop().run_in_executor(
-            self._decoders, intake.prepare, predictor, asked, self.limits.clip_seconds, deadline
+            self._decoders, intake.prepare, predictor, parsed, self.limits.clip_seconds, deadline
         )
         answer = await self._predicting.answer(ready)
         if ready.pixels is None or "error" in answer:
@@ -209,7 +209,7 @@ class Service:
             raise HTTPException(503, "busy; try again in a second", RETRY)
 
     @contextmanager
-    def _turn(self, *, explain: bool) -> Iterator[None]:
+    def _slot(self, *, explain: bool) -> Iterator[None]:
         """A place among the requests that are under way, which have come in whole. Raises HTTPException."""
         self._refuse_when_busy()
         if explain and self._explaining >= self.limits.explanations:
@@ -306,10 +306,10 @@ def answers(predictor: Predictor, batch: Sequence[PreparedRequest]) -> list[Answ
     return made
 
 
-def score_answer(predictor: ScorePredictor, asked: AskedScore) -> Answer:
+def score_answer(predictor: ScorePredictor, parsed: ScoreRequest) -> Answer:
     """What `predict --track sentiment --json` says, or an ``error`` where nothing of the sample can be used."""
     try:
-        (score,) = predictor.predict([asked.sample], COVERAGE if asked.coverage is None else asked.coverage)
+        (score,) = predictor.predict([parsed.sample], COVERAGE if parsed.coverage is None else parsed.coverage)
     except InputError as error:
         return {"error": str(error)}
     return score.as_json() if score.score is not None else {"error": f"nothing to score: {score.reason}"}

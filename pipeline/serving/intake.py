@@ -67,42 +67,44 @@ class RequestLimits:
         return max(self.queue // 4, 1) * self.bytes
 
 
-class Bodies:
-    """How many bytes of bodies are in memory, those still coming in among them.
+class MemoryBudget:
+    """How many bytes the bodies of all requests may take in memory, those still being received among them.
 
-    ``SMALL`` bodies do not count: who fills the memory with large ones that never end keeps no text from coming in.
+    ``SMALL`` bodies do not count, so that large ones that never end cannot block requests of text alone.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most, self.taken = most, 0
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
 
     @contextmanager
-    def room(self) -> Iterator["Room"]:
-        """For one body, until it is done with."""
-        room = Room(self)
+    def reservation(self) -> Iterator["MemoryReservation"]:
+        """For one body; released when the context ends."""
+        reservation = MemoryReservation(self)
         try:
-            yield room
+            yield reservation
         finally:
-            self.taken -= room.taken
+            self.bytes -= reservation.bytes
 
 
 @dataclass
-class Room:
-    bodies: Bodies
-    taken: int = 0
+class MemoryReservation:
+    """The bytes of one body that count against ``budget``."""
 
-    def take(self, size: int) -> None:
-        """The body is so large by now. Raises HTTPException 503 where there is no room for it."""
-        more = max(size - SMALL, 0) - self.taken
-        if self.bodies.taken + more > self.bodies.most:
+    budget: MemoryBudget
+    bytes: int = 0
+
+    def resize(self, size: int) -> None:
+        """``size``: bytes of the body received so far. Raises HTTPException 503 where the budget is exceeded."""
+        more = max(size - SMALL, 0) - self.bytes
+        if self.budget.bytes + more > self.budget.max_bytes:
             raise HTTPException(503, "busy with large requests; try again in a second", {"Retry-After": "1"})
-        self.bodies.taken += more
-        self.taken += more
+        self.budget.bytes += more
+        self.bytes += more
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request as it was understood."""
+class PredictRequest:
+    """A parsed request to predict a post."""
 
     post: Post
     coverage: float | None = None
@@ -111,8 +113,8 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class AskedScore:
-    """A request for a score as it was understood."""
+class ScoreRequest:
+    """A parsed request for a score."""
 
     sample: Sample
     coverage: float | None = None
@@ -120,7 +122,7 @@ class AskedScore:
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """A request on its way to the model.
+    """A request whose pictures and clips are decoded and preprocessed.
 
     Attributes:
         post: prepared for the encoders.
@@ -134,23 +136,23 @@ class PreparedRequest:
     looked_at: dict[str, Any] | None
 
 
-async def receive(request: Request, limits: RequestLimits, room: Room) -> Asked:
-    """Reads and understands a request, a multipart form or JSON.
+async def receive(request: Request, limits: RequestLimits, reserved: MemoryReservation) -> PredictRequest:
+    """Reads and parses a request, a multipart form or JSON.
 
-    Raises HTTPException: 400 it is not what it says it is, 408 it comes too slowly, 413 too large, 415 neither form nor
-    JSON, 422 a field is wrong, 503 there is no memory for it.
+    Raises HTTPException: 400 it is not what its content type says, 408 it comes too slowly, 413 too large, 415 neither
+    form nor JSON, 422 a field is wrong, 503 there is no memory for it.
     """
-    body, kind = await _body(request, limits, room), _kind(request)
+    body, kind = await _body(request, limits, reserved), _kind(request)
     if kind == "multipart/form-data":
-        return _asked(await _form(request.headers, body), limits)
+        return _predict_request(await _form(request.headers, body), limits)
     if kind == "application/json":
-        return _asked(_with_files(_object(body)), limits)
+        return _predict_request(_with_files(_object(body)), limits)
     raise HTTPException(415, "send multipart/form-data or application/json")
 
 
-async def receive_sample(request: Request, limits: RequestLimits, room: Room) -> AskedScore:
-    """Reads and understands a request for a score, JSON. Raises HTTPException as ``receive``."""
-    body = await _body(request, limits, room)
+async def receive_sample(request: Request, limits: RequestLimits, reserved: MemoryReservation) -> ScoreRequest:
+    """Reads and parses a request for a score, JSON. Raises HTTPException as ``receive``."""
+    body = await _body(request, limits, reserved)
     if _kind(request) != "application/json":
         raise HTTPException(415, "send application/json")
     given = _known(_object(body), SAMPLE_FIELDS, FEATURES)
@@ -160,22 +162,22 @@ async def receive_sample(request: Request, limits: RequestLimits, room: Room) ->
     else:
         text = _numbers("text", text)
     audio, visual = (_numbers(name, given.get(name)) for name in ("audio", "visual"))
-    return AskedScore(Sample(text, audio, visual), _coverage(given))
+    return ScoreRequest(Sample(text, audio, visual), _coverage(given))
 
 
 def _kind(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _body(request: Request, limits: RequestLimits, room: Room) -> bytes:
+async def _body(request: Request, limits: RequestLimits, reserved: MemoryReservation) -> bytes:
     try:
         async with asyncio.timeout(limits.seconds):
-            return await _received(request, limits.bytes, room)
+            return await _read_body(request, limits.bytes, reserved)
     except TimeoutError:
         raise HTTPException(408, f"the request did not come in within {limits.seconds:g} seconds") from None
 
 
-async def _received(request: Request, most: int, room: Room) -> bytes:
+async def _read_body(request: Request, most: int, reserved: MemoryReservation) -> bytes:
     too_large = HTTPException(413, f"larger than {most / 1e6:g} MB")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared[:20]) > most:
@@ -185,7 +187,7 @@ async def _received(request: Request, most: int, room: Room) -> bytes:
         body += chunk
         if len(body) > most:
             raise too_large
-        room.take(len(body))
+        reserved.resize(len(body))
     return bytes(body)
 
 
@@ -248,7 +250,7 @@ def _check_length(text: str, limits: RequestLimits) -> None:
         raise HTTPException(422, f"the text has {len(text)} characters, at most {limits.characters} are allowed")
 
 
-def _asked(given: Mapping[str, Any], limits: RequestLimits) -> Asked:
+def _predict_request(given: Mapping[str, Any], limits: RequestLimits) -> PredictRequest:
     """Raises HTTPException 422."""
     given = _known(given, FIELDS, MODALITIES)
     text = given.get("text")
@@ -260,7 +262,7 @@ def _asked(given: Mapping[str, Any], limits: RequestLimits) -> Asked:
         if not isinstance(given.get(name, b""), bytes):
             raise HTTPException(422, f"{name} is not a file (in JSON: base64)")
     post = Post(text, given.get("image"), given.get("video"))
-    return Asked(post, _coverage(given), *(_switch(given, name) for name in SWITCHES))
+    return PredictRequest(post, _coverage(given), *(_switch(given, name) for name in SWITCHES))
 
 
 def _numbers(name: str, value: Any) -> np.ndarray | None:
@@ -298,14 +300,14 @@ def _switch(given: Mapping[str, Any], name: str) -> bool:
     raise HTTPException(422, f"{name} is neither true nor false")
 
 
-def prepare(predictor: Predictor, asked: Asked, clip_seconds: float, deadline: float) -> PreparedRequest:
+def prepare(predictor: Predictor, request: PredictRequest, clip_seconds: float, deadline: float) -> PreparedRequest:
     """Decodes pictures and clips; what cannot be read is noted in the post. May run beside a prediction."""
-    pixels = predictor.read(asked.post, max_seconds=clip_seconds, deadline=deadline)
+    pixels = predictor.read(request.post, max_seconds=clip_seconds, deadline=deadline)
     return PreparedRequest(
         predictor.prepared(pixels),
-        asked.coverage,
-        pixels if asked.explain else None,
-        _looked_at(predictor, pixels) if asked.looked_at else None,
+        request.coverage,
+        pixels if request.explain else None,
+        _looked_at(predictor, pixels) if request.looked_at else None,
     )
 
 

@@ -12,8 +12,8 @@ TABLES = (["--manifest"], ["--corpus"])
 
 
 @dataclass(frozen=True)
-class Given:
-    """What is to be predicted: parts of one post, a table, or what comes down a pipe."""
+class PredictInputs:
+    """What is to be predicted: parts of one post, a table, or JSON Lines from standard input."""
 
     text: str | None
     image: Path | None
@@ -43,7 +43,7 @@ class Given:
 class PredictOptions:
     """The options of ``predict``, each under its name."""
 
-    given: Given
+    given: PredictInputs
     out: Path | None
     media: Path | None
     track: Track | None

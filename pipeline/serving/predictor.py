@@ -82,7 +82,7 @@ class Seen:
         return Seen(vectors, logits, self.errors * count, own, self.lacking * count)
 
 
-Given = Mapping[Modality, Seen]
+ModalityInputs = Mapping[Modality, Seen]
 
 
 class Predictor:
@@ -162,7 +162,7 @@ class Predictor:
         post = self.read(post)
         given = self._given([post])
         logits = self._logits(given)[0]
-        there = {name for name, seen in given.items() if seen.present[0]}
+        available = {name for name, seen in given.items() if seen.present[0]}
 
         def changes(name: Modality, pieces: Iterable[Any]) -> Generator[None, None, list[float]]:
             found, rest = [], iter(pieces)
@@ -172,15 +172,15 @@ class Predictor:
             return found
 
         words = patches = frames = None
-        if "text" in there and post.text is not None:
+        if "text" in available and post.text is not None:
             spans = list(islice(re.finditer(r"\S+", post.text), MOST_WORDS))
             without = [post.text[: span.start()] + post.text[span.end() :] for span in spans]
             found = yield from changes("text", without)
             words = [(span.group(), span.start(), change) for span, change in zip(spans, found, strict=True)]
-        if "image" in there and isinstance(post.image, np.ndarray):
+        if "image" in available and isinstance(post.image, np.ndarray):
             found = yield from changes("image", occluded(post.image, GRID))
             patches = np.array(found).reshape(GRID, GRID)
-        if "video" in there and isinstance(post.video, Clip):
+        if "video" in available and isinstance(post.video, Clip):
             frames = (yield from changes("video", self._frame_by_frame(post.video))) or None
         return Explanation(self.labels[self._decide(logits)[0]], words, patches, frames)
 
@@ -376,14 +376,16 @@ class Predictor:
         return first_reason(ready) or ready
 
     @torch.inference_mode()
-    def _logits(self, given: Given, without: Sequence[Modality | None] = (None,)) -> np.ndarray:
+    def _logits(self, given: ModalityInputs, without: Sequence[Modality | None] = (None,)) -> np.ndarray:
         """Calibrated logits, float64 [len(without), n, K], with each of these masked in turn, all in one pass."""
         fusion, calibration = self.model.fusion, self.model.description.calibration
         if fusion is None:
             ((only, seen),) = given.items()
             nothing = np.array(self.model.description.nothing)
-            said = [np.where((seen.present & (only != of))[:, None], seen.expert_log_probs, nothing) for of in without]
-            return np.stack([calibration.calibrated(logits) for logits in said])
+            masked_logits = [
+                np.where((seen.present & (only != of))[:, None], seen.expert_log_probs, nothing) for of in without
+            ]
+            return np.stack([calibration.calibrated(logits) for logits in masked_logits])
 
         def column(rows: Sequence[np.ndarray]) -> Tensor:
             return torch.from_numpy(np.concatenate(rows)).to(self.device)
@@ -400,21 +402,21 @@ class Predictor:
 
     # --- why ---------------------------------------------------------------------------------------------------------
 
-    def _with_changes(self, given: Given) -> tuple[np.ndarray, dict[Modality, np.ndarray]]:
+    def _with_changes(self, given: ModalityInputs) -> tuple[np.ndarray, dict[Modality, np.ndarray]]:
         """Calibrated logits, float64 [n, K]; modality → change in the label's log-odds when it is masked, [n]."""
-        there: list[Modality] = [name for name in MODALITIES if name in given and given[name].present.any()]
-        logits, *masked = self._logits(given, [None, *there])
+        available: list[Modality] = [name for name in MODALITIES if name in given and given[name].present.any()]
+        logits, *masked = self._logits(given, [None, *available])
         label = self._decide(logits)
         whole = emotion.log_odds(logits, label)
         changes: dict[Modality, np.ndarray] = {}
-        for name, without in zip(there, masked, strict=True):
+        for name, without in zip(available, masked, strict=True):
             change = whole - emotion.log_odds(without, label)
             changes[name] = np.where(given[name].present, change, 0.0)
         return logits, {name: changes.get(name, np.zeros(len(label))) for name in given}
 
     @torch.inference_mode()
     def _streams_of(
-        self, name: Modality, given: Given, logits: np.ndarray
+        self, name: Modality, given: ModalityInputs, logits: np.ndarray
     ) -> Sequence[dict[Stream, StreamAnswer] | None]:
         """For each of n posts, what the streams of its clip or picture did: each in turn is masked; empty where there
         is none; None where the modality is not read by streams."""
@@ -425,14 +427,14 @@ class Predictor:
         whole = emotion.log_odds(logits, label)
         answers: list[dict[Stream, StreamAnswer]] = [{} for _ in logits]
         for stream, columns in slices(branch.frozen.identity).items():
-            there: np.ndarray = np.logical_not(np.isnan(seen.vectors[:, columns]).any(axis=1))
+            available: np.ndarray = np.logical_not(np.isnan(seen.vectors[:, columns]).any(axis=1))
             changes = np.zeros(len(label))
-            if there.any():
-                masked: Given = {**given, name: self._without(name, seen, stream)}
-                changes = np.where(there, whole - emotion.log_odds(self._logits(masked)[0], label), 0.0)
+            if available.any():
+                masked: ModalityInputs = {**given, name: self._without(name, seen, stream)}
+                changes = np.where(available, whole - emotion.log_odds(self._logits(masked)[0], label), 0.0)
             for at, answer in enumerate(answers):
                 if seen.errors[at] is None:
-                    answer[stream] = StreamAnswer(bool(there[at]), seen.lacking[at].get(stream), float(changes[at]))
+                    answer[stream] = StreamAnswer(bool(available[at]), seen.lacking[at].get(stream), float(changes[at]))
         return answers
 
     def _without(self, name: Modality, seen: Seen, stream: Stream) -> Seen:
@@ -456,7 +458,7 @@ class Predictor:
             seen.lacking,
         )
 
-    def _changes(self, given: Given, logits: np.ndarray, name: Modality, seen: Seen) -> np.ndarray:
+    def _changes(self, given: ModalityInputs, logits: np.ndarray, name: Modality, seen: Seen) -> np.ndarray:
         """Changes in the log-odds of one post's label with each of ``seen`` in turn for what a modality holds."""
         count = len(seen.errors)
         label = self._decide(logits)
@@ -469,7 +471,7 @@ class Predictor:
         self,
         post: Post,
         at: int,
-        given: Given,
+        given: ModalityInputs,
         changes: Mapping[Modality, np.ndarray],
         alone: Mapping[Modality, np.ndarray],
         streams: Mapping[Modality, Sequence[dict[Stream, StreamAnswer] | None]],

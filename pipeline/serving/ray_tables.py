@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.core.errors import InputError
-from pipeline.core.ray_cluster import ANEW, Asked, about, connected
+from pipeline.core.ray_cluster import ANEW, ClusterRequest, about, connected
 
 DEPTH = 2
 """Chunks that each process has at hand, so that it need not wait for the next."""
@@ -68,7 +68,7 @@ def made(using: Any, make: Callable[[Any, Any], pa.Table], spread: Spread | None
     if spread is None:
         yield lambda chunks: (make(using, chunk) for chunk in chunks)
         return
-    asked = Asked(
+    request = ClusterRequest(
         spread.address,
         spread.workers,
         OBJECT_STORE_MB,
@@ -77,7 +77,7 @@ def made(using: Any, make: Callable[[Any, Any], pa.Table], spread: Spread | None
         without="leave it out",
         again="without --ray",
     )
-    with connected(asked) as cluster:
+    with connected(request) as cluster:
         cluster.require({"CPU": spread.workers}, f"--workers: {spread.workers} processes")
         worker = cluster.ray.remote(num_cpus=1, **ANEW)(_Worker)
         workers = [worker.remote(spread.load, make) for _ in range(spread.workers)]
@@ -86,17 +86,17 @@ def made(using: Any, make: Callable[[Any, Any], pa.Table], spread: Spread | None
                 raise InputError(f"--ray: {of['node']} has another model under this path; copy this one there")
 
         def tables(chunks: Iterable[Any]) -> Iterator[pa.Table]:
-            asked_for: deque[tuple[Any, int]] = deque()
+            pending: deque[tuple[Any, int]] = deque()
             for number, chunk in enumerate(chunks):
-                if len(asked_for) == DEPTH * len(workers):
-                    yield cluster.result(*_named(asked_for.popleft()))
-                asked_for.append((workers[number % len(workers)].table.remote(chunk), number))
-            while asked_for:
-                yield cluster.result(*_named(asked_for.popleft()))
+                if len(pending) == DEPTH * len(workers):
+                    yield cluster.result(*_named(pending.popleft()))
+                pending.append((workers[number % len(workers)].table.remote(chunk), number))
+            while pending:
+                yield cluster.result(*_named(pending.popleft()))
 
         yield tables
 
 
-def _named(asked_for: tuple[Any, int]) -> tuple[Any, str]:
-    reference, number = asked_for
+def _named(pending: tuple[Any, int]) -> tuple[Any, str]:
+    reference, number = pending
     return reference, f"part {number + 1} of those that were missing"

@@ -194,7 +194,7 @@ class ScorePredictor:
         scores = []
         for at, value in enumerate(values.tolist()):
             parts: dict[Feature, ModalityScore] = {
-                name: self._heard(name, columns, at, value, without) for name in self.model.modalities
+                name: self._modality_scores(name, columns, at, value, without) for name in self.model.modalities
             }
             if all(part.state != "present" for part in parts.values()):
                 scores.append(Score(None, None, None, parts, f"no {', '.join(used)}"))
@@ -203,7 +203,7 @@ class ScorePredictor:
                 scores.append(Score(value, low, high, parts))
         return scores
 
-    def _heard(
+    def _modality_scores(
         self, name: Feature, columns: FeatureColumns, at: int, value: float, without: dict[Feature, np.ndarray]
     ) -> ModalityScore:
         if not bool(columns.present[name][at]):
@@ -225,9 +225,9 @@ class ScorePredictor:
                 vectors[name] = torch.from_numpy(encode_lines(self.model.encoder, lines, self.device))
                 present[name] = torch.tensor([bool(row) for row in lines])
             elif name in rows.features and rows.present[name].any():
-                there = torch.from_numpy(np.asarray(rows.present[name]))
+                row_present = torch.from_numpy(np.asarray(rows.present[name]))
                 read = self.model.net.columns[name](torch.from_numpy(rows.features[name]))
-                vectors[name], present[name] = torch.where(there[:, None], read, 0.0), there
+                vectors[name], present[name] = torch.where(row_present[:, None], read, 0.0), row_present
             else:
                 vectors[name], present[name] = torch.zeros(count, widths[name]), torch.zeros(count, dtype=torch.bool)
         return FeatureColumns(vectors, present)

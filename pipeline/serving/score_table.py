@@ -89,8 +89,8 @@ def _say_left_out(predictor: ScorePredictor, part: FeatureCorpus, corpus: Path) 
     if predictor.model.description.level == "group" and len(part.refused):
         why = ", ".join(f"{count} x {reason}" for reason, count in count_reasons(part.refused).items())
         first = part.refused.iloc[0]["row"]
-        said = f"{corpus}: {len(part.refused)} rows are left out of their groups ({why}); the first is row {first}"
-        print(printable(said), file=sys.stderr)
+        message = f"{corpus}: {len(part.refused)} rows are left out of their groups ({why}); the first is row {first}"
+        print(printable(message), file=sys.stderr)
 
 
 GROUP = pa.field("group", pa.string())

@@ -25,8 +25,8 @@ BACKLOG = 2048
 
 
 @dataclass(frozen=True)
-class Door:
-    """Where the server listens, whom it lets in, and how long it waits.
+class ListenSettings:
+    """Where the server listens, which host names it allows, and its timeouts.
 
     Attributes:
         allowed: host names that are the server's, beside its address and those of this machine.
@@ -41,30 +41,32 @@ class Door:
     idle_seconds: float = 5.0
 
 
-def serve(posts: Predictor | None, scores: ScorePredictor | None, limits: RequestLimits, door: Door) -> None:
+def serve(
+    posts: Predictor | None, scores: ScorePredictor | None, limits: RequestLimits, listen: ListenSettings
+) -> None:
     """Answers until SIGINT or SIGTERM; requests under way are finished first, for ``limits.seconds`` at most.
 
     Raises InputError when the address cannot be had.
     """
-    listening = _listen(door.host, door.port)
+    listening = _listen(listen.host, listen.port)
     warm(posts, scores)
     most = min(CONNECTIONS * limits.queue, _files() - OTHER_FILES)
     config = uvicorn.Config(
-        build(posts, scores, limits, cores=torch.get_num_threads(), listening=door.host, allowed=door.allowed),
-        http=protocol(ConnectionLimits(most, door.header_seconds, door.idle_seconds, limits.seconds)),
+        build(posts, scores, limits, cores=torch.get_num_threads(), listening=listen.host, allowed=listen.allowed),
+        http=protocol(ConnectionLimits(most, listen.header_seconds, listen.idle_seconds, limits.seconds)),
         ws="none",
         # A warning is what anybody can have written for each thing that they send which is no HTTP.
         log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=round(door.idle_seconds),
+        timeout_keep_alive=round(listen.idle_seconds),
         timeout_graceful_shutdown=int(limits.seconds) + 1,
     )
     # uvicorn ends by raising the signal again that it was stopped by; being told to stop is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    shown = f"[{door.host}]" if ":" in door.host else door.host
+    shown = f"[{listen.host}]" if ":" in listen.host else listen.host
     print(f"http://{shown}:{listening.getsockname()[1]}/  (Ctrl+C ends it)", file=sys.stderr, flush=True)
     uvicorn.Server(config).run(sockets=[listening])
 
@@ -84,7 +86,7 @@ def _listen(host: str, port: int) -> socket.socket:
         # The protocol is named because asyncio sends without delay (TCP_NODELAY) only then: else an answer waits 40 ms.
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except (OSError, UnicodeError, OverflowError) as error:
-        raise _unheard(host, port, error) from None
+        raise _cannot_listen(host, port, error) from None
     try:
         if sys.platform != "win32":  # there the option would let two servers share a port
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -92,10 +94,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
-        raise _unheard(host, port, error) from None
+        raise _cannot_listen(host, port, error) from None
     return listening
 
 
-def _unheard(host: str, port: int, error: Exception) -> InputError:
+def _cannot_listen(host: str, port: int, error: Exception) -> InputError:
     why = getattr(error, "strerror", None) or error
     return InputError(f"cannot listen on {host}, port {port}: {why}; choose others by --host and --port")

@@ -93,8 +93,8 @@ def _folder(out: Path, identity: str) -> Path:
     folder = out.with_name(f".{out.name}.parts")
     note = folder / NOTE
     if note.exists() and artifacts.read_json(note) != {"identity": identity}:
-        said = f"{out}: another table, model or option than the run that was cut off: from the start"
-        print(printable(said), file=sys.stderr)
+        message = f"{out}: another table, model or option than the run that was cut off: from the start"
+        print(printable(message), file=sys.stderr)
         shutil.rmtree(folder)
     if not note.exists():
         shutil.rmtree(folder, ignore_errors=True)

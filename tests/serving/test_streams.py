@@ -153,12 +153,12 @@ def test_a_bundle_carries_the_nets_of_faces(tmp_path: Path, monkeypatch: pytest.
     assert expected[1]["modalities"]["video"]["streams"]["faces"]["present"]
     assert not expected[1]["modalities"]["video"]["streams"]["sound"]["present"]
     # The page is told where the face is that was measured, in each frame in which it was sought.
-    asked = intake.Asked(clips[0], looked_at=True)
+    asked = intake.PredictRequest(clips[0], looked_at=True)
     looked_at = intake.prepare(Predictor.load(tmp_path / "made"), asked, 60.0, math.inf).looked_at
     assert looked_at is not None
     assert [of["frame"][:23] for of in looked_at["faces"]] == ["data:image/jpeg;base64,"] * len(looked_at["faces"])
     assert looked_at["faces"][0]["box"][2] > 0.2
-    deaf = intake.prepare(seen.predictor(), intake.Asked(Post(text="so")), 60.0, math.inf)
+    deaf = intake.prepare(seen.predictor(), intake.PredictRequest(Post(text="so")), 60.0, math.inf)
     assert deaf.looked_at is None
 
 
@@ -305,7 +305,7 @@ def test_a_bundle_carries_what_reads_pictures(tmp_path: Path, seeing: dict[str, 
     patches = predictor.explain(posts[1]).patches
     assert patches is not None
     assert patches.shape == (5, 5)
-    looked_at = intake.prepare(predictor, intake.Asked(posts[1], looked_at=True), 60.0, math.inf).looked_at
+    looked_at = intake.prepare(predictor, intake.PredictRequest(posts[1], looked_at=True), 60.0, math.inf).looked_at
     assert looked_at is not None
     assert looked_at["faces"][0]["box"][2] > 0.2
 
