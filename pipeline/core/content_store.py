@@ -160,7 +160,7 @@ def forget(path: Path, keys: Sequence[str], *, count_only: bool = False) -> int:
                 return 0  # a file of an earlier release, which ``Store`` empties
             connection.execute("CREATE TEMP TABLE forgotten (key TEXT PRIMARY KEY)")
             connection.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", [(key,) for key in keys])
-            there = sum(_forget_of(table, connection, count_only) for table in tables)
+            entries = sum(_forget_of(table, connection, count_only) for table in tables)
             if not count_only:
                 # What is deleted stays in free pages and in the log until both are written anew; an earlier attempt may
                 # have been cut off in between, so this is done though nothing was there.
@@ -170,15 +170,15 @@ def forget(path: Path, keys: Sequence[str], *, count_only: bool = False) -> int:
                     raise InputError(f"{path}: another process is at work on it; wait until it has ended")
         except sqlite3.Error as error:
             raise InputError(f"{path}: cannot be cleaned ({error}); delete this file, and run again") from None
-    return there
+    return entries
 
 
 def _forget_of(table: str, connection: sqlite3.Connection, count_only: bool) -> int:
     where = "WHERE key IN (SELECT key FROM forgotten)"
-    (there,) = connection.execute(f"SELECT count(*) FROM {table} {where}").fetchone()
-    if there and not count_only:
+    (entries,) = connection.execute(f"SELECT count(*) FROM {table} {where}").fetchone()
+    if entries and not count_only:
         connection.execute(f"DELETE FROM {table} {where}")
-    return int(there)
+    return int(entries)
 
 
 def checksum(key: str, blob: bytes) -> int:

@@ -135,14 +135,14 @@ def corpus_of(columns: Mapping[Feature, Sequence[Any]]) -> FeatureCorpus:
     count = len(next(iter(columns.values())))
     rows = pd.DataFrame({name: [None] * count for name in (*SCALARS, "text")}, dtype=object)
     rows["id"] = [str(number) for number in range(1, count + 1)]
-    said = [isinstance(value, str) for value in columns.get("text", [None] * count)]
-    if any(said):
+    are_texts = [isinstance(value, str) for value in columns.get("text", [None] * count)]
+    if any(are_texts):
         # A text of blanks is none, as in a table.
         rows["text"] = [
             (value.strip() or None) if isinstance(value, str) else None for value in columns.get("text", ())
         ]
     given: dict[Feature, Sequence[Any]] = {
-        name: values for name, values in columns.items() if name != "text" or not any(said)
+        name: values for name, values in columns.items() if name != "text" or not any(are_texts)
     }
     vectors: dict[Feature, RawVectors] = {
         name: gathered(count, [strung(None if value is None else vector_of(value) for value in values)])

@@ -107,5 +107,5 @@ def _mmsa_lengths(path: Path, name: str, key: str, part: dict[str, Any], rows: i
 
 
 def _unpadded(steps: np.ndarray) -> np.ndarray:
-    said = np.flatnonzero((steps != 0).any(axis=1))
-    return steps[said[0] : said[-1] + 1] if len(said) else steps[:0]
+    filled = np.flatnonzero((steps != 0).any(axis=1))
+    return steps[filled[0] : filled[-1] + 1] if len(filled) else steps[:0]

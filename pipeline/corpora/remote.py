@@ -73,9 +73,9 @@ class Fetched:
     examples: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        said = f"{len(self.sizes)} files fetched ({sum(self.sizes) / 1e6:.1f} MB), {self.kept} were there"
+        message = f"{len(self.sizes)} files fetched ({sum(self.sizes) / 1e6:.1f} MB), {self.kept} were there"
         reasons = ", ".join(f"{count} {kind}" for kind, count in sorted(self.lacking.items()))
-        return said + (f"; lacking: {reasons}; the first: {', '.join(self.examples)}" if reasons else "")
+        return message + (f"; lacking: {reasons}; the first: {', '.join(self.examples)}" if reasons else "")
 
 
 def fetch(address: str, folder: Path, limits: FetchLimits) -> Fetched:

@@ -165,8 +165,8 @@ def _read_csv(path: Path, table: TextRows, required: Sequence[str]) -> RawFeatur
                 f"{path}: columns such as {columns[0]} are read from Parquet only; save the table as Parquet"
             )
     rows = _scalars(path, table.cells)
-    said = rows["text"].dropna().astype(str)
-    if len(said) and said.str.fullmatch(LIKE_NUMBERS).mean() > 0.5:
+    texts = rows["text"].dropna().astype(str)
+    if len(texts) and texts.str.fullmatch(LIKE_NUMBERS).mean() > 0.5:
         rows["text"] = None
     else:
         lists.pop("text", None)

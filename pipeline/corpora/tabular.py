@@ -217,11 +217,11 @@ def _parquet_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: st
     columns: dict[str, None] = {}
     cells: list[pd.DataFrame] = []
     for file in table_files(path):
-        said = _said_by_folders(path, file) if file != path else {}
+        partition_values = _partition_values(path, file) if file != path else {}
         for part in _parquet_file_texts(file, wanted, rows, hint):
-            columns.update(dict.fromkeys([*part.columns, *said]))
-            for name in set(wanted) & said.keys() - set(part.columns):
-                part.cells[name] = pd.Series(said[name], part.cells.index, dtype=object)
+            columns.update(dict.fromkeys([*part.columns, *partition_values]))
+            for name in set(wanted) & partition_values.keys() - set(part.columns):
+                part.cells[name] = pd.Series(partition_values[name], part.cells.index, dtype=object)
             if rows is None:
                 cells.append(part.cells)
             else:
@@ -231,12 +231,12 @@ def _parquet_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: st
         yield TextRows(tuple(columns), whole.astype(object).where(whole.notna(), None))
 
 
-def _said_by_folders(path: Path, file: Path) -> dict[str, str | None]:
-    """What the names of folders say of all rows of a part of ``path``, as in `label=Joy/part-0.parquet` (Hive's way).
+def _partition_values(path: Path, file: Path) -> dict[str, str | None]:
+    """Columns that folder names give for all rows of a part of ``path``, as in `label=Joy/part-0.parquet` (Hive's way).
 
     Raises InputError where a name is no UTF-8, or two folders say something of the same column.
     """
-    said: dict[str, str | None] = {}
+    partition_values: dict[str, str | None] = {}
     for folder in file.relative_to(path).parent.parts:
         if "=" not in folder:
             continue
@@ -244,10 +244,10 @@ def _said_by_folders(path: Path, file: Path) -> dict[str, str | None]:
         name, _, value = unquote(folder, errors="surrogateescape").partition("=")
         if not is_text(name + value):
             raise InputError(f"{file}: the name of its folder {folder} is not UTF-8; rename the folder")
-        if name in said:
+        if name in partition_values:
             raise InputError(f"{file}: two of its folders say {name}=; rename one")
-        said[name] = None if value == "__HIVE_DEFAULT_PARTITION__" else value.strip() or None
-    return said
+        partition_values[name] = None if value == "__HIVE_DEFAULT_PARTITION__" else value.strip() or None
+    return partition_values
 
 
 def table_files(path: Path) -> list[Path]:

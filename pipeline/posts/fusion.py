@@ -130,21 +130,21 @@ def _subsets(
 
 
 def unfused(corpus: FusionRows, layout: Layout) -> FusionOutcome:
-    """The outcome in a corpus of one modality: its specialist speaks, and decides as it does."""
+    """The outcome in a corpus of one modality: its specialist's predictions and decisions, unchanged."""
     (only,) = corpus.modalities
     logits, absent = corpus.expert_log_probs[only].numpy().copy(), ~corpus.present[only].numpy()
     test, known = corpus.grouping.part("test"), corpus.grouping.part("train", "val")
     ids = corpus.posts["sample_id"].to_numpy()
     predicted = artifacts.read_predictions(layout.predictions(f"train_{only}"), len(corpus.labels)).rows["sample_id"]
     # Of a row that the specialist was fitted on, and that was held out of no fold, nothing is known.
-    said = known[np.isin(ids, predicted)[known] | absent[known]]
+    held_out = known[np.isin(ids, predicted)[known] | absent[known]]
     nothing = log_shares(corpus.codes.numpy()[known], len(corpus.labels)).round(artifacts.DECIMALS)
     logits[absent] = nothing
     offset = read_description(layout.model(f"train_{only}"), SpecialistDescription).calibration.offset
     calibrated = replace(calibration.neutral(len(corpus.labels)), offset=offset)  # as the log-probabilities are
-    choice = selection.only(only, logits[said], corpus.codes.numpy()[said], calibrated)
+    choice = selection.only(only, logits[held_out], corpus.codes.numpy()[held_out], calibrated)
     nobody = np.array([], dtype=int)
-    folds = [Fold(UNFUSED, nobody, said), Fold(FINAL, known, test)]
+    folds = [Fold(UNFUSED, nobody, held_out), Fold(FINAL, known, test)]
     subsets = {(kind, only): logits[test] for kind in ("masked", "retrained")}
     return FusionOutcome(choice, None, None, folds, logits, subsets, tuple(nothing.tolist()))
 

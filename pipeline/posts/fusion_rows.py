@@ -76,8 +76,8 @@ def read_fusion_rows(params: Params, layout: Layout) -> FusionRows:
         embeddings = artifacts.read_embeddings_of(posts, layout.embeddings("posts", name))
         vectors[name] = torch.from_numpy(np.asarray(embeddings.vectors))
         present[name] = torch.from_numpy(embeddings.present)
-        said = _expert_log_probs(layout, stage, posts, embeddings.present, description)
-        expert_log_probs[name] = torch.from_numpy(said)
+        log_probs = _expert_log_probs(layout, stage, posts, embeddings.present, description)
+        expert_log_probs[name] = torch.from_numpy(log_probs)
     if not vectors:
         raise InputError(f"no modality has a trained specialist; {layout.details('train_text')} and its like say why")
     modalities: ModalitySubset = tuple(name for name in MODALITIES if name in vectors)

@@ -2,7 +2,7 @@
 
 The rule is that of confident learning (Northcutt, Jiang and Chuang 2021, Journal of Artificial Intelligence Research
 70): a class counts as confidently predicted where its probability reaches what it is on average among the rows that
-bear its label. Here every modality of a post is asked, and all must contradict the label, in favour of one class.
+bear its label. Here the specialist of every modality of a post must contradict the label, in favour of one class.
 
 Reads:  data/split/posts.parquet, models/{train_text,train_image,train_video}/.
 """
@@ -26,18 +26,18 @@ def likely_mistakes(layout: Layout, labels: Sequence[str]) -> pd.DataFrame:
     """Suspects, most evidence first: columns ``id, label, suggestion, evidence, reasons``.
 
     ``evidence`` is the sum over specialists of the log of how much likelier they find the suggestion than the label;
-    ``reasons`` is a tuple of what each of them says: the probability of the suggestion, and that of the label.
+    ``reasons`` is a tuple with each one's probability of the suggestion, and that of the label.
     """
     posts = artifacts.read_posts(layout.table("posts"))
     train = posts[posts["split"] == "train"].reset_index(drop=True)
     codes = codes_of(train, labels)
-    asked = {name: _out_of_fold(layout, name, train, labels) for name in MODALITIES}
-    said = {name: probabilities for name, probabilities in asked.items() if probabilities is not None}
-    if not said:
+    out_of_fold = {name: _out_of_fold(layout, name, train, labels) for name in MODALITIES}
+    predictions = {name: probabilities for name, probabilities in out_of_fold.items() if probabilities is not None}
+    if not predictions:
         raise InputError("models/: no specialist has predicted training rows out of fold; run `dvc repro`")
-    suggested = agreed([contradictions(probabilities, codes) for probabilities in said.values()])
+    suggested = agreed([contradictions(probabilities, codes) for probabilities in predictions.values()])
     rows = [
-        _suspect(train.iloc[at], said, at, codes[at], suggested[at], labels)
+        _suspect(train.iloc[at], predictions, at, codes[at], suggested[at], labels)
         for at in np.flatnonzero(suggested >= 0).tolist()
     ]
     mistakes = pd.DataFrame(rows, columns=["id", "label", "suggestion", "evidence", "reasons"])
@@ -45,25 +45,25 @@ def likely_mistakes(layout: Layout, labels: Sequence[str]) -> pd.DataFrame:
 
 
 def contradictions(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The class that confidently contradicts each label: int64 [N], -1 where none does, -2 where nothing was said.
+    """The class that confidently contradicts each label: int64 [N], -1 where none does, -2 without a prediction.
 
     ``probabilities``, float64 [N, K], are out of fold, NaN where there are none; ``codes``, int64 [N], are the labels.
     """
     rows = np.arange(len(codes))
-    asked = np.isfinite(probabilities[:, 0])
+    has_prediction = np.isfinite(probabilities[:, 0])
     own = probabilities[rows, codes]
     thresholds = np.full(probabilities.shape[1], np.inf)
-    for label in np.unique(codes[asked]):
-        thresholds[label] = own[asked & (codes == label)].mean()
+    for label in np.unique(codes[has_prediction]):
+        thresholds[label] = own[has_prediction & (codes == label)].mean()
     confident = np.where(probabilities >= thresholds, probabilities, 0.0)
     confident[rows, codes] = 0.0
     best = confident.argmax(axis=1)
     contradicted = (own < thresholds[codes]) & (confident[rows, best] > 0)
-    return np.where(contradicted, best, np.where(asked, -1, -2)).astype(np.int64)
+    return np.where(contradicted, best, np.where(has_prediction, -1, -2)).astype(np.int64)
 
 
 def agreed(predictions: Sequence[np.ndarray]) -> np.ndarray:
-    """The class for which all that said something about a row contradict its label, int64 [N]; otherwise -1."""
+    """The class for which all predictions of a row contradict its label, int64 [N]; otherwise -1."""
     stacked = np.stack(predictions)
     highest = stacked.max(axis=0)
     same = ((stacked == highest) | (stacked == -2)).all(axis=0)
@@ -88,13 +88,13 @@ def _out_of_fold(layout: Layout, modality: Modality, train: pd.DataFrame, labels
 
 
 def _suspect(
-    post: pd.Series, said: dict[str, np.ndarray], at: int, code: int, other: int, labels: Sequence[str]
+    post: pd.Series, predictions: dict[str, np.ndarray], at: int, code: int, other: int, labels: Sequence[str]
 ) -> dict[str, object]:
-    heard = {name: of[at] for name, of in said.items() if np.isfinite(of[at, 0])}
+    informative = {name: of[at] for name, of in predictions.items() if np.isfinite(of[at, 0])}
     return {
         "id": post["sample_id"],
         "label": post["label"],
         "suggestion": labels[other],
-        "evidence": float(sum(np.log(of[other]) - np.log(of[code]) for of in heard.values())),
-        "reasons": tuple(f"{name} {of[other]:.2f} : {of[code]:.2f}" for name, of in heard.items()),
+        "evidence": float(sum(np.log(of[other]) - np.log(of[code]) for of in informative.values())),
+        "reasons": tuple(f"{name} {of[other]:.2f} : {of[code]:.2f}" for name, of in informative.items()),
     }

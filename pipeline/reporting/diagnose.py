@@ -61,7 +61,7 @@ def show(findings: Sequence[Finding]) -> None:
     if table.row_count:
         console.print("\nWhat was asked and found in order:")
         console.print(table)
-    said = " ".join(finding.measured for finding in findings)
-    names = [f"{step}: {name}" for step, name in STEP_NAMES.items() if step in said]
+    measured = " ".join(finding.measured for finding in findings)
+    names = [f"{step}: {name}" for step, name in STEP_NAMES.items() if step in measured]
     if names:
         console.print(f"\nThe steps: {'; '.join(names)}.")

@@ -137,8 +137,8 @@ def _chosen(
                 chosen, best, best_score = setting, held, score
         fitted = model(*chosen).fit(rows, codes)
     settings = {"C": chosen[0], "class_weight": chosen[1] or "none"}
-    said = [np.empty((0, classes)), *(_log_probabilities(fitted, part, classes) for part in test)]
-    return Baseline(best, np.concatenate(said), settings)
+    predicted = [np.empty((0, classes)), *(_log_probabilities(fitted, part, classes) for part in test)]
+    return Baseline(best, np.concatenate(predicted), settings)
 
 
 def _held_log_probabilities(

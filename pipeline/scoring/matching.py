@@ -69,25 +69,28 @@ def match_to_source(
         source = FeatureSet(source.rows[some], None if source.scores is None else source.scores[some])
     if how == "random":
         return source.rows[rng.integers(len(source.rows), size=len(target.rows))].astype(np.float32)
-    here, there = common_space(target, source)
+    target_points, source_points = common_space(target, source)
     if distance == "cosine":
-        here, there = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (here, there))
+        target_points, source_points = (
+            rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            for rows in (target_points, source_points)
+        )
     if how == "nearest":
-        return source.rows[KDTree(there).query(here)[1]].astype(np.float32)
+        return source.rows[KDTree(source_points).query(target_points)[1]].astype(np.float32)
     if how == "kmeans":
-        return _by_cluster(here, there, source.rows, clusters, rng).astype(np.float32)
-    return (_transport(here, there) @ source.rows).astype(np.float32)
+        return _by_cluster(target_points, source_points, source.rows, clusters, rng).astype(np.float32)
+    return (_transport(target_points, source_points) @ source.rows).astype(np.float32)
 
 
 def common_space(target: FeatureSet, source: FeatureSet) -> tuple[np.ndarray, np.ndarray]:
     """Both sets in the common space: float [n, axes] and float [m, axes]."""
     axes = min(COMPONENTS, *target.rows.shape, *source.rows.shape)
-    here, there = _whitened(target.rows, axes), _whitened(source.rows, axes)
+    target_points, source_points = _whitened(target.rows, axes), _whitened(source.rows, axes)
     if target.scores is None or source.scores is None:
-        return here, there
+        return target_points, source_points
     spread = np.nanstd(source.scores)
     columns = [SCORE_AXIS * _known_or_read(features) / max(spread, 1e-9) for features in (target, source)]
-    return np.column_stack([here, columns[0]]), np.column_stack([there, columns[1]])
+    return np.column_stack([target_points, columns[0]]), np.column_stack([source_points, columns[1]])
 
 
 def _whitened(rows: np.ndarray, axes: int) -> np.ndarray:
@@ -113,20 +116,22 @@ def _known_or_read(features: FeatureSet) -> np.ndarray:
 
 
 def _by_cluster(
-    here: np.ndarray, there: np.ndarray, source: np.ndarray, clusters: int, rng: np.random.Generator
+    target_points: np.ndarray, source_points: np.ndarray, source: np.ndarray, clusters: int, rng: np.random.Generator
 ) -> np.ndarray:
-    count = min(clusters, *(len(np.unique(cloud.round(6), axis=0)) for cloud in (here, there)))
+    count = min(clusters, *(len(np.unique(cloud.round(6), axis=0)) for cloud in (target_points, source_points)))
     seed = int(rng.integers(2**31))
-    ours, theirs = (KMeans(count, n_init="auto", random_state=seed).fit(cloud) for cloud in (here, there))
-    apart = ((ours.cluster_centers_[:, None] - theirs.cluster_centers_[None]) ** 2).sum(axis=2)
+    target_clusters, source_clusters = (
+        KMeans(count, n_init="auto", random_state=seed).fit(cloud) for cloud in (target_points, source_points)
+    )
+    apart = ((target_clusters.cluster_centers_[:, None] - source_clusters.cluster_centers_[None]) ** 2).sum(axis=2)
     partner = linear_sum_assignment(apart)[1]
-    means = np.stack([source[theirs.labels_ == cluster].mean(axis=0) for cluster in range(count)])
-    return means[partner[ours.labels_]]
+    means = np.stack([source[source_clusters.labels_ == cluster].mean(axis=0) for cluster in range(count)])
+    return means[partner[target_clusters.labels_]]
 
 
-def _transport(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+def _transport(target_points: np.ndarray, source_points: np.ndarray) -> np.ndarray:
     """float [n, m]: the shares in which each target row goes to the source rows; every line sums to 1."""
     import ot
 
-    plan = ot.emd(ot.unif(len(here)), ot.unif(len(there)), ot.dist(here, there))
-    return np.asarray(plan) * len(here)
+    plan = ot.emd(ot.unif(len(target_points)), ot.unif(len(source_points)), ot.dist(target_points, source_points))
+    return np.asarray(plan) * len(target_points)

@@ -100,8 +100,8 @@ def adapt(job: AdapterJob) -> dict[str, Any]:
     predictions, histories = [], []
     adapters: dict[str, Adapter] = {}
     with one_thread():
-        said = source_text_scores(job.layout, target) if target.by_source_text else None
-        known = {"zero_shot": _standing_in(target, said), "adapted": target.scores}
+        predicted = source_text_scores(job.layout, target) if target.by_source_text else None
+        known = {"zero_shot": _pseudo_labels(target, predicted), "adapted": target.scores}
         for step in STEPS:
             report[step] = {}
             for name in source.modalities:
@@ -113,17 +113,17 @@ def adapt(job: AdapterJob) -> dict[str, Any]:
             for subset in subsets_of(own):
                 scores = score(source.net, carried, subset)
                 predictions.append(target.predicted(job.fold, Variant(step, subset_name(subset)), scores))
-    if said is not None:
-        predictions.append(target.predicted(job.fold, Variant("text_transfer", subset_name(own)), said))
+    if predicted is not None:
+        predictions.append(target.predicted(job.fold, Variant("text_transfer", subset_name(own)), predicted))
     weights = {f"{name}.{key}": value for name, net in adapters.items() for key, value in net.state_dict().items()}
     history = pd.concat([pd.DataFrame(columns=HISTORY_COLUMNS), *histories])
     return vars(AdapterOutcome(pd.concat(predictions), weights, report, history))
 
 
-def _standing_in(target: Target, said: np.ndarray | None) -> Tensor:
+def _pseudo_labels(target: Target, predicted: np.ndarray | None) -> Tensor:
     """float32 [N]: the scores of the source's text model for the rows that have words; NaN for the others."""
     nothing = torch.full_like(target.scores, torch.nan)
-    return nothing if said is None else torch.from_numpy(said).where(target.columns.present["text"], nothing)
+    return nothing if predicted is None else torch.from_numpy(predicted).where(target.columns.present["text"], nothing)
 
 
 def carried_columns(adapters: Mapping[str, Adapter], columns: FeatureColumns) -> FeatureColumns:
@@ -156,8 +156,8 @@ class AdapterWithSource(nn.Module):
         if self.source_scores is not None and scored.any():
             known = made[scored]
             present = torch.ones(len(known), dtype=torch.bool, device=made.device)
-            said = self.source_scores({self.name: known}, {self.name: present})
-            scores = scores.masked_scatter(scored[:, None], said)
+            predicted = self.source_scores({self.name: known}, {self.name: present})
+            scores = scores.masked_scatter(scored[:, None], predicted)
         return torch.cat([made, scores], dim=1)
 
 

@@ -133,12 +133,12 @@ def setting_of(target: Target, plain: Target, source: SourceSpace, job: Finetune
     return Setting(target, plain, source, job, carried, judges, whole, mode)
 
 
-def standing(setting: Setting) -> list[TargetCandidate]:
-    """The candidates that there are: text models only where there are words, adapters only with the source."""
+def available_candidates(setting: Setting) -> list[TargetCandidate]:
+    """The candidates that can be fitted: text models only where there are words, adapters only with the source."""
     block, mode = setting.job.params.finetune_e2e, setting.mode
     with_source = setting.job.with_source
     by_source = with_source and setting.target.by_source_text
-    there: dict[TargetCandidate, bool] = {
+    available: dict[TargetCandidate, bool] = {
         "text_transfer": by_source,
         "text_tuned": mode.tuned and not (mode.few and by_source),
         "text_transfer_tuned": mode.tuned and by_source,
@@ -146,7 +146,7 @@ def standing(setting: Setting) -> list[TargetCandidate]:
         "adapters": with_source,
         "all": bool(block.first_epochs or block.epochs or mode.tuned),
     }
-    return [name for name in CANDIDATES if there.get(name, True)]
+    return [name for name in CANDIDATES if available.get(name, True)]
 
 
 def fit_candidate(name: TargetCandidate, setting: Setting, part: Part) -> FittedTransfer:
@@ -231,11 +231,11 @@ def choose(setting: Setting) -> ChosenTransfer:
     Raises InputError where the corpora allow none of those that params name.
     """
     wanted = setting.job.params.finetune_e2e.candidates
-    names: list[TargetCandidate] = [name for name in standing(setting) if name in wanted]
+    names: list[TargetCandidate] = [name for name in available_candidates(setting) if name in wanted]
     if not names:
         raise InputError(
             f"params.yaml: finetune_e2e.candidates: {', '.join(wanted)}: not with these corpora, where there are "
-            f"{', '.join(standing(setting))}; name one of these"
+            f"{', '.join(available_candidates(setting))}; name one of these"
         )
     inner: dict[TargetCandidate, list[FittedTransfer]] = {
         name: [fit_candidate(name, setting, part) for part in setting.parts] for name in names

@@ -112,8 +112,8 @@ class Target:
 
     def with_words(self, at: np.ndarray) -> np.ndarray:
         """Those of the rows ``at``, int positions, that have text."""
-        there = self.columns.present.get("text")
-        return at[:0] if there is None else at[there[torch.from_numpy(at)].numpy()]
+        present = self.columns.present.get("text")
+        return at[:0] if present is None else at[present[torch.from_numpy(at)].numpy()]
 
     @property
     def unlabelled(self) -> np.ndarray:
@@ -232,16 +232,16 @@ def limit_groups(target: Target, fold: str, groups: int, params: Params) -> Targ
 def shared_modalities(source: pd.DataFrame, layout: Layout) -> FeatureSubset:
     """Modalities that the target and training rows of the source have. Raises InputError when there is none."""
     train = source.loc[source["split"] == "train", "sample_id"]
-    here, there = [], []
+    source_has, target_has = [], []
     for name in FEATURES:
         embeddings = artifacts.read_embeddings(layout.embeddings("source", name))
-        here += [name] if embeddings.present[np.isin(embeddings.sample_ids, train)].any() else []
-        there += [name] if artifacts.read_embeddings(layout.embeddings("target", name)).present.any() else []
-    both = shared(tuple(here), tuple(there))
+        source_has += [name] if embeddings.present[np.isin(embeddings.sample_ids, train)].any() else []
+        target_has += [name] if artifacts.read_embeddings(layout.embeddings("target", name)).present.any() else []
+    both = shared(tuple(source_has), tuple(target_has))
     if not both:
         raise InputError(
-            f"training rows of the source have {', '.join(here) or 'nothing'}, the target has "
-            f"{', '.join(there) or 'nothing'}: "
+            f"training rows of the source have {', '.join(source_has) or 'nothing'}, the target has "
+            f"{', '.join(target_has) or 'nothing'}: "
             "no modality to carry over; see source.corpus, target.corpus and target.modalities in params.yaml"
         )
     return both

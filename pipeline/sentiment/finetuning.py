@@ -24,11 +24,11 @@ from pipeline.sentiment.candidates import (
     FittedTransfer,
     Setting,
     TextMode,
+    available_candidates,
     choose,
     fit_candidate,
     held_scores,
     setting_of,
-    standing,
 )
 from pipeline.sentiment.data import FinetuneJob, Target, fold_names, limit_groups, of_fold, read_target
 from pipeline.sentiment.descriptions import (
@@ -118,7 +118,7 @@ def tune(job: FinetuneJob) -> dict[str, Any]:
     context = _context(inner, setting, scaled=scaled)
     for subset in subsets_of(everything):
         tables.append(_predicted(setting, model, inner, subset, Variant("finetuned", subset_name(subset)), context))
-    if _in_company(setting):
+    if _in_groups_of_several(setting):
         alone = Variant("finetuned_alone", subset_name(everything))
         tables.append(_predicted(setting, model, inner, everything, alone))
     report = {**choice.report, **model.report, "modalities": "+".join(model.used)}
@@ -160,7 +160,7 @@ def _read(job: FinetuneJob) -> tuple[Target, Target, SourceSpace]:
 def _point(target: Target, plain: Target, source: SourceSpace, job: FinetuneJob, groups: int) -> FinetuneOutcome:
     """A point of the learning curve, on vectors as they are: its test rows."""
     setting = setting_of(target, plain, source, job, TextMode("none"))
-    taken = standing(setting)[-1]
+    taken = available_candidates(setting)[-1]
     model, everything = fit_candidate(taken, setting, setting.whole), target.columns.modalities
     variant = Variant("finetuned", subset_name(everything), job.with_source, groups)
     predictions = target.predicted(job.fold, variant, model.scores(everything))
@@ -257,7 +257,7 @@ def _output_scale(inner: Sequence[FittedTransfer], setting: Setting) -> tuple[fl
     return scale, centre * (1 - scale)
 
 
-def _in_company(setting: Setting) -> bool:
+def _in_groups_of_several(setting: Setting) -> bool:
     """Whether rows may be moved by others of their group."""
     several = bool(setting.target.table["given_group"].duplicated().any())
     return several and setting.job.params.finetune_e2e.group_context
@@ -266,7 +266,7 @@ def _in_company(setting: Setting) -> bool:
 def _context(inner: Sequence[FittedTransfer], setting: Setting, *, scaled: bool) -> GroupContext | None:
     """What the other rows of a group are to do to a score, by the rows that the inner folds held out; ``scaled`` as of
     ``fit_context``."""
-    if not _in_company(setting):
+    if not _in_groups_of_several(setting):
         return None
     target, everything = setting.target, setting.target.columns.modalities
     at = np.concatenate([part.held for part in setting.parts])

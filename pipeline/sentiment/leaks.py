@@ -22,13 +22,13 @@ def find_leaks(track: Track) -> list[Leak]:
         if not stage.digest_matches
     ]
     for corpus in track.tables:
-        scored, fitted = _scored(track, corpus), pd.concat([_fitted(track, corpus), _met(track, corpus)])
+        scored, fitted = _scored(track, corpus), pd.concat([_fitted(track, corpus), _unlabelled(track, corpus)])
         found += leaks.fitted_in_fold(scored, fitted)
         found += leaks.copies_in_fold(_copies(track, corpus), scored, fitted, f"the {corpus} corpus")
     for name, corpus in CORPUS_OF.items():
         if name in track.stages:
             found += leaks.wrong_roles(track.stages[name].predictions, _roles(track, corpus), name)
-            found += _unsaid(track, name)
+            found += _missing_fitted_rows(track, name)
     return found + _across(track)
 
 
@@ -52,7 +52,7 @@ def _fitted(track: Track, corpus: str) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(columns=columns, dtype=object), *parts], ignore_index=True)
 
 
-def _met(track: Track, corpus: str) -> pd.DataFrame:
+def _unlabelled(track: Track, corpus: str) -> pd.DataFrame:
     """The rows without a score, which adapters and probes of every fold learn from, as ``_fitted`` has the others."""
     table = track.tables[corpus]
     free = table.loc[table["split"] == UNLABELLED, ["sample_id", "group_id"]].assign(role=UNLABELLED)
@@ -61,11 +61,11 @@ def _met(track: Track, corpus: str) -> pd.DataFrame:
     return free.merge(folds, how="cross").merge(stages, how="cross")
 
 
-def _unsaid(track: Track, name: str) -> list[Leak]:
-    """Folds whose models do not say which rows they were fitted on."""
-    silent = set(_scored(track, CORPUS_OF[name])["fold"]) - set(track.stages[name].fitted["fold"])
+def _missing_fitted_rows(track: Track, name: str) -> list[Leak]:
+    """Folds without a list of the rows that their models were fitted on."""
+    missing = set(_scored(track, CORPUS_OF[name])["fold"]) - set(track.stages[name].fitted["fold"])
     what = f"models/{name}/fitted.parquet does not say which rows its models were fitted on"
-    return [Leak(what, tuple(sorted(silent)))] if silent else []
+    return [Leak(what, tuple(sorted(missing)))] if missing else []
 
 
 def _copies(track: Track, corpus: str) -> dict[str, str]:

@@ -39,8 +39,8 @@ def divide_scored(params: Params, layout: Layout) -> tuple[Divided, Divided, Div
         _check_rows(corpus, path, limit)
         _say_set_aside(corpus, path)
     if source.words and not texts.words:
-        said = f"{source_path.name} holds words and {texts_path.name} none, so no text encoder is tuned on them; "
-        print(f"split: {printable(said)} source.texts={printable(params.source.corpus)} tunes it", file=sys.stderr)
+        message = f"{source_path.name} holds words and {texts_path.name} none, so no text encoder is tuned on them; "
+        print(f"split: {printable(message)} source.texts={printable(params.source.corpus)} tunes it", file=sys.stderr)
     used = _chosen(params.target.modalities, target, target_path)
     _check_common(source, source_path, used, target_path)
     target = _with_any_of(target, used)
@@ -69,8 +69,8 @@ def _say_set_aside(corpus: FeatureCorpus, path: Path) -> None:
         return
     aside = ", ".join(f"{count} x {name[:40]!r}" for name, count in corpus.set_aside.items())
     no_test = "" if "test" in set(corpus.rows["split"]) else "; none is marked test"
-    said = f"{path.name}: rows are left out, since the split column says {aside}, not train, val or test{no_test}"
-    print(f"split: {printable(said)}", file=sys.stderr)
+    message = f"{path.name}: rows are left out, since the split column says {aside}, not train, val or test{no_test}"
+    print(f"split: {printable(message)}", file=sys.stderr)
 
 
 def _check_apart(

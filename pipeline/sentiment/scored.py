@@ -133,8 +133,8 @@ def source_scored(track: Track, stage: str, params: Params) -> Scored | None:
     per_group = params.evaluate.sentiment_per == "group"
     known = {}
     for one, scores in predicted.items():
-        _, _, actual, said = averaged(table.iloc[train], scores[None, train], per_group)
-        r = sentiment.pearson(actual, said[0]) if len(train) else None
+        _, _, actual, fold_predicted = averaged(table.iloc[train], scores[None, train], per_group)
+        r = sentiment.pearson(actual, fold_predicted[0]) if len(train) else None
         known |= {} if r is None else {one: r}
     ids, groups, actual, _ = averaged(table.iloc[test], np.zeros((1, len(test))), per_group)
     systems = {one: averaged(table.iloc[test], of[None, test], per_group)[3] for one, of in predicted.items()}

@@ -212,14 +212,16 @@ def _by_net(source: SourceRows, folds: list[SourceFold], nets: list[ScoreNet]) -
     The number of epochs is that of all folds, so none has one that flatters it alone. A fold that stops, since it gets
     no better, is held to what it said last.
     """
-    said: list[list[np.ndarray]] = []
+    predicted: list[list[np.ndarray]] = []
     histories = []
     for net, fold in zip(nets, folds, strict=True):
-        said.append([])
-        result = _train(net, source, fold.learn, source.block.epochs, fold.held, said[-1].append)
+        predicted.append([])
+        result = _train(net, source, fold.learn, source.block.epochs, fold.held, predicted[-1].append)
         histories.append(pd.DataFrame(result.history, columns=HISTORY))
     history = pd.concat(histories).groupby("epoch", as_index=False).mean()
-    by_epoch = [np.concatenate([of_fold[min(at, len(of_fold) - 1)] for of_fold in said]) for at in range(len(history))]
+    by_epoch = [
+        np.concatenate([of_fold[min(at, len(of_fold) - 1)] for of_fold in predicted]) for at in range(len(history))
+    ]
     return by_epoch, history
 
 
@@ -234,10 +236,10 @@ def _train(
     """Trains for all epochs, or with ``held`` rows until these are no better; ``keep`` gets what each says of them."""
     block = source.block
 
-    def score(said: np.ndarray, actual: np.ndarray) -> float:
+    def score(predicted: np.ndarray, actual: np.ndarray) -> float:
         if keep is not None:
-            keep(said[:, 0].astype(np.float64))
-        return sentiment.concordance(said, actual)
+            keep(predicted[:, 0].astype(np.float64))
+        return sentiment.concordance(predicted, actual)
 
     return fit(
         net,

@@ -18,10 +18,10 @@ def pick(device: str) -> torch.device:
 
     Raises InputError when the device that was asked for is not there.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return torch.device(next(name for name, available in there.items() if available))
-    if not there[device]:
+        return torch.device(next(name for name, usable in available.items() if usable))
+    if not available[device]:
         raise InputError(f"params.yaml: device: torch finds no `{device}` on this machine; give auto or cpu")
     return torch.device(device)
 

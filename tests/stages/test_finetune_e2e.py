@@ -29,11 +29,11 @@ from pipeline.sentiment.candidates import (
     CANDIDATES,
     Setting,
     TextMode,
+    available_candidates,
     choose,
     fit_candidate,
     held_scores,
     setting_of,
-    standing,
 )
 from pipeline.sentiment.data import FinetuneJob, Target, limit_groups, of_fold, read_target
 from pipeline.sentiment.descriptions import FinetunedDescription
@@ -121,7 +121,7 @@ def believe_the_source(monkeypatch: pytest.MonkeyPatch, weight: float) -> None:
 
 def take(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """No other candidate stands, so this one is taken."""
-    monkeypatch.setattr(candidates, "standing", lambda _: [name])
+    monkeypatch.setattr(candidates, "available_candidates", lambda _: [name])
 
 
 def tuned(track: Track, root: Path, **settings: Any) -> Track:
@@ -763,9 +763,9 @@ def test_auto_tunes_no_features(holdout: Track) -> None:
 
 def test_few_rows_judge_by_inner_folds_and_tune_no_encoder_from_nothing(words: dict[bool, Track]) -> None:
     few, many = (setting(words[True], mode="full", few=few) for few in (True, False))
-    assert set(standing(many)) - set(standing(few)) == {"text_tuned", "text_averaged"}
-    assert "text_transfer_tuned" in standing(few)
-    assert "text_tuned" in standing(setting(words[False], mode="full", few=True))
+    assert set(available_candidates(many)) - set(available_candidates(few)) == {"text_tuned", "text_averaged"}
+    assert "text_transfer_tuned" in available_candidates(few)
+    assert "text_tuned" in available_candidates(setting(words[False], mode="full", few=True))
     assert len(few.parts) == 2  # ``tuned.folds``
     learned = few.target.rows("final", "train", "val")
     assert sorted(np.concatenate([part.held for part in few.parts])) == sorted(learned)

@@ -27,5 +27,5 @@ class AveragedFusion(nn.Module):
         self, vectors: ByModality, expert_log_probs: ByModality, present: ByModality
     ) -> Float[Tensor, "batch classes"]:
         """Logits; arguments as of ``LinearFusion``."""
-        said = [part(vectors, expert_log_probs, present).log_softmax(dim=1) for part in self.parts]
-        return torch.stack(said).mean(dim=0)
+        log_probabilities = [part(vectors, expert_log_probs, present).log_softmax(dim=1) for part in self.parts]
+        return torch.stack(log_probabilities).mean(dim=0)
