@@ -144,7 +144,7 @@ def _moments(rows: Float[Tensor, "rows width"]) -> tuple[Float[Tensor, " width"]
 def _disorder(scores: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
     """1 - Pearson's r over the rows whose score is known; 0 with fewer than three.
 
-    An error would make a weak modality louder than the source knows it, until it alone gives the whole score.
+    A squared error would scale a weak modality beyond its range in the source, until it alone gives the whole score.
     """
     known = labels.isfinite()
     if known.sum() < 3:

@@ -92,10 +92,10 @@ class ScoreNet(_Probed):
 
 
 class TransferNet(_Probed):
-    """The source model, carried to the target: what it says of adapted features, and what the target says by itself.
+    """The source model, carried to the target: its score of adapted features, and a model of the target's own features.
 
-    The score is a weighted sum (``mix``) of what the source model says of the adapted features and of what a text head
-    says, plus a linear probe of the target's own features. Simpler models are nets of this kind: ridge regression is
+    The score is a weighted sum (``mix``) of the source model's score of the adapted features and of the score of a text
+    head, plus a linear probe of the target's own features. Simpler models are nets of this kind: ridge regression is
     the probes alone, a text model the text head alone.
 
     Args:
@@ -137,9 +137,9 @@ class TransferNet(_Probed):
         self.mix.bias.add_(offset)
 
     def parts(self, vectors: ByModality, present: ByModality) -> tuple[Tensor, Tensor]:
-        """What the source model says of the adapted features, and what the text head says; each float32 [batch, 1].
+        """The scores of the source model, of the adapted features, and of the text head; each float32 [batch, 1].
 
-        Without a text the head says its bias, which is about the mean of the scores that it was trained on.
+        Without a text the head gives its bias, which is about the mean of the scores that it was trained on.
         """
         nothing = next(iter(vectors.values())).new_zeros(len(next(iter(vectors.values()))), 1)
         by_features = by_text = nothing

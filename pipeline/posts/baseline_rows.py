@@ -30,7 +30,7 @@ AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class LearnedVectors:
-    """The vectors of all modalities side by side, each with a column that says whether it is there.
+    """The vectors of all modalities side by side, each with an indicator column of its presence.
 
     Attributes:
         rows: float32 [training posts, then validation posts; width]; an absent vector is the ``usual`` one.
@@ -113,7 +113,7 @@ class BaselineRows:
             np.copyto(block, usual[name], where=np.isnan(block))
 
     def _columns(self) -> dict[Modality, slice]:
-        """Where the vector of each modality stands; the column after it says whether there is one."""
+        """Where the vector of each modality stands; the column after it indicates its presence."""
         ends = np.cumsum(np.array(self.widths) + 1) - 1
         return {
             name: slice(int(end) - width, int(end))

@@ -83,7 +83,7 @@ class Grouping:
         """Those of ``compared`` whose class the fold that left them unseen could learn; all, where that is none.
 
         The rows of a class that stands in one group are in no fold both learned and asked for: how boldly a candidate
-        denies that class says nothing of it.
+        denies that class is no measure of it.
         """
         compared, learnable = self.compared(folds), np.zeros(len(self.codes), dtype=bool)
         for fold in folds:

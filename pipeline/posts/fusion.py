@@ -1,4 +1,4 @@
-"""The fusion: which candidate is taken, and what it says of the rows that it has not seen.
+"""The fusion: which candidate is taken, and its predictions of unseen rows.
 
 Candidates are compared on grouped inner folds of the training and validation rows, each with out-of-fold predictions of
 the specialists; see ``fusion_candidates``. The one that is taken is fitted again on all of these rows, whole and with
@@ -108,14 +108,14 @@ def _final_fits(corpus: FusionRows, whole: Fold) -> list[tuple[ModalitySubset, F
 
 
 def _again(corpus: FusionRows, whole: Fold) -> Fold:
-    """The fold of a retrained subset, of which only test rows are asked."""
+    """The fold of a retrained subset, which predicts only test rows."""
     return replace(whole, unseen=corpus.grouping.part("test"), val=None)
 
 
 def _subsets(
     corpus: FusionRows, taken: TriedFusion, final: FittedFusion, fold: Fold, params: Params
 ) -> dict[tuple[str, str], np.ndarray]:
-    """What is said of the test rows with each subset: the others masked, or a candidate of these alone."""
+    """Predictions of the test rows with each subset: the others masked, or a candidate of these alone."""
     test, again = corpus.grouping.part("test"), _again(corpus, fold)
     subsets: dict[tuple[str, str], np.ndarray] = {}
     for subset in subsets_of(corpus.modalities):

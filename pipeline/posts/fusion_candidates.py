@@ -1,7 +1,7 @@
 """What a fusion may be, from the simplest on; all read the specialists' frozen vectors and out-of-fold predictions.
 
-``best_specialist``  of the modalities that a post has, the most reliable one speaks
-``stacked_logreg``   multinomial logistic regression on what the specialists say (stacking)
+``best_specialist``  of the modalities that a post has, the most reliable one decides
+``stacked_logreg``   multinomial logistic regression on the predictions of the specialists (stacking)
 ``vectors_logreg``   the same on the vectors of all modalities side by side
 ``joint_logreg``     the same on both
 ``averaged``         the mean log-probabilities of the three before it and of ``trained``; its loss is never above the
@@ -172,7 +172,7 @@ def _asked(
     subset: ModalitySubset,
     fold: Fold,
 ) -> FittedFusion:
-    """The net, and what it says of the rows that its fold left unseen."""
+    """The net, and its predictions of the rows held out of its fold."""
     with torch.inference_mode():
         logits = net.eval()(*corpus.inputs(fold.unseen, subset)).numpy()
     return FittedFusion(net, described, logits)

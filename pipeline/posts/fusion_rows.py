@@ -1,4 +1,4 @@
-"""What the fusion learns from: the vectors of every modality, and what its specialist says of rows unseen by it."""
+"""What the fusion learns from: the vectors of every modality, and the held-out predictions of its specialist."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ ModalitySubset = tuple[Modality, ...]
 
 @dataclass(frozen=True)
 class FusionRows:
-    """All posts, N rows: what every modality knows of them.
+    """All posts, N rows: the vectors and predictions of every modality.
 
     Attributes:
         modalities: those with a trained specialist.

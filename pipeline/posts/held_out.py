@@ -82,7 +82,7 @@ def _fitted(test: HeldOut, modalities: list[Modality], layout: Layout) -> Iterat
 
 @dataclass(frozen=True)
 class FusionLogits:
-    """What the fusion says of all test rows, in their order.
+    """Predictions of the fusion for all test rows, in their order.
 
     Attributes:
         raw: float32 [n, K], with all modalities.

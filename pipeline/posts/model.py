@@ -45,7 +45,7 @@ class Branch:
         own: the encoder whose vectors the specialist reads: ``frozen``, one that was tuned with it, or one of words.
         classifier: vectors → logits.
         net: the specialist as it is saved: ``classifier``, with the encoder in front where that was tuned.
-        description: what ``model.json`` says of ``net``; a LoRA has been merged into the weights.
+        description: of ``net``, as in ``model.json``; a LoRA has been merged into the weights.
     """
 
     frozen: Encoder
@@ -69,7 +69,7 @@ class Model:
     Attributes:
         branches: the modalities that have a specialist, in the order of ``MODALITIES``.
         fusion: None in a corpus of one modality, whose specialist then decides by itself.
-        description: what ``model.json`` says of the fusion.
+        description: of the fusion, as in ``model.json``.
         nonconformity: of the calibration rows, ascending, by class.
         embed: how media are read.
         identity: sha256 over the files that the models were built from.

@@ -18,7 +18,7 @@ CHANCE = 0.01
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FEW_GROUPS = 8
-"""With fewer groups on one side their spread says nothing, and nothing is compared."""
+"""With fewer groups on one side their spread is too noisy, and nothing is compared."""
 
 HALVES, BLOCKS = 20, 4
 """Random parts of the fitted rows, and parts that lie together, that show how alike the correlations of unchanged

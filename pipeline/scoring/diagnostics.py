@@ -36,7 +36,7 @@ DROP, KNOWN = 0.25, 0.3
 
 PERMUTED, UNLIKE, STRUCTURE = 0.6, 0.75, 0.2
 """Share of a shift that changing places must explain; share of the usual likeness that is too little; and how alike
-random parts must be for likeness to say anything."""
+random parts must be for likeness to be informative."""
 
 SHIFTED = 0.2
 """Share of the columns with another mean that is worth a word where changing places does not explain it."""
@@ -181,7 +181,7 @@ def _swapped(shift: Shift) -> bool:
 
 
 def _relations(evidence: Evidence) -> list[Finding]:
-    """Does a modality say in the scored rows what it said in the others, or were its features made with the labels?"""
+    """Does a modality predict scored rows as it predicts the others, or were its features made with the labels?"""
     ridge = evidence.steps.get("ridge")
     if ridge is not None and _negative(ridge):
         return []  # turned round, not gone: the question of the sign answers it
@@ -390,7 +390,7 @@ def _negative(step: Step) -> bool:
     """Below zero by more than chance, and not for being all but constant or by the folds alone.
 
     The mean of the other folds' scores falls where a fold's rise, so in a cross-validation a prediction that is shrunk
-    to that mean correlates negatively over all folds, not within them, and says nothing of a direction.
+    to that mean correlates negatively over all folds, not within them, which is no evidence of a reversed direction.
     """
     constant = step.spread_ratio is not None and step.spread_ratio < SHRUNK
     by_folds = step.within is not None and step.within >= 0

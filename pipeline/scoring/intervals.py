@@ -45,7 +45,7 @@ UNEQUAL = 0.75
 """Groups that count as fewer than this share of their number are called unequal."""
 
 MIN_GROUPS, MIN_EFFECTIVE = 8, 4.0
-"""Fewer groups, or fewer effective ones, have no interval: they say too little of how much groups differ."""
+"""Fewer groups, or fewer effective ones, have no interval: the variance between groups is poorly estimated."""
 
 ALIKE = 1e-9
 """Shares that differ by less are the same."""
@@ -76,7 +76,7 @@ class Resampled:
         value: NaN where it is undefined.
         draws: float64 [resamples], NaN where a resample leaves it undefined.
         groups: how many there are.
-        effective: how many of one size would tell as much: ``effective_groups``.
+        effective: how many of one size would be as informative: ``effective_groups``.
     """
 
     value: float
@@ -117,7 +117,7 @@ def ends(drawn: Resampled, confidence: float, prefix: str = "") -> dict[str, flo
 
 
 def effective_groups(groups: np.ndarray) -> float:
-    """How many groups of one size would tell as much as these, (sum of n)^2 / (sum of n^2) of their numbers of rows n.
+    """As many groups of one size are as informative as these: (sum of n)^2 / (sum of n^2) of their numbers of rows n.
 
     ``groups`` [N] are names of any kind, N > 0. Sources: Kish, "Survey Sampling", 1965; Carter, Schnepel and
     Steigerwald, "Asymptotic behavior of a t-test robust to cluster heterogeneity", 2017, for degrees of freedom.

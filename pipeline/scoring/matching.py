@@ -3,7 +3,7 @@
 Two corpora whose columns do not line up are brought into one small space first: the leading principal components of
 each, whitened, every component turned so that it is skewed to the right. That is all that can be done without labels,
 and it leaves the orientation of the space open. With the scores of both corpora's training rows the space gets a
-further axis, the score (or, for a row without one, what ridge regression says of it), and that settles it.
+further axis, the score (or, for a row without one, the prediction of ridge regression), and that settles it.
 """
 
 import warnings
@@ -104,7 +104,7 @@ def _whitened(rows: np.ndarray, axes: int) -> np.ndarray:
 
 
 def _known_or_read(features: FeatureSet) -> np.ndarray:
-    """The score of each row; where it is not known, what ridge regression on the others says."""
+    """The score of each row; where it is not known, the prediction of ridge regression on the others."""
     assert features.scores is not None
     known = np.isfinite(features.scores)
     if known.all() or known.sum() < 3:

@@ -40,7 +40,7 @@ def ridge(
         fitted: int [n], positions of the rows to fit on: training and validation rows.
         groups: [N] names; rows of a group stay together in the cross-validation among the fitted rows that chooses the
             penalty, by squared error, from ``ALPHAS``.
-        select: lets the same cross-validation leave blocks out, as one that says nothing costs accuracy; see
+        select: lets the same cross-validation leave blocks out, as an uninformative one costs accuracy; see
             ``worthwhile``.
     """
     standard = [_standardised(block, fitted) for block in blocks]

@@ -21,7 +21,7 @@ def choose(
     """The name of what to take, and for a metrics file what stood, what was taken and why.
 
     Args:
-        predicted: the candidates, the simplest first: float64 [n], what each says of rows that it had not learned from.
+        predicted: the candidates, the simplest first: float64 [n], predictions of held-out rows.
         actual: float64 [n], their scores.
         groups: [n] names; groups vary as wholes.
         steadier: a candidate → one that takes its place unless it is more than a standard error behind it: of two that

@@ -3,7 +3,7 @@
 import numpy as np
 
 FLAT = 1e-6
-"""A column that varies by less than this share of its largest value, whatever its unit, is constant: it says nothing,
+"""A column that varies by less than this share of its largest value, whatever its unit, is constant: uninformative,
 and must not be divided by nothing."""
 
 COLUMNS = 64

@@ -1,7 +1,7 @@
 """An adapter a modality, from the target's columns to the source's, with and without the target's labels.
 
-Without them, what the source's text model says of the rows stands in for their scores, where there is such a model and
-the rows have words: it settles the orientation, which a match of two clouds leaves open.
+Without them, predictions of the source's text model stand in for their scores, where there is such a model and the
+rows have words: it settles the orientation, which a match of two clouds leaves open.
 """
 
 from collections.abc import Mapping
@@ -74,7 +74,8 @@ def read_adapters(layout: Layout, fold: str) -> dict[str, Adapter]:
 def describe_adapter(target: Target, source: SourceSpace, name: Feature, params: Params) -> AdapterArguments:
     """The adapter of a modality, as ``model.json`` describes it.
 
-    Hidden layers are asked for by who wants the columns themselves: with them components are asked for, too, or none.
+    With hidden layers there are no principal components unless ``components`` asks for them: the layers are to read the
+    columns themselves.
     Where both corpora were extracted alike it is the identity.
     """
     width, out = target.columns.widths[name], source.rows[name].shape[1]
@@ -134,7 +135,7 @@ def carried_columns(adapters: Mapping[str, Adapter], columns: FeatureColumns) ->
 
 
 class AdapterWithSource(nn.Module):
-    """An adapter, and what the frozen source model, if it is asked, says of its output when it has nothing else.
+    """An adapter, and the frozen source model's prediction from its output alone, if needed.
 
     The source model is none of its modules: it is not trained, not copied with the weights of an epoch, and stays in
     evaluation.

@@ -41,7 +41,7 @@ from pipeline.training.loop import HISTORY
 CANDIDATES: tuple[TargetCandidate, ...] = get_args(TargetCandidate)
 """The simplest first. The steps of that name, but that the text transfer has a scale and an offset of the target's, and
 ``adapters`` are weighed against ridge regression; ``all`` are these tuned end to end. The mean is not among them: where
-columns say nothing, ridge comes near it, and inner folds have too few of few rows to tell the two apart."""
+columns are uninformative, ridge comes near it, and inner folds have too few of few rows to tell the two apart."""
 
 STEADIER: dict[TargetCandidate, TargetCandidate] = {
     "text_tuned": "text_averaged",
@@ -217,7 +217,7 @@ def _read_by(net: TransferNet, target: Target, params: Params) -> Target:
 
 
 def held_scores(fitted: Sequence[FittedTransfer], parts: Sequence[Part], subset: FeatureSubset) -> np.ndarray:
-    """float64 [N]: each held row by the model that did not know it; NaN for rows that no part holds."""
+    """float64 [N]: each held-out row by the model that was not fitted on it; NaN for rows that no part holds."""
     scores = np.full(len(fitted[0].target.table), np.nan)
     for model, part in zip(fitted, parts, strict=True):
         scores[part.held] = model.scores(subset)[part.held]

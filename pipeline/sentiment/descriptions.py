@@ -1,4 +1,4 @@
-"""What ``model.json`` says of the models of the sentiment track."""
+"""The part of ``model.json`` that describes the models of the sentiment track."""
 
 from typing import Annotated, Any, Literal, Self
 

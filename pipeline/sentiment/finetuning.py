@@ -114,7 +114,7 @@ def tune(job: FinetuneJob) -> dict[str, Any]:
     scaled = choice.taken not in LEAST_SQUARES
     scale, offset = _output_scale(inner, setting) if scaled else (1.0, 0.0)
     for fitted in (model, *inner):
-        fitted.net.rescale(scale, offset)  # now, so that the tables say what the saved net says
+        fitted.net.rescale(scale, offset)  # now, so that the tables hold the predictions of the saved net
     context = _context(inner, setting, scaled=scaled)
     for subset in subsets_of(everything):
         tables.append(_predicted(setting, model, inner, subset, Variant("finetuned", subset_name(subset)), context))
@@ -183,7 +183,7 @@ def _predicted(
 ) -> pd.DataFrame:
     """The fold's rows by the model; validation rows, which it was fitted on, by those of the inner folds.
 
-    Validation rows have only each other for a group: what a model that knows them says would be no prediction.
+    Validation rows have only each other for a group: what a model fitted on them gives would be no prediction.
     """
     target = setting.target
     scores, val = model.scores(subset), target.rows(setting.job.fold, "val")
@@ -232,11 +232,11 @@ PRIOR_ROWS = 20
 
 def _output_scale(inner: Sequence[FittedTransfer], setting: Setting) -> tuple[float, float]:
     """The scale, about the mean score learned from, at which the loss of params is least on the rows that the inner
-    folds held out, with the offset that belongs to it; (1, 0) where too few rows tell.
+    folds held out, with the offset that belongs to it; (1, 0) where there are too few rows.
 
     It stretches predictions that rank well and cluster, and draws in those of an encoder tuned until it nearly knows
     its training rows by heart, which spread further than their correlation on other rows warrants. The mean stays: that
-    of a few held groups says little. The scale stays above zero: below, it would turn the order of all rows round on a
+    of a few held groups is too noisy. The scale stays above zero: below, it would turn the order of all rows round on a
     whim of a few.
     """
     at = np.concatenate([part.held for part in setting.parts])
@@ -276,7 +276,7 @@ def _context(inner: Sequence[FittedTransfer], setting: Setting, *, scaled: bool)
 
 
 def _keys(model: FittedTransfer, target: Target) -> np.ndarray:
-    """The rows' ``group_keys``: none for those that lack what the model uses, which say nothing of the others."""
+    """The rows' ``group_keys``: none for rows without any modality that the model uses: their score is constant."""
     usable = np.any([target.columns.present[name].numpy() for name in model.used], axis=0)
     keys = group_keys(target.table["given_group"])
     keys[~usable] = None

@@ -81,7 +81,7 @@ def fit_context(
     scaled: bool = True,
 ) -> GroupContext | None:
     """How far to follow groups: least squares with weights not below zero, where the order of rows or of groups would
-    turn round, shrunk by the number of groups. None where too few have several rows, or the others say nothing.
+    turn round, shrunk by the number of groups. None where too few have several rows, or the others are uninformative.
 
     Args:
         scores: float64 [N]: of rows that the models behind them had not learned from.

@@ -1,4 +1,4 @@
-"""Nets that are fitted without a gradient: what the source says, weighed, and a ridge regression of what is left."""
+"""Nets fitted in closed form: weighted predictions of the source, and a ridge regression of the residuals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, shared
 from pipeline.sentiment.source_model import SourceSpace, score
 
 STOPPING = 5
-"""One in so many training groups says when adapters have learned enough, where validation rows are to judge them."""
+"""One in so many training groups is for early stopping of adapters, where validation rows are to judge them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LinearInputs:
 
     Attributes:
         source: the source model, which reads through the adapters of a part.
-        carried: subset → float64 [N], what that says of rows through adapters that did not know their scores.
+        carried: subset → float64 [N], its predictions of rows through adapters that were not fitted on their scores.
         text_head: the head of the source's text model.
         probes: whether it reads the target's own features at all.
     """
@@ -56,7 +56,7 @@ def linear_net(
 ) -> tuple[TransferNet, FeatureSubset, dict[str, float]]:
     """The best net without a gradient, the modalities it uses, and the weights it gives to its parts.
 
-    Grouped folds of the rows it learns from choose which modalities to leave out (one that says nothing costs
+    Grouped folds of the rows it learns from choose which modalities to leave out (an uninformative one costs
     accuracy) and how to read what the source leaves unexplained.
     """
     torch.manual_seed(seed)
@@ -84,7 +84,7 @@ class RidgeStart:
     """A way to start, and the squared errors [n] that grouped folds of its rows found for it.
 
     ``probes`` are the modalities whose own columns are regressed on, side by side in ``design``; what is ``left`` to
-    them, float64 [n], is what the weighted scores of the source do not say.
+    them, float64 [n], is the residuals of the weighted scores of the source.
     """
 
     errors: np.ndarray
@@ -98,7 +98,7 @@ class RidgeStart:
 
 
 def stack_nonnegative(source_scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights, not negative, and an offset for what the source says, float64 [n, 2], by least squares."""
+    """Weights, not negative, and an offset for the predictions of the source, float64 [n, 2], by least squares."""
     weights = nnls(source_scores - source_scores.mean(axis=0), labels - labels.mean())[0]
     return weights, float(labels.mean() - weights @ source_scores.mean(axis=0))
 
@@ -156,7 +156,7 @@ def _set(net: TransferNet, start: RidgeStart) -> None:
 
 
 def own_adapters(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[str, Adapter]:
-    """Those of `train_adapters`; a point of the learning curve, which knows fewer labels, trains its own."""
+    """Those of `train_adapters`; a point of the learning curve, which has fewer labels, trains its own."""
     return read_adapters(job.layout, job.fold) if job.groups is None else _trained(target, source, job)
 
 
@@ -169,8 +169,8 @@ def _trained(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[str,
 def inner_parts(target: Target, source: SourceSpace, job: FinetuneJob, folds: int) -> list[Part]:
     """Grouped folds of the rows that a fold learns from, training and validation rows; with the source, adapters.
 
-    Of two folds the adapters share no row: they differ so much that what one has learned to weigh is not what the other
-    says.
+    Of two folds the adapters share no row: they differ so much that weights learned for the scores of one do not fit
+    those of the other.
     """
     rows = target.rows(job.fold, "train", "val")
     groups = target.table["group_id"].iloc[rows].nunique()
@@ -213,7 +213,7 @@ def _inner_numbers(target: Target, rows: np.ndarray, folds: int, seed: int) -> n
 
 
 def carried_scores(target: Target, source: SourceSpace, parts: Sequence[Part]) -> dict[FeatureSubset, np.ndarray]:
-    """Subset → float64 [N]: what the source says of each held row through adapters that did not know its score.
+    """Subset → float64 [N]: the source's prediction of each held-out row through adapters not fitted on its score.
 
     A fold's own adapters were trained on these scores: by them the source would seem to know more than it does. These
     knew the scores of the other parts' rows, so what a part learns from them is not blind to the rows that it is judged

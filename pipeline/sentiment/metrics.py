@@ -19,7 +19,7 @@ CURVES = ("with", "without")
 """The learning curves: with the source, and without."""
 
 CORRELATIONS = ("pearson", "spearman", "ccc", "slope")
-"""What says nothing of the mean baseline, which is constant, or, in a cross-validation, falls where a fold rises."""
+"""Uninformative for the mean baseline, which is constant, or, in a cross-validation, falls where a fold rises."""
 
 
 @dataclass(frozen=True)

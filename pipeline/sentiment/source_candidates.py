@@ -50,7 +50,7 @@ class SourceChoice:
         penalty: of the ridge that is taken, or that the net begins with.
         epochs: that the net is to be trained; 0 where ridge was taken.
         rows: int64 [n], positions of the rows that folds held.
-        held: float64 [n], what the candidate taken says of them without having learned from them.
+        held: float64 [n], out-of-fold predictions of the chosen candidate.
         history: ``HISTORY`` of the net's epochs, means over the folds; empty where it is no candidate.
     """
 
@@ -126,7 +126,7 @@ def describe_source(columns: FeatureColumns, block: TrainSourceParams, unit: flo
 def choose(source: SourceRows) -> SourceChoice:
     """Fits the candidates on every inner fold, and takes the simplest that is not bettered.
 
-    The rows that compare candidates have also chosen the penalty and the epochs, so what is said of them flatters a
+    The rows that compare candidates have also chosen the penalty and the epochs, so predictions of them flatter a
     little; test rows are for `evaluate`.
     """
     folds, wanted = source.folds(), source.block.candidates
@@ -161,7 +161,7 @@ def fit_final(source: SourceRows, choice: SourceChoice) -> ScoreNet:
 
 
 def _by_ridge(source: SourceRows, folds: list[SourceFold]) -> tuple[list[ScoreNet], float, np.ndarray]:
-    """A net for each fold that is ridge regression, the penalty, and what they say of the held rows, float64 [n].
+    """A net for each fold that is ridge regression, the penalty, and the out-of-fold predictions, float64 [n].
 
     One penalty serves all folds: that of least squared error, of equal ones the strongest.
     """
@@ -207,10 +207,10 @@ def _begin_with(net: ScoreNet, model: LinearModel) -> None:
 
 
 def _by_net(source: SourceRows, folds: list[SourceFold], nets: list[ScoreNet]) -> tuple[list[np.ndarray], pd.DataFrame]:
-    """After each epoch, what the nets say of the held rows, float64 [n]; and their history.
+    """After each epoch, the predictions of the held-out rows, float64 [n]; and their history.
 
     The number of epochs is that of all folds, so none has one that flatters it alone. A fold that stops, since it gets
-    no better, is held to what it said last.
+    no better, keeps its last prediction.
     """
     predicted: list[list[np.ndarray]] = []
     histories = []
@@ -233,7 +233,7 @@ def _train(
     held: np.ndarray | None = None,
     keep: Callable[[np.ndarray], None] | None = None,
 ) -> FitResult:
-    """Trains for all epochs, or with ``held`` rows until these are no better; ``keep`` gets what each says of them."""
+    """Trains for all epochs, or with ``held`` rows until these are no better; ``keep`` gets their predictions."""
     block = source.block
 
     def score(predicted: np.ndarray, actual: np.ndarray) -> float:

@@ -76,7 +76,7 @@ def load_source_model(folder: Path) -> ScoreNet:
 
 
 def score(net: ScoreNet, columns: FeatureColumns, subset: FeatureSubset) -> np.ndarray:
-    """float32 [N]: what the source model says of rows in its own space; a modality that it lacks tells it nothing."""
+    """float32 [N]: the source model's scores of rows in its own space; a modality that it lacks is ignored."""
     rows = len(next(iter(columns.present.values())))
     known = columns.at(np.arange(rows), subset)
     given = [name for name in columns.modalities if name in subset] or columns.modalities
@@ -86,7 +86,7 @@ def score(net: ScoreNet, columns: FeatureColumns, subset: FeatureSubset) -> np.n
 
 @dataclass(frozen=True)
 class SourceFit:
-    """The source model, how it was chosen, and what it says of all rows of the source by each subset of modalities."""
+    """The source model, how it was chosen, and its scores of all rows of the source by each subset of modalities."""
 
     net: ScoreNet
     choice: SourceChoice
@@ -109,7 +109,7 @@ def fit_source_model(table: pd.DataFrame, columns: FeatureColumns, params: Param
 
 
 def predicted_scores(rows: pd.DataFrame, scores: np.ndarray, subset: FeatureSubset) -> pd.DataFrame:
-    """What a model of the source says of its rows by these modalities, as ``schemas.SCORES_TABLE``."""
+    """The predictions of a model of the source for its rows by these modalities, as ``schemas.SCORES_TABLE``."""
     variant = Variant("source", subset_name(subset))
     return rows[["sample_id", "split"]].assign(fold=FINAL, **variant._asdict(), score=scores.astype(np.float64))
 

@@ -38,7 +38,7 @@ class TrainingPlan:
     Attributes:
         epochs: at most so many passes over the training rows.
         patience: stop after so many epochs without a better validation score, and keep the best epoch's weights; None:
-            train all epochs, whatever the validation rows say of them (there may be none), and keep the last weights.
+            train all epochs, whatever their validation scores (there may be none), and keep the last weights.
         seed: orders the batches, augments, and seeds dropout.
         accumulate: parts that each batch is split into; the gradient stays that of the whole batch.
         warmup_share: share of all steps over which the learning rate rises.

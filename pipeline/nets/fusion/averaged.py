@@ -1,4 +1,4 @@
-"""The mean of what several fusions say."""
+"""The mean of the log-probabilities of several fusions."""
 
 from collections.abc import Mapping, Sequence
 

@@ -14,7 +14,7 @@ DROPOUT = 0.8
 
 
 class Bilinear(nn.Module):
-    """Each class that another modality believes in has a linear term of this one's vector; the belief weighs them.
+    """Each class has a linear term of this modality's vector, weighted by another modality's probability of that class.
 
     As in Zadeh et al. 2017, "Tensor fusion". It is what a turn of meaning such as irony needs, and what attention alone
     did not find in a few hundred posts.

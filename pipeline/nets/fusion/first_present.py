@@ -10,7 +10,7 @@ from pipeline.nets.modalities import ByModality
 
 
 class FirstPresent(nn.Module):
-    """Of the modalities that a row has, the first in ``order`` speaks: its expert's log-probabilities are the logits.
+    """Of the modalities that a row has, the first in ``order`` decides: its expert's log-probabilities are the logits.
 
     Args:
         widths: modality → width of its vector, which is not read.

@@ -1,4 +1,4 @@
-"""What every strategy shares: tokens of the modalities, the experts' say, and the classifier."""
+"""What every strategy shares: tokens of the modalities, the experts' log-probabilities, and the classifier."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""A linear classifier on what modalities bring: their vectors, what their experts say, or both."""
+"""A linear classifier on the vectors of modalities, the log-probabilities of their experts, or both."""
 
 from collections.abc import Mapping
 
