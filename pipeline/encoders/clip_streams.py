@@ -32,7 +32,7 @@ from pipeline.media.clips import Clip
 from pipeline.media.kinds import NO_FACE, NO_PICTURES, NO_SOUND, NO_WORDS, UNDECODED, UNKNOWN_CODEC
 from pipeline.params import EmbedParams
 
-SAID: Stream = "transcript"
+TRANSCRIPT: Stream = "transcript"
 """The stream under which words are kept that no stream reads."""
 
 Results = dict[Stream, dict[str, np.ndarray | MediaError]]
@@ -40,7 +40,7 @@ Results = dict[Stream, dict[str, np.ndarray | MediaError]]
 
 
 @dataclass(frozen=True)
-class Encoded:
+class StreamResults:
     """What is known of the contents of some rows.
 
     Attributes:
@@ -52,8 +52,8 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Lacking:
-    """What is to be made of a content.
+class PendingContent:
+    """What is still to be computed of a content.
 
     Attributes:
         value: a file that holds it.
@@ -69,10 +69,10 @@ class Lacking:
 
 
 @dataclass(frozen=True)
-class Read:
+class DecodedContent:
     """A clip as the encoders of its streams take it, and its words by the streams whose they were to be recognised."""
 
-    lacking: Lacking
+    pending: PendingContent
     streams: Ready
     words: Mapping[Stream, Words | MediaError]
 
@@ -80,13 +80,13 @@ class Read:
         """What the encoder of a stream takes, or a MediaError."""
         if name in self.streams:
             return self.streams[name]
-        words = self.words[name] if name in self.words else self.lacking.known[name]
+        words = self.words[name] if name in self.words else self.pending.known[name]
         return words if isinstance(words, MediaError) else words.text
 
 
 @dataclass(frozen=True)
-class Made:
-    """What was made of a content that lacked something."""
+class EncodedContent:
+    """What was computed of a pending content."""
 
     streams: Mapping[Stream, np.ndarray | MediaError]
     words: Mapping[Stream, Words | MediaError]
@@ -120,7 +120,7 @@ class ClipContents:
         recogniser: Recogniser | None = None,
     ) -> Self:
         """``recogniser`` is asked for what is said, where that is no stream."""
-        recognisers: dict[Stream, Recogniser] = {} if recogniser is None else {SAID: recogniser}
+        recognisers: dict[Stream, Recogniser] = {} if recogniser is None else {TRANSCRIPT: recogniser}
         recognisers |= encoder.recognisers
         return cls(encoder, folder, device, embed.max_pixels, embed.workers, recognisers)
 
@@ -142,15 +142,15 @@ class ClipContents:
         """What identifies the content of each file, or why it cannot be read."""
         return file_digests(self.folder, values, self.workers)
 
-    def batches(self, pending: Mapping[str, Lacking]) -> Iterator[dict[str, Lacking]]:
+    def batches(self, pending: Mapping[str, PendingContent]) -> Iterator[dict[str, PendingContent]]:
         return in_batches(pending, self.encoder.batch)
 
-    def read(self, value: Lacking) -> Read:
+    def read(self, value: PendingContent) -> DecodedContent:
         """Opens a clip once for all that is lacking; not at all where its words are known and nothing else is."""
         names: list[Stream] = [name for name in value.streams if name not in self.recognisers]
         asked: dict[Stream, Recogniser] = {name: self.recognisers[name] for name in value.words}
         if not names and not asked:
-            return Read(value, {}, {})
+            return DecodedContent(value, {}, {})
 
         def clip() -> Clip:
             path = inside(self.folder, value.value)
@@ -161,20 +161,20 @@ class ClipContents:
         for name, of in asked.items():
             words[name] = opened if isinstance(opened, MediaError) else or_error(partial(of.recognise, opened))
         if isinstance(opened, MediaError):
-            return Read(value, dict.fromkeys(names, opened), words)
-        return Read(value, self.encoder.prepare(opened, names), words)
+            return DecodedContent(value, dict.fromkeys(names, opened), words)
+        return DecodedContent(value, self.encoder.prepare(opened, names), words)
 
-    def encoded(self, batch: Mapping[str, Read]) -> dict[str, Made]:
+    def encoded(self, batch: Mapping[str, DecodedContent]) -> dict[str, EncodedContent]:
         """Digest → a clip that was read, to digest → what was lacking of it."""
         made: dict[str, dict[Stream, np.ndarray | MediaError]] = {key: {} for key in batch}
         for name, of in self.encoder.streams.items():
-            items = {key: read.item(name) for key, read in batch.items() if name in read.lacking.streams}
+            items = {key: read.item(name) for key, read in batch.items() if name in read.pending.streams}
             vectors = encoded_batch(lambda those, of=of: of.encode(those, self.device), items)
             for key, vector in vectors.items():
                 made[key][name] = vector
-        return {key: Made(made[key], read.words) for key, read in batch.items()}
+        return {key: EncodedContent(made[key], read.words) for key, read in batch.items()}
 
-    def encode(self, pending: Mapping[str, Lacking]) -> Iterator[dict[str, Made]]:
+    def encode(self, pending: Mapping[str, PendingContent]) -> Iterator[dict[str, EncodedContent]]:
         """Encodes what was read of each content; yields after each batch."""
         yield from map(self.encoded, read_ahead(self.read, pending, self.encoder.batch, self.workers))
 
@@ -192,7 +192,7 @@ class ClipSource(Protocol):
 
     def digests(self, values: Sequence[str]) -> Iterator[str | MediaError]: ...
 
-    def encode(self, pending: Mapping[str, Any]) -> Iterator[Mapping[str, Made]]: ...
+    def encode(self, pending: Mapping[str, Any]) -> Iterator[Mapping[str, EncodedContent]]: ...
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class ClipStreams:
         digests: Sequence[str | MediaError],
         advance: Callable[[int], None],
         mute: Set[str] = frozenset(),
-    ) -> Encoded:
+    ) -> StreamResults:
         """Every stream of every content in these rows: from the stores, or encoded once and put there at once.
 
         Of the contents in ``mute`` no words are recognised that are no stream.
@@ -225,8 +225,8 @@ class ClipStreams:
         count = Counter(digest for digest in digests if isinstance(digest, str))
         keys = list(count)
         streams: Results = {name: {**store.absent(keys), **store.get(keys)} for name, store in self.stores.items()}
-        encoded = Encoded(streams, {name: _known(store, keys) for name, store in self.word_stores.items()})
-        pending = self._lacking(values, digests, encoded, mute)
+        encoded = StreamResults(streams, {name: _known(store, keys) for name, store in self.word_stores.items()})
+        pending = self._pending(values, digests, encoded, mute)
         advance(len(values) - sum(count[digest] for digest in pending))
         for batch in self.source.encode(pending):
             for name, store in self.word_stores.items():
@@ -240,15 +240,15 @@ class ClipStreams:
             advance(sum(count[digest] for digest in batch))
         return encoded
 
-    def _lacking(
+    def _pending(
         self,
         values: Sequence[str | None],
         digests: Sequence[str | MediaError],
-        encoded: Encoded,
+        encoded: StreamResults,
         mute: Set[str],
-    ) -> dict[str, Lacking]:
+    ) -> dict[str, PendingContent]:
         """What is to be made of each content of which something is not known."""
-        pending: dict[str, Lacking] = {}
+        pending: dict[str, PendingContent] = {}
         for digest, value in zip(digests, values, strict=True):
             if isinstance(digest, str) and value is not None:
                 streams: list[Stream] = [name for name in self.stores if digest not in encoded.streams[name]]
@@ -261,7 +261,7 @@ class ClipStreams:
                     name: encoded.words[name][digest] for name in streams if name in encoded.words and name not in words
                 }
                 if streams or words:
-                    pending.setdefault(digest, Lacking(value, streams, words, known))
+                    pending.setdefault(digest, PendingContent(value, streams, words, known))
         return pending
 
 
@@ -272,15 +272,15 @@ def _known(store: Store, keys: Sequence[str]) -> dict[str, Words | MediaError]:
 
 def _keep_words(store: Store, words: Mapping[str, Words | MediaError]) -> None:
     store.put_words({key: of.packed() for key, of in words.items() if isinstance(of, Words)})
-    store.put_absent({key: of for key, of in words.items() if isinstance(of, MediaError) and _lasts(of)})
+    store.put_absent({key: of for key, of in words.items() if isinstance(of, MediaError) and _is_permanent(of)})
 
 
 def _keep_vectors(store: Store, made: Mapping[str, np.ndarray | MediaError]) -> None:
     store.put({key: of for key, of in made.items() if not isinstance(of, MediaError)})
-    store.put_absent({key: of for key, of in made.items() if isinstance(of, MediaError) and _lasts(of)})
+    store.put_absent({key: of for key, of in made.items() if isinstance(of, MediaError) and _is_permanent(of)})
 
 
-def _lasts(error: MediaError) -> bool:
+def _is_permanent(error: MediaError) -> bool:
     """Whether a content lacks this whenever it is read; a file that is damaged is tried again."""
     return error.kind in (NO_SOUND, NO_FACE, NO_PICTURES, NO_WORDS) and not str(error).endswith(
         (UNKNOWN_CODEC, UNDECODED)

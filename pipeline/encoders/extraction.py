@@ -25,7 +25,7 @@ from pipeline.corpora import named_columns
 from pipeline.corpora.clips import NO_CLIP, ClipTablePart, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
 from pipeline.encoders import clip_streams, engine, streams, transcription
-from pipeline.encoders.clip_streams import SAID, ClipContents, ClipSource, ClipStreams
+from pipeline.encoders.clip_streams import TRANSCRIPT, ClipContents, ClipSource, ClipStreams
 from pipeline.encoders.embedding import EXAMPLES
 from pipeline.encoders.streams import ClipEncoder
 from pipeline.encoders.words import Words
@@ -37,25 +37,25 @@ LACKING = frozenset({NO_SOUND, NO_FACE, NO_CLIP})
 
 
 @dataclass
-class Extracted:
+class ExtractionReport:
     """What became of the rows.
 
     Attributes:
         present: modality → rows that have it.
         reasons: reason → rows, of those that lack something of their clip.
-        heard: rows whose text is what was heard.
+        transcribed: rows whose text is what was heard.
         unreadable: rows of whose clip no stream could read anything; ``examples`` names the first of them.
     """
 
     rows: int = 0
     present: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    heard: int = 0
+    transcribed: int = 0
     unreadable: int = 0
     examples: list[str] = field(default_factory=list)
 
 
-Made = dict[Stream, list[np.ndarray | MediaError]]
+StreamVectors = dict[Stream, list[np.ndarray | MediaError]]
 """What each stream made of each row."""
 
 Transcripts = list[Words | MediaError | None]
@@ -82,7 +82,7 @@ def run(params: Params, layout: Layout, clips: Path, out: Path, folder: Path, *,
     columns = {name: sum(len(encoder.streams[of].columns) for of in its) for name, its in _of(encoder).items()}
     had = "; ".join(f"{name}: {done.present[name]} rows of {count} columns" for name, count in columns.items())
     if transcribe:
-        had += f"; words of {done.heard} heard"
+        had += f"; words of {done.transcribed} heard"
     lacking = "".join(f"\n  {rows} rows: {reason}" for reason, rows in sorted(done.reasons.items()))
     return f"{out}: {done.rows} rows; {had}" + (f"\nlacking, as the column reason says:{lacking}" if lacking else "")
 
@@ -95,7 +95,7 @@ def extract(
     source: ClipSource,
     max_bad_share: float,
     layout: Layout,
-) -> Extracted:
+) -> ExtractionReport:
     """Writes the corpus of the clips that a table names, which ``check_clips`` has looked at.
 
     Args:
@@ -108,8 +108,8 @@ def extract(
     Raises:
         InputError: of a larger share of the clips than ``max_bad_share`` nothing can be read.
     """
-    done, encoder, folder = Extracted(), contents.encoder, contents.folder
-    schema = corpus_schema(encoder, with_language=SAID in contents.recognisers)
+    done, encoder, folder = ExtractionReport(), contents.encoder, contents.folder
+    schema = corpus_schema(encoder, with_language=TRANSCRIPT in contents.recognisers)
     with ExitStack() as stack:
         kept = stack.enter_context(clip_streams.opened(contents, source, layout))
         aside = stack.enter_context(artifacts.replacing(out))
@@ -124,17 +124,19 @@ def extract(
     return done
 
 
-def _encoded(part: ClipTablePart, clips: ClipStreams, advance: Callable[[int], None]) -> tuple[Made, Transcripts]:
+def _encoded(
+    part: ClipTablePart, clips: ClipStreams, advance: Callable[[int], None]
+) -> tuple[StreamVectors, Transcripts]:
     """What each stream made of each row, and the words of those that have no text, where words are to be heard."""
     root = clips.contents.folder.resolve()
     values = [file.relative_to(root).as_posix() if isinstance(file, Path) else None for file in part.files]
     known = clips.source.digests([value for value in values if value is not None])
     digests = [next(known) if isinstance(file, Path) else file for file in part.files]
-    to_hear = part.rows["text"].isna().tolist() if SAID in clips.word_stores else [False] * len(digests)
+    to_hear = part.rows["text"].isna().tolist() if TRANSCRIPT in clips.word_stores else [False] * len(digests)
     wanted = {key for key, hear in zip(digests, to_hear, strict=True) if hear}
     encoded = clips.encode(values, digests, advance, {key for key in digests if isinstance(key, str)} - wanted)
     words: Transcripts = [
-        (encoded.words[SAID][key] if isinstance(key, str) else key) if hear else None
+        (encoded.words[TRANSCRIPT][key] if isinstance(key, str) else key) if hear else None
         for key, hear in zip(digests, to_hear, strict=True)
     ]
     return {
@@ -142,7 +144,7 @@ def _encoded(part: ClipTablePart, clips: ClipStreams, advance: Callable[[int], N
     }, words
 
 
-def _reason(encoder: ClipEncoder, made: Made, words: Words | MediaError | None, at: int) -> str | None:
+def _reason(encoder: ClipEncoder, made: StreamVectors, words: Words | MediaError | None, at: int) -> str | None:
     """Why a row lacks something of its clip; said once where all streams say the same."""
     results: list[tuple[Feature, object]] = [(name, made[of][at]) for name, its in _of(encoder).items() for of in its]
     if words is not None:
@@ -161,14 +163,14 @@ def _no(result: object) -> bool:
 
 
 def _count(
-    done: Extracted,
+    done: ExtractionReport,
     part: ClipTablePart,
     encoder: ClipEncoder,
-    made: Made,
+    made: StreamVectors,
     words: Transcripts,
     reasons: Sequence[str | None],
 ) -> None:
-    done.heard += sum(isinstance(of, Words) for of in words)
+    done.transcribed += sum(isinstance(of, Words) for of in words)
     for at, name in enumerate(part.rows["id"]):
         results: dict[Stream, np.ndarray | MediaError] = {stream: of[at] for stream, of in made.items()}
         done.rows += 1
@@ -183,7 +185,7 @@ def _count(
                 done.examples.append(f"id {name} ({reason})")
 
 
-def _stop_if_too_many(done: Extracted, total: int, max_bad_share: float, clips: Path, folder: Path) -> None:
+def _stop_if_too_many(done: ExtractionReport, total: int, max_bad_share: float, clips: Path, folder: Path) -> None:
     if done.unreadable > max_bad_share * total:
         where = f"; none lies in {folder}: --media names the folder" * (done.reasons[NOT_FOUND] == done.rows)
         raise InputError(
@@ -227,18 +229,18 @@ def corpus_schema(encoder: ClipEncoder, *, with_language: bool = False) -> pa.Sc
 def _table(
     part: ClipTablePart,
     encoder: ClipEncoder,
-    made: Made,
+    made: StreamVectors,
     words: Transcripts,
     reasons: Sequence[str | None],
     schema: pa.Schema,
 ) -> pa.Table:
     columns = [pa.array(part.rows[name], pa.string()) for name in ("id", "group")]
     columns.append(pa.array(part.rows["score"].to_numpy(), pa.float64(), from_pandas=True))
-    heard = [of if isinstance(of, Words) else None for of in words]
-    texts = [text if of is None else of.text for text, of in zip(part.rows["text"], heard, strict=True)]
+    transcribed = [of if isinstance(of, Words) else None for of in words]
+    texts = [text if of is None else of.text for text, of in zip(part.rows["text"], transcribed, strict=True)]
     columns += [pa.array(part.rows["split"], pa.string()), pa.array(texts, pa.string(), from_pandas=True)]
     if "language" in schema.names:
-        columns.append(pa.array([None if of is None else of.language for of in heard], pa.string()))
+        columns.append(pa.array([None if of is None else of.language for of in transcribed], pa.string()))
     for its in _of(encoder).values():
         for name in its:
             columns += _numbers(made[name], len(encoder.streams[name].columns))

@@ -23,7 +23,7 @@ from pipeline.core.prefetch import ahead
 from pipeline.core.ray_cluster import ANEW, Cluster, ClusterRequest, about, connected
 from pipeline.core.schemas import IN_WORDS, Modality
 from pipeline.encoders import image, streams, text, transcription
-from pipeline.encoders.clip_streams import ClipContents, Lacking
+from pipeline.encoders.clip_streams import ClipContents, PendingContent
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sources import (
     Computation,
@@ -216,7 +216,7 @@ def _least(load: Counter[int], workers: Sequence[Any]) -> int:
 
 def _some(values: Sequence[Any]) -> str:
     """What a batch holds, for messages: files by their names, or how many texts."""
-    files = [value.value if isinstance(value, Lacking) else value for value in values]
+    files = [value.value if isinstance(value, PendingContent) else value for value in values]
     files = [value for value in files if isinstance(value, str)]
     return f"the files {files[0]} … {files[-1]}" if files else f"{len(values)} texts"
 

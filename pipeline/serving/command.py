@@ -23,38 +23,38 @@ from pipeline.serving import lines, manifest, score_table, table
 from pipeline.serving.options import PredictOptions
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
-from pipeline.serving.ray_tables import Spread
+from pipeline.serving.ray_tables import RayWorkers
 from pipeline.serving.score_predictor import Sample, ScorePredictor
 
 WORKERS = 2
 """Processes of a Ray cluster that predict, unless another number is asked for."""
 
 
-def predict(asked: PredictOptions) -> bool:
+def predict(options: PredictOptions) -> bool:
     """Predicts what was asked, by the model of the track that answers it; says whether every line of a pipe was good.
 
     Raises InputError where there is nothing to predict, or no model to do so.
     """
-    given, bundle, project, coverage = asked.given, asked.bundle, asked.project, asked.coverage
-    if given.corpus is not None and asked.out is not None:
-        on = spread(asked.ray, asked.workers, score_predictor, bundle, project)
-        scores(score_predictor(bundle, project), given.corpus, asked.out, coverage, on)
+    given, bundle, project, coverage = options.given, options.bundle, options.project, options.coverage
+    if given.corpus is not None and options.out is not None:
+        on = ray_workers(options.ray, options.workers, score_predictor, bundle, project)
+        scores(score_predictor(bundle, project), given.corpus, options.out, coverage, on)
         return True
-    track = asked.track
+    track = options.track
     if track is None and given.one == ["--text"]:
         track = track_of_words(bundle, project)
     if track == "sentiment" and given.text is not None:
-        one_score(score_predictor(bundle, project), given.text, coverage, as_json=asked.as_json)
+        one_score(score_predictor(bundle, project), given.text, coverage, as_json=options.as_json)
         return True
     using = predictor(bundle, project)
-    if given.manifest is not None and asked.out is not None:
-        on = spread(asked.ray, asked.workers, predictor, bundle, project)
-        rows(using, given.manifest, asked.out, asked.media, coverage, explain=asked.explain, spread=on)
+    if given.manifest is not None and options.out is not None:
+        on = ray_workers(options.ray, options.workers, predictor, bundle, project)
+        rows(using, given.manifest, options.out, options.media, coverage, explain=options.explain, ray_workers=on)
     elif given.one:
         post = Post(given.text, given.image, given.video)
-        one(using, post, coverage, explain=asked.explain, as_json=asked.as_json)
+        one(using, post, coverage, explain=options.explain, as_json=options.as_json)
     else:
-        return pipe(using, coverage, explain=asked.explain)
+        return pipe(using, coverage, explain=options.explain)
     return True
 
 
@@ -98,17 +98,17 @@ def score_predictor(bundle: Path | None, project: Path) -> ScorePredictor:
     return ScorePredictor.of_project(params.load(layout.params), layout)
 
 
-def spread(
+def ray_workers(
     address: str | None,
     workers: int | None,
     load: Callable[[Path | None, Path], Any],
     bundle: Path | None,
     project: Path,
-) -> Spread | None:
+) -> RayWorkers | None:
     """The processes of a Ray cluster that are to predict a table, where an address is given."""
     if address is None:
         return None
-    return Spread(address, workers or WORKERS, partial(load, bundle and bundle.resolve(), project.resolve()))
+    return RayWorkers(address, workers or WORKERS, partial(load, bundle and bundle.resolve(), project.resolve()))
 
 
 def one(using: Predictor, post: Post, coverage: float | None, *, explain: bool, as_json: bool) -> None:
@@ -131,11 +131,11 @@ def rows(
     coverage: float | None,
     *,
     explain: bool,
-    spread: Spread | None = None,
+    ray_workers: RayWorkers | None = None,
 ) -> None:
     """Predicts a table of posts; media paths are relative to its own folder unless another is given."""
     folder = media or posts.parent
-    unusable = manifest.predict_manifest(using, posts, out, folder, coverage, explain=explain, spread=spread)
+    unusable = manifest.predict_manifest(using, posts, out, folder, coverage, explain=explain, ray_workers=ray_workers)
     why = f"; rows of which something could not be used, as column reason says: {unusable}" if unusable else ""
     print(f"{printable(str(out))}: written{why}", file=sys.stderr)
 
@@ -160,9 +160,9 @@ def one_score(using: ScorePredictor, text: str, coverage: float | None, *, as_js
 
 
 def scores(
-    using: ScorePredictor, corpus: Path, out: Path, coverage: float | None, spread: Spread | None = None
+    using: ScorePredictor, corpus: Path, out: Path, coverage: float | None, ray_workers: RayWorkers | None = None
 ) -> None:
     """Scores a corpus of features."""
-    without = score_table.score_corpus(using, corpus, out, COVERAGE if coverage is None else coverage, spread)
+    without = score_table.score_corpus(using, corpus, out, COVERAGE if coverage is None else coverage, ray_workers)
     why = f"; rows without a score, as column reason says: {without}" if without else ""
     print(f"{printable(str(out))}: written{why}", file=sys.stderr)

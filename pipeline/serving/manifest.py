@@ -19,7 +19,7 @@ from pipeline.core.schemas import MODALITIES
 from pipeline.corpora.tabular import listed, read_texts, table_files
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
-from pipeline.serving.ray_tables import Spread, made
+from pipeline.serving.ray_tables import RayWorkers, made
 from pipeline.serving.shards import alone_writing, write_table
 from pipeline.serving.spelling import misspelt
 
@@ -40,7 +40,7 @@ def predict_manifest(
     coverage: float | None,
     *,
     explain: bool,
-    spread: Spread | None = None,
+    ray_workers: RayWorkers | None = None,
 ) -> int:
     """Writes one row for each row of ``manifest``, in order; returns how many have media that cannot be used.
 
@@ -50,13 +50,13 @@ def predict_manifest(
         folder: what media paths are relative to, and must not lead out of.
         coverage: for the column ``set``.
         explain: fills the column ``explanation`` with JSON.
-        spread: the processes that predict, if not this one; what is written is the same.
+        ray_workers: the processes that predict, if not this one; what is written is the same.
 
     Raises InputError when the manifest cannot be read, another run is writing ``out``, or a cluster fails.
     """
     make = partial(_table, folder=folder.resolve(), coverage=coverage, explain=explain)
     schema = predictions_schema(predictor, explain)
-    with alone_writing(out), made(predictor, make, spread) as tables:
+    with alone_writing(out), made(predictor, make, ray_workers) as tables:
         total = sum(len(rows) for rows in _chunks(manifest))
         with progress("predicting", total) as advance:
 

@@ -50,8 +50,8 @@ MOST_WORDS = 256
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one modality knows of n posts: zeros where it is not there, and then the error says why.
+class EncodedModality:
+    """One modality of n posts, encoded: zeros where it is not there, and then the error says why.
 
     Attributes:
         vectors: float32 [n, width] of the frozen encoder.
@@ -76,13 +76,13 @@ class Seen:
         """Centred log-probabilities, float32 [n, K], as `fuse` learned from them; zeros where absent."""
         return (emotion.centred_log_probabilities(self.logits) * self.present[:, None]).astype(np.float32)
 
-    def times(self, count: int) -> "Seen":
+    def times(self, count: int) -> "EncodedModality":
         """The same post ``count`` times."""
         vectors, logits, own = (rows.repeat(count, axis=0) for rows in (self.vectors, self.logits, self.own))
-        return Seen(vectors, logits, self.errors * count, own, self.lacking * count)
+        return EncodedModality(vectors, logits, self.errors * count, own, self.lacking * count)
 
 
-ModalityInputs = Mapping[Modality, Seen]
+ModalityInputs = Mapping[Modality, EncodedModality]
 
 
 class Predictor:
@@ -137,7 +137,7 @@ class Predictor:
         if coverage is not None:
             limits = conformal.thresholds(self.model.nonconformity, coverage)
             sets = conformal.prediction_sets(probabilities, label, limits)
-        alone: dict[Modality, np.ndarray] = {name: emotion.softmax(seen.logits) for name, seen in given.items()}
+        alone: dict[Modality, np.ndarray] = {name: emotion.softmax(encoded.logits) for name, encoded in given.items()}
         return [
             Prediction(
                 self.labels[label[at]],
@@ -162,7 +162,7 @@ class Predictor:
         post = self.read(post)
         given = self._given([post])
         logits = self._logits(given)[0]
-        available = {name for name, seen in given.items() if seen.present[0]}
+        available = {name for name, encoded in given.items() if encoded.present[0]}
 
         def changes(name: Modality, pieces: Iterable[Any]) -> Generator[None, None, list[float]]:
             found, rest = [], iter(pieces)
@@ -278,10 +278,10 @@ class Predictor:
 
     # --- from posts to logits ----------------------------------------------------------------------------------------
 
-    def _given(self, posts: Sequence[Post]) -> dict[Modality, Seen]:
+    def _given(self, posts: Sequence[Post]) -> dict[Modality, EncodedModality]:
         return {name: self._look(name, [_value(post, name) for post in posts]) for name in self.model.branches}
 
-    def _look(self, name: Modality, values: Sequence[Any]) -> Seen:
+    def _look(self, name: Modality, values: Sequence[Any]) -> EncodedModality:
         """Reads and encodes one modality of n posts."""
         read = {"text": _text, "image": self._pixels, "video": self._streams}[name]
         if name == "text" or len(values) == 1:  # not worth a thread
@@ -297,7 +297,7 @@ class Predictor:
         return {"text": count, "image": embed.image.batch, "video": clips}[name]
 
     @torch.inference_mode()
-    def _gather(self, name: Modality, items: Iterator[Any], count: int) -> Seen:
+    def _gather(self, name: Modality, items: Iterator[Any], count: int) -> EncodedModality:
         """Encodes ``count`` items that are ready for the encoder, or say why there is none."""
         branch = self.model.branches[name]
         vectors = np.zeros((count, branch.frozen.width), dtype=np.float32)
@@ -317,7 +317,7 @@ class Predictor:
             if isinstance(branch.frozen, ClipEncoder):
                 for at, item in good.items():
                     lacking[at] = {key: str(of) for key, of in item.items() if isinstance(of, MediaError)}
-        return Seen(vectors, logits, errors, own, lacking)
+        return EncodedModality(vectors, logits, errors, own, lacking)
 
     def _classify(self, branch: Branch, own: np.ndarray) -> np.ndarray:
         """What the specialist says of its inputs, float32 [n, w]: calibrated logits, float64 [n, K]."""
@@ -380,10 +380,10 @@ class Predictor:
         """Calibrated logits, float64 [len(without), n, K], with each of these masked in turn, all in one pass."""
         fusion, calibration = self.model.fusion, self.model.description.calibration
         if fusion is None:
-            ((only, seen),) = given.items()
+            ((only, encoded),) = given.items()
             nothing = np.array(self.model.description.nothing)
             masked_logits = [
-                np.where((seen.present & (only != of))[:, None], seen.expert_log_probs, nothing) for of in without
+                np.where((encoded.present & (only != of))[:, None], encoded.expert_log_probs, nothing) for of in without
             ]
             return np.stack([calibration.calibrated(logits) for logits in masked_logits])
 
@@ -391,9 +391,12 @@ class Predictor:
             return torch.from_numpy(np.concatenate(rows)).to(self.device)
 
         logits = fusion(
-            {name: column([seen.vectors] * len(without)) for name, seen in given.items()},
-            {name: column([seen.expert_log_probs] * len(without)) for name, seen in given.items()},
-            {name: column([seen.present & (name != masked) for masked in without]) for name, seen in given.items()},
+            {name: column([encoded.vectors] * len(without)) for name, encoded in given.items()},
+            {name: column([encoded.expert_log_probs] * len(without)) for name, encoded in given.items()},
+            {
+                name: column([encoded.present & (name != masked) for masked in without])
+                for name, encoded in given.items()
+            },
         )
         return calibration.calibrated(logits.float().cpu().numpy().reshape(len(without), -1, len(self.labels)))
 
@@ -420,51 +423,55 @@ class Predictor:
     ) -> Sequence[dict[Stream, StreamAnswer] | None]:
         """For each of n posts, what the streams of its clip or picture did: each in turn is masked; empty where there
         is none; None where the modality is not read by streams."""
-        branch, seen = self.model.branches[name], given[name]
+        branch, encoded = self.model.branches[name], given[name]
         if not isinstance(branch.frozen, ClipEncoder):
             return [None for _ in logits]
         label = self._decide(logits)
         whole = emotion.log_odds(logits, label)
         answers: list[dict[Stream, StreamAnswer]] = [{} for _ in logits]
         for stream, columns in slices(branch.frozen.identity).items():
-            available: np.ndarray = np.logical_not(np.isnan(seen.vectors[:, columns]).any(axis=1))
+            available: np.ndarray = np.logical_not(np.isnan(encoded.vectors[:, columns]).any(axis=1))
             changes = np.zeros(len(label))
             if available.any():
-                masked: ModalityInputs = {**given, name: self._without(name, seen, stream)}
+                masked: ModalityInputs = {**given, name: self._without(name, encoded, stream)}
                 changes = np.where(available, whole - emotion.log_odds(self._logits(masked)[0], label), 0.0)
             for at, answer in enumerate(answers):
-                if seen.errors[at] is None:
-                    answer[stream] = StreamAnswer(bool(available[at]), seen.lacking[at].get(stream), float(changes[at]))
+                if encoded.errors[at] is None:
+                    answer[stream] = StreamAnswer(
+                        bool(available[at]), encoded.lacking[at].get(stream), float(changes[at])
+                    )
         return answers
 
-    def _without(self, name: Modality, seen: Seen, stream: Stream) -> Seen:
+    def _without(self, name: Modality, encoded: EncodedModality, stream: Stream) -> EncodedModality:
         """Clips, or pictures, as they would be without this stream."""
         branch = self.model.branches[name]
         columns = slices(branch.frozen.identity)[stream]
-        vectors, own = seen.vectors.copy(), seen.own.copy()
+        vectors, own = encoded.vectors.copy(), encoded.own.copy()
         vectors[:, columns] = np.nan
         if branch.own is branch.frozen:
             own[:, columns] = np.nan
         elif stream == LEARNING[name]:
             own[:] = np.nan
         left = [not np.isnan(vector).all() for vector in vectors]
-        errors = [error if here else MediaError("none") for error, here in zip(seen.errors, left, strict=True)]
+        errors = [error if here else MediaError("none") for error, here in zip(encoded.errors, left, strict=True)]
         present = np.array([error is None for error in errors])
-        return Seen(
+        return EncodedModality(
             np.where(present[:, None], vectors, 0.0).astype(np.float32),
             np.where(present[:, None], self._classify(branch, own), 0.0),
             errors,
             own,
-            seen.lacking,
+            encoded.lacking,
         )
 
-    def _changes(self, given: ModalityInputs, logits: np.ndarray, name: Modality, seen: Seen) -> np.ndarray:
-        """Changes in the log-odds of one post's label with each of ``seen`` in turn for what a modality holds."""
-        count = len(seen.errors)
+    def _changes(
+        self, given: ModalityInputs, logits: np.ndarray, name: Modality, encoded: EncodedModality
+    ) -> np.ndarray:
+        """Changes in the log-odds of one post's label with each of ``encoded`` in turn for what a modality holds."""
+        count = len(encoded.errors)
         label = self._decide(logits)
         whole = emotion.log_odds(logits, label)
-        others: dict[Modality, Seen] = {other: known.times(count) for other, known in given.items()}
-        changed = self._logits({**others, name: seen})[0]
+        others: dict[Modality, EncodedModality] = {other: known.times(count) for other, known in given.items()}
+        changed = self._logits({**others, name: encoded})[0]
         return whole - emotion.log_odds(changed, label.repeat(count))
 
     def _parts(

@@ -26,8 +26,8 @@ Tables = Callable[[Iterable[Any]], Iterator[pa.Table]]
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Who makes the tables.
+class RayWorkers:
+    """The processes that make the tables.
 
     Attributes:
         address: ``local`` for processes of this machine, or where a cluster is.
@@ -57,20 +57,20 @@ class _Worker:
 
 
 @contextmanager
-def made(using: Any, make: Callable[[Any, Any], pa.Table], spread: Spread | None) -> Iterator[Tables]:
-    """Makes tables of chunks one after another with ``using``, a predictor: here, or where ``spread`` says.
+def made(using: Any, make: Callable[[Any, Any], pa.Table], ray_workers: RayWorkers | None) -> Iterator[Tables]:
+    """Makes tables of chunks one after another with ``using``, a predictor: here, or where ``ray_workers`` says.
 
     Args:
         make: what predicts, and a chunk → its table; a function that can be pickled.
 
     Raises InputError where the cluster cannot do it.
     """
-    if spread is None:
+    if ray_workers is None:
         yield lambda chunks: (make(using, chunk) for chunk in chunks)
         return
     request = ClusterRequest(
-        spread.address,
-        spread.workers,
+        ray_workers.address,
+        ray_workers.workers,
         OBJECT_STORE_MB,
         option="--ray: ray",
         address_option="--ray",
@@ -78,9 +78,9 @@ def made(using: Any, make: Callable[[Any, Any], pa.Table], spread: Spread | None
         again="without --ray",
     )
     with connected(request) as cluster:
-        cluster.require({"CPU": spread.workers}, f"--workers: {spread.workers} processes")
+        cluster.require({"CPU": ray_workers.workers}, f"--workers: {ray_workers.workers} processes")
         worker = cluster.ray.remote(num_cpus=1, **ANEW)(_Worker)
-        workers = [worker.remote(spread.load, make) for _ in range(spread.workers)]
+        workers = [worker.remote(ray_workers.load, make) for _ in range(ray_workers.workers)]
         for of in cluster.begun(workers):
             if of["model"] != using.model.identity:
                 raise InputError(f"--ray: {of['node']} has another model under this path; copy this one there")

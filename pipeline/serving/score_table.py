@@ -20,7 +20,7 @@ from pipeline.corpora.features import FeatureCorpus, read_unscored
 from pipeline.corpora.refusals import count_reasons
 from pipeline.scoring.conformal import limit
 from pipeline.sentiment.group_context import GroupSums
-from pipeline.serving.ray_tables import Spread, made
+from pipeline.serving.ray_tables import RayWorkers, made
 from pipeline.serving.score_model import ScoreModel
 from pipeline.serving.score_predictor import Score, ScorePredictor
 from pipeline.serving.shards import Finish, alone_writing, write_table
@@ -34,7 +34,7 @@ SCALE = 41
 
 
 def score_corpus(
-    predictor: ScorePredictor, corpus: Path, out: Path, coverage: float, spread: Spread | None = None
+    predictor: ScorePredictor, corpus: Path, out: Path, coverage: float, ray_workers: RayWorkers | None = None
 ) -> int:
     """Writes one row for each row of a corpus, in order (at the level of groups: for each group); returns how many
     have no score.
@@ -45,7 +45,7 @@ def score_corpus(
     Args:
         corpus: any format that ``target.corpus`` takes; it needs no score.
         out: ``.parquet`` or ``.csv``.
-        spread: the processes that score, if not this one; what is written is the same.
+        ray_workers: the processes that score, if not this one; what is written is the same.
 
     Raises InputError when the corpus cannot be read, has other columns than the model reads, another run is writing
     ``out``, or a cluster fails.
@@ -55,7 +55,7 @@ def score_corpus(
     inputs = [predictor.model.identity, str(coverage), *map(digest_of_input, files)]
     identity = artifacts.digest(f"{at} {part}" for at, part in enumerate(inputs))
     make, schema = partial(_table, coverage=coverage, corpus=str(corpus)), scores_schema(predictor)
-    with alone_writing(out), made(predictor, make, spread) as tables, progress("scoring", None) as advance:
+    with alone_writing(out), made(predictor, make, ray_workers) as tables, progress("scoring", None) as advance:
 
         def parts() -> Iterator[FeatureCorpus]:
             anything = False

@@ -168,7 +168,7 @@ class _Training:
     def _resumed_with_others(self, resumed: _Resumed | None, group: ProcessGroup) -> _Resumed | None:
         """What the first process has found of a killed run is taken up by all."""
         parts = None if resumed is None else (*resumed, self.net.state_dict(), self.optimizer.state_dict())
-        parts = group.of_first(send_to_device(parts, "cpu"))
+        parts = group.broadcast(send_to_device(parts, "cpu"))
         if parts is None:
             return None
         state, best, net, optimizer = parts
@@ -225,7 +225,7 @@ class _Training:
             else:
                 _backward_in_parts(model, parts, gradients, accelerator)
         if group:
-            group.add_up(model.parameters())
+            group.sum_gradients(model.parameters())
         if self.penalty is not None:
             accelerator.backward(self.penalty())
         accelerator.clip_grad_norm_(model.parameters(), self.plan.clip)
@@ -235,7 +235,7 @@ class _Training:
     def _leaf(self, made: list[Tensor], batch: Batch) -> Tensor:
         """The logits of the whole batch, without a graph, to receive their gradient."""
         own = torch.cat(made).detach()
-        whole = own if self.group is None else self.group.whole(own, batch.share, len(batch.labels))
+        whole = own if self.group is None else self.group.gather_logits(own, batch.share, len(batch.labels))
         return whole.requires_grad_()
 
 
@@ -285,7 +285,7 @@ def _close_epoch(
         val_loss = objective(torch.from_numpy(logits), val.labels).item()
         val_score = score(logits, val.labels.numpy())
     if group:  # unlike processors differ in the last digit, and all must stop at once
-        val_loss, val_score = group.of_first((val_loss, val_score))
+        val_loss, val_score = group.broadcast((val_loss, val_score))
     state.epoch += 1
     state.history.append(
         {
@@ -324,4 +324,4 @@ def predict(net: nn.Module, rows: TrainingRows, device: torch.device, group: Pro
     logits = np.zeros((len(rows.labels), pieces[0][1].shape[1]), dtype=np.float32)
     for batch, values in pieces if own else []:
         logits[batch] = values
-    return logits if group is None else group.sum(torch.from_numpy(logits).to(device)).cpu().numpy()
+    return logits if group is None else group.all_reduce(torch.from_numpy(logits).to(device)).cpu().numpy()

@@ -1,7 +1,7 @@
 """One training on all the processes that ``torchrun`` or ``accelerate launch`` started, by dividing every batch.
 
 The first process runs the stage as if it were alone. The others wait for it; where an encoder is tuned they are sent
-the training, and go along with it step by step. Each computes the logits of its share of a batch. They are put
+the training, and run it step by step with the first. Each computes the logits of its share of a batch. They are put
 together, so that the loss is that of the whole batch, also where it is no mean over rows; each sends the gradient of
 its logits back through its net, and the gradients of the weights are added up. So all nets are equal after every step,
 and the first process alone looks at files and writes.
@@ -27,18 +27,18 @@ PATIENCE, IN_STEP = timedelta(days=30), timedelta(minutes=30)
 that ends breaks the connection at once.
 """
 
-OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "PMI_", "OMPI_COMM_WORLD_", "MV2_", "MPI_")
-"""Beginnings of the variables by which a process knows the others."""
+LAUNCHER_ENV = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "PMI_", "OMPI_COMM_WORLD_", "MV2_", "MPI_")
+"""Beginnings of the variables by which launchers describe the group to a process."""
 
 
-WHY = 120
-"""Characters of what torch says."""
+MAX_ERROR_LENGTH = 120
+"""Characters of an error message of torch that are shown."""
 
 
-class Shared(Protocol):
+class DistributedTraining(Protocol):
     """A training that can be sent to another process."""
 
-    def go_along(self, group: "ProcessGroup") -> None: ...
+    def join(self, group: "ProcessGroup") -> None: ...
 
 
 @dataclass(frozen=True)
@@ -54,35 +54,35 @@ class ProcessGroup:
         ends = np.cumsum([0, *(len(part) for part in np.array_split(np.arange(rows), self.size))])
         return slice(int(ends[self.rank]), int(ends[self.rank + 1]))
 
-    def whole(self, own: Tensor, share: slice, rows: int) -> Tensor:
+    def gather_logits(self, own: Tensor, share: slice, rows: int) -> Tensor:
         """The logits of a batch of so many rows, of which this process has made ``own``, without a graph."""
         logits = torch.zeros((rows, own.shape[1]), dtype=own.dtype, device=own.device)
         logits[share] = own.detach()[: share.stop - share.start]
-        return self.sum(logits)
+        return self.all_reduce(logits)
 
-    def add_up(self, parameters: Iterable[nn.Parameter]) -> None:
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Makes every gradient the sum of those of all processes."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        flat = self.all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]))
         for gradient, summed in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
-    def sum(self, own: Tensor) -> Tensor:
+    def all_reduce(self, own: Tensor) -> Tensor:
         """Of the tensors of all processes, in place."""
-        with _speaking():
+        with _connection_errors():
             distributed.all_reduce(own)
         return own
 
-    def of_first(self, value: Any) -> Any:
-        """What the first process gives; the others' ``value`` does not matter."""
+    def broadcast(self, value: Any) -> Any:
+        """The ``value`` of the first process; those of the others are ignored."""
         box = [value]
-        with _speaking():
+        with _connection_errors():
             distributed.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
-    def invite(self, training: Shared) -> None:
-        """Has the other processes go along with a training that begins."""
-        self.of_first(training)
+    def start_in_others(self, training: DistributedTraining) -> None:
+        """Starts a training in the other processes."""
+        self.broadcast(training)
 
 
 _group: ProcessGroup | None = None
@@ -106,34 +106,34 @@ def launched(device: str) -> Iterator[bool]:
     process has left the context. Raises InputError when another process has ended.
     """
     global _group
-    backend = _take_device(device)
-    with _speaking():
+    backend = _set_device(device)
+    with _connection_errors():
         distributed.init_process_group(backend, timeout=IN_STEP)
         control = distributed.new_group(backend="gloo", timeout=PATIENCE)
     group = ProcessGroup(distributed.get_rank(), distributed.get_world_size(), control)
-    for name in [name for name in os.environ if name.startswith(OF_LAUNCHERS)]:
+    for name in [name for name in os.environ if name.startswith(LAUNCHER_ENV)]:
         del os.environ[name]  # neither accelerate nor processes that are started here shall divide anything themselves
     try:
         if group.rank == 0:
             _group = group
             yield True
-            group.of_first(None)
+            group.broadcast(None)
         else:
             mute()
-            while (training := group.of_first(None)) is not None:
-                training.go_along(group)
+            while (training := group.broadcast(None)) is not None:
+                training.join(group)
             yield False
         distributed.destroy_process_group()  # after an error it could wait for the others; they see this process end
     finally:
         _group = None
 
 
-def _take_device(device: str) -> str:
-    """Takes this process's graphics card, where there are some; returns how processes with such devices speak."""
-    here = pick(device).type
-    if here == "mps":
+def _set_device(device: str) -> str:
+    """Sets this process's GPU, where there are some; returns the backend for such devices."""
+    device_type = pick(device).type
+    if device_type == "mps":
         raise InputError("params.yaml: device: processes of a launcher cannot share `mps`; give cpu, or start one")
-    if here == "cpu":
+    if device_type == "cpu":
         return "gloo"
     local, cards = os.environ.get("LOCAL_RANK", ""), torch.cuda.device_count()
     if not local.isdecimal() or int(local) >= cards:
@@ -143,10 +143,10 @@ def _take_device(device: str) -> str:
 
 
 @contextmanager
-def _speaking() -> Iterator[None]:
-    """What a broken connection raises, as InputError."""
+def _connection_errors() -> Iterator[None]:
+    """Turns errors of a broken connection into InputError."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        why = str(error).strip().splitlines()[0][:WHY]
+        why = str(error).strip().splitlines()[0][:MAX_ERROR_LENGTH]
         raise InputError(f"another process of the launcher has ended, or cannot be reached ({why})") from None

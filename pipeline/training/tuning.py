@@ -74,10 +74,10 @@ class TunedTraining:
             return self._fit(resume, None)
         how = precision(self.tuned.mixed_precision, self.device)  # that of the first process is that of all
         training = replace(self, tuned=self.tuned.model_copy(update={"mixed_precision": how}))
-        group.invite(training)
+        group.start_in_others(training)
         return training._fit(resume, group)
 
-    def go_along(self, group: ProcessGroup) -> None:
+    def join(self, group: ProcessGroup) -> None:
         """In a process that was invited, what ``fit`` does in the one that invites."""
         self._fit(None, group)
 

@@ -72,7 +72,7 @@ def clips(folder: Path, sizes: Sequence[int], **columns: Sequence[Any]) -> Path:
 
 def run(
     folder: Path, streams: Sequence[Lengths], name: str = "corpus.parquet", max_bad_share: float = 0.05
-) -> extraction.Extracted:
+) -> extraction.ExtractionReport:
     names: list[Stream] = ["sound", "speech", "frames"]
     encoder = ClipEncoder(dict(zip(names, streams, strict=False)), batch=2)
     contents = ClipContents.of(encoder, folder, torch.device("cpu"), EmbedParams())

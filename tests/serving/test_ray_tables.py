@@ -14,7 +14,7 @@ from pipeline.cli import app
 from pipeline.core import artifacts
 from pipeline.core.errors import InputError
 from pipeline.serving import bundle, ray_tables
-from pipeline.serving.ray_tables import Spread
+from pipeline.serving.ray_tables import RayWorkers
 from tests import tracks
 from tests.processes import ray_workers
 from tests.serving import scores
@@ -84,7 +84,7 @@ def test_a_corpus_is_scored_as_in_one_process(tmp_path: Path) -> None:
 
 def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError) as error, ray_tables.made(None, print, Spread("local", 2, dict)):
+    with pytest.raises(InputError) as error, ray_tables.made(None, print, RayWorkers("local", 2, dict)):
         pass
     assert str(error.value) == '--ray: ray is not installed; `pip install "emocare-pipeline[ray]"`, or leave it out'
 

@@ -175,16 +175,16 @@ def test_without_cards_for_all_a_process_says_so(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert together._take_device("cuda") in ("nccl", "gloo") and taken == [1]
+    assert together._set_device("cuda") in ("nccl", "gloo") and taken == [1]
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(InputError, match="process 2 of the launcher finds 2 cards"):
-        together._take_device("auto")
+        together._set_device("auto")
     monkeypatch.delenv("LOCAL_RANK")
     with pytest.raises(InputError, match="without LOCAL_RANK"):
-        together._take_device("cuda")
+        together._set_device("cuda")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(InputError, match="cannot share `mps`"):
-        together._take_device("mps")
+        together._set_device("mps")
 
 
 def test_a_loss_that_is_not_finite_ends_all(tmp_path: Path) -> None:
