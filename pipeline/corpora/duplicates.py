@@ -276,7 +276,7 @@ def _equal(vectors: Mapping[Feature, np.ndarray], present: Mapping[Feature, np.n
         return []
     rows = np.flatnonzero(~np.any(wide, axis=0)) if wide else np.arange(len(narrow[0]))
     values = np.concatenate(narrow, axis=1)
-    varied = [len(np.unique(column[column != 0])) > max(np.count_nonzero(column) / 2, 1) for column in values.T]
+    varied = [bool(len(np.unique(column[column != 0])) > max(np.count_nonzero(column) / 2, 1)) for column in values.T]
     values = np.ascontiguousarray(values[rows][:, np.flatnonzero(varied)])
     telling = np.count_nonzero(values, axis=1) >= EQUAL_COLUMNS
     keys = [row.tobytes() if enough else None for row, enough in zip(values, telling, strict=True)]

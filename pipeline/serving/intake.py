@@ -74,7 +74,7 @@ class MemoryBudget:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes, self.bytes = max_bytes, 0
+        self.max_bytes, self.reserved = max_bytes, 0
 
     @contextmanager
     def reservation(self) -> Iterator["MemoryReservation"]:
@@ -83,7 +83,7 @@ class MemoryBudget:
         try:
             yield reservation
         finally:
-            self.bytes -= reservation.bytes
+            self.reserved -= reservation.reserved
 
 
 @dataclass
@@ -91,15 +91,15 @@ class MemoryReservation:
     """The bytes of one body that count against ``budget``."""
 
     budget: MemoryBudget
-    bytes: int = 0
+    reserved: int = 0
 
     def resize(self, size: int) -> None:
         """``size``: bytes of the body received so far. Raises HTTPException 503 where the budget is exceeded."""
-        more = max(size - SMALL, 0) - self.bytes
-        if self.budget.bytes + more > self.budget.max_bytes:
+        more = max(size - SMALL, 0) - self.reserved
+        if self.budget.reserved + more > self.budget.max_bytes:
             raise HTTPException(503, "busy with large requests; try again in a second", {"Retry-After": "1"})
-        self.budget.bytes += more
-        self.bytes += more
+        self.budget.reserved += more
+        self.reserved += more
 
 
 @dataclass(frozen=True)
