@@ -1,4 +1,4 @@
-"""The unit in which scores are learned, so that a scale from 0 to 100 trains as one from -3 to 3 does.
+"""The unit in which scores are learned, so that a scale from -300 to 300 trains as one from -3 to 3 does.
 
 Losses weigh squared against absolute errors, weights begin near zero and move by steps of one size: all of this is made
 for scores that differ by about 1. Models give scores of the corpus, whatever they were trained in.
