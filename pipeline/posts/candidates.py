@@ -26,7 +26,8 @@ from pipeline.nets.specialist import Specialist
 from pipeline.posts.descriptions import OF_WORDS
 from pipeline.posts.folds import Fold
 from pipeline.posts.specialist_rows import SpecialistRows
-from pipeline.scoring import emotion, logistic
+from pipeline.scoring import logistic
+from pipeline.scoring.calibration import calibrated_log_loss
 from pipeline.scoring.standardisation import standardisation, standardised
 from pipeline.training.finished import rows_digest
 
@@ -73,12 +74,12 @@ class Tried:
 
 
 def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> Tried | None:
-    """Fits one of ``LINEAR`` on each fold; the strength is the likeliest for the unseen rows that may be looked at.
+    """Fits one of ``LINEAR`` on each fold; the strength is the one that calibrates to the least log-loss out of fold.
 
     None where the training texts of a fold have no words.
     """
     strengths = {"majority": (1.0,), "logreg": STRENGTHS, "stream_logreg": STRENGTHS}.get(name, WORD_STRENGTHS)
-    scored = corpus.grouping.compared(folds)
+    judged = corpus.grouping.judged(folds)
     best: Tried | None = None
     least = np.inf
     for streams in subsets_of(list(corpus.streams)) if name == "stream_logreg" else [None]:
@@ -92,7 +93,7 @@ def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> Tr
                 assert design is not None
                 fitted[fold.name] = _fit(name, corpus, fold, design, strength)
                 logits[fold.unseen] = fitted[fold.name].logits
-            loss = emotion.log_loss(logits[scored], corpus.codes.numpy()[scored])
+            loss = calibrated_log_loss(logits[judged], corpus.codes.numpy()[judged])
             if loss < least:
                 settings = {} if name == "majority" else {"C": strength}
                 if streams is not None:

@@ -34,6 +34,7 @@ from pipeline.posts.folds import Fold
 from pipeline.posts.fusion_rows import FusionRows, ModalitySubset
 from pipeline.posts.linear_fusion import STRENGTHS, LinearStart, fit_linear, linear_start
 from pipeline.scoring import emotion
+from pipeline.scoring.calibration import calibrated_log_loss
 from pipeline.training.device import pick
 from pipeline.training.finished import rows_digest
 from pipeline.training.loop import TrainingPlan, fit, predict
@@ -70,8 +71,8 @@ class TriedFusion:
 
 
 def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], params: Params) -> TriedFusion:
-    """Fits a candidate on each fold; of several strengths, the one likeliest for the unseen rows is kept."""
-    compared, settings = corpus.grouping.compared(folds), tried_settings(name, params)
+    """Fits a candidate on each fold, of several strengths the one that calibrates to the least log-loss out of fold."""
+    judged, settings = corpus.grouping.judged(folds), tried_settings(name, params)
     fitted = {fold.name: fit_settings(name, corpus, fold, params) for fold in folds}
     best: TriedFusion | None = None
     least = np.inf
@@ -79,7 +80,7 @@ def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], par
         logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
         for fold in folds:
             logits[fold.unseen] = fitted[fold.name][at].logits
-        loss = emotion.log_loss(logits[compared], corpus.codes.numpy()[compared])
+        loss = calibrated_log_loss(logits[judged], corpus.codes.numpy()[judged])
         if best is None or loss < least:
             if name == "trained":
                 stopped = [of[at].best_epoch or params.fuse.epochs for of in fitted.values()]

@@ -56,10 +56,27 @@ def fit(logits: np.ndarray, actual: np.ndarray, groups: np.ndarray) -> Calibrati
 
     Scale and bias are the likeliest under their priors. Neutral where there are no rows. ``groups`` are N names.
     """
-    logits = np.asarray(logits, dtype=np.float64)
-    classes = logits.shape[1]
     if not len(logits):
-        return neutral(classes)
+        return neutral(logits.shape[1])
+    scale, bias = _likeliest(np.asarray(logits, dtype=np.float64), actual)
+    offset = _offset(logits * scale + bias, actual, groups)
+    return Calibration(*(tuple(values.tolist()) for values in (scale, bias, offset)))
+
+
+def calibrated_log_loss(logits: np.ndarray, actual: np.ndarray) -> float:
+    """The log-loss of logits [N, K] once they are calibrated on the same N rows, of the classes ``actual``.
+
+    By it, settings of one model are compared: that a model is too bold or too timid is no reason against it, since
+    calibration mends that.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    scale, bias = _likeliest(logits, actual)
+    return emotion.log_loss(logits * scale + bias, actual)
+
+
+def _likeliest(logits: np.ndarray, actual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and bias, float64 [K] each, under their priors."""
+    classes = logits.shape[1]
     hit = np.zeros_like(logits)
     hit[np.arange(len(logits)), actual] = 1.0
     spreads = np.repeat([COMMON_SPREAD, OWN_SPREAD, BIAS_SPREAD], [1, classes, classes])
@@ -73,9 +90,7 @@ def fit(logits: np.ndarray, actual: np.ndarray, groups: np.ndarray) -> Calibrati
         return float(-log_p[hit > 0].sum() + (theta**2 / spreads**2).sum() / 2), gradient
 
     optimum = minimize(loss, np.zeros(2 * classes + 1), jac=True, method="L-BFGS-B").x
-    scale, bias = np.exp(optimum[0] + optimum[1 : classes + 1]), optimum[classes + 1 :]
-    offset = _offset(logits * scale + bias, actual, groups)
-    return Calibration(*(tuple(values.tolist()) for values in (scale, bias, offset)))
+    return np.exp(optimum[0] + optimum[1 : classes + 1]), optimum[classes + 1 :]
 
 
 def _offset(calibrated: np.ndarray, actual: np.ndarray, groups: np.ndarray) -> np.ndarray:
