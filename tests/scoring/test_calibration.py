@@ -158,3 +158,12 @@ def test_calibration_lowers_the_calibration_error_of_overconfident_logits():
     after = calibration.expected_calibration_error(emotion.softmax(fitted.calibrated(logits)), actual, 15)
     assert before > 0.15
     assert after < 0.03
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])
+def test_the_calibrated_loss_does_not_hold_boldness_against_a_model(scale: float):
+    logits, actual = drawn(5000, scale)
+    loss = calibration.calibrated_log_loss(logits, actual)
+    by = calibration.fit(logits, actual, alone(5000))
+    assert loss == pytest.approx(emotion.log_loss(by.calibrated(logits), actual))
+    assert loss == pytest.approx(emotion.log_loss(logits / scale, actual), abs=0.003)
