@@ -127,7 +127,8 @@ def behind_in_macro_f1(
     for value, of in zip(values, left_out, strict=True):
         difference, count = left_out[best] - of, len(of)
         error = np.sqrt((count - 1) / count * ((difference - difference.mean()) ** 2).sum())
-        compared.append(MacroF1(value, Behind(values[best] - value, float(error))))
+        by = values[best] - value
+        compared.append(MacroF1(value, Behind(by, by if count < 2 else float(error))))
     return compared
 
 

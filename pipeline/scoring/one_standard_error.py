@@ -12,10 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ROUNDING = 1e-9
+"""A difference that all comes from one group is as large as its standard error, but for the last digits."""
+
 
 @dataclass(frozen=True)
 class Behind:
-    """``by`` how much one choice is behind another, and the standard ``error`` of that difference."""
+    """``by`` how much one choice is behind another, and the standard ``error`` of that difference.
+
+    A single group does not show its error; it then counts as large as the difference, so that nothing is clear.
+    """
 
     by: float
     error: float
@@ -23,17 +29,19 @@ class Behind:
     @property
     def clearly(self) -> bool:
         """Whether it is more than a standard error; what is no number is not clear."""
-        return self.by > self.error
+        return self.by > self.error * (1 + ROUNDING)
 
 
 def behind(losses: np.ndarray, best: np.ndarray, groups: np.ndarray) -> Behind:
     """How far the sum of ``losses`` is above that of ``best``, both float64 [n] and of the same rows.
 
-    Groups, [n] names, vary as wholes: the standard error of the sum of G differences is their deviation times √G.
+    Groups, [n] names, vary as wholes: the standard error of the sum of G differences is their sample deviation
+    (divisor G - 1) times √G.
     """
     codes = np.unique(groups, return_inverse=True)[1]
     differences = np.bincount(codes, losses - best)
-    return Behind(float(differences.sum()), float(differences.std() * len(differences) ** 0.5))
+    by, count = float(differences.sum()), len(differences)
+    return Behind(by, abs(by) if count < 2 else float(differences.std(ddof=1) * count**0.5))
 
 
 def worthwhile(errors: Sequence[np.ndarray], groups: np.ndarray) -> int:

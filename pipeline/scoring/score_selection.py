@@ -40,9 +40,12 @@ def choose(
 
 
 def _figures(actual: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """Mean squared error with its standard error, groups varying as wholes; Pearson's r where it is defined."""
+    """Mean squared error; its standard error, of groups that vary as wholes, where there are two; Pearson's r where
+    it is defined."""
     errors = (predicted - actual) ** 2
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], errors - errors.mean())
-    figures = {"mse": float(errors.mean()), "mse_se": float(np.sqrt((sums**2).sum()) / len(errors))}
+    figures, count = {"mse": float(errors.mean())}, len(sums)
+    if count > 1:
+        figures["mse_se"] = float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(errors))
     r = sentiment.pearson(actual, predicted)
     return figures if r is None else {**figures, "pearson": r}

@@ -105,11 +105,12 @@ def test_as_much_of_a_class_s_rarity_is_added_as_is_not_clearly_behind(signal: f
     assert np.array(fitted.offset) == pytest.approx(taken * rarity)
 
 
-def test_one_group_has_no_standard_error():
+def test_one_group_has_no_standard_error_so_nothing_is_clear():
     actual, given = np.array([0, 1, 1, 0]), [np.array([0, 1, 1, 0]), np.array([0, 0, 1, 0])]
     best, other = calibration.behind_in_macro_f1(given, actual, np.zeros(4), 2)
-    assert (best.value, best.behind.by, best.behind.error, other.behind.error) == (1.0, 0.0, 0.0, 0.0)
+    assert (best.value, best.behind.by, best.behind.error) == (1.0, 0.0, 0.0)
     assert other.behind.by == pytest.approx(1 - (0.8 + 2 / 3) / 2)
+    assert not other.behind.clearly
 
 
 def test_the_standard_error_of_a_difference_is_that_of_a_slow_jackknife():

@@ -5,12 +5,23 @@ from pipeline.scoring.one_standard_error import behind, simplest, worthwhile
 
 
 def test_the_difference_of_two_sums_has_the_error_of_groups_that_vary_as_wholes():
-    """By hand: groups a, b, c lose 3, 0 and 3 more: 6 in all, deviation √2, times √3."""
+    """By hand: groups a, b, c lose 3, 0 and 3 more: 6 in all, sample deviation √3, times √3."""
     losses, best = np.array([2.0, 1.0, 0.0, 4.0]), np.array([0.0, 0.0, 0.0, 1.0])
     found = behind(losses, best, np.array(list("aabc")))
-    assert (found.by, found.error) == (6.0, pytest.approx(6**0.5))
+    assert (found.by, found.error) == (6.0, pytest.approx(3.0))
     assert found.clearly
     assert not behind(best, best, np.array(list("aabc"))).clearly
+
+
+def test_what_a_single_group_says_is_never_clear():
+    plain, better = np.ones(40), np.full(40, 0.5)
+    assert not behind(plain, better, np.zeros(40)).clearly
+    assert worthwhile([better, plain], np.zeros(40)) == 1
+    # Of many groups that differ in nothing but one, the difference is as large as its standard error.
+    lucky = np.where(np.arange(40) == 7, 0.9, 1.0)
+    found = behind(plain, lucky, np.arange(40))
+    assert found.error == pytest.approx(found.by) and not found.clearly
+    assert simplest([plain, lucky], np.arange(40)) == 0
 
 
 def test_a_smaller_choice_must_better_the_plain_one_by_more_than_chance():

@@ -51,5 +51,9 @@ def test_the_standard_error_lets_groups_vary_as_wholes() -> None:
     actual = np.zeros(len(GROUPS))
     errors = np.repeat(np.random.default_rng(4).normal(size=50) ** 2, 4)
     _, report = choose({"one": np.sqrt(errors)}, actual, GROUPS)
-    of_means = errors[::4] - errors.mean()
-    assert report["candidates"]["one"]["mse_se"] == pytest.approx(np.sqrt((of_means**2).sum()) / 50)
+    assert report["candidates"]["one"]["mse_se"] == pytest.approx(errors[::4].std(ddof=1) / np.sqrt(50))
+
+
+def test_one_group_shows_no_standard_error() -> None:
+    _, report = choose({"one": np.ones(4)}, np.zeros(4), np.zeros(4))
+    assert report["candidates"]["one"]["mse"] == 1.0 and "mse_se" not in report["candidates"]["one"]

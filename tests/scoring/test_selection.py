@@ -111,4 +111,4 @@ def test_the_error_of_a_difference_of_losses_is_that_of_a_sum_over_groups():
     differences = pd.Series(losses[weaker] - losses[1 - weaker]).groupby(GROUPS).sum()
     tried = choice.tried["ab"[weaker]]
     assert tried["loss_behind"] == pytest.approx(differences.sum())
-    assert tried["loss_error"] == pytest.approx(differences.std(ddof=0) * np.sqrt(300))
+    assert tried["loss_error"] == pytest.approx(differences.std(ddof=1) * np.sqrt(300))
