@@ -16,6 +16,7 @@ from pipeline.encoders import streams
 from pipeline.params import Params
 from pipeline.posts.folds import Grouping
 from pipeline.posts.labels import codes_of, labels_of
+from pipeline.training.device import pick
 from pipeline.training.finished import Finished, finished
 
 MEDIA_COLUMN: dict[Modality, str] = {"text": "text", "image": "image_path", "video": "video_path"}
@@ -78,7 +79,7 @@ def settings_of(params: Params, block: BaseModel) -> dict[str, Any]:
     """What trainings of the posts depend on beside their inputs, of the stage with this block."""
     return {
         "seed": params.seed,
-        "device": params.device,
+        "device": str(pick(params.device)),
         "labels": list(params.posts.labels),
         "block": block.model_dump(mode="json"),
     }

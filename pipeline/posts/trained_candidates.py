@@ -136,7 +136,9 @@ def _fit_tuned(
     net = TunedSpecialist(learner(encoder, targets, name, tuned.lora_rank), classifier)
     device = pick(params.device)
     rows = {"train": fold.train, "val": np.array([], dtype=int) if fold.val is None else fold.val}
-    known = corpus.posts["sample_id"] + " " + corpus.posts["label"]
+    content = corpus.embeddings.content[corpus.embeddings.present]
+    named = zip(corpus.posts["sample_id"], corpus.posts["label"], content, strict=True)
+    known = np.array([" ".join(of) for of in named])
     identity = {
         "stage": f"train_{corpus.modality} {name}",
         "params": block.model_copy(update={"tuned": tuned}).model_dump(exclude={"candidates"}),
@@ -144,8 +146,7 @@ def _fit_tuned(
         "seed": params.seed,
         "device": str(device),
         "labels": list(corpus.labels),
-        **{f"{role} rows": artifacts.digest(known.iloc[at]) for role, at in rows.items()},
-        "content": artifacts.digest(corpus.embeddings.content[corpus.embeddings.present].tolist()),
+        **{f"{role} rows": artifacts.digest(known[at].tolist()) for role, at in rows.items()},
     }
     training = TunedTraining(
         net,

@@ -28,7 +28,7 @@ from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, outcome_of, tune
 from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import write_model
-from pipeline.training.device import workers
+from pipeline.training.device import pick, workers
 from pipeline.training.finished import Once, finished
 
 
@@ -74,7 +74,7 @@ def run(params: Params, layout: Layout) -> None:
 def _settings(params: Params) -> dict[str, Any]:
     """What the jobs depend on beside the files that they read."""
     blocks = {"adapter": params.adapter, "finetune_e2e": params.finetune_e2e, "text": params.embed.text}
-    plain = {"seed": params.seed, "device": params.device, "level": params.target.level}
+    plain = {"seed": params.seed, "device": str(pick(params.device)), "level": params.target.level}
     return {
         **plain,
         "val_share": params.target.val_share,

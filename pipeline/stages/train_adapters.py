@@ -30,7 +30,7 @@ from pipeline.sentiment.data import fold_names, inputs, of_fold, read_target
 from pipeline.sentiment.descriptions import AdapterReport, AdaptersDescription
 from pipeline.sentiment.source_model import read_source
 from pipeline.training.checkpoint import write_model
-from pipeline.training.device import workers
+from pipeline.training.device import pick, workers
 from pipeline.training.finished import Once, finished
 
 
@@ -40,7 +40,8 @@ def run(params: Params, layout: Layout) -> None:
     target = read_target(layout)
     folds = fold_names(target.folds)
     jobs = [AdapterJob(of_fold(params, fold), layout, fold) for fold in folds]
-    settings = {"seed": params.seed, "device": params.device, "adapter": params.adapter.model_dump(mode="json")}
+    plain = {"seed": params.seed, "device": str(pick(params.device))}
+    settings = {**plain, "adapter": params.adapter.model_dump(mode="json")}
     kept = finished("train_adapters", settings, inputs(layout, "train_source"), layout.cache)
     processes = workers(params.processes, params.device)
     made = in_processes(Once(kept, AdapterJob.name, adapt), jobs, processes, "train_adapters")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.core import artifacts
 from pipeline.core.descriptions import ModelDescription, write_description
 from pipeline.core.errors import DamagedError
-from pipeline.training import together
+from pipeline.training.identity import computing_identity
 
 WEIGHTS = "model.safetensors"
 REMEDY = "run `dvc repro`"
@@ -182,7 +182,8 @@ class ResumeState:
             parts: dict[str, dict[str, Tensor]] = {"net": {}, "best": {}, "optimizer": {}, "rng": {}}
             for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
                 part, _, name = key.partition(".")
-                parts[part][name] = file.get_tensor(key)
+                # A copy, since a tensor of an open file is its memory, and Windows keeps a file that is mapped.
+                parts[part][name] = file.get_tensor(key).clone()
         return progress, parts
 
     def clear(self) -> None:
@@ -191,7 +192,7 @@ class ResumeState:
 
 def resume_state(cache: Path, identity: dict[str, Any]) -> ResumeState:
     """The state file for a training with this identity (params, data digest, fold, …: any JSON)."""
-    identity = {**identity, "torch": torch.__version__, **together.identity()}
+    identity = {**identity, **computing_identity()}
     return ResumeState(
         cache / "training" / f"{artifacts.digest([json.dumps(identity, sort_keys=True)])[:32]}.safetensors"
     )

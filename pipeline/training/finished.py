@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -25,15 +24,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pipeline.core import artifacts
-from pipeline.core.code import code_digest
 from pipeline.core.files import digest_of_input
-from pipeline.training import together
 from pipeline.training.checkpoint import write_tensors
+from pipeline.training.identity import computing_identity
 
 Job = TypeVar("Job")
-
-COMPUTING = ("torch", "numpy", "pandas", "scikit-learn", "scipy", "transformers")
-"""Packages whose version may change a result."""
 
 FORGOTTEN_S = 30 * 86400.0
 """What a run left behind that nobody took up for so long is removed by the next that ends well."""
@@ -96,9 +91,7 @@ def finished(stage: str, settings: Mapping[str, Any], inputs: Sequence[Path], ca
         "stage": stage,
         "settings": settings,
         "inputs": [[file.name, digest_of_input(file)] for file in files if file.is_file()],
-        "code": code_digest(),
-        "versions": {name: version(name) for name in COMPUTING},
-        **together.identity(),
+        **computing_identity(),
     }
     key = artifacts.digest([json.dumps(identity, sort_keys=True)])[:32]
     return Finished(cache_folder / "finished" / f"{stage}-{key}")
@@ -147,7 +140,8 @@ def _is_nan(item: Any) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        # Copies, since the tensors of an open file are its memory, and Windows keeps a file that is mapped.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
         return _unpacked(json.loads(file.metadata()["value"]), tensors)
 
 

@@ -104,7 +104,7 @@ def test_whatever_determines_a_training_tells_its_pieces_apart(tmp_path: Path) -
     others.add(folder(seed=0))
     table.write_bytes(b"one")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.training.finished.code_digest", lambda: "other code")
+        patch.setattr("pipeline.training.identity.code_digest", lambda: "other code")
         others.add(folder(seed=0))
     assert len(others | {same}) == 6
 
