@@ -295,9 +295,9 @@ def opened(contents: ClipContents, source: ClipSource, layout: Layout) -> Iterat
         stores: dict[Stream, Store] = {}
         for name, of in contents.encoder.streams.items():
             own = computed.texts if isinstance(of, WordsEncoder) else computed.vectors
-            stores[name] = stack.enter_context(open_store(of.identity, own, layout))
+            stores[name] = stack.enter_context(open_store(of.identity, own, layout, contents.max_pixels))
         word_stores: dict[Stream, Store] = {
-            name: stack.enter_context(open_store(of.identity, computed.words, layout))
+            name: stack.enter_context(open_store(of.identity, computed.words, layout, contents.max_pixels))
             for name, of in contents.recognisers.items()
         }
         yield ClipStreams(contents, source, stores, word_stores)

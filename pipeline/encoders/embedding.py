@@ -31,13 +31,17 @@ ABSENT = (NONE, EMPTY, NO_SOUND, NO_FACE, NO_WORDS)
 """Reasons that are no fault of the file; any other is."""
 
 
-def open_store(identity: dict[str, Any], computed: dict[str, Any], layout: Layout) -> Store:
+def open_store(
+    identity: dict[str, Any], computed: dict[str, Any], layout: Layout, max_pixels: int | None = None
+) -> Store:
     """The store of an encoder's vectors, for those that were computed as they are now. Raises InputError as ``Store``.
 
     Args:
         computed: as ``sources.computation``.
+        max_pixels: the limit that files were read under: a vector from beyond it must not be found under a lower one.
     """
-    return Store(layout.cache / "embeddings", identity | {"computed": computed})
+    limits = {} if max_pixels is None else {"max_pixels": max_pixels}
+    return Store(layout.cache / "embeddings", identity | {"computed": computed, **limits})
 
 
 @dataclass
@@ -103,8 +107,9 @@ def embed_posts(
 ) -> dict[str, Any]:
     """Writes the embeddings of one modality, some rows at a time; returns what became of its rows."""
     tally, width, posts = Tally(), source.identity["width"], layout.table("posts")
+    max_pixels = None if modality == "text" else params.embed.max_pixels
     with (
-        open_store(source.identity, source.computed, layout) as store,
+        open_store(source.identity, source.computed, layout, max_pixels) as store,
         artifacts.embeddings_writer(layout.embeddings("posts", modality), width, source.identity) as writer,
         progress(f"embedding {modality}", artifacts.count_rows(posts)) as advance,
     ):

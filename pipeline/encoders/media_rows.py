@@ -1,6 +1,7 @@
 """Rows of raw pictures or clips for training an encoder: batched, decoded and augmented as the loop asks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.core.errors import InputError
+from pipeline.core.files import MediaError
 from pipeline.encoders.image import ImageEncoder, augment
 from pipeline.media.clips import read_frames
 from pipeline.media.pictures import read_picture
@@ -70,8 +73,19 @@ class MediaRows:
         return np.stack([self.encoder.preprocess(picture) for picture in pictures])
 
     def _picture(self, path: Path) -> np.ndarray:
-        return read_picture(path, max_pixels=self.max_pixels, at_least=self.encoder.at_least)
+        with _readable_before(path):
+            return read_picture(path, max_pixels=self.max_pixels, at_least=self.encoder.at_least)
 
     def _frames(self, path: Path, frames: int) -> list[np.ndarray]:
         limits = {"max_pixels": self.max_pixels, "at_least": self.encoder.at_least}
-        return read_frames(path, frames=frames, **limits)
+        with _readable_before(path):
+            return read_frames(path, frames=frames, **limits)
+
+
+@contextmanager
+def _readable_before(path: Path) -> Iterator[None]:
+    """Raises InputError where a file that `embed` could read has been damaged or removed since."""
+    try:
+        yield
+    except MediaError as error:
+        raise InputError(f"{path}: {error}; `embed` could read it: restore it, or run `dvc repro embed`") from None

@@ -188,6 +188,21 @@ def test_a_clip_encoder_learns(tmp_path: Path, tune: str) -> None:
     assert metrics["out_of_fold"]["macro_f1"] > 0.8
 
 
+def test_a_picture_that_was_damaged_after_it_was_embedded_is_named(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    posts_table(layout, shades(tmp_path, 20))
+    settings = {
+        "embed": {"image": {"encoder": str(tiny.clip(tmp_path / "clip"))}},
+        "train_image": {"candidates": ["full"], "tuned": SMALL},
+        "posts": {"media": "."},
+    }
+    params = Params.model_validate(settings)
+    embed.run(params, layout)
+    (tmp_path / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(InputError, match=r"3\.png: .*; `embed` could read it: restore it, or run `dvc repro embed`"):
+        train_image.run(params, layout)
+
+
 def gifs(folder: Path, count: int) -> list[dict[str, Any]]:
     rows = []
     for at, row in enumerate(shades(folder, count)):

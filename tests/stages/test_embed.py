@@ -321,6 +321,17 @@ def test_oversized_pictures_are_absent(tmp_path: Path, encoders: EmbedParams) ->
     assert json.loads(layout.details("embed").read_text())["image"]["reasons"] == {"too large": 1}
 
 
+def test_a_lower_limit_of_pixels_holds_for_what_was_embedded_before(tmp_path: Path, encoders: EmbedParams) -> None:
+    layout = project(tmp_path, [("p0", None, "large.png", "large.png"), ("p1", None, "a.png", None)])
+    Image.new("RGB", (300, 300)).save(tmp_path / "media" / "large.png")
+    embed.run(params(encoders), layout)
+    assert rows_of(layout, "image")["reason"].tolist() == [None, None]
+    embed.run(params(encoders, max_pixels=65_536, max_bad_share=1.0), layout)
+    refused = "too large: 300x300 px, at most 65536 pixels are allowed"
+    assert rows_of(layout, "image")["reason"].tolist() == [refused, None]
+    assert rows_of(layout, "video")["reason"].tolist() == [refused, "none"]
+
+
 # --- source and target ---------------------------------------------------------------------------------------------
 
 
