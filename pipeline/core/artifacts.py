@@ -118,14 +118,14 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, why, str(path)) from None
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes readable JSON with a final newline.
+def write_json(path: Path, value: dict[str, Any], *, exact: bool = False) -> None:
+    """Writes readable JSON with a final newline, numbers to ``DECIMALS`` or, for what computes on, ``exact``.
 
     Raises ValueError for NaN and infinity, which are not JSON and break ``dvc metrics show``: leave an undefined metric
     out and name it among ``warnings`` instead.
     """
     with replacing(path) as aside:
-        text = json.dumps(rounded(value), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value if exact else rounded(value), indent=2, ensure_ascii=False, allow_nan=False)
         aside.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 

@@ -91,7 +91,7 @@ def fit(texts: Sequence[str]) -> TfidfEncoder | None:
 
 
 def write(encoder: TfidfEncoder, folder: Path) -> None:
-    artifacts.write_json(folder / FILE, encoder.vocabulary.model_dump())
+    artifacts.write_json(folder / FILE, encoder.vocabulary.model_dump(), exact=True)
 
 
 def read(folder: Path) -> TfidfEncoder:

@@ -1,7 +1,8 @@
 """Removes posts and what was kept of them: rows, media, vectors, outputs that show them, objects of DVC's cache.
 
 What is searched is read as what it is: Parquet by its cells, all else by its bytes. Outputs that only `dvc repro` can
-make without the posts are removed whole. The manifest comes last: a run that was cut off is run again.
+make without the posts are removed whole. What tells of the posts comes last, the run's table of posts and the manifest:
+a command that was cut off is run again.
 """
 
 import configparser
@@ -37,6 +38,9 @@ PICTURES_OF_POSTS = ("contact_sheet.png", "report.html")
 
 BLOCK = 2**20
 """Bytes of a file that are searched at a time, at least."""
+
+CATEGORIES = ("label", "split", "given_split", "fold", "role", "kind", "step", "subset")
+"""Columns whose cells are a few words of everybody's: a post whose whole text is one of these is not meant by them."""
 
 SHOWN = 5
 """Names of a list that are printed."""
@@ -80,6 +84,8 @@ class Plan:
     """What is to be removed."""
 
     manifest: Path
+    run: Path
+    """The table of posts of the last run, the only place that knows a post whose row the manifest no longer has."""
     traces: Traces
     rows: int
     vectors: dict[Path, int] = field(default_factory=dict)
@@ -116,12 +122,13 @@ def plan(params: Params, layout: Layout, ids: Sequence[str]) -> Plan:
     (table,) = read_texts(manifest, COLUMNS, None, "; set posts.manifest in params.yaml")
     if "id" not in table.cells:
         raise InputError(f"{manifest}: lacks the column id")
-    run = artifacts.read_parquet(layout.table("posts")).to_pandas() if layout.table("posts").is_file() else None
+    last = layout.table("posts")
+    run = artifacts.read_parquet(last).to_pandas() if last.is_file() else None
     known = {*table.cells["id"].dropna(), *(() if run is None else run["sample_id"])}
     if unknown := [name for name in ids if name not in known]:
         raise InputError(f"{unknown[0]!r} is the id of no post in {manifest}, nor of the last run; nothing was removed")
     traces = _traces(frozenset(ids), table.cells, run, manifest, layout.root / params.posts.media, layout)
-    made = Plan(manifest, traces, int(table.cells["id"].isin(traces.ids).sum()))
+    made = Plan(manifest, last, traces, int(table.cells["id"].isin(traces.ids).sum()))
     _find_outputs(made, layout)
     made.cached = _cached(_dvc_cache(layout.root), traces)
     stores = [path for name in ("embeddings", "looks") for path in sorted((layout.cache / name).glob("*.sqlite"))]
@@ -135,16 +142,16 @@ def carry_out(made: Plan) -> None:
     for path in made.cached:
         path.chmod(0o644)
         path.unlink()
-    for path in made.tables:
-        artifacts.write_parquet(path, _without(_table(path), made.traces))
-    for path in made.outputs:
-        path.unlink(missing_ok=True)
     for path in made.vectors:
         content_store.forget(path, list(made.traces.digests))
     for path in made.trained:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in made.outputs:
+        path.unlink(missing_ok=True)
     for path in made.traces.media:
         path.unlink(missing_ok=True)
+    for path in sorted(made.tables, key=lambda path: path == made.run):
+        artifacts.write_parquet(path, _without(_table(path), made.traces))
     if made.rows:
         drop_rows(made.manifest, made.traces.ids)
 
@@ -155,15 +162,21 @@ def _traces(
     """What the posts have and no other post has, by the manifest and by the last run."""
     own, others = cells[cells["id"].isin(ids)], cells[~cells["id"].isin(ids)]
 
-    def files(rows: pd.DataFrame) -> set[Path]:
+    def named(rows: pd.DataFrame, columns: Sequence[str], base: Path) -> set[Path]:
         found = set()
-        for name in ("image", "video"):
+        for name in columns:
             for value in rows.get(name, pd.Series(dtype=object)).dropna():
                 try:
-                    found.add(inside(media, value, base=manifest.parent))
+                    found.add(inside(media, value, base=base))
                 except MediaError:
                     continue  # what leads out of the folder was never read
         return {path for path in found if path.is_file()}
+
+    def files(of_manifest: pd.DataFrame, *, forgotten: bool) -> set[Path]:
+        found = named(of_manifest, ("image", "video"), manifest.parent)
+        if run is not None:
+            found |= named(run[run["sample_id"].isin(ids) == forgotten], ("image_path", "video_path"), media)
+        return found
 
     def texts(of_manifest: pd.DataFrame, *, forgotten: bool) -> set[str]:
         found = set(of_manifest["text"].dropna()) if "text" in of_manifest else set()
@@ -171,7 +184,7 @@ def _traces(
             found |= set(run.loc[run["sample_id"].isin(ids) == forgotten, "text"].dropna())
         return found
 
-    alone = files(own) - files(others)
+    alone = files(own, forgotten=True) - files(others, forgotten=False)
     own_texts = texts(own, forgotten=True) - texts(others, forgotten=False)
     digests = {hashlib.sha256(value.encode()).hexdigest() for value in own_texts} | set(map(content_digest, alone))
     shared: set[str] = set()
@@ -246,10 +259,11 @@ def _without(table: pa.Table, traces: Traces) -> pa.Table:
 
 def _kept(table: pa.Table | pa.RecordBatch, traces: Traces) -> list[bool]:
     """Of each row, whether it holds nothing of the posts."""
-    words = {*traces.ids, *traces.texts, *traces.digests}
+    named = {*traces.ids, *traces.digests}
     kept = [True] * len(table)
     for of, column in zip(table.schema, table.columns, strict=True):
         if _holds_text(of):
+            words = named if of.name in CATEGORIES else {*named, *traces.texts}
             kept = [
                 keep and str(cell).strip() not in words for keep, cell in zip(kept, column.to_pylist(), strict=True)
             ]

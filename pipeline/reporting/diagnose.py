@@ -6,6 +6,7 @@ it reports the leak instead, first.
 Reads: what ``sentiment.track`` reads.
 """
 
+import re
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -62,6 +63,6 @@ def show(findings: Sequence[Finding]) -> None:
         console.print("\nWhat was asked and found in order:")
         console.print(table)
     measured = " ".join(finding.measured for finding in findings)
-    names = [f"{step}: {name}" for step, name in STEP_NAMES.items() if step in measured]
+    names = [f"{step}: {name}" for step, name in STEP_NAMES.items() if re.search(rf"\b{step}\b", measured)]
     if names:
         console.print(f"\nThe steps: {'; '.join(names)}.")

@@ -166,6 +166,40 @@ def test_nothing_is_left_of_a_forgotten_post(project: Layout) -> None:
         assert [path for path, data in after.items() if secret in decoded(path, data)] == [], name
 
 
+@pytest.mark.parametrize("cut_at", ["content_store.forget", "artifacts.write_parquet"])
+def test_of_a_post_that_only_the_last_run_knows_all_goes_even_in_two_attempts(
+    project: Layout, monkeypatch: pytest.MonkeyPatch, cut_at: str
+) -> None:
+    manifest = project.root / "posts.csv"
+    pd.read_csv(manifest, dtype=str).query("id != @GONE").to_csv(manifest, index=False)
+    stored = sum(rows(path) for path in (project.cache / "embeddings").glob("*.sqlite"))
+
+    def interrupted(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"pipeline.posts.forgetting.{cut_at}", interrupted)
+        assert forget(project, GONE, "--yes")[0] == 130
+    code, said = forget(project, GONE, "--yes")
+    assert code == 0, said
+    assert sum(rows(path) for path in (project.cache / "embeddings").glob("*.sqlite")) == stored - 2
+    assert not (project.root / "posts" / "ann.png").exists()
+    left = {path: decoded(path, data) for path, data in everything(project).items()}
+    assert [path for path, data in left.items() if GONE.encode() in data or b"secret" in data] == []
+
+
+def test_a_text_that_is_also_the_name_of_a_class_takes_no_rows_of_that_class(project: Layout) -> None:
+    table = pq.read_table(project.table("posts")).to_pandas()
+    table.loc[table["sample_id"] == GONE, "text"] = "A"
+    manifest = project.root / "posts.csv"
+    changed = pd.read_csv(manifest, dtype=str)
+    changed.loc[changed["id"] == GONE, "text"] = "A"
+    changed.to_csv(manifest, index=False)
+    table.to_parquet(project.table("posts"), index=False)
+    assert forget(project, GONE, "--yes")[0] == 0
+    assert len(pq.read_table(project.table("posts"))) == POSTS - 1
+
+
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_objects_of_the_cache_go_from_inside_the_project_too(
     project: Layout, monkeypatch: pytest.MonkeyPatch, elsewhere: bool

@@ -12,6 +12,7 @@ from pipeline.cli import app
 from pipeline.core.errors import InputError
 from pipeline.params import EvaluateParams, Params
 from pipeline.reporting import diagnose
+from pipeline.scoring.diagnostics import Finding
 from pipeline.sentiment.variants import Variant
 from pipeline.stages import evaluate
 from tests import planted
@@ -135,3 +136,11 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path):
     result = CliRunner().invoke(app, ["diagnose", "--project", str(tmp_path)])
     assert result.exit_code == 1
     assert "source.parquet: not found" in result.stderr
+
+
+def test_only_steps_that_were_measured_are_explained(capsys: pytest.CaptureFixture[str]):
+    measured = "distance to the source: means 0.3 → 0.1; finetuned_alone 0.2"
+    diagnose.show([Finding("shift", measured, "far", "more", likelihood=0.5)])
+    explained = capsys.readouterr().out.partition("The steps: ")[2]
+    assert explained.startswith("finetuned_alone: ")
+    assert explained.count(": ") == 1
