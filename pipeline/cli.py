@@ -221,7 +221,9 @@ MediaFolder = Annotated[
 ]
 Coverage = Annotated[
     float | None,
-    typer.Option(help="Share of truths to hold: also give labels that do (of a score: its interval, .9)."),
+    typer.Option(
+        help="Also give a set of labels that contains the true one with this probability (of a score: an interval, .9)."
+    ),
 ]
 
 

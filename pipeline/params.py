@@ -421,7 +421,7 @@ class TrainSourceParams(ParamsBlock):
     dropout: Dropout = 0.3
     """Dropout in the projections and in the score head."""
     modality_dropout: Dropout = 0.3
-    """Chance that a present modality is hidden from a training row; the ridge reckons with it too."""
+    """Chance that a present modality is hidden from a training row; ridge is fitted in expectation over it."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     """At most so many passes of the net over the training rows; inner folds choose how many."""
     patience: Patience = 5
@@ -450,7 +450,7 @@ class OneAdapterParams(ParamsBlock):
 
 class AdapterParams(ParamsBlock):
     match: Literal["random", "kmeans", "nearest", "ot", "coral"] = "ot"
-    """What a target row is to meet: a source row at random, of its cluster, the nearest, by transport; or moments."""
+    """What a target row is aligned with: a source row at random, of its cluster, nearest, by transport; or moments."""
     distance: Literal["l2", "cosine"] = "l2"
     """How far a row is from another: in the matching (but for moments), and in the loss of an adapted row."""
     hidden: Widths = ()

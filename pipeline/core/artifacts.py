@@ -102,7 +102,7 @@ def _aside(path: Path) -> Path:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Says of what a library cannot write which file it is: they raise their own errors, or name none.
+    """Names the file in errors that a library raises without one.
 
     Raises InputError in their place; an OSError that names a file passes, unless there was no room: then it names
     ``path`` in place of the hidden file that was written to.

@@ -157,7 +157,7 @@ def forget(path: Path, keys: Sequence[str], *, count_only: bool = False) -> int:
             named = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             tables = [name for name in (MADE, ABSENT, WORDS) if (name,) in named]
             if not tables:
-                return 0  # a file of an earlier release, which ``Store`` empties
+                return 0  # a file of an earlier release, which ``ContentStore`` empties
             connection.execute("CREATE TEMP TABLE forgotten (key TEXT PRIMARY KEY)")
             connection.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", [(key,) for key in keys])
             entries = sum(_forget_of(table, connection, count_only) for table in tables)

@@ -52,7 +52,7 @@ class Layout:
         return self.root / "models" / stage
 
     def predictions(self, stage: str) -> Path:
-        """Out-of-sample predictions of a stage's models; each row says which fold made it."""
+        """Predictions of a stage's models, each row with the fold that made it; those of training rows are marked."""
         return self.model(stage) / "predictions.parquet"
 
     def fitted(self, stage: str) -> Path:

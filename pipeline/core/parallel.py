@@ -38,9 +38,9 @@ def prepare_workers(modules: Sequence[str]) -> None:
 def in_processes(work: Callable[[Task], Result], jobs: Sequence[Task], processes: int, what: str) -> Iterator[Result]:
     """The results in the order of the jobs, each in a process with one thread; with one process or job, in this one.
 
-    Results do not depend on how many processes there are, nor on how many cores, but for encoders that learn in this
-    one: they use all threads of torch, whose number their last digits follow. However this process ends, the others
-    end with it. Raises InputError when one of them was ended from outside.
+    Results do not depend on how many processes there are, nor on how many cores. The exception are encoders that are
+    tuned in this process: they use all threads of torch, and their last digits depend on how many. However this
+    process ends, the others end with it. Raises InputError when one of them was ended from outside.
     """
     with progress(what, len(jobs)) as advance:
         if processes == 1 or len(jobs) < 2:

@@ -25,7 +25,7 @@ def changed_since(layout: Layout) -> list[str]:
 def changed_params(layout: Layout) -> list[str]:
     """Keys of ``params.yaml``, in the order of the stages, whose values are others than ``dvc.lock`` has.
 
-    None where either file is missing or cannot be read: without DVC nobody wrote down what a run was made with.
+    An empty list where either file is missing or unreadable: without DVC nobody wrote down what a run was made with.
     """
     now, lock = _read(layout.params), _read(layout.dvc_lock)
     changed: dict[str, None] = {}

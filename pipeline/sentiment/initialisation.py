@@ -81,10 +81,10 @@ def linear_net(
 
 @dataclass(frozen=True)
 class RidgeStart:
-    """A way to start, and the squared errors [n] that grouped folds of its rows found for it.
+    """A way to start, and its squared errors [n]: out of fold where there are ``probes``, otherwise in sample.
 
-    ``probes`` are the modalities whose own columns are regressed on, side by side in ``design``; what is ``left`` to
-    them, float64 [n], is the residuals of the weighted scores of the source.
+    ``probes`` are the modalities whose own columns are regressed on, side by side in ``design``, and their labels the
+    ``residuals``, float64 [n], of the weighted scores of the source.
     """
 
     errors: np.ndarray
@@ -94,7 +94,7 @@ class RidgeStart:
     offset: float
     probes: FeatureSubset
     design: np.ndarray
-    left: np.ndarray
+    residuals: np.ndarray
 
 
 def stack_nonnegative(source_scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -129,12 +129,13 @@ def _start(design: RidgeInputs, subset: FeatureSubset, source_scores: np.ndarray
     Principal components of these columns, whitened, are no candidates: on videos of MOSI and MOSEI they cost r.
     """
     weights, offset = stack_nonnegative(source_scores, labels)
-    left = labels - offset - source_scores @ weights
+    residuals = labels - offset - source_scores @ weights
     if not design.columns:
-        return RidgeStart(left**2, 0.0, subset, weights, offset, (), np.zeros((len(left), 0)), left)
+        unused = np.zeros((len(residuals), 0))
+        return RidgeStart(residuals**2, 0.0, subset, weights, offset, (), unused, residuals)
     rows = np.concatenate([design.columns[name] for name in subset], axis=1)
-    errors, alpha = penalty(rows, left, design.folds)
-    return RidgeStart(errors, alpha, subset, weights, offset, subset, rows, left)
+    errors, alpha = penalty(rows, residuals, design.folds)
+    return RidgeStart(errors, alpha, subset, weights, offset, subset, rows, residuals)
 
 
 def _set(net: TransferNet, start: RidgeStart) -> None:
@@ -144,7 +145,7 @@ def _set(net: TransferNet, start: RidgeStart) -> None:
         net.mix.bias.fill_(start.offset)
         if not start.probes:
             return
-        ridge, at = Ridge(start.alpha).fit(start.design, start.left), 0
+        ridge, at = Ridge(start.alpha).fit(start.design, start.residuals), 0
         net.mix.bias.add_(float(ridge.intercept_))
         for name in start.probes:
             probe = net.probe(name).linear

@@ -48,7 +48,7 @@ def text_model_folder(layout: Layout) -> Path:
 
 
 def source_text_scores(layout: Layout, target: Target) -> np.ndarray:
-    """float32 [N]: the source's text model's scores of the target's texts; its mean score where a row has none."""
+    """float32 [N]: the source's text model's scores of the target's texts; its head's bias where a row has none."""
     head = source_text_head(layout)
     with torch.inference_mode():
         scores = head(target.columns.vectors["text"])[:, 0]

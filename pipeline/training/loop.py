@@ -62,7 +62,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class FitResult:
-    """Outcome of a training; the net itself holds the weights of the best epoch.
+    """Outcome of a training; the net itself holds the weights of ``best_epoch``.
 
     Attributes:
         best_epoch: 1-based; the last one where the plan has no patience.
