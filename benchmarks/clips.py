@@ -111,7 +111,7 @@ def cost(folder: Path, settings: dict, clips: int) -> str:
     encoder = streams.load(Params.model_validate({"embed": {"video": settings}}).embed)
     loaded, wall, processor = most_memory(), time.perf_counter(), time.process_time()
     for value in some:
-        clip = read_clip(folder / value, max_pixels=50_000_000, **encoder.asks())
+        clip = read_clip(folder / value, max_pixels=50_000_000, **encoder.read_request())
         encoder.encode([encoder.prepare(clip)], device)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     each = f"{wall / len(some):.2f} | {processor / len(some):.2f}"

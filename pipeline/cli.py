@@ -94,7 +94,7 @@ def divided(device: str) -> AbstractContextManager[bool]:
 def _add_stage(name: str, summary: str) -> None:
     def run(project: Project = Path()) -> None:
         from pipeline import params
-        from pipeline.core.alone import alone, is_launched
+        from pipeline.core.alone import exclusive, is_launched
         from pipeline.core.layout import Layout
         from pipeline.core.parallel import prepare_workers
 
@@ -106,7 +106,7 @@ def _add_stage(name: str, summary: str) -> None:
             with divided(loaded.device) if is_launched(name, os.environ) else nullcontext(True) as first:
                 if not first:  # it has done its part
                     return
-                with alone(layout.lock(name), name, "wait until it has ended"):
+                with exclusive(layout.lock(name), name, "wait until it has ended"):
                     if loaded.processes > 1 and name in SIDE_BY_SIDE and SIDE_BY_SIDE[name][0] <= set(loaded.tracks):
                         prepare_workers([f"pipeline.stages.{name}", *SIDE_BY_SIDE[name][1]])
                     importlib.import_module(f"pipeline.stages.{name}").run(loaded, layout)
@@ -324,13 +324,13 @@ def forget_command(
     """List what is kept of posts: rows, media, vectors, outputs, objects of DVC's cache; with --yes, remove it."""
     with one_line_errors(), ExitStack() as stack:
         from pipeline import params
-        from pipeline.core.alone import alone
+        from pipeline.core.alone import exclusive
         from pipeline.core.layout import Layout
         from pipeline.posts import forgetting
 
         layout = Layout(project)
         for name in STAGES:
-            stack.enter_context(alone(layout.lock(name), name, "wait until it has ended"))
+            stack.enter_context(exclusive(layout.lock(name), name, "wait until it has ended"))
         wanted = forgetting.read_ids(ids or (), file)
         message = forgetting.run(params.load(layout.params), layout, wanted, yes=yes)
         print("\n".join(map(printable, message.splitlines())))

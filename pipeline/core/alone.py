@@ -15,7 +15,7 @@ DIVISIBLE = ("train_text", "train_image", "train_video", "train_source")
 
 
 @contextmanager
-def alone(lock: Path, what: str, remedy: str) -> Iterator[None]:
+def exclusive(lock: Path, what: str, remedy: str) -> Iterator[None]:
     """Holds the file ``lock``, which says whose it is, and removes it; one that a killed process left holds nobody up.
 
     Args:

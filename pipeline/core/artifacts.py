@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from pipeline.core import json_text, schemas
 from pipeline.core.errors import InputError
 from pipeline.core.processes import is_alive
-from pipeline.core.sheets import defused_frame, restored
+from pipeline.core.sheets import escape_formulas, unescape_formula
 
 IN_MEMORY_BYTES = 512 * 2**20
 """Vectors of more bytes than this are read into a memory-mapped scratch file instead of memory."""
@@ -155,7 +155,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_csv(path: Path, rows: pd.DataFrame) -> None:
     """Writes a table, its texts such that no spreadsheet runs them; see ``sheets``."""
-    harmless = defused_frame(rows)
+    harmless = escape_formulas(rows)
     # Python's writer does not quote a lone carriage return, at which every reader would end the row.
     returns = any(isinstance(cell, str) and "\r" in cell for name in harmless for cell in (name, *harmless[name]))
     quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
@@ -166,7 +166,7 @@ def write_csv(path: Path, rows: pd.DataFrame) -> None:
 def read_csv(path: Path) -> pd.DataFrame:
     """The table that ``write_csv`` wrote, all cells as the texts that they were: an id such as 007, a label NA."""
     rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return rows.map(restored).rename(columns=restored)  # pyright: ignore[reportArgumentType]
+    return rows.map(unescape_formula).rename(columns=unescape_formula)  # pyright: ignore[reportArgumentType]
 
 
 def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:

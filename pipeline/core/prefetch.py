@@ -10,7 +10,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, depth: int) -> Iterator[Result]:
+def prefetch_map(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, depth: int
+) -> Iterator[Result]:
     """``map(function, items)``, computed by ``workers`` threads.
 
     Results come in the order of the items; at most ``depth`` of them (at least one) are under way or waiting, which

@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.core.schemas import Feature
 from pipeline.corpora import sequences
-from pipeline.corpora.raw_features import RawFeatures, RawVectors, gathered, strung
+from pipeline.corpora.raw_features import RawFeatures, RawVectors, concatenate_cells, stack_vectors
 from pipeline.corpora.tabular import texts
 
 
@@ -15,6 +15,6 @@ def read_csd_folder(path: Path, where: str) -> RawFeatures:
     ids, groups = (texts(names, f"{path}: key") for names in (segments.ids, segments.groups))
     rows = pd.DataFrame({"id": ids, "group": groups, "split": None, "text": segments.words, "score": segments.scores})
     vectors: dict[Feature, RawVectors] = {
-        name: gathered(len(rows), [strung(cells)]) for name, cells in segments.cells.items()
+        name: stack_vectors(len(rows), [concatenate_cells(cells)]) for name, cells in segments.cells.items()
     }
     return RawFeatures(rows, vectors, ())

@@ -22,7 +22,15 @@ from pipeline.core.schemas import FEATURES, SPLITS, Feature
 from pipeline.corpora.csd import read_csd_folder
 from pipeline.corpora.manifest import split_name
 from pipeline.corpora.mmsa import read_mmsa
-from pipeline.corpora.raw_features import LARGEST, SCALARS, Extractor, RawFeatures, RawVectors, gathered, strung
+from pipeline.corpora.raw_features import (
+    LARGEST,
+    SCALARS,
+    Extractor,
+    RawFeatures,
+    RawVectors,
+    concatenate_cells,
+    stack_vectors,
+)
 from pipeline.corpora.refusals import here
 from pipeline.corpora.splits import PROTECTION
 from pipeline.corpora.tables import csv_parts, parquet_parts, read_csv_table, read_parquet_table, vector_of
@@ -145,7 +153,7 @@ def corpus_of(columns: Mapping[Feature, Sequence[Any]]) -> FeatureCorpus:
         name: values for name, values in columns.items() if name != "text" or not any(are_texts)
     }
     vectors: dict[Feature, RawVectors] = {
-        name: gathered(count, [strung(None if value is None else vector_of(value) for value in values)])
+        name: stack_vectors(count, [concatenate_cells(None if value is None else vector_of(value) for value in values)])
         for name, values in given.items()
     }
     return _checked(RawFeatures(rows, vectors, ()), Path(), to_learn=False)

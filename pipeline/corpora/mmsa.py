@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import Feature
 from pipeline.corpora import pickles
-from pipeline.corpora.raw_features import RawFeatures, RawVectors, feature_name, gathered, strung
+from pipeline.corpora.raw_features import RawFeatures, RawVectors, concatenate_cells, feature_name, stack_vectors
 from pipeline.corpora.sequences import pooled
 from pipeline.corpora.tabular import texts as as_texts
 
@@ -33,7 +33,7 @@ def read_mmsa(path: Path, where: str, *, scored: bool = True) -> RawFeatures:
     for modality, key in (("text", "text"), ("audio", "audio"), ("visual", "vision")):
         if any(key in parts[name] for name in names):
             cells = [cell for name in names for cell in _mmsa_cells(path, name, key, parts[name])]
-            vectors[feature_name(modality)] = gathered(len(rows), [strung(cells)])
+            vectors[feature_name(modality)] = stack_vectors(len(rows), [concatenate_cells(cells)])
     ignored = sorted({str(key) for name in names for key in parts[name]} - set(MMSA_USED))
     return RawFeatures(rows, vectors, tuple(ignored))
 

@@ -183,7 +183,7 @@ def _moments(changes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Meetings:
+class CandidatePairs:
     """Clips ``left`` and ``right`` that move alike at some moment, the left one ``lag`` samples later; each int [M]."""
 
     left: np.ndarray
@@ -191,12 +191,12 @@ class Meetings:
     lag: np.ndarray
 
 
-def meetings(changes: Sequence[np.ndarray]) -> Meetings:
+def candidate_pairs(changes: Sequence[np.ndarray]) -> CandidatePairs:
     """Which of the clips may share a part, each pair at the lags of its nearest moments, left before right."""
     moments = [_moments(of) for of in changes]
     places = np.concatenate([np.zeros(0, dtype=int), *(at for at, _ in moments)])
     if not len(places):
-        return Meetings(*np.zeros((3, 0), dtype=int))
+        return CandidatePairs(*np.zeros((3, 0), dtype=int))
     clips = np.repeat(np.arange(len(moments)), [len(at) for at, _ in moments])
     points = _principal(np.concatenate([values for _, values in moments]))
     asked = np.flatnonzero(places % ASKED == 0)
@@ -214,7 +214,7 @@ def meetings(changes: Sequence[np.ndarray]) -> Meetings:
     nearest = pd.DataFrame({"left": left, "right": right, "lag": lag, "apart": apart}).astype({"left": int})
     nearest = nearest.sort_values(["left", "right", "apart", "lag"]).drop_duplicates(["left", "right", "lag"])
     nearest = nearest.groupby(["left", "right"]).head(LAGS).astype(int)
-    return Meetings(*(nearest[of].to_numpy() for of in ("left", "right", "lag")))
+    return CandidatePairs(*(nearest[of].to_numpy() for of in ("left", "right", "lag")))
 
 
 def _principal(values: np.ndarray) -> np.ndarray:
@@ -298,7 +298,7 @@ def sounds_alike(one: np.ndarray, other: np.ndarray, lag: int) -> float:
 def likenesses(prints: Sequence[ClipPrint]) -> Iterator[tuple[int, int, Likeness]]:
     """Clips that may be copies: the numbers of both, and how alike they are in one turn."""
     changes = [motion(item.samples) for item in prints]
-    found = meetings(changes)
+    found = candidate_pairs(changes)
     coarse = [coarse_motion(of) for of in changes]
     for a, b, lag in zip(found.left.tolist(), found.right.tolist(), found.lag.tolist(), strict=True):
         start, stop = _span(len(changes[a]), len(changes[b]), lag)

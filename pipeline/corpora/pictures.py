@@ -14,7 +14,7 @@ import PIL
 
 from pipeline.core.content_store import ContentStore
 from pipeline.core.files import MediaError, content_digest
-from pipeline.core.prefetch import ahead
+from pipeline.core.prefetch import prefetch_map
 from pipeline.core.progress import progress
 from pipeline.corpora.duplicates import Edges
 from pipeline.corpora.looks import SIDE, look, same_looks
@@ -105,7 +105,7 @@ def _kept(
     """The digest of each file and what is made of it, from the store or put there; None where there is none."""
     identity = {"what": what, "version": LOOKS_VERSION, "max_pixels": max_pixels}
     versions = {"pillow": PIL.__version__, "av": av.__version__, "numpy": np.__version__}
-    digests = list(ahead(content_or_none, paths, workers=workers, depth=16 * workers))
+    digests = list(prefetch_map(content_or_none, paths, workers=workers, depth=16 * workers))
     first = {digest: path for digest, path in reversed(list(zip(digests, paths, strict=True))) if digest is not None}
     with ContentStore(cache / "looks", identity | versions, f"looks of {what}") as store:
         made = store.blobs(list(first))
@@ -128,7 +128,7 @@ def _made(
 
     some: dict[str, bytes] = {}
     with progress(f"comparing {what}", len(pending)) as advance:
-        blobs = ahead(made_or_none, pending.values(), workers=workers, depth=4 * workers)
+        blobs = prefetch_map(made_or_none, pending.values(), workers=workers, depth=4 * workers)
         for digest, blob in zip(pending, blobs, strict=True):
             some |= {} if blob is None else {digest: blob}
             if len(some) == CHUNK:

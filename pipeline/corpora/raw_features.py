@@ -65,7 +65,7 @@ NO_NUMBERS: tuple[str, ...] = ()
 """Stands for a cell that is no list of numbers, nor a list of such lists of one width."""
 
 
-def strung(cells: Iterable[np.ndarray | Sequence[str] | None]) -> tuple[np.ndarray, np.ndarray]:
+def concatenate_cells(cells: Iterable[np.ndarray | Sequence[str] | None]) -> tuple[np.ndarray, np.ndarray]:
     """Vectors one after another, and how many values each has: 0 for None, -1 for ``NO_NUMBERS``."""
     listed = list(cells)
     lengths = [0 if cell is None else len(cell) if isinstance(cell, np.ndarray) else -1 for cell in listed]
@@ -73,7 +73,7 @@ def strung(cells: Iterable[np.ndarray | Sequence[str] | None]) -> tuple[np.ndarr
     return np.concatenate([np.empty(0, np.float32), *parts]), np.array(lengths, dtype=np.int64)
 
 
-def gathered(rows: int, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> RawVectors:
+def stack_vectors(rows: int, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> RawVectors:
     """Puts vectors that come batch by batch into one array; the width is the commonest of the first batch with any."""
     values = np.zeros((rows, 0), dtype=np.float32)
     lengths = np.zeros(rows, dtype=np.int64)

@@ -49,7 +49,7 @@ CELL = 30
 """At most so many letters of a cell are shown."""
 
 
-def what_is_lost(report: Mapping[str, Any]) -> list[str]:
+def dropped_rows_messages(report: Mapping[str, Any]) -> list[str]:
     """A line for each corpus of which rows are left out or columns are not read, of a report of `split`."""
     lines = []
     for name, of in report.items():

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pipeline.core import artifacts
-from pipeline.core.alone import alone
+from pipeline.core.alone import exclusive
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, inside
-from pipeline.core.prefetch import ahead
+from pipeline.core.prefetch import prefetch_map
 from pipeline.core.progress import progress
 from pipeline.corpora.manifest import MEDIA
 from pipeline.corpora.tabular import read_texts
@@ -90,7 +90,7 @@ def fetch(address: str, folder: Path, limits: FetchLimits) -> Fetched:
     """
     store, root, name = _opened(address)
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder / ".fetch.lock", str(folder), "wait for that, or give another folder"):
+    with exclusive(folder / ".fetch.lock", str(folder), "wait for that, or give another folder"):
         job = _Job(store, root, folder, limits, _versions(folder))
         try:
             job.keep_versions()
@@ -160,7 +160,7 @@ class _Job:
     def all(self, names: Iterable[str]) -> None:
         names = list(names)
         with progress("fetching", len(names)) as advance:
-            results = ahead(self.one, names, workers=self.limits.workers, depth=4 * self.limits.workers)
+            results = prefetch_map(self.one, names, workers=self.limits.workers, depth=4 * self.limits.workers)
             for at, (name, result) in enumerate(zip(names, results, strict=True), start=1):
                 self.add(name, result)
                 advance(1)

@@ -14,7 +14,15 @@ from pipeline.core import json_text
 from pipeline.core.errors import InputError
 from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora import named_columns
-from pipeline.corpora.raw_features import NO_NUMBERS, SCALARS, RawFeatures, RawVectors, feature_name, gathered, strung
+from pipeline.corpora.raw_features import (
+    NO_NUMBERS,
+    SCALARS,
+    RawFeatures,
+    RawVectors,
+    concatenate_cells,
+    feature_name,
+    stack_vectors,
+)
 from pipeline.corpora.sequences import pooled
 from pipeline.corpora.tabular import TextRows, arrow_texts, csv_texts, listed, opened, refuse_twice
 
@@ -55,7 +63,7 @@ def _read_parquet(path: Path, file: pq.ParquetFile, required: Sequence[str], don
     scalars = [name for name in SCALARS if name in schema.names] + ["text"] * words
     rows = _scalars(path, _cells(path, file.read(columns=scalars), done))
     vectors: dict[Feature, RawVectors] = {
-        name: gathered(len(rows), _column(path, file, column))
+        name: stack_vectors(len(rows), _column(path, file, column))
         for name, column in lists.items()
         if not pa.types.is_null(schema.field(column).type)
     }
@@ -125,7 +133,7 @@ def _column(path: Path, file: pq.ParquetFile, name: str) -> Iterator[tuple[np.nd
         if depth == 1:
             yield _numbers(cells.flatten()), _lengths(cells)
         else:
-            yield strung(_pooled_cell(cell.values) if cell.is_valid else None for cell in cells)
+            yield concatenate_cells(_pooled_cell(cell.values) if cell.is_valid else None for cell in cells)
 
 
 def _lengths(lists: Any) -> np.ndarray:
@@ -172,7 +180,7 @@ def _read_csv(path: Path, table: TextRows, required: Sequence[str]) -> RawFeatur
         lists.pop("text", None)
     cells: Mapping[Feature, pd.Series] = {name: table.cells[column] for name, column in lists.items()}
     vectors: dict[Feature, RawVectors] = {
-        name: gathered(len(rows), [strung(_cell(value) for value in column)])
+        name: stack_vectors(len(rows), [concatenate_cells(_cell(value) for value in column)])
         for name, column in cells.items()
         if column.notna().any()
     }

@@ -19,7 +19,7 @@ import torch
 
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
-from pipeline.core.prefetch import ahead
+from pipeline.core.prefetch import prefetch_map
 from pipeline.core.ray_cluster import ANEW, Cluster, ClusterRequest, about, connected
 from pipeline.core.schemas import IN_WORDS, Modality
 from pipeline.encoders import image, streams, text, transcription
@@ -67,7 +67,7 @@ class _Worker:
         return list(self._of(modality).digests(values))
 
     def read(self, modality: Modality, values: Sequence[Any]) -> list[Any]:
-        return list(ahead(self._of(modality).read, values, workers=self.embed.workers, depth=len(values)))
+        return list(prefetch_map(self._of(modality).read, values, workers=self.embed.workers, depth=len(values)))
 
     def encoded(self, modality: Modality, keys: Sequence[str], items: Sequence[Any]) -> Mapping[str, Any]:
         return self._of(modality).encoded(dict(zip(keys, items, strict=True)))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pipeline.core.files import MediaError, content_digest, inside
-from pipeline.core.prefetch import ahead
+from pipeline.core.prefetch import prefetch_map
 from pipeline.encoders import openvino
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.text import LEAST_TOKENS, TextEncoder, equal_length_batches, length_batches, runs_on
@@ -216,7 +216,7 @@ def read_ahead(
     read: Callable[[Any], Result], pending: Mapping[str, Any], size: int, workers: int
 ) -> Iterator[dict[str, Result]]:
     """Batches of what is read of each value, by threads while the batches before are encoded."""
-    ready = ahead(read, pending.values(), workers=workers, depth=2 * size + workers)
+    ready = prefetch_map(read, pending.values(), workers=workers, depth=2 * size + workers)
     for batch in in_batches(pending, size):
         yield dict(zip(batch, islice(ready, len(batch)), strict=True))
 
@@ -229,7 +229,7 @@ def file_digests(folder: Path, values: Sequence[str], workers: int) -> Iterator[
 
     size = max(1, min(DIGESTED, len(values) // (4 * workers)))  # a few large files are spread over all threads
     parts = (values[at : at + size] for at in range(0, len(values), size))
-    return chain.from_iterable(ahead(digests, parts, workers=workers, depth=2 * workers))
+    return chain.from_iterable(prefetch_map(digests, parts, workers=workers, depth=2 * workers))
 
 
 def or_error(function: Callable[[], Result]) -> Result | MediaError:

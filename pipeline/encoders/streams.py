@@ -126,7 +126,9 @@ class ClipEncoder:
         """What tells the words of the streams that are made of words, which are kept by themselves."""
         return {name: of.recogniser for name, of in self.streams.items() if isinstance(of, WordsEncoder)}
 
-    def asks(self, names: Sequence[Stream] | None = None, recognisers: Sequence[Recogniser] = ()) -> dict[str, Any]:
+    def read_request(
+        self, names: Sequence[Stream] | None = None, recognisers: Sequence[Recogniser] = ()
+    ) -> dict[str, Any]:
         """What ``read_clip`` is to read for these streams, or for all of them, and for these ``recognisers``;
         first what `frames` looks at."""
         wanted = sorted(self.streams if names is None else names, key=lambda name: name != "frames")
@@ -147,7 +149,7 @@ class ClipEncoder:
         Raises MediaError.
         """
         if self.still is None:
-            return read_clip(source, max_pixels=max_pixels, **limits, **self.asks(names, recognisers))
+            return read_clip(source, max_pixels=max_pixels, **limits, **self.read_request(names, recognisers))
         return self.of_picture(read_picture(source, max_pixels=max_pixels, at_least=self.still))
 
     def of_picture(self, picture: np.ndarray) -> Clip:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import InputError
-from pipeline.core.prefetch import ahead
+from pipeline.core.prefetch import prefetch_map
 from pipeline.encoders import openvino, weights
 from pipeline.params import EmbedTextParams, Precision, Runtime
 
@@ -133,7 +133,7 @@ class TextEncoder:
             return self.encode_tokens([tokens[at] for at in batch], device)
 
         several = threads > 1 and len(batches) > 1
-        made = ahead(encoded, batches, workers=threads, depth=2 * threads) if several else map(encoded, batches)
+        made = prefetch_map(encoded, batches, workers=threads, depth=2 * threads) if several else map(encoded, batches)
         for batch, of in zip(batches, made, strict=True):
             vectors[batch] = of
         return vectors

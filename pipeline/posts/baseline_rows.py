@@ -29,7 +29,7 @@ AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
-class LearnedVectors:
+class TrainingVectors:
     """The vectors of all modalities side by side, each with an indicator column of its presence.
 
     Attributes:
@@ -54,7 +54,7 @@ class BaselineRows:
     widths: tuple[int, ...]
     layout: Layout
 
-    def learned_texts(self) -> list[str]:
+    def training_texts(self) -> list[str]:
         """Those of the training posts, then of the validation posts, a missing one as an empty one."""
         found: dict[int, str] = {}
         wanted = np.zeros(len(self.posts), dtype=bool)
@@ -79,7 +79,7 @@ class BaselineRows:
                 yield start + at, [text or "" for text in part["text"].to_numpy()[at]]
             start += len(part)
 
-    def learned_vectors(self) -> LearnedVectors:
+    def training_vectors(self) -> TrainingVectors:
         """Raises InputError when the vectors are of other posts, or cannot be read."""
         learned = np.empty((len(self.train) + len(self.val), sum(self.widths) + len(self.widths)), dtype=np.float32)
         place = np.full(len(self.posts), -1)
@@ -96,10 +96,10 @@ class BaselineRows:
             for name, columns in self._columns().items()
         }
         self._fill(learned, usual)
-        return LearnedVectors(learned, usual, {name: np.concatenate(here) for name, here in present.items()})
+        return TrainingVectors(learned, usual, {name: np.concatenate(here) for name, here in present.items()})
 
     def test_vectors(self, usual: dict[Modality, np.ndarray]) -> Iterator[np.ndarray]:
-        """Those of the test posts in parts, float32 [rows, width], as ``LearnedVectors.rows``."""
+        """Those of the test posts in parts, float32 [rows, width], as ``TrainingVectors.rows``."""
         test = self._test()
         for part, of in self._parts():
             rows = self._side_by_side(of, test[part])

@@ -58,7 +58,7 @@ class FittedSpecialist:
 
 
 @dataclass(frozen=True)
-class Tried:
+class CandidateResult:
     """A candidate on the inner folds.
 
     Attributes:
@@ -73,14 +73,14 @@ class Tried:
     fitted: dict[str, FittedSpecialist]
 
 
-def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> Tried | None:
+def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> CandidateResult | None:
     """Fits one of ``LINEAR`` on each fold; the strength is the one that calibrates to the least log-loss out of fold.
 
     None where the training texts of a fold have no words.
     """
     strengths = {"majority": (1.0,), "logreg": STRENGTHS, "stream_logreg": STRENGTHS}.get(name, WORD_STRENGTHS)
     judged = corpus.grouping.judged(folds)
-    best: Tried | None = None
+    best: CandidateResult | None = None
     least = np.inf
     for streams in subsets_of(list(corpus.streams)) if name == "stream_logreg" else [None]:
         designs = [_design(name, corpus, fold, streams) for fold in folds]
@@ -98,7 +98,7 @@ def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> Tr
                 settings = {} if name == "majority" else {"C": strength}
                 if streams is not None:
                     settings["streams"] = list(streams)
-                least, best = loss, Tried(name, logits, settings, fitted)
+                least, best = loss, CandidateResult(name, logits, settings, fitted)
     return best
 
 

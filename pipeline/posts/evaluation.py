@@ -32,7 +32,7 @@ from pipeline.posts.labels import codes_of
 from pipeline.posts.mistakes import error_table, error_tiles, modality_attributions
 from pipeline.posts.training_figures import draw_training
 from pipeline.scoring import baselines, calibration, conformal, emotion, intervals
-from pipeline.scoring.baselines import Baseline, Learned
+from pipeline.scoring.baselines import Baseline, BaselineTrainingSet
 
 ENOUGH, MANY, FOLDS = 300, 20_000, 5
 """Validation rows, of which fewer cannot tell the settings of baselines apart, so that folds of all rows do; but not of
@@ -82,7 +82,7 @@ def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any
     return metrics
 
 
-def _learned(rows: BaselineRows, test: HeldOut) -> Learned:
+def _learned(rows: BaselineRows, test: HeldOut) -> BaselineTrainingSet:
     """What the baselines learn from, and the rows that tell their settings apart."""
     posts = rows.posts.iloc[np.concatenate([rows.train, rows.val])]
     at, train, codes = np.arange(len(posts)), len(rows.train), codes_of(posts, test.labels)
@@ -90,25 +90,25 @@ def _learned(rows: BaselineRows, test: HeldOut) -> Learned:
         folds = [(at[:train], at[train:])]
     else:
         folds = [(of.train, of.unseen) for of in Grouping.of(posts, codes, test.seed).cross(at, FOLDS)]
-    return Learned(codes, train, len(test.labels), folds)
+    return BaselineTrainingSet(codes, train, len(test.labels), folds)
 
 
 def _baselines(
-    rows: BaselineRows, learned: Learned, test: HeldOut
+    rows: BaselineRows, learned: BaselineTrainingSet, test: HeldOut
 ) -> tuple[dict[str, Baseline], dict[Modality, np.ndarray]]:
     """The baselines, and which test rows have each modality, bool [n]."""
     made = {"majority": baselines.majority(learned, len(test.codes))}
-    texts = rows.learned_texts()
+    texts = rows.training_texts()
     if any(texts[: learned.train]):
         made["tfidf_logreg"] = baselines.tfidf_logreg(learned, texts, rows.test_texts())
-    vectors = rows.learned_vectors()
+    vectors = rows.training_vectors()
     made["embeddings_logreg"] = baselines.embeddings_logreg(learned, vectors.rows, rows.test_vectors(vectors.usual))
     return made, vectors.present
 
 
-def _best_on_held_rows(learned: Learned, made: dict[str, Baseline]) -> str:
+def _best_on_held_rows(learned: BaselineTrainingSet, made: dict[str, Baseline]) -> str:
     """The baseline to compare with, chosen before and without its test score; of equal ones, what knows most."""
-    codes = learned.codes[learned.held]
+    codes = learned.codes[learned.held_out]
     scores = {name: emotion.macro_f1(codes, of.held.argmax(axis=1), learned.classes) for name, of in made.items()}
     return max(reversed(made), key=lambda name: scores[name])
 
@@ -177,7 +177,7 @@ def _warnings(test: HeldOut, metrics: dict[str, Any], learned: BaselineRows) -> 
     warnings = []
     if len(test.codes) < FEW_ROWS:
         warnings.append(f"only {len(test.codes)} test rows: the intervals are wide")
-    warnings += intervals.few(test.groups, "the test rows")
+    warnings += intervals.few_groups_warnings(test.groups, "the test rows")
     fusion = metrics["fusion"]
     warnings += [f"no test row of class {label}" for label, count in fusion["support"].items() if not count]
     warnings += [f"fusion never predicts {label}" for label in test.labels if label not in fusion["precision"]]

@@ -23,7 +23,7 @@ from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
 from pipeline.posts.folds import Fold
 from pipeline.posts.fusion_candidates import (
     FittedFusion,
-    TriedFusion,
+    FusionCandidateResult,
     average,
     build,
     fit_fusion,
@@ -55,7 +55,7 @@ class FusionOutcome:
     """
 
     choice: Selection
-    taken: TriedFusion | None
+    taken: FusionCandidateResult | None
     final: FittedFusion | None
     folds: list[Fold]
     logits: np.ndarray
@@ -113,7 +113,7 @@ def _again(corpus: FusionRows, whole: Fold) -> Fold:
 
 
 def _subsets(
-    corpus: FusionRows, taken: TriedFusion, final: FittedFusion, fold: Fold, params: Params
+    corpus: FusionRows, taken: FusionCandidateResult, final: FittedFusion, fold: Fold, params: Params
 ) -> dict[tuple[str, str], np.ndarray]:
     """Predictions of the test rows with each subset: the others masked, or a candidate of these alone."""
     test, again = corpus.grouping.part("test"), _again(corpus, fold)
@@ -141,7 +141,9 @@ def unfused(corpus: FusionRows, layout: Layout) -> FusionOutcome:
     nothing = log_shares(corpus.codes.numpy()[known], len(corpus.labels)).round(artifacts.DECIMALS)
     logits[absent] = nothing
     offset = read_description(layout.model(f"train_{only}"), SpecialistDescription).calibration.offset
-    calibrated = replace(calibration.neutral(len(corpus.labels)), offset=offset)  # as the log-probabilities are
+    calibrated = replace(
+        calibration.identity_calibration(len(corpus.labels)), offset=offset
+    )  # as the log-probabilities are
     choice = selection.only(only, logits[held_out], corpus.codes.numpy()[held_out], calibrated)
     nobody = np.array([], dtype=int)
     folds = [Fold(UNFUSED, nobody, held_out), Fold(FINAL, known, test)]

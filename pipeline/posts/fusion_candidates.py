@@ -56,7 +56,7 @@ class FittedFusion:
 
 
 @dataclass(frozen=True)
-class TriedFusion:
+class FusionCandidateResult:
     """A candidate on the inner folds: its logits, float32 [N, K], of the rows that they left unseen.
 
     Attributes:
@@ -70,11 +70,11 @@ class TriedFusion:
     final: FittedFusion | None
 
 
-def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], params: Params) -> TriedFusion:
+def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], params: Params) -> FusionCandidateResult:
     """Fits a candidate on each fold, of several strengths the one that calibrates to the least log-loss out of fold."""
     judged, settings = corpus.grouping.judged(folds), tried_settings(name, params)
     fitted = {fold.name: fit_settings(name, corpus, fold, params) for fold in folds}
-    best: TriedFusion | None = None
+    best: FusionCandidateResult | None = None
     least = np.inf
     for at, setting in enumerate(settings):
         logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
@@ -86,7 +86,7 @@ def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], par
                 stopped = [of[at].best_epoch or params.fuse.epochs for of in fitted.values()]
                 setting = {"epochs": round(median(stopped))}
             final = fitted[FINAL][at] if FINAL in fitted else None
-            least, best = loss, TriedFusion(name, logits, setting, final)
+            least, best = loss, FusionCandidateResult(name, logits, setting, final)
     assert best is not None
     return best
 
@@ -99,12 +99,14 @@ def fit_settings(name: FusionCandidate, corpus: FusionRows, fold: Fold, params: 
     return [fit_fusion(name, corpus, corpus.modalities, stopped, params, setting, start) for setting in settings]
 
 
-def average(tried: Collection[TriedFusion]) -> TriedFusion:
+def average(tried: Collection[FusionCandidateResult]) -> FusionCandidateResult:
     """The candidate ``averaged`` of the others that were tried; it needs nothing fitted on the folds."""
     parts = [of for of in tried if of.name in AVERAGED]
     finals = [of.final for of in parts if of.final is not None]
     settings = {of.name: of.settings for of in parts}
-    return TriedFusion("averaged", _mean([of.logits for of in parts]), settings, _averaged(finals) if finals else None)
+    return FusionCandidateResult(
+        "averaged", _mean([of.logits for of in parts]), settings, _averaged(finals) if finals else None
+    )
 
 
 def _averaged(parts: Sequence[FittedFusion]) -> FittedFusion:

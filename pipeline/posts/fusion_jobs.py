@@ -14,7 +14,7 @@ from pipeline.core.parallel import in_processes
 from pipeline.core.schemas import AVERAGED, FusionCandidate
 from pipeline.params import Params
 from pipeline.posts.folds import Fold
-from pipeline.posts.fusion_candidates import TriedFusion, fit_fusion, fit_settings
+from pipeline.posts.fusion_candidates import FusionCandidateResult, fit_fusion, fit_settings
 from pipeline.posts.fusion_rows import FusionRows, ModalitySubset, read_fusion_rows
 from pipeline.training.device import one_thread, workers
 
@@ -46,7 +46,10 @@ def try_side_by_side(names: Sequence[FusionCandidate], folds: Sequence[Fold], pa
 
 
 def fit_side_by_side(
-    taken: TriedFusion, subsets_and_folds: Sequence[tuple[ModalitySubset, Fold]], params: Params, layout: Layout
+    taken: FusionCandidateResult,
+    subsets_and_folds: Sequence[tuple[ModalitySubset, Fold]],
+    params: Params,
+    layout: Layout,
 ) -> None:
     """Fits what was taken, or each part of it, for these subsets of the modalities."""
     parts: list[tuple[FusionCandidate, dict[str, Any]]] = [(taken.name, taken.settings)]

@@ -26,13 +26,13 @@ from pipeline.core.schemas import FINAL, LEARNING, Candidate, Modality
 from pipeline.encoders import tfidf
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
-from pipeline.posts.candidates import LINEAR, FittedSpecialist, Tried, fit_linear, try_linear
+from pipeline.posts.candidates import LINEAR, CandidateResult, FittedSpecialist, fit_linear, try_linear
 from pipeline.posts.descriptions import OF_WORDS, TUNED, SpecialistDescription, SpecialistNet
 from pipeline.posts.folds import Fold
 from pipeline.posts.specialist_rows import SpecialistRows, read_rows, too_few
 from pipeline.posts.trained_candidates import fit_trained, try_trained
 from pipeline.scoring import emotion, selection
-from pipeline.scoring.calibration import neutral
+from pipeline.scoring.calibration import identity_calibration
 from pipeline.scoring.selection import Selection
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick
@@ -56,7 +56,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
     block = params.of_specialist(modality)
     folds = corpus.grouping.inner(block.folds, block.inner_rows)
     compared = corpus.grouping.compared(folds)
-    tried: list[Tried] = []
+    tried: list[CandidateResult] = []
     untried: list[str] = []
     for name in _names(corpus, params):
         if name in TUNED and not _worth_tuning(tried, corpus, folds):
@@ -73,7 +73,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SpecialistOutcome:
     """What was taken, ready to be written.
 
     Attributes:
@@ -82,7 +82,7 @@ class Outcome:
         logits: float32 [N, K], of all rows that a fold left unseen.
     """
 
-    taken: Tried
+    taken: CandidateResult
     choice: Selection
     compared: np.ndarray
     folds: list[Fold]
@@ -103,7 +103,7 @@ def _names(corpus: SpecialistRows, params: Params) -> list[Candidate]:
     return wanted
 
 
-def _worth_tuning(tried: Sequence[Tried], corpus: SpecialistRows, folds: list[Fold]) -> bool:
+def _worth_tuning(tried: Sequence[CandidateResult], corpus: SpecialistRows, folds: list[Fold]) -> bool:
     """Whether minutes may be spent on an encoder: of ``FEW`` texts only where its vectors say more than the words."""
     frozen = [of for of in tried if of.name in ("logreg", "tfidf_logreg")]
     if len(frozen) < 2 or not _is_of_few_texts(corpus):
@@ -112,7 +112,7 @@ def _worth_tuning(tried: Sequence[Tried], corpus: SpecialistRows, folds: list[Fo
     return losses["logreg"] < losses["tfidf_logreg"]
 
 
-def _choose(tried: Sequence[Tried], corpus: SpecialistRows, folds: list[Fold]) -> Selection:
+def _choose(tried: Sequence[CandidateResult], corpus: SpecialistRows, folds: list[Fold]) -> Selection:
     judged = corpus.grouping.judged(folds)
     return selection.choose(
         [of.name for of in tried],
@@ -136,25 +136,29 @@ def _can(name: Candidate, corpus: SpecialistRows) -> bool:
     return corpus.modality == "text" or name not in OF_WORDS
 
 
-def _try(name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Params, layout: Layout) -> Tried | None:
+def _try(
+    name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Params, layout: Layout
+) -> CandidateResult | None:
     return try_linear(name, corpus, folds) if name in LINEAR else try_trained(name, corpus, folds, params, layout)
 
 
-def _fit(taken: Tried, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout) -> FittedSpecialist:
+def _fit(
+    taken: CandidateResult, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout
+) -> FittedSpecialist:
     if taken.name in LINEAR:
         return fit_linear(taken.name, corpus, fold, taken.settings)
     return fit_trained(taken.name, corpus, fold, params, layout, taken.settings["epochs"])
 
 
 def _finish(
-    taken: Tried,
+    taken: CandidateResult,
     choice: Selection,
     compared: np.ndarray,
     corpus: SpecialistRows,
     folds: list[Fold],
     params: Params,
     layout: Layout,
-) -> Outcome:
+) -> SpecialistOutcome:
     """Inner folds are followed by a fit on all of their rows.
 
     Where there was only one, which is final already, the training rows are cross-fitted; not in a corpus of one
@@ -166,16 +170,16 @@ def _finish(
         more = [] if corpus.alone else corpus.grouping.cross(corpus.grouping.part("train"), count)
         for fold in more:
             logits[fold.unseen] = _fit(taken, corpus, fold, params, layout).logits
-        return Outcome(taken, choice, compared, [*more, *folds], logits, taken.fitted[FINAL])
+        return SpecialistOutcome(taken, choice, compared, [*more, *folds], logits, taken.fitted[FINAL])
     whole = corpus.grouping.whole()
     final = _fit(taken, corpus, whole, params, layout)
     logits[whole.unseen] = final.logits
     # A candidate whose encoder learns has had folds of its own; these are the same again.
     folds = corpus.grouping.cross(whole.train, count)
-    return Outcome(taken, choice, compared, [*folds, whole], logits, final)
+    return SpecialistOutcome(taken, choice, compared, [*folds, whole], logits, final)
 
 
-def _write(stage: str, corpus: SpecialistRows, outcome: Outcome, params: Params, layout: Layout) -> None:
+def _write(stage: str, corpus: SpecialistRows, outcome: SpecialistOutcome, params: Params, layout: Layout) -> None:
     taken, final, block = outcome.taken, outcome.final, params.of_specialist(corpus.modality)
     made_by = pd.Series(index=range(len(corpus.posts)), dtype=object)
     for fold in outcome.folds:
@@ -212,7 +216,9 @@ def _write(stage: str, corpus: SpecialistRows, outcome: Outcome, params: Params,
         write_model(folder, final.net, description)
 
 
-def _report(stage: str, corpus: SpecialistRows, outcome: Outcome, untried: Sequence[str], layout: Layout) -> None:
+def _report(
+    stage: str, corpus: SpecialistRows, outcome: SpecialistOutcome, untried: Sequence[str], layout: Layout
+) -> None:
     """What was chosen and why, and how it does on the rows that it was compared on; the test rows are left to
     `evaluate`.
     """
@@ -257,7 +263,7 @@ def _write_absent(stage: str, corpus: SpecialistRows, why: str, layout: Layout) 
             labels=corpus.labels,
             modalities=(corpus.modality,),
             absent=True,
-            calibration=neutral(len(corpus.labels)),
+            calibration=identity_calibration(len(corpus.labels)),
             fitted=write_fitted(folder, fitted_rows(corpus.posts, FINAL, nothing, nothing)),
         )
         write_model(folder, None, description)

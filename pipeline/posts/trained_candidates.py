@@ -19,7 +19,7 @@ from pipeline.encoders.text_rows import TokenRows
 from pipeline.nets.losses import Objective, objective
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
-from pipeline.posts.candidates import FittedSpecialist, Tried
+from pipeline.posts.candidates import CandidateResult, FittedSpecialist
 from pipeline.posts.descriptions import TUNED
 from pipeline.posts.folds import Fold
 from pipeline.posts.specialist_rows import MEDIA_COLUMN, SpecialistRows
@@ -33,7 +33,9 @@ from pipeline.training.rows import TensorRows, TrainingRows
 from pipeline.training.tuning import TunedTraining, for_few, learner
 
 
-def try_trained(name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Params, layout: Layout) -> Tried:
+def try_trained(
+    name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Params, layout: Layout
+) -> CandidateResult:
     """Trains the candidate on each fold; the epochs to train for are the median of those that were best.
 
     A fold that has no rows to stop on gets some of its training groups, where stopping can make a difference.
@@ -51,7 +53,7 @@ def try_trained(name: Candidate, corpus: SpecialistRows, folds: list[Fold], para
         logits[fold.unseen] = made.logits
         fitted[fold.name] = made
     epochs = round(median(of.best_epoch or most for of in fitted.values()))
-    return Tried(name, logits, {"epochs": epochs}, fitted)
+    return CandidateResult(name, logits, {"epochs": epochs}, fitted)
 
 
 def _tuned(corpus: SpecialistRows, params: Params) -> parameters.EncoderTuningParams:

@@ -16,7 +16,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import built_in
 from pipeline.core.terminal import printable
-from pipeline.corpora.refusals import what_is_lost, what_is_unreadable
+from pipeline.corpora.refusals import dropped_rows_messages, what_is_unreadable
 from pipeline.posts.evaluation_figures import BASELINE_NAMES
 from pipeline.reporting.changes import changed_since
 from pipeline.reporting.evaluated import read_evaluated
@@ -62,7 +62,7 @@ def run(layout: Layout) -> None:
 def _lost(layout: Layout) -> list[str]:
     """What of the corpora is not behind the scores: rows left out, columns not read, files that cannot be read."""
     lines = []
-    for stage, said in (("split", what_is_lost), ("embed", what_is_unreadable)):
+    for stage, said in (("split", dropped_rows_messages), ("embed", what_is_unreadable)):
         path = layout.details(stage)
         lines += said(artifacts.read_json(path)) if path.is_file() else []
     return lines

@@ -38,10 +38,10 @@ NEVER = 1e-9
 
 
 @dataclass(frozen=True)
-class Learned:
+class BaselineTrainingSet:
     """Rows to learn from, the training rows first: ``codes``, int [n], of ``classes``, and the ``folds`` that judge.
 
-    ``held`` are the rows that these hold out, int, as they come fold after fold.
+    ``held_out`` are the rows that these hold out, int, as they come fold after fold.
     """
 
     codes: np.ndarray
@@ -50,7 +50,7 @@ class Learned:
     folds: Folds
 
     @property
-    def held(self) -> np.ndarray:
+    def held_out(self) -> np.ndarray:
         return np.concatenate([held for _, held in self.folds])
 
 
@@ -58,7 +58,8 @@ class Learned:
 class Baseline:
     """Log-probabilities, float64 [rows, K], and what the held rows chose as ``settings``.
 
-    ``held`` are of the rows that ``Learned.folds`` hold out, by fits that did not know them; ``test`` by one on all.
+    ``held`` are of the rows that the training set's ``folds`` hold out, by fits that did not know them; ``test`` by one
+    on all.
     """
 
     held: np.ndarray
@@ -66,17 +67,17 @@ class Baseline:
     settings: dict[str, Any]
 
 
-def majority(learned: Learned, test_rows: int) -> Baseline:
+def majority(learned: BaselineTrainingSet, test_rows: int) -> Baseline:
     """Gives every row the class shares of the rows learned from, so the most frequent class wins."""
     row = _shares(learned.codes, learned.classes)
-    return Baseline(np.tile(row, (len(learned.held), 1)), np.tile(row, (test_rows, 1)), {})
+    return Baseline(np.tile(row, (len(learned.held_out), 1)), np.tile(row, (test_rows, 1)), {})
 
 
 def _shares(codes: np.ndarray, classes: int) -> np.ndarray:
     return np.log(np.maximum(np.bincount(codes, minlength=classes) / len(codes), NEVER))
 
 
-def tfidf_logreg(learned: Learned, texts: Sequence[str], test_texts: Iterable[Sequence[str]]) -> Baseline:
+def tfidf_logreg(learned: BaselineTrainingSet, texts: Sequence[str], test_texts: Iterable[Sequence[str]]) -> Baseline:
     """Logistic regression, one class against the rest, on TF-IDF of one- and two-word terms with sublinear counts.
 
     A missing text is an empty one; those of the test rows come in parts. Terms are those of the training texts. Falls
@@ -96,7 +97,7 @@ def tfidf_logreg(learned: Learned, texts: Sequence[str], test_texts: Iterable[Se
     return _chosen(model, TFIDF_C, vectorizer.transform(texts), map(vectorizer.transform, test_texts), learned)
 
 
-def embeddings_logreg(learned: Learned, vectors: np.ndarray, test: Iterable[np.ndarray]) -> Baseline:
+def embeddings_logreg(learned: BaselineTrainingSet, vectors: np.ndarray, test: Iterable[np.ndarray]) -> Baseline:
     """Multinomial logistic regression on vectors, each column standardised by the training rows.
 
     Args:
@@ -119,7 +120,7 @@ def _chosen(
     strengths: Sequence[float],
     rows: Any,
     test: Iterable[Any],
-    learned: Learned,
+    learned: BaselineTrainingSet,
 ) -> Baseline:
     """Fits on the ``rows`` of each fold with every setting; the best on the held ones learns from all."""
     codes, classes = learned.codes, learned.classes
@@ -132,7 +133,7 @@ def _chosen(
             held = np.concatenate(
                 [_held_log_probabilities(model(*setting), rows, codes, fold, classes) for fold in learned.folds]
             )
-            score = emotion.macro_f1(codes[learned.held], held.argmax(axis=1), classes)
+            score = emotion.macro_f1(codes[learned.held_out], held.argmax(axis=1), classes)
             if score > best_score:
                 chosen, best, best_score = setting, held, score
         fitted = model(*chosen).fit(rows, codes)

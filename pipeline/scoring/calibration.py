@@ -46,7 +46,7 @@ class Calibration:
         return (calibrated + np.asarray(self.offset)).argmax(axis=-1)
 
 
-def neutral(classes: int) -> Calibration:
+def identity_calibration(classes: int) -> Calibration:
     """Leaves logits as they are."""
     return Calibration((1.0,) * classes, (0.0,) * classes, (0.0,) * classes)
 
@@ -57,7 +57,7 @@ def fit(logits: np.ndarray, actual: np.ndarray, groups: np.ndarray) -> Calibrati
     Scale and bias are the likeliest under their priors. Neutral where there are no rows. ``groups`` are N names.
     """
     if not len(logits):
-        return neutral(logits.shape[1])
+        return identity_calibration(logits.shape[1])
     scale, bias = _likeliest(np.asarray(logits, dtype=np.float64), actual)
     offset = _offset(logits * scale + bias, actual, groups)
     return Calibration(*(tuple(values.tolist()) for values in (scale, bias, offset)))

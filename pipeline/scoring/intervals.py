@@ -126,7 +126,7 @@ def effective_groups(groups: np.ndarray) -> float:
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
-def few(groups: np.ndarray, rows: str) -> list[str]:
+def few_groups_warnings(groups: np.ndarray, rows: str) -> list[str]:
     """A warning where ``rows``, as it names them, are of few groups, or of few large ones; ``groups`` [N] names."""
     count, effective = _count(groups), effective_groups(groups)
     if effective >= FEW_GROUPS:

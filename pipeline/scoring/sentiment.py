@@ -108,7 +108,7 @@ METRICS = {
 }
 
 
-def unfit(actual: np.ndarray) -> dict[str, str]:
+def inapplicable_metrics(actual: np.ndarray) -> dict[str, str]:
     """Names of ``METRICS`` that say nothing of such true scores, [n] with n > 0 → what they need.
 
     Signs need some of both kinds. The seven classes need scores that run about from -3 to 3: from -1 to 1, or from 1 to
@@ -129,9 +129,9 @@ def report(actual: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Every metric of ``predicted``, [repeats, n] or [n], against ``actual``, [n] with n > 0.
 
     The repeats of a cross-validation are scored one by one, each over all its rows at once, and averaged. A metric that
-    is undefined in one of them is left out, and so are those that are ``unfit``; ``METRICS`` names all.
+    is undefined in one of them is left out, and so are those that are ``inapplicable_metrics``; ``METRICS`` names all.
     """
-    averages, left_out = {}, unfit(actual)
+    averages, left_out = {}, inapplicable_metrics(actual)
     for name, metric in METRICS.items():
         if name in left_out:
             continue

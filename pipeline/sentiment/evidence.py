@@ -16,7 +16,7 @@ from pipeline.sentiment.track import ADAPTERS, Track
 
 
 @dataclass(frozen=True)
-class Trio:
+class SplitRows:
     """Positions in the target's table of a fold's rows; a cross-validated corpus has one if it came with a split."""
 
     train: np.ndarray
@@ -24,18 +24,18 @@ class Trio:
     test: np.ndarray
 
 
-def trio_of(track: Track) -> Trio | None:
+def split_rows(track: Track) -> SplitRows | None:
     """The parts between which a modality may change its meaning; None where no part stands apart."""
     if track.protocol == "holdout":
-        return Trio(*(track.rows("final", role) for role in ("train", "val", "test")))
+        return SplitRows(*(track.rows("final", role) for role in ("train", "val", "test")))
     given = track.target["given_split"].where(track.target["score"].notna(), None)
     parts = [np.flatnonzero(given == name) for name in ("train", "val", "test")]
-    return Trio(*parts) if all(len(part) for part in parts) else None
+    return SplitRows(*parts) if all(len(part) for part in parts) else None
 
 
 def modality_gap(track: Track, params: Params) -> dict[str, PartScores]:
     """Ridge on each modality alone, fitted on training rows only, on all three parts; empty where there are none."""
-    trio = trio_of(track)
+    trio = split_rows(track)
     if trio is None or not all(len(part) for part in (trio.train, trio.val, trio.test)):
         return {}
     scores = track.target["score"].to_numpy(dtype=np.float64)
@@ -131,7 +131,7 @@ def _source_sides(track: Track) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def _target_sides(track: Track) -> list[tuple[np.ndarray, np.ndarray]]:
     """Fitted against scored rows; where no part stands apart, those of each fold, and the table's halves."""
-    trio = trio_of(track)
+    trio = split_rows(track)
     if trio is not None:
         return [(np.concatenate([trio.train, trio.val]), trio.test)]
     folds = list(dict.fromkeys(track.scored["fold"]))

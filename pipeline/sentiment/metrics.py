@@ -157,12 +157,12 @@ def _warnings(measured: Measured, metrics: dict[str, Any]) -> list[str]:
     target = metrics["target"]
     if target["n"] < FEW_ROWS:
         warnings.append(f"only {target['n']} scored target rows: the intervals are wide")
-    warnings += intervals.few(measured.target.groups, "the scored target rows")
+    warnings += intervals.few_groups_warnings(measured.target.groups, "the scored target rows")
     if measured.source is None:
         warnings.append("the source has no test rows, so its model is not scored")
     why = "it is a constant" if target["protocol"] == "holdout" else "cross-validation makes it negative in any case"
     warnings.append(f"no correlation of the mean baseline is given: {why}")
-    unfit = sentiment.unfit(measured.target.actual)
+    unfit = sentiment.inapplicable_metrics(measured.target.actual)
     for need in dict.fromkeys(unfit.values()):
         warnings.append(f"no {', '.join(name for name, of in unfit.items() if of == need)}: they need {need}")
     named = [("source", metrics.get("source")), *((name, target.get(name)) for name in STEP_NAMES if name != "mean")]

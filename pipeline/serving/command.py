@@ -44,7 +44,7 @@ def predict(options: PredictOptions) -> bool:
     if track is None and given.one == ["--text"]:
         track = track_of_words(bundle, project)
     if track == "sentiment" and given.text is not None:
-        one_score(score_predictor(bundle, project), given.text, coverage, as_json=options.as_json)
+        predict_one_score(score_predictor(bundle, project), given.text, coverage, as_json=options.as_json)
         return True
     using = predictor(bundle, project)
     if given.manifest is not None and options.out is not None:
@@ -147,7 +147,7 @@ def pipe(using: Predictor, coverage: float | None, *, explain: bool) -> bool:
     return lines.answer(using, source, sys.stdout, coverage, explain=explain) == 0
 
 
-def one_score(using: ScorePredictor, text: str, coverage: float | None, *, as_json: bool) -> None:
+def predict_one_score(using: ScorePredictor, text: str, coverage: float | None, *, as_json: bool) -> None:
     """Prints the score of one line of words. Raises InputError when the model reads no words, or there are none."""
     coverage = COVERAGE if coverage is None else coverage
     (score,) = using.predict([Sample(text)], coverage)

@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
-from pipeline.core.prefetch import ahead
+from pipeline.core.prefetch import prefetch_map
 from pipeline.core.schemas import LEARNING, MODALITIES, Modality, Stream
 from pipeline.encoders.faces import FaceEncoder
 from pipeline.encoders.image import ImageEncoder
@@ -259,7 +259,7 @@ class Predictor:
         encoder: ClipEncoder = self._encoder("video")
         if isinstance(source, Path | bytes):
             return encoder.read(source, self.model.embed.max_pixels, max_seconds=max_seconds, deadline=deadline)
-        shown = dict.fromkeys(encoder.asks()["frames"], source)
+        shown = dict.fromkeys(encoder.read_request()["frames"], source)
         return Clip(shown, MediaError(f"{NO_SOUND}: frames alone"))
 
     def _encoder(self, name: Modality) -> Any:
@@ -287,7 +287,7 @@ class Predictor:
         if name == "text" or len(values) == 1:  # not worth a thread
             return self._gather(name, map(read, values), len(values))
         workers = self.model.embed.workers
-        items = ahead(read, values, workers=workers, depth=2 * self._batch(name, len(values)) + workers)
+        items = prefetch_map(read, values, workers=workers, depth=2 * self._batch(name, len(values)) + workers)
         return self._gather(name, items, len(values))
 
     def _batch(self, name: Modality, count: int) -> int:

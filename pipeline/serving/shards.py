@@ -18,8 +18,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from pipeline.core import artifacts
-from pipeline.core.alone import alone
-from pipeline.core.sheets import defused
+from pipeline.core.alone import exclusive
+from pipeline.core.sheets import escape_formula
 from pipeline.core.terminal import printable
 
 Chunk = TypeVar("Chunk")
@@ -27,7 +27,7 @@ Chunk = TypeVar("Chunk")
 
 def alone_writing(out: Path) -> AbstractContextManager[None]:
     """Two runs would take up each other's shards. Raises InputError when another run is writing ``out``."""
-    return alone(out.with_name(f".{out.name}.lock"), str(out), "wait for that, or give another --out")
+    return exclusive(out.with_name(f".{out.name}.lock"), str(out), "wait for that, or give another --out")
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,10 @@ def for_csv(table: pa.Table) -> pa.Table:
         if pa.types.is_list(field.type):
             cells = pa.array([_as_json(value) for value in cells.to_pylist()], pa.string())
         if pa.types.is_string(cells.type):
-            cells = pa.array([None if value is None else defused(value) for value in cells.to_pylist()], pa.string())
-        columns[defused(field.name)] = cells
+            cells = pa.array(
+                [None if value is None else escape_formula(value) for value in cells.to_pylist()], pa.string()
+            )
+        columns[escape_formula(field.name)] = cells
     return pa.table(columns)
 
 

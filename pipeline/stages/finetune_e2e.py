@@ -29,7 +29,7 @@ from pipeline.sentiment.finetuning import FinetuneOutcome, curve_jobs, outcome_o
 from pipeline.sentiment.variants import Variant
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick, workers
-from pipeline.training.finished import Once, finished
+from pipeline.training.finished import CachedWork, finished
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -41,7 +41,7 @@ def run(params: Params, layout: Layout) -> None:
     jobs = [FinetuneJob(of_fold(params, fold), layout, fold, kept) for fold in folds]
     jobs += curve_jobs(target, folds, params, layout, kept)
     processes = workers(params.processes, params.device)
-    made = in_processes(Once(kept, FinetuneJob.name, tune), jobs, processes, "finetune_e2e")
+    made = in_processes(CachedWork(kept, FinetuneJob.name, tune), jobs, processes, "finetune_e2e")
     outcomes = [outcome_of(fields) for fields in made]
     final = outcomes[folds.index(FINAL)]
     predictions = pd.concat([item.predictions for item in outcomes])

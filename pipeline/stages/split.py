@@ -17,7 +17,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.terminal import printable
 from pipeline.corpora import splits
-from pipeline.corpora.refusals import Divided, what_is_lost
+from pipeline.corpora.refusals import Divided, dropped_rows_messages
 from pipeline.figures.split import draw_split
 from pipeline.params import Params
 from pipeline.posts.partition import DividedPosts, divide_posts
@@ -58,7 +58,7 @@ def _report(
     if "target" in report:
         report["target"]["folds"] = int(folds["fold"].nunique())
     report["built_in"] = ", ".join(_built_in(params, layout)) or "none"
-    for line in what_is_lost(report):
+    for line in dropped_rows_messages(report):
         print(f"split: {printable(line)}", file=sys.stderr)
     write_metrics(layout, "split", report)
     with artifacts.replacing_folder(layout.plots("split")) as plots:

@@ -31,7 +31,7 @@ from pipeline.sentiment.descriptions import AdapterReport, AdaptersDescription
 from pipeline.sentiment.source_model import read_source
 from pipeline.training.checkpoint import write_model
 from pipeline.training.device import pick, workers
-from pipeline.training.finished import Once, finished
+from pipeline.training.finished import CachedWork, finished
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -44,7 +44,7 @@ def run(params: Params, layout: Layout) -> None:
     settings = {**plain, "adapter": params.adapter.model_dump(mode="json")}
     kept = finished("train_adapters", settings, inputs(layout, "train_source"), layout.cache)
     processes = workers(params.processes, params.device)
-    made = in_processes(Once(kept, AdapterJob.name, adapt), jobs, processes, "train_adapters")
+    made = in_processes(CachedWork(kept, AdapterJob.name, adapt), jobs, processes, "train_adapters")
     outcomes = {fold: AdapterOutcome(**outcome) for fold, outcome in zip(folds, made, strict=True)}
     final = outcomes[FINAL]
     source = read_source(layout)

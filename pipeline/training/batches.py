@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core.prefetch import ahead
+from pipeline.core.prefetch import prefetch_map
 from pipeline.training.checkpoint import Progress
 from pipeline.training.rows import TrainingRows
 from pipeline.training.together import ProcessGroup
@@ -59,6 +59,6 @@ def batches(
 
     remaining = range(state.batch, len(order))
     if train.workers:
-        yield from ahead(load, remaining, workers=train.workers, depth=2 * train.workers)
+        yield from prefetch_map(load, remaining, workers=train.workers, depth=2 * train.workers)
     else:
         yield from map(load, remaining)

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 
 from pipeline.core.errors import InputError
-from pipeline.core.prefetch import ahead
+from pipeline.core.prefetch import prefetch_map
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -64,4 +64,4 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item], devi
         if threads == 1:
             yield from map(function, items)
         else:
-            yield from ahead(alone, items, workers=threads, depth=2 * threads)
+            yield from prefetch_map(alone, items, workers=threads, depth=2 * threads)

@@ -68,7 +68,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Once(Generic[Job]):
+class CachedWork(Generic[Job]):
     """Work that is done once for each job, whose ``name`` tells it from the others; for ``parallel.in_processes``."""
 
     finished: Finished

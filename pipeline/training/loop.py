@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pipeline.core.errors import InputError
-from pipeline.core.prefetch import ahead
+from pipeline.core.prefetch import prefetch_map
 from pipeline.core.progress import progress as progress_bar
 from pipeline.nets.losses import Objective
 from pipeline.training.batches import Batch, batches
@@ -317,7 +317,9 @@ def predict(net: nn.Module, rows: TrainingRows, device: torch.device, group: Pro
     def load(batch: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
         return batch, rows.load(batch, None)
 
-    loaded = ahead(load, order, workers=rows.workers, depth=2 * rows.workers) if rows.workers else map(load, order)
+    loaded = (
+        prefetch_map(load, order, workers=rows.workers, depth=2 * rows.workers) if rows.workers else map(load, order)
+    )
     pieces = [(batch, net(*send_to_device(inputs, device)).float().cpu().numpy()) for batch, inputs in loaded]
     if not pieces:
         return np.empty((0, 0), dtype=np.float32)

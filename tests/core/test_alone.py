@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.alone import alone, is_launched
+from pipeline.core.alone import exclusive, is_launched
 from pipeline.core.errors import InputError
 from tests import processes
 from tests.imports import ROOT
@@ -14,8 +14,8 @@ from tests.imports import ROOT
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.core.alone import alone
-with alone(Path(sys.argv[1]), "train_text", "wait"):
+from pipeline.core.alone import exclusive
+with exclusive(Path(sys.argv[1]), "train_text", "wait"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -55,7 +55,7 @@ def test_what_a_killed_process_held_holds_nobody_up(tmp_path: Path) -> None:
     with holder(lock) as first:
         first.send_signal(signal.SIGKILL)
     assert lock.exists()
-    with alone(lock, "split", "wait"):
+    with exclusive(lock, "split", "wait"):
         assert lock.read_text() == f"{os.getpid()}\n"
     assert not lock.exists()
 
@@ -86,13 +86,16 @@ def test_a_stage_that_tunes_an_encoder_may_be_launched() -> None:
 
 def test_the_lock_is_given_back_when_the_work_fails(tmp_path: Path) -> None:
     lock = tmp_path / ".x.lock"
-    with pytest.raises(ValueError), alone(lock, "x", "wait"):
+    with pytest.raises(ValueError), exclusive(lock, "x", "wait"):
         raise ValueError
-    with alone(lock, "x", "wait"), pytest.raises(InputError, match=f"x: process {os.getpid()} is at work on it; wait"):
-        alone(lock, "x", "wait").__enter__()
+    with (
+        exclusive(lock, "x", "wait"),
+        pytest.raises(InputError, match=f"x: process {os.getpid()} is at work on it; wait"),
+    ):
+        exclusive(lock, "x", "wait").__enter__()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="has no such folder")
 def test_a_lock_that_cannot_be_made_is_held_by_nobody() -> None:
     with pytest.raises(InputError, match=r"^x: /proc/\.x\.lock cannot be made; give a folder that takes files$"):
-        alone(Path("/proc/.x.lock"), "x", "wait").__enter__()
+        exclusive(Path("/proc/.x.lock"), "x", "wait").__enter__()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.core.prefetch import ahead
+from pipeline.core.prefetch import prefetch_map
 
 
 def test_results_keep_the_order_of_the_items() -> None:
@@ -12,8 +12,8 @@ def test_results_keep_the_order_of_the_items() -> None:
         time.sleep(0.02 if item == 0 else 0)
         return item * item
 
-    assert list(ahead(slow_first, range(20), workers=4, depth=8)) == [item * item for item in range(20)]
-    assert list(ahead(slow_first, [], workers=1, depth=1)) == []
+    assert list(prefetch_map(slow_first, range(20), workers=4, depth=8)) == [item * item for item in range(20)]
+    assert list(prefetch_map(slow_first, [], workers=1, depth=1)) == []
 
 
 def test_no_more_than_depth_items_are_drawn() -> None:
@@ -24,7 +24,7 @@ def test_no_more_than_depth_items_are_drawn() -> None:
             drawn.append(item)
             yield item
 
-    results = ahead(lambda item: item, items(), workers=2, depth=3)
+    results = prefetch_map(lambda item: item, items(), workers=2, depth=3)
     next(results)
     # One handed over, three under way.
     assert len(drawn) == 4
@@ -35,7 +35,7 @@ def test_no_more_than_depth_items_are_drawn() -> None:
 def test_items_are_worked_on_side_by_side() -> None:
     meeting = threading.Barrier(2, timeout=10)
     # Each call waits for another one; with a single thread the barrier would break.
-    assert len(list(ahead(lambda _: meeting.wait(), range(4), workers=2, depth=2))) == 4
+    assert len(list(prefetch_map(lambda _: meeting.wait(), range(4), workers=2, depth=2))) == 4
 
 
 def test_an_exception_comes_in_its_place() -> None:
@@ -44,7 +44,7 @@ def test_an_exception_comes_in_its_place() -> None:
             raise ValueError("two")
         return item
 
-    results = ahead(check, range(5), workers=2, depth=5)
+    results = prefetch_map(check, range(5), workers=2, depth=5)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(results)
@@ -58,7 +58,7 @@ def test_a_consumer_that_stops_leaves_no_thread() -> None:
         time.sleep(0.01)
         return item
 
-    for item in ahead(work, range(1000), workers=2, depth=50):
+    for item in prefetch_map(work, range(1000), workers=2, depth=50):
         if item == 3:
             break
     count = len(started)

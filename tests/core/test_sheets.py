@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.core import artifacts
-from pipeline.core.sheets import defused, restored
+from pipeline.core.sheets import escape_formula, unescape_formula
 
 STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝")
 FORMULAS = [
@@ -30,20 +30,20 @@ PLAIN = ["", "so happy", "'quoted'", "a=b", "12", "-5", "+1.5e3", "-.5", "é", '
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_a_formula_becomes_a_text(text: str) -> None:
-    assert defused(text)[0] == "'"
-    assert restored(defused(text)) == text
+    assert escape_formula(text)[0] == "'"
+    assert unescape_formula(escape_formula(text)) == text
 
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_other_texts_and_numbers_stay(text: str) -> None:
-    assert defused(text) == restored(text) == text
+    assert escape_formula(text) == unescape_formula(text) == text
 
 
 def test_no_two_texts_become_one() -> None:
     texts = {"".join(signs) for size in range(5) for signs in itertools.product("'=-1 \ta", repeat=size)}
-    assert len({defused(text) for text in texts}) == len(texts)
-    assert all(restored(defused(text)) == text for text in texts)
-    live = [text for text in map(defused, texts) if text.startswith(STARTS)]
+    assert len({escape_formula(text) for text in texts}) == len(texts)
+    assert all(unescape_formula(escape_formula(text)) == text for text in texts)
+    live = [text for text in map(escape_formula, texts) if text.startswith(STARTS)]
     assert all(float(text.strip()) < 0 for text in live)  # numbers below 0 alone are left
 
 

@@ -54,5 +54,5 @@ def test_what_several_clips_share_is_encoded_once() -> None:
 
 def test_frames_are_asked_for_first() -> None:
     encoder = ClipEncoder({"faces": Doubling((8, 480)), "frames": Doubling((8, 224)), "sound": Doubling(None, 9.0)}, 4)
-    assert encoder.asks() == {"frames": [(8, 224), (8, 480)], "sound_seconds": 9.0}
-    assert encoder.asks(["faces"]) == {"frames": [(8, 480)], "sound_seconds": 0.0}
+    assert encoder.read_request() == {"frames": [(8, 224), (8, 480)], "sound_seconds": 9.0}
+    assert encoder.read_request(["faces"]) == {"frames": [(8, 480)], "sound_seconds": 0.0}

@@ -49,7 +49,7 @@ def rows_of(layout: Layout) -> BaselineRows:
 def test_vectors_stand_side_by_side_with_the_training_mean_where_there_are_none(layout: Layout):
     rows = rows_of(layout)
     split = rows.posts["split"].to_numpy()
-    learned = rows.learned_vectors()
+    learned = rows.training_vectors()
     test = np.concatenate(list(rows.test_vectors(learned.usual)))
     wanted = []
     for name in MODALITIES:
@@ -67,7 +67,7 @@ def test_vectors_stand_side_by_side_with_the_training_mean_where_there_are_none(
 def test_texts_are_those_of_the_rows_in_their_order(layout: Layout):
     rows = rows_of(layout)
     texts = rows.posts["text"].fillna("").to_numpy()
-    assert rows.learned_texts() == [*texts[rows.train], *texts[rows.val]]
+    assert rows.training_texts() == [*texts[rows.train], *texts[rows.val]]
     test = [text for part in rows.test_texts() for text in part]
     assert test == texts[rows.posts["split"] == "test"].tolist()
 
@@ -78,17 +78,17 @@ def test_of_many_posts_a_sample_is_learned_from(layout: Layout, monkeypatch: pyt
     monkeypatch.setattr(baseline_rows, limit, 20 * (9 if limit == "CELLS" else 1))
     rows = rows_of(layout)
     count = len(rows.train) + len(rows.val)
-    assert 18 <= count <= 20 and rows.learned_vectors().rows.shape == (count, 9)
+    assert 18 <= count <= 20 and rows.training_vectors().rows.shape == (count, 9)
     assert set(rows.train) < set(whole.train) and set(rows.val) < set(whole.val)
     assert len(rows.train) / count == pytest.approx(len(whole.train) / (len(whole.train) + len(whole.val)), abs=0.1)
-    assert len(rows.learned_texts()) == count
+    assert len(rows.training_texts()) == count
 
 
 def test_a_part_without_test_posts_is_passed_over(layout: Layout):
     rows = rows_of(layout)
     rows.posts["split"] = np.where(np.arange(POSTS) < 40, "train", "test")
     assert [len(part) for part in rows.test_texts()] == [2, 7, 7, 4]
-    assert sum(len(part) for part in rows.test_vectors(rows.learned_vectors().usual)) == 20
+    assert sum(len(part) for part in rows.test_vectors(rows.training_vectors().usual)) == 20
 
 
 def test_of_few_validation_posts_one_is_left(layout: Layout, monkeypatch: pytest.MonkeyPatch):
@@ -103,7 +103,7 @@ def test_a_damaged_file_is_named_and_no_other(layout: Layout):
     content[40:200] = bytes(160)
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"text\.parquet: not a readable Parquet file"):
-        rows.learned_vectors()
+        rows.training_vectors()
 
 
 def test_vectors_of_other_posts_are_refused(layout: Layout):
@@ -112,4 +112,4 @@ def test_vectors_of_other_posts_are_refused(layout: Layout):
         baseline_rows.baseline_rows(posts[:-1], MODALITIES, 0, layout)
     posts.loc[50, "sample_id"] = "p50x"
     with pytest.raises(InputError, match=r"text\.parquet: rows differ from data/split"):
-        baseline_rows.baseline_rows(posts, MODALITIES, 0, layout).learned_vectors()
+        baseline_rows.baseline_rows(posts, MODALITIES, 0, layout).training_vectors()

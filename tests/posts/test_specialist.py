@@ -25,7 +25,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, FusionCandidate
 from pipeline.params import Params
-from pipeline.posts.candidates import Tried
+from pipeline.posts.candidates import CandidateResult
 from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
 from pipeline.posts.folds import Fold
 from pipeline.posts.fusion_candidates import average, build, fit_fusion, try_fusion
@@ -417,7 +417,7 @@ def test_what_is_worth_tuning_is_asked_of_few_texts_alone(tmp_path: Path, monkey
     embeddings(layout, "text", np.eye(60, dtype=np.float32), np.ones(60, dtype=bool), ids)
     corpus = read_rows("text", Params(), layout)
     right = np.eye(2, dtype=np.float32)[corpus.codes] * 4
-    vectors, words = Tried("logreg", -right, {}, {}), Tried("tfidf_logreg", right, {}, {})
+    vectors, words = CandidateResult("logreg", -right, {}, {}), CandidateResult("tfidf_logreg", right, {}, {})
     everything = [Fold("fold-0", np.arange(0), np.arange(60))]
     assert not _worth_tuning([vectors, words], corpus, everything)
     assert _worth_tuning([vectors], corpus, everything)  # who leaves the words out wants no such question

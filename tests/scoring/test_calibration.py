@@ -74,7 +74,7 @@ def test_few_rows_ask_for_nothing_extreme(logits: np.ndarray, actual: list[int])
 
 
 def test_no_rows_leave_logits_as_they_are():
-    assert calibration.fit(np.empty((0, 3)), np.empty(0, dtype=int), alone(0)) == calibration.neutral(3)
+    assert calibration.fit(np.empty((0, 3)), np.empty(0, dtype=int), alone(0)) == calibration.identity_calibration(3)
 
 
 def test_a_rare_class_is_decided_for_at_a_lower_probability():

@@ -221,7 +221,7 @@ def test_unequal_groups_count_as_fewer():
 
 
 def test_a_warning_says_what_few_or_unequal_groups_mean():
-    few = intervals.few
+    few = intervals.few_groups_warnings
     assert few(np.arange(40) % 20, "the test rows") == []
     assert few(np.zeros(4), "x") == ["only 1 group among x: too few for intervals, which need 8"]
     assert few(np.arange(60) % 12, "x") == ["only 12 groups among x: the intervals are rough"]

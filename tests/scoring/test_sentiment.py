@@ -103,7 +103,7 @@ def test_signs_and_seven_classes_are_left_out_of_scores_on_another_scale(
     lowest: float, highest: float, left_out: set[str]
 ):
     actual = np.linspace(lowest, highest, 30)
-    assert set(sentiment.unfit(actual)) == left_out
+    assert set(sentiment.inapplicable_metrics(actual)) == left_out
     assert set(sentiment.METRICS) - set(sentiment.report(actual, actual + 0.1)) == left_out
 
 

@@ -122,7 +122,7 @@ def embed_posts(params: Params, layout: Layout) -> None:
         return pictures.encode(pictures.preprocess(read_picture(layout.root / path, **limits))[None], cpu)[0]
 
     def clip(path: str) -> np.ndarray:
-        found = read_clip(layout.root / path, max_pixels=block.max_pixels, **clips.asks())
+        found = read_clip(layout.root / path, max_pixels=block.max_pixels, **clips.read_request())
         return clips.encode([clips.prepare(found)], cpu)[0]
 
     ways = {

@@ -26,7 +26,7 @@ from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.params import EvaluateParams, Params, PostsParams
 from pipeline.posts import baseline_rows, evaluation
 from pipeline.posts.descriptions import FirstPresentNet, FusionDescription, SpecialistDescription
-from pipeline.scoring.baselines import Baseline, Learned
+from pipeline.scoring.baselines import Baseline, BaselineTrainingSet
 from pipeline.scoring.calibration import Calibration
 from pipeline.scoring.emotion import softmax
 from pipeline.stages import evaluate
@@ -265,13 +265,13 @@ def test_the_baseline_to_beat_may_be_one_that_the_test_rows_like_less():
         "majority": Baseline(held=wrong, test=right, settings={}),
         "tfidf_logreg": Baseline(held=right, test=wrong, settings={}),
     }
-    learned = Learned(np.arange(6) % 3, 3, 3, [(np.arange(3), np.arange(3, 6))])
+    learned = BaselineTrainingSet(np.arange(6) % 3, 3, 3, [(np.arange(3), np.arange(3, 6))])
     assert evaluation._best_on_held_rows(learned, made) == "tfidf_logreg"
 
 
 def test_of_baselines_that_do_alike_the_one_that_knows_most_is_to_be_beaten():
     alike = Baseline(held=np.eye(3), test=np.eye(3), settings={})
-    learned = Learned(np.arange(6) % 3, 3, 3, [(np.arange(3), np.arange(3, 6))])
+    learned = BaselineTrainingSet(np.arange(6) % 3, 3, 3, [(np.arange(3), np.arange(3, 6))])
     names = ["majority", "tfidf_logreg", "embeddings_logreg"]
     assert evaluation._best_on_held_rows(learned, dict.fromkeys(names, alike)) == "embeddings_logreg"
 
@@ -293,7 +293,7 @@ def test_few_validation_rows_choose_no_baseline(
         assert not {*groups[inner]} & {*groups[held]}
     known = len(rows.train) + len(rows.val)
     held = np.arange(known) if folds > 1 else np.arange(len(rows.train), known)
-    assert sorted(learned.held) == held.tolist()
+    assert sorted(learned.held_out) == held.tolist()
 
 
 def test_errors_are_listed_with_pulls_by_confidence(project: Project):
