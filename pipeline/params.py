@@ -67,6 +67,8 @@ class TargetParams(ParamsBlock):
     """The small corpus, in any form that `source.corpus` takes; rows without a score are used without one."""
     modalities: Annotated[tuple[Feature, ...], Field(strict=False)] = ()
     """Which of text, audio and visual to use; empty: all that the target has."""
+    as_source: Annotated[tuple[Feature, ...], Field(strict=False)] = ()
+    """Modalities whose columns are those of the source, one for one; equal names of columns say so by themselves."""
     level: Literal["row", "group"] = "row"
     """`group` averages the rows of a group (a video) into one."""
     protocol: Literal["auto", "holdout", "cross_validation"] = "auto"

@@ -1,10 +1,11 @@
 """Features as columns of a table, one for each number: ``audio.mfcc_03.mean``; and which extractor made them.
 
 A name begins with its modality and a dot. Parquet's metadata says of each modality what extracted it, so that two
-corpora which were extracted alike are known to be.
+corpora which were extracted alike are known to be; of other tables, the names of the columns say so.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -38,21 +39,28 @@ def metadata(extractors: Mapping[Feature, Extractor]) -> dict[bytes, bytes]:
 
 
 def extractors(path: Path, schema: pa.Schema) -> dict[Feature, Extractor]:
-    """What a table says of its extractors; nothing where it does not say, or where its columns are no longer theirs.
+    """What a table says of its extractors: by its metadata, or else by the names of its columns.
 
+    Nothing where the columns are no longer those of the metadata, or are merely numbered.
     Raises InputError where the metadata is not ours.
     """
     stored = (schema.metadata or {}).get(KEY)
-    if stored is None:
-        return {}
     try:
-        known = STORED.validate_json(stored)
+        known = {} if stored is None else STORED.validate_json(stored)
     except ValidationError as error:
         raise InputError(f"{path}: its metadata `extractors` says {error.errors()[0]['msg']}; extract again") from None
-    columns = blocks(schema.names)
-    return {
-        name: of for name, of in known.items() if columns.get(name) == [f"{name}.{column}" for column in of.columns]
-    }
+    found: dict[Feature, Extractor] = {}
+    for name, columns in blocks(schema.names).items():
+        own = tuple(column.removeprefix(f"{name}.") for column in columns)
+        of = known.get(name, Extractor("named columns", "", "", own))
+        if of.columns == own and (name in known or not _numbered(own)):
+            found[name] = of
+    return found
+
+
+def _numbered(columns: Sequence[str]) -> bool:
+    """Whether the names differ by their numbers alone, and so say nothing of what the columns are."""
+    return len({re.sub(r"\d+", "", column) for column in columns}) == 1
 
 
 def read_block(path: Path, file: pq.ParquetFile, columns: Sequence[str], rows: int) -> RawVectors:

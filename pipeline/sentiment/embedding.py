@@ -1,8 +1,9 @@
 """Features of a corpus cleaned, and its words encoded: one table a modality."""
 
 import hashlib
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,37 @@ from pipeline.params import EmbedParams
 from pipeline.sentiment.samples import CorpusSamples
 
 
-def extracted_alike(one: CorpusSamples, other: CorpusSamples) -> frozenset[Feature]:
-    """The modalities whose columns mean the same in both corpora: made by one extractor, or words of both."""
-    made, made_too = one.corpus.extractors, other.corpus.extractors
-    words = one.corpus.words and other.corpus.words
+def extracted_alike(source: CorpusSamples, target: CorpusSamples, declared: Collection[Feature]) -> frozenset[Feature]:
+    """The modalities whose columns mean the same in both corpora: by one extractor, words of both, or ``declared``.
 
-    def alike(name: Feature) -> bool:
-        if name not in one.corpus.modalities or name not in other.corpus.modalities:
-            return False
-        return (name == "text" and words) or (name in made and made[name] == made_too.get(name))
+    Says on standard error where that may be so and nothing tells. Raises InputError where what is declared cannot be.
+    """
+    made, made_too = source.corpus.extractors, target.corpus.extractors
+    words = source.corpus.words and target.corpus.words
+    there = set(source.corpus.modalities) & set(target.corpus.modalities)
+    both: tuple[Feature, ...] = tuple(name for name in FEATURES if name in there)
+    alike: set[Feature] = {
+        name for name in both if (name == "text" and words) or (name in made and made[name] == made_too.get(name))
+    }
+    for name in declared:
+        if name not in both:
+            raise InputError(f"target.as_source: source and target do not both have {name}")
+        widths = _width(source, name), _width(target, name)
+        if name not in alike and widths[0] != widths[1]:
+            have, have_too = (f"{width} columns" if width else "words" for width in widths)
+            raise InputError(f"target.as_source: {name} is not the same in both: {have} and {have_too}")
+    for name in both:
+        untold = name not in {*alike, *declared} and name not in made and name not in made_too
+        if untold and _width(source, name) == _width(target, name):
+            columns = f"{_width(source, name)} columns in source and target"
+            remedy = f"if one extractor made both with the same settings, say so: -S 'target.as_source=[{name}]'"
+            print(f"embed: {name} has {columns}; {remedy}", file=sys.stderr)
+    return frozenset(alike) | frozenset(declared)
 
-    return frozenset(name for name in FEATURES if alike(name))
+
+def _width(rows: CorpusSamples, name: Feature) -> int:
+    """Columns of a modality; 0 of words."""
+    return rows.corpus.features[name].shape[1] if name in rows.corpus.features else 0
 
 
 def embed_corpus(
@@ -48,14 +69,13 @@ def embed_corpus(
     words: ModalitySource,
     params: EmbedParams,
     layout: Layout,
-    other: CorpusSamples,
+    alike: Mapping[Feature, CorpusSamples],
 ) -> dict[str, Any]:
     """Writes the tables of all three modalities, those that are not wanted as absent; returns what became of each.
 
-    Of a modality that was extracted alike in the ``other`` corpus, both keep the same columns.
+    ``alike``: modality → the other corpus, where that was extracted alike; both keep the same columns of it.
     """
     report: dict[str, Any] = {}
-    alike = extracted_alike(rows, other)
     for modality in FEATURES:
         path = layout.embeddings(rows.name, modality)
         if modality not in wanted or modality not in rows.corpus.modalities:
@@ -63,7 +83,7 @@ def embed_corpus(
         elif modality == "text" and rows.corpus.words:
             report[modality] = _embed_words(path, rows, words, layout, _shared(rows, modality in alike))
         else:
-            judged_by = [rows, other] if modality in alike else [rows]
+            judged_by = [rows, alike[modality]] if modality in alike else [rows]
             report[modality] = _clean_features(path, rows, modality, params.max_nonfinite_share, judged_by)
     return report
 

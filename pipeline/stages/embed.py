@@ -30,7 +30,7 @@ from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sources import ModalitySource, TextContents, picture_files
 from pipeline.encoders.text import TextEncoder
 from pipeline.params import Params
-from pipeline.sentiment.embedding import embed_corpus
+from pipeline.sentiment.embedding import embed_corpus, extracted_alike
 from pipeline.sentiment.samples import CorpusSamples
 
 
@@ -53,9 +53,10 @@ def run(params: Params, layout: Layout) -> None:
                 CorpusSamples.read("source", params.source, layout),
                 CorpusSamples.read("target", params.target, layout),
             )
-            report["source"] = embed_corpus(source, FEATURES, words, params.embed, layout, target)
+            alike = extracted_alike(source, target, params.target.as_source)
+            report["source"] = embed_corpus(source, FEATURES, words, params.embed, layout, dict.fromkeys(alike, target))
             wanted = params.target.modalities or FEATURES
-            report["target"] = embed_corpus(target, wanted, words, params.embed, layout, source)
+            report["target"] = embed_corpus(target, wanted, words, params.embed, layout, dict.fromkeys(alike, source))
     write_metrics(layout, "embed", report)
 
 

@@ -378,6 +378,72 @@ def test_features_are_cleaned_in_the_order_of_the_sample_table(tmp_path: Path, e
     }
 
 
+def pair(root: Path, encoders: EmbedParams, columns: Sequence[str] = (), too: Sequence[str] = ()) -> Layout:
+    """A source and a target of 24 rows: with named columns of audio, or with lists of four numbers where none is named.
+
+    In the target the second column is constant.
+    """
+    layout, made = project(root), {}
+    for name, named, seed in (("source", columns, 0), ("target", too, 1)):
+        values = np.random.default_rng(seed).normal(size=(24, 4))
+        values[:, 1] = 5.0 if name == "target" else values[:, 1]
+        rows = [row | {"audio": of.tolist()} for row, of in zip(feature_rows(24), values, strict=True)]
+        corpus(layout, name, rows)
+        if named:
+            made = pd.DataFrame(rows).drop(columns="audio")
+            for at, column in enumerate(named):
+                made[f"audio.{column}"] = values[:, at]
+            made.to_parquet(layout.root / f"{name}.parquet", index=False)
+    return layout
+
+
+def columns_of(layout: Layout) -> tuple[list[int], list[int], bool]:
+    """Those of audio that source and target keep, and whether the target's table says that they are the source's."""
+    source, target = (
+        artifacts.read_embeddings(layout.embeddings(name, "audio")).encoder for name in ("source", "target")
+    )
+    return source["columns"], target["columns"], target.get("as_source", False)
+
+
+NAMED = ["f0.mean", "f0.std", "level.mean", "jitter"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "too", "alike"),
+    [
+        (NAMED, NAMED, True),
+        (NAMED, NAMED[::-1], False),
+        (NAMED, ["f0.mean", "f0.std", "level.mean", "shimmer"], False),
+        (["c0", "c1", "c2", "c3"], ["c0", "c1", "c2", "c3"], False),
+    ],
+)
+def test_equal_names_of_columns_say_that_one_extractor_made_both(
+    tmp_path: Path, encoders: EmbedParams, columns: Sequence[str], too: Sequence[str], alike: bool
+) -> None:
+    layout = pair(tmp_path, encoders, columns, too)
+    embed.run(params(encoders), layout)
+    assert columns_of(layout) == (([0, 2, 3], [0, 2, 3], True) if alike else ([0, 1, 2, 3], [0, 2, 3], False))
+
+
+def test_lists_are_those_of_the_source_where_that_is_said(
+    tmp_path: Path, encoders: EmbedParams, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = pair(tmp_path, encoders)
+    embed.run(params(encoders), layout)
+    assert columns_of(layout) == ([0, 1, 2, 3], [0, 2, 3], False)
+    assert "embed: audio has 4 columns in source and target; if one extractor made both" in capsys.readouterr().err
+    said = {"target": TargetParams(corpus="target.parquet", as_source=("audio",))}
+    embed.run(params(encoders).model_copy(update=said), layout)
+    assert columns_of(layout) == ([0, 2, 3], [0, 2, 3], True)
+    assert "as_source" not in capsys.readouterr().err
+    visual = {"target": TargetParams(corpus="target.parquet", as_source=("visual",))}
+    with pytest.raises(InputError, match=r"target\.as_source: source and target do not both have visual"):
+        embed.run(params(encoders).model_copy(update=visual), layout)
+    corpus(layout, "target", [row | {"audio": row["audio"][:3]} for row in feature_rows(24)])
+    with pytest.raises(InputError, match=r"target\.as_source: audio is not the same in both: 4 columns and 3 columns"):
+        embed.run(params(encoders).model_copy(update=said), layout)
+
+
 def test_modalities_that_a_corpus_lacks_or_leaves_out_are_absent(tmp_path: Path, encoders: EmbedParams) -> None:
     layout = project(tmp_path)
     rows = [row | {"visual": row["audio"][:2]} for row in feature_rows(6)]
