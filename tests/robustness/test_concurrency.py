@@ -12,12 +12,12 @@ from tests.test_dvc_remote import GRAPH, PARAMS, contents, run
 TURNS = """
 import sys
 from pathlib import Path
-from pipeline.core.alone import alone
+from pipeline.core.alone import exclusive
 from pipeline.core.errors import InputError
 lock, count, turns = Path(sys.argv[1], ".x.lock"), Path(sys.argv[1], "count"), 0
 while turns < 150:
     try:
-        with alone(lock, "x", "wait"):
+        with exclusive(lock, "x", "wait"):
             before = int(count.read_text())
             count.write_text(str(before + 1))
             turns += 1
