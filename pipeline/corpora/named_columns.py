@@ -59,8 +59,8 @@ def extractors(path: Path, schema: pa.Schema) -> dict[Feature, Extractor]:
 
 
 def _numbered(columns: Sequence[str]) -> bool:
-    """Whether the names differ by their numbers alone, and so say nothing of what the columns are."""
-    return len({re.sub(r"\d+", "", column) for column in columns}) == 1
+    """Whether the names are one word with numbers, which say nothing of what the columns are."""
+    return len({re.sub(r"\d+", "", column) for column in columns}) == 1 and any(map(re.compile(r"\d").search, columns))
 
 
 def read_block(path: Path, file: pq.ParquetFile, columns: Sequence[str], rows: int) -> RawVectors:

@@ -141,9 +141,8 @@ def unfused(corpus: FusionRows, layout: Layout) -> FusionOutcome:
     nothing = log_shares(corpus.codes.numpy()[known], len(corpus.labels)).round(artifacts.DECIMALS)
     logits[absent] = nothing
     offset = read_description(layout.model(f"train_{only}"), SpecialistDescription).calibration.offset
-    calibrated = replace(
-        calibration.identity_calibration(len(corpus.labels)), offset=offset
-    )  # as the log-probabilities are
+    # The log-probabilities are calibrated already.
+    calibrated = replace(calibration.identity_calibration(len(corpus.labels)), offset=offset)
     choice = selection.only(only, logits[held_out], corpus.codes.numpy()[held_out], calibrated)
     nobody = np.array([], dtype=int)
     folds = [Fold(UNFUSED, nobody, held_out), Fold(FINAL, known, test)]

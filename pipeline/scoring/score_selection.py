@@ -40,8 +40,7 @@ def choose(
 
 
 def _figures(actual: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """Mean squared error; its standard error, of groups that vary as wholes, where there are two; Pearson's r where
-    it is defined."""
+    """Mean squared error; its standard error, groups varying as wholes, if there are two; Pearson's r if defined."""
     errors = (predicted - actual) ** 2
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], errors - errors.mean())
     figures, count = {"mse": float(errors.mean())}, len(sums)
