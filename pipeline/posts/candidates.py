@@ -24,7 +24,7 @@ from pipeline.encoders import tfidf
 from pipeline.encoders.tfidf import TfidfEncoder
 from pipeline.nets.specialist import Specialist
 from pipeline.posts.descriptions import OF_WORDS
-from pipeline.posts.folds import Fold
+from pipeline.posts.folds import NamedFold
 from pipeline.posts.specialist_rows import SpecialistRows
 from pipeline.scoring import logistic
 from pipeline.scoring.calibration import calibrated_log_loss
@@ -73,7 +73,7 @@ class CandidateResult:
     fitted: dict[str, FittedSpecialist]
 
 
-def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> CandidateResult | None:
+def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[NamedFold]) -> CandidateResult | None:
     """Fits one of ``LINEAR`` on each fold; the strength is the one that calibrates to the least log-loss out of fold.
 
     None where the training texts of a fold have no words.
@@ -92,7 +92,7 @@ def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> Ca
             for fold, design in zip(folds, designs, strict=True):
                 assert design is not None
                 fitted[fold.name] = _fit(name, corpus, fold, design, strength)
-                logits[fold.unseen] = fitted[fold.name].logits
+                logits[fold.held_out] = fitted[fold.name].logits
             loss = calibrated_log_loss(logits[judged], corpus.codes.numpy()[judged])
             if loss < least:
                 settings = {} if name == "majority" else {"C": strength}
@@ -102,7 +102,9 @@ def try_linear(name: Candidate, corpus: SpecialistRows, folds: list[Fold]) -> Ca
     return best
 
 
-def fit_linear(name: Candidate, corpus: SpecialistRows, fold: Fold, settings: Mapping[str, Any]) -> FittedSpecialist:
+def fit_linear(
+    name: Candidate, corpus: SpecialistRows, fold: NamedFold, settings: Mapping[str, Any]
+) -> FittedSpecialist:
     """The candidate with what the folds chose."""
     design = _design(name, corpus, fold, settings.get("streams"))
     assert design is not None
@@ -129,7 +131,9 @@ class _Design:
         return logistic.design(self.train)
 
 
-def _design(name: Candidate, corpus: SpecialistRows, fold: Fold, streams: Sequence[Stream] | None) -> _Design | None:
+def _design(
+    name: Candidate, corpus: SpecialistRows, fold: NamedFold, streams: Sequence[Stream] | None
+) -> _Design | None:
     """What a candidate of ``LINEAR`` regresses on. None where it needs words and there are none.
 
     Beside TF-IDF, whose rows have length 1, a vector's columns are scaled down so that its rows have about that length.
@@ -138,20 +142,20 @@ def _design(name: Candidate, corpus: SpecialistRows, fold: Fold, streams: Sequen
     mean, scale = standardisation(vectors[fold.train], np.float64)
     if name not in OF_WORDS:
         columns = None if streams is None else _columns_of(corpus, streams)
-        train, unseen = (standardised(vectors[at], mean, scale) for at in (fold.train, fold.unseen))
+        train, unseen = (standardised(vectors[at], mean, scale) for at in (fold.train, fold.held_out))
         if columns is not None:
             train, unseen = train[:, columns], unseen[:, columns]
         return _Design(train, unseen, mean, scale, columns=columns, streams="+".join(streams or ()))
     words = tfidf.fit(corpus.texts(fold.train))
     if words is None:
         return None
-    counts = [words.sparse(corpus.texts(at)) for at in (fold.train, fold.unseen)]
+    counts = [words.sparse(corpus.texts(at)) for at in (fold.train, fold.held_out)]
     if name == "tfidf_logreg":
         return _Design(counts[0], counts[1], np.zeros(words.width), np.ones(words.width), words)
     scale = scale * vectors.shape[1] ** 0.5
     train, unseen = (
         csr_array(hstack([csr_array((vectors[at] - mean) / scale), of]))
-        for at, of in zip((fold.train, fold.unseen), counts, strict=True)
+        for at, of in zip((fold.train, fold.held_out), counts, strict=True)
     )
     zeros, ones = np.zeros(words.width), np.ones(words.width)
     return _Design(train, unseen, np.concatenate([mean, zeros]), np.concatenate([scale, ones]), words)
@@ -165,7 +169,9 @@ def _columns_of(corpus: SpecialistRows, streams: Sequence[Stream]) -> np.ndarray
     return columns
 
 
-def _fit(name: Candidate, corpus: SpecialistRows, fold: Fold, design: _Design, strength: float) -> FittedSpecialist:
+def _fit(
+    name: Candidate, corpus: SpecialistRows, fold: NamedFold, design: _Design, strength: float
+) -> FittedSpecialist:
     codes, classes = corpus.codes.numpy()[fold.train], len(corpus.labels)
     if name == "majority":
         shares = np.bincount(codes, minlength=classes) / len(codes)

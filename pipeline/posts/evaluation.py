@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.errors import InputError
+from pipeline.core.folds import Fold
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import MODALITIES, Modality, subset_name, subsets_of
 from pipeline.figures.contact_sheet import draw_contact_sheet
@@ -87,9 +88,9 @@ def _learned(rows: BaselineRows, test: HeldOut) -> BaselineTrainingSet:
     posts = rows.posts.iloc[np.concatenate([rows.train, rows.val])]
     at, train, codes = np.arange(len(posts)), len(rows.train), codes_of(posts, test.labels)
     if len(rows.val) >= ENOUGH or (len(rows.val) and len(posts) > MANY):
-        folds = [(at[:train], at[train:])]
+        folds = [Fold(at[:train], at[train:])]
     else:
-        folds = [(of.train, of.unseen) for of in Grouping.of(posts, codes, test.seed).cross(at, FOLDS)]
+        folds = Grouping.of(posts, codes, test.seed).cross(at, FOLDS)
     return BaselineTrainingSet(codes, train, len(test.labels), folds)
 
 

@@ -1,10 +1,13 @@
 """The inner folds on which the candidates of specialists and fusion are compared."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from pipeline.core.fitted import fitted_rows
+from pipeline.core.folds import Fold, folds_of
 from pipeline.core.schemas import FINAL
 from pipeline.corpora.splits import ENOUGH_SHARE, grouped_folds
 
@@ -16,17 +19,30 @@ FEWEST_STOPPING_GROUPS = 8
 
 
 @dataclass(frozen=True)
-class Fold:
-    """One model to fit: on the rows ``train``, to predict ``unseen`` (positions in the corpus).
+class NamedFold(Fold):
+    """One model to fit, of the corpus's rows.
 
     Attributes:
         val: rows on which an iterative training stops; None: it runs for as long as its params say.
     """
 
     name: str
-    train: np.ndarray
-    unseen: np.ndarray
     val: np.ndarray | None = None
+
+
+def predicted_in(folds: Sequence[NamedFold], rows: int) -> pd.Series:
+    """The name of the fold whose model predicted each of the corpus's ``rows``; missing where none did."""
+    names = pd.Series(index=range(rows), dtype=object)
+    for fold in folds:
+        names.iloc[fold.held_out] = fold.name
+    return names
+
+
+def all_fitted_rows(posts: pd.DataFrame, folds: Sequence[NamedFold]) -> pd.DataFrame:
+    """Every row that a model of one of the folds was fitted or stopped on, as ``core.fitted`` lists them."""
+    nobody = np.array([], dtype=int)
+    fitted = [fitted_rows(posts, of.name, of.train, nobody if of.val is None else of.val) for of in folds]
+    return pd.concat(fitted)
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,7 @@ class Grouping:
         """Positions of the rows of these parts."""
         return np.flatnonzero(np.isin(self.split, splits))
 
-    def inner(self, folds: int, most: int) -> list[Fold]:
+    def inner(self, folds: int, most: int) -> list[NamedFold]:
         """Grouped folds of the training and validation rows; of more than ``most``, the one fold that they make.
 
         That one fold is called ``final``: its models are not fitted again, so they stop and are compared on the
@@ -55,31 +71,31 @@ class Grouping:
         """
         known, val = self.part("train", "val"), self.part("val")
         if len(known) > most and len(val) >= most / ENOUGH_SHARE:
-            return [Fold(FINAL, self.part("train"), self.part("val", "test"), val)]
+            return [NamedFold(self.part("train"), self.part("val", "test"), FINAL, val)]
         return self.cross(known, folds)
 
-    def cross(self, rows: np.ndarray, folds: int) -> list[Fold]:
+    def cross(self, rows: np.ndarray, folds: int) -> list[NamedFold]:
         """Each of the ``rows`` unseen in one of the folds, groups whole and classes spread."""
         groups, codes = self.groups[rows].tolist(), self.codes[rows].tolist()
         fold_of = grouped_folds(groups, codes, folds, np.random.default_rng(self.seed))
-        return [Fold(f"fold-{at}", rows[fold_of != at], rows[fold_of == at]) for at in range(int(fold_of.max()) + 1)]
+        return [NamedFold(of.train, of.held_out, f"fold-{at}") for at, of in enumerate(folds_of(rows, fold_of))]
 
-    def whole(self) -> Fold:
+    def whole(self) -> NamedFold:
         """The model that is fitted last, on all training and validation rows, to predict the test rows."""
-        return Fold(FINAL, self.part("train", "val"), self.part("test"))
+        return NamedFold(self.part("train", "val"), self.part("test"), FINAL)
 
-    def with_stopping_rows(self, fold: Fold) -> Fold:
+    def with_stopping_rows(self, fold: NamedFold) -> NamedFold:
         """The fold with some of its training groups set aside to stop on, where it has none and there are enough."""
         if fold.val is not None or len(set(self.groups[fold.train])) < STOPPING_SHARE * FEWEST_STOPPING_GROUPS:
             return fold
         aside = self.cross(fold.train, STOPPING_SHARE)[0]
-        return Fold(fold.name, aside.train, fold.unseen, aside.unseen)
+        return NamedFold(aside.train, fold.held_out, fold.name, aside.held_out)
 
-    def compared(self, folds: list[Fold]) -> np.ndarray:
+    def compared(self, folds: list[NamedFold]) -> np.ndarray:
         """Positions of the rows on which candidates are compared: those that a fold left unseen, test rows aside."""
-        return np.intersect1d(np.concatenate([fold.unseen for fold in folds]), self.part("train", "val"))
+        return np.intersect1d(np.concatenate([fold.held_out for fold in folds]), self.part("train", "val"))
 
-    def judged(self, folds: list[Fold]) -> np.ndarray:
+    def judged(self, folds: list[NamedFold]) -> np.ndarray:
         """Those of ``compared`` whose class the fold that left them unseen could learn; all, where that is none.
 
         The rows of a class that stands in one group are in no fold both learned and asked for: how boldly a candidate
@@ -87,5 +103,5 @@ class Grouping:
         """
         compared, learnable = self.compared(folds), np.zeros(len(self.codes), dtype=bool)
         for fold in folds:
-            learnable[fold.unseen] = np.isin(self.codes[fold.unseen], self.codes[fold.train])
+            learnable[fold.held_out] = np.isin(self.codes[fold.held_out], self.codes[fold.train])
         return judged if len(judged := compared[learnable[compared]]) else compared

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from pipeline.core import artifacts
@@ -20,7 +19,7 @@ from pipeline.core.schemas import FINAL, subset_name, subsets_of
 from pipeline.nets.fusion import FusedNet
 from pipeline.params import Params
 from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
-from pipeline.posts.folds import Fold
+from pipeline.posts.folds import NamedFold
 from pipeline.posts.fusion_candidates import (
     FittedFusion,
     FusionCandidateResult,
@@ -57,17 +56,10 @@ class FusionOutcome:
     choice: Selection
     taken: FusionCandidateResult | None
     final: FittedFusion | None
-    folds: list[Fold]
+    folds: list[NamedFold]
     logits: np.ndarray
     subsets: dict[tuple[str, str], np.ndarray]
     nothing: tuple[float, ...] | None = None
-
-    def made_by(self) -> pd.Series:
-        """The fold that predicted each row; missing where none did."""
-        made_by = pd.Series(index=range(len(self.logits)), dtype=object)
-        for fold in self.folds:
-            made_by.iloc[fold.unseen] = fold.name
-        return made_by
 
 
 def choose_fusion(corpus: FusionRows, params: Params, layout: Layout) -> FusionOutcome:
@@ -96,24 +88,24 @@ def choose_fusion(corpus: FusionRows, params: Params, layout: Layout) -> FusionO
         if final is None:
             folds = [*folds, whole]
             final = fit_fusion(taken.name, corpus, corpus.modalities, folds[-1], params, taken.settings)
-            logits[folds[-1].unseen] = final.logits
+            logits[folds[-1].held_out] = final.logits
         subsets = _subsets(corpus, taken, final, folds[-1], params)
     return FusionOutcome(choice, taken, final, folds, logits, subsets)
 
 
-def _final_fits(corpus: FusionRows, whole: Fold) -> list[tuple[ModalitySubset, Fold]]:
+def _final_fits(corpus: FusionRows, whole: NamedFold) -> list[tuple[ModalitySubset, NamedFold]]:
     """What is fitted when the choice is made: all modalities, and each smaller subset."""
     again = _again(corpus, whole)
     return [(of, whole if of == corpus.modalities else again) for of in subsets_of(corpus.modalities)]
 
 
-def _again(corpus: FusionRows, whole: Fold) -> Fold:
+def _again(corpus: FusionRows, whole: NamedFold) -> NamedFold:
     """The fold of a retrained subset, which predicts only test rows."""
-    return replace(whole, unseen=corpus.grouping.part("test"), val=None)
+    return replace(whole, held_out=corpus.grouping.part("test"), val=None)
 
 
 def _subsets(
-    corpus: FusionRows, taken: FusionCandidateResult, final: FittedFusion, fold: Fold, params: Params
+    corpus: FusionRows, taken: FusionCandidateResult, final: FittedFusion, fold: NamedFold, params: Params
 ) -> dict[tuple[str, str], np.ndarray]:
     """Predictions of the test rows with each subset: the others masked, or a candidate of these alone."""
     test, again = corpus.grouping.part("test"), _again(corpus, fold)
@@ -145,7 +137,7 @@ def unfused(corpus: FusionRows, layout: Layout) -> FusionOutcome:
     calibrated = replace(calibration.identity_calibration(len(corpus.labels)), offset=offset)
     choice = selection.only(only, logits[held_out], corpus.codes.numpy()[held_out], calibrated)
     nobody = np.array([], dtype=int)
-    folds = [Fold(UNFUSED, nobody, held_out), Fold(FINAL, known, test)]
+    folds = [NamedFold(nobody, held_out, UNFUSED), NamedFold(known, test, FINAL)]
     subsets = {(kind, only): logits[test] for kind in ("masked", "retrained")}
     return FusionOutcome(choice, None, None, folds, logits, subsets, tuple(nothing.tolist()))
 

@@ -30,7 +30,7 @@ from pipeline.posts.descriptions import (
     FusionNetDescription,
     LinearFusionNet,
 )
-from pipeline.posts.folds import Fold
+from pipeline.posts.folds import NamedFold
 from pipeline.posts.fusion_rows import FusionRows, ModalitySubset
 from pipeline.posts.linear_fusion import STRENGTHS, LinearStart, fit_linear, linear_start
 from pipeline.scoring import emotion
@@ -70,7 +70,9 @@ class FusionCandidateResult:
     final: FittedFusion | None
 
 
-def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], params: Params) -> FusionCandidateResult:
+def try_fusion(
+    name: FusionCandidate, corpus: FusionRows, folds: list[NamedFold], params: Params
+) -> FusionCandidateResult:
     """Fits a candidate on each fold, of several strengths the one that calibrates to the least log-loss out of fold."""
     judged, settings = corpus.grouping.judged(folds), tried_settings(name, params)
     fitted = {fold.name: fit_settings(name, corpus, fold, params) for fold in folds}
@@ -79,7 +81,7 @@ def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], par
     for at, setting in enumerate(settings):
         logits = np.zeros((len(corpus.posts), len(corpus.labels)), dtype=np.float32)
         for fold in folds:
-            logits[fold.unseen] = fitted[fold.name][at].logits
+            logits[fold.held_out] = fitted[fold.name][at].logits
         loss = calibrated_log_loss(logits[judged], corpus.codes.numpy()[judged])
         if best is None or loss < least:
             if name == "trained":
@@ -91,7 +93,7 @@ def try_fusion(name: FusionCandidate, corpus: FusionRows, folds: list[Fold], par
     return best
 
 
-def fit_settings(name: FusionCandidate, corpus: FusionRows, fold: Fold, params: Params) -> list[FittedFusion]:
+def fit_settings(name: FusionCandidate, corpus: FusionRows, fold: NamedFold, params: Params) -> list[FittedFusion]:
     """A candidate of all modalities on an inner fold, with each of its settings."""
     stopped = corpus.grouping.with_stopping_rows(fold) if name == "trained" else fold
     start = cache(partial(linear_start, name, corpus, corpus.modalities, stopped))
@@ -134,7 +136,7 @@ def fit_fusion(
     name: FusionCandidate,
     corpus: FusionRows,
     subset: ModalitySubset,
-    fold: Fold,
+    fold: NamedFold,
     params: Params,
     settings: dict[str, Any],
     start: Callable[[], LinearStart] | None = None,
@@ -160,7 +162,7 @@ def fit_fusion(
         described = fitted.described.model_dump(mode="json")
         return vars(fitted) | {"net": fitted.net.state_dict(), "described": described}
 
-    rows = rows_digest(fold.train, fold.val, fold.unseen)
+    rows = rows_digest(fold.train, fold.val, fold.held_out)
     kept = corpus.finished.once(f"{name} {subset} {fold.name} {sorted(settings.items())} {rows}", made)
     described = DESCRIBED.validate_python(kept["described"])
     net = build(described)
@@ -173,15 +175,15 @@ def _asked(
     described: FusionNetDescription,
     corpus: FusionRows,
     subset: ModalitySubset,
-    fold: Fold,
+    fold: NamedFold,
 ) -> FittedFusion:
     """The net, and its predictions of the rows held out of its fold."""
     with torch.inference_mode():
-        logits = net.eval()(*corpus.inputs(fold.unseen, subset)).numpy()
+        logits = net.eval()(*corpus.inputs(fold.held_out, subset)).numpy()
     return FittedFusion(net, described, logits)
 
 
-def _first_present(corpus: FusionRows, subset: ModalitySubset, fold: Fold) -> tuple[FirstPresent, FirstPresentNet]:
+def _first_present(corpus: FusionRows, subset: ModalitySubset, fold: NamedFold) -> tuple[FirstPresent, FirstPresentNet]:
     """The most reliable is the one whose probabilities fit the training rows best that have it."""
     codes = corpus.codes.numpy()[fold.train]
 
@@ -205,7 +207,9 @@ def log_shares(codes: np.ndarray, classes: int) -> np.ndarray:
     return np.log((np.bincount(codes, minlength=classes) + 1) / (len(codes) + classes))
 
 
-def _fit_trained(corpus: FusionRows, subset: ModalitySubset, fold: Fold, params: Params, epochs: int) -> FittedFusion:
+def _fit_trained(
+    corpus: FusionRows, subset: ModalitySubset, fold: NamedFold, params: Params, epochs: int
+) -> FittedFusion:
     """Posts that have none of the modalities are learned from as such, and so give the prior."""
     block, device = params.fuse, pick(params.device)
     torch.manual_seed(params.seed)
@@ -231,7 +235,7 @@ def _fit_trained(corpus: FusionRows, subset: ModalitySubset, fold: Fold, params:
         device=device,
         what=f"fuse {'+'.join(subset)} {fold.name}",
     )
-    logits = predict(net, rows(fold.unseen), device)
+    logits = predict(net, rows(fold.held_out), device)
     return FittedFusion(net, described, logits, result.best_epoch, result.history)
 
 

@@ -13,7 +13,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.parallel import in_processes
 from pipeline.core.schemas import AVERAGED, FusionCandidate
 from pipeline.params import Params
-from pipeline.posts.folds import Fold
+from pipeline.posts.folds import NamedFold
 from pipeline.posts.fusion_candidates import FusionCandidateResult, fit_fusion, fit_settings
 from pipeline.posts.fusion_rows import FusionRows, ModalitySubset, read_fusion_rows
 from pipeline.training.device import one_thread, workers
@@ -34,12 +34,14 @@ class FusionJob:
     params: Params
     layout: Layout
     name: FusionCandidate
-    fold: Fold
+    fold: NamedFold
     subset: ModalitySubset | None = None
     settings: dict[str, Any] | None = None
 
 
-def try_side_by_side(names: Sequence[FusionCandidate], folds: Sequence[Fold], params: Params, layout: Layout) -> None:
+def try_side_by_side(
+    names: Sequence[FusionCandidate], folds: Sequence[NamedFold], params: Params, layout: Layout
+) -> None:
     """Fits these candidates on all inner folds."""
     slowest_first: list[FusionCandidate] = [name for name in reversed(names) if name not in QUICK]
     _run([FusionJob(params, layout, name, fold) for name in slowest_first for fold in folds])
@@ -47,7 +49,7 @@ def try_side_by_side(names: Sequence[FusionCandidate], folds: Sequence[Fold], pa
 
 def fit_side_by_side(
     taken: FusionCandidateResult,
-    subsets_and_folds: Sequence[tuple[ModalitySubset, Fold]],
+    subsets_and_folds: Sequence[tuple[ModalitySubset, NamedFold]],
     params: Params,
     layout: Layout,
 ) -> None:

@@ -9,7 +9,7 @@ import torch
 from pipeline.core.schemas import FusionCandidate
 from pipeline.nets.fusion import LinearFusion
 from pipeline.posts.descriptions import LinearFusionNet
-from pipeline.posts.folds import Fold
+from pipeline.posts.folds import NamedFold
 from pipeline.posts.fusion_rows import FusionRows, ModalitySubset
 from pipeline.scoring import logistic
 
@@ -37,7 +37,7 @@ class LinearStart:
     design: logistic.Design
 
 
-def linear_start(name: FusionCandidate, corpus: FusionRows, subset: ModalitySubset, fold: Fold) -> LinearStart:
+def linear_start(name: FusionCandidate, corpus: FusionRows, subset: ModalitySubset, fold: NamedFold) -> LinearStart:
     """Beside experts, vectors are scaled down so that all of them together weigh about as much as one column."""
     vectors, experts = READS[name]
     described = LinearFusionNet(

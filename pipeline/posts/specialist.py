@@ -28,10 +28,11 @@ from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
 from pipeline.posts.candidates import LINEAR, CandidateResult, FittedSpecialist, fit_linear, try_linear
 from pipeline.posts.descriptions import OF_WORDS, TUNED, SpecialistDescription, SpecialistNet
-from pipeline.posts.folds import Fold
+from pipeline.posts.folds import NamedFold, all_fitted_rows, predicted_in
+from pipeline.posts.out_of_fold import OutOfFold
 from pipeline.posts.specialist_rows import SpecialistRows, read_rows, too_few
 from pipeline.posts.trained_candidates import fit_trained, try_trained
-from pipeline.scoring import emotion, selection
+from pipeline.scoring import selection
 from pipeline.scoring.calibration import identity_calibration
 from pipeline.scoring.selection import Selection
 from pipeline.training.checkpoint import write_model
@@ -85,7 +86,7 @@ class SpecialistOutcome:
     taken: CandidateResult
     choice: Selection
     compared: np.ndarray
-    folds: list[Fold]
+    folds: list[NamedFold]
     logits: np.ndarray
     final: FittedSpecialist
 
@@ -103,7 +104,7 @@ def _names(corpus: SpecialistRows, params: Params) -> list[Candidate]:
     return wanted
 
 
-def _worth_tuning(tried: Sequence[CandidateResult], corpus: SpecialistRows, folds: list[Fold]) -> bool:
+def _worth_tuning(tried: Sequence[CandidateResult], corpus: SpecialistRows, folds: list[NamedFold]) -> bool:
     """Whether minutes may be spent on an encoder: of ``FEW`` texts only where its vectors say more than the words."""
     frozen = [of for of in tried if of.name in ("logreg", "tfidf_logreg")]
     if len(frozen) < 2 or not _is_of_few_texts(corpus):
@@ -112,7 +113,7 @@ def _worth_tuning(tried: Sequence[CandidateResult], corpus: SpecialistRows, fold
     return losses["logreg"] < losses["tfidf_logreg"]
 
 
-def _choose(tried: Sequence[CandidateResult], corpus: SpecialistRows, folds: list[Fold]) -> Selection:
+def _choose(tried: Sequence[CandidateResult], corpus: SpecialistRows, folds: list[NamedFold]) -> Selection:
     judged = corpus.grouping.judged(folds)
     return selection.choose(
         [of.name for of in tried],
@@ -137,13 +138,13 @@ def _can(name: Candidate, corpus: SpecialistRows) -> bool:
 
 
 def _try(
-    name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Params, layout: Layout
+    name: Candidate, corpus: SpecialistRows, folds: list[NamedFold], params: Params, layout: Layout
 ) -> CandidateResult | None:
     return try_linear(name, corpus, folds) if name in LINEAR else try_trained(name, corpus, folds, params, layout)
 
 
 def _fit(
-    taken: CandidateResult, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout
+    taken: CandidateResult, corpus: SpecialistRows, fold: NamedFold, params: Params, layout: Layout
 ) -> FittedSpecialist:
     if taken.name in LINEAR:
         return fit_linear(taken.name, corpus, fold, taken.settings)
@@ -155,7 +156,7 @@ def _finish(
     choice: Selection,
     compared: np.ndarray,
     corpus: SpecialistRows,
-    folds: list[Fold],
+    folds: list[NamedFold],
     params: Params,
     layout: Layout,
 ) -> SpecialistOutcome:
@@ -169,11 +170,11 @@ def _finish(
     if FINAL in taken.fitted:
         more = [] if corpus.alone else corpus.grouping.cross(corpus.grouping.part("train"), count)
         for fold in more:
-            logits[fold.unseen] = _fit(taken, corpus, fold, params, layout).logits
+            logits[fold.held_out] = _fit(taken, corpus, fold, params, layout).logits
         return SpecialistOutcome(taken, choice, compared, [*more, *folds], logits, taken.fitted[FINAL])
     whole = corpus.grouping.whole()
     final = _fit(taken, corpus, whole, params, layout)
-    logits[whole.unseen] = final.logits
+    logits[whole.held_out] = final.logits
     # A candidate whose encoder learns has had folds of its own; these are the same again.
     folds = corpus.grouping.cross(whole.train, count)
     return SpecialistOutcome(taken, choice, compared, [*folds, whole], logits, final)
@@ -181,14 +182,8 @@ def _finish(
 
 def _write(stage: str, corpus: SpecialistRows, outcome: SpecialistOutcome, params: Params, layout: Layout) -> None:
     taken, final, block = outcome.taken, outcome.final, params.of_specialist(corpus.modality)
-    made_by = pd.Series(index=range(len(corpus.posts)), dtype=object)
-    for fold in outcome.folds:
-        made_by.iloc[fold.unseen] = fold.name
+    made_by = predicted_in(outcome.folds, len(corpus.posts))
     predicted = np.flatnonzero(made_by.notna())
-    nobody = np.array([], dtype=int)
-    fitted = [
-        fitted_rows(corpus.posts, of.name, of.train, nobody if of.val is None else of.val) for of in outcome.folds
-    ]
     keys = corpus.posts[["sample_id", "split"]].assign(fold=made_by, kind="specialist", subset=corpus.modality)
     hidden, dropout = (0, 0.0) if taken.name in LINEAR else (block.hidden, block.dropout)
     classifier = final.net.classifier if isinstance(final.net, TunedSpecialist) else final.net
@@ -211,7 +206,7 @@ def _write(stage: str, corpus: SpecialistRows, outcome: SpecialistOutcome, param
             seed=params.seed,
             best_epoch=final.best_epoch,
             calibration=outcome.choice.calibration,
-            fitted=write_fitted(folder, pd.concat(fitted)),
+            fitted=write_fitted(folder, all_fitted_rows(corpus.posts, outcome.folds)),
         )
         write_model(folder, final.net, description)
 
@@ -223,9 +218,8 @@ def _report(
     `evaluate`.
     """
     taken, choice = outcome.taken, outcome.choice
-    codes = corpus.codes.numpy()[outcome.compared]
-    calibrated = choice.calibration.calibrated(outcome.logits[outcome.compared])
-    predicted = choice.calibration.decide(calibrated)
+    at = outcome.compared
+    out_of_fold = OutOfFold.of(outcome.logits[at], corpus.codes.numpy()[at], corpus.labels, choice.calibration)
     chosen: dict[str, Any] = choice.report() | {"settings": taken.settings}
     if untried:
         chosen["why"] += f"; {', '.join(untried)} not tried: {FEW_SAY}"
@@ -233,11 +227,10 @@ def _report(
         "train_rows": len(outcome.folds[-1].train),
         "folds": len(outcome.folds) - 1,
         "choice": chosen,
-        "out_of_fold": emotion.report(calibrated, predicted, codes, corpus.labels),
+        "out_of_fold": out_of_fold.metrics(),
     }
     write_metrics(layout, stage, {"posts": metrics})
 
-    names = np.array(corpus.labels, dtype=object)
     fitted = {**taken.fitted, FINAL: outcome.final}
     history = pd.DataFrame(
         [{"fold": fold, **line} for fold, of in fitted.items() for line in of.history], columns=["fold", *HISTORY]
@@ -245,9 +238,7 @@ def _report(
     with artifacts.replacing_folder(layout.plots(stage)) as plots:
         artifacts.write_csv(plots / "folds.csv", history)
         artifacts.write_csv(plots / "history.csv", history.loc[history["fold"] == FINAL].drop(columns="fold"))
-        artifacts.write_csv(
-            plots / "confusion.csv", pd.DataFrame({"actual": names[codes], "predicted": names[predicted]})
-        )
+        artifacts.write_csv(plots / "confusion.csv", out_of_fold.confusion())
 
 
 def _write_absent(stage: str, corpus: SpecialistRows, why: str, layout: Layout) -> None:

@@ -21,7 +21,7 @@ from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import Params
 from pipeline.posts.candidates import CandidateResult, FittedSpecialist
 from pipeline.posts.descriptions import TUNED
-from pipeline.posts.folds import Fold
+from pipeline.posts.folds import NamedFold
 from pipeline.posts.specialist_rows import MEDIA_COLUMN, SpecialistRows
 from pipeline.scoring import emotion
 from pipeline.training.checkpoint import resume_state
@@ -34,7 +34,7 @@ from pipeline.training.tuning import TunedTraining, for_few, learner
 
 
 def try_trained(
-    name: Candidate, corpus: SpecialistRows, folds: list[Fold], params: Params, layout: Layout
+    name: Candidate, corpus: SpecialistRows, folds: list[NamedFold], params: Params, layout: Layout
 ) -> CandidateResult:
     """Trains the candidate on each fold; the epochs to train for are the median of those that were best.
 
@@ -50,7 +50,7 @@ def try_trained(
     for fold in folds:
         stopped = fold if plan.patience >= plan.epochs else corpus.grouping.with_stopping_rows(fold)
         made = fit_trained(name, corpus, stopped, params, layout, most)
-        logits[fold.unseen] = made.logits
+        logits[fold.held_out] = made.logits
         fitted[fold.name] = made
     epochs = round(median(of.best_epoch or most for of in fitted.values()))
     return CandidateResult(name, logits, {"epochs": epochs}, fitted)
@@ -62,7 +62,7 @@ def _tuned(corpus: SpecialistRows, params: Params) -> parameters.EncoderTuningPa
 
 
 def fit_trained(
-    name: Candidate, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout, epochs: int
+    name: Candidate, corpus: SpecialistRows, fold: NamedFold, params: Params, layout: Layout, epochs: int
 ) -> FittedSpecialist:
     """Trains the candidate for at most so many epochs: for all of them, where the fold has no rows to stop on.
 
@@ -79,7 +79,7 @@ def fit_trained(
         weights = made.net.state_dict() if fold.name == FINAL else None
         return {"weights": weights, "logits": made.logits, "history": made.history, "best_epoch": made.best_epoch}
 
-    rows = rows_digest(fold.train, fold.val, fold.unseen)
+    rows = rows_digest(fold.train, fold.val, fold.held_out)
     kept = corpus.finished.once(f"{name} {fold.name} {epochs} epochs {rows}", train)
     net, weights = None, kept.pop("weights")
     if weights is not None:
@@ -99,7 +99,7 @@ def _net(name: Candidate, corpus: SpecialistRows, params: Params, layout: Layout
     return TunedSpecialist(learner(encoder, targets, name, block.tuned.lora_rank), classifier)
 
 
-def _fit_head(corpus: SpecialistRows, fold: Fold, params: Params, epochs: int) -> FittedSpecialist:
+def _fit_head(corpus: SpecialistRows, fold: NamedFold, params: Params, epochs: int) -> FittedSpecialist:
     block = params.of_specialist(corpus.modality)
     torch.manual_seed(params.seed)
     net = Specialist(corpus.vectors.shape[1], len(corpus.labels), hidden=block.hidden, dropout=block.dropout)
@@ -121,11 +121,11 @@ def _fit_head(corpus: SpecialistRows, fold: Fold, params: Params, epochs: int) -
             device=device,
             what=f"train_{corpus.modality} head {fold.name}",
         )
-        return _fitted(net, result, predict(net, rows(fold.unseen), device))
+        return _fitted(net, result, predict(net, rows(fold.held_out), device))
 
 
 def _fit_tuned(
-    name: Candidate, corpus: SpecialistRows, fold: Fold, params: Params, layout: Layout, epochs: int
+    name: Candidate, corpus: SpecialistRows, fold: NamedFold, params: Params, layout: Layout, epochs: int
 ) -> FittedSpecialist:
     """The encoder learns too: all its weights, or low-rank updates of its attention."""
     block = params.of_specialist(corpus.modality)
@@ -163,7 +163,7 @@ def _fit_tuned(
         what=f"train_{corpus.modality} {name} {fold.name}",
     )
     result = training.fit(resume_state(layout.cache, identity))
-    return _fitted(net, result, _predicted(net, classifier, corpus, fold.unseen, make_rows, device))
+    return _fitted(net, result, _predicted(net, classifier, corpus, fold.held_out, make_rows, device))
 
 
 def _own_vectors(corpus: SpecialistRows, at: np.ndarray) -> np.ndarray:
@@ -176,7 +176,7 @@ def _shown(corpus: SpecialistRows, at: np.ndarray) -> np.ndarray:
     return at[~np.isnan(_own_vectors(corpus, at)).any(axis=1)]
 
 
-def _shown_fold(corpus: SpecialistRows, fold: Fold) -> Fold:
+def _shown_fold(corpus: SpecialistRows, fold: NamedFold) -> NamedFold:
     return replace(fold, train=_shown(corpus, fold.train), val=None if fold.val is None else _shown(corpus, fold.val))
 
 

@@ -17,8 +17,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
+from pipeline.core.folds import Fold
 from pipeline.scoring import emotion
-from pipeline.scoring.ridge import Folds
 from pipeline.scoring.standardisation import standardisation
 
 WEIGHTS: tuple[str | None, ...] = (None, "balanced")
@@ -33,7 +33,7 @@ VOCABULARY = 200_000
 TOKEN = r"(?u)\w+|[^\w\s]"
 """Every word, also of one letter, and every other sign: emoji and exclamation marks carry emotion."""
 
-NEVER = 1e-9
+LEAST_PROBABILITY = 1e-9
 """Probability of a class that no training row has."""
 
 
@@ -47,11 +47,11 @@ class BaselineTrainingSet:
     codes: np.ndarray
     train: int
     classes: int
-    folds: Folds
+    folds: Sequence[Fold]
 
     @property
     def held_out(self) -> np.ndarray:
-        return np.concatenate([held for _, held in self.folds])
+        return np.concatenate([fold.held_out for fold in self.folds])
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def majority(learned: BaselineTrainingSet, test_rows: int) -> Baseline:
 
 
 def _shares(codes: np.ndarray, classes: int) -> np.ndarray:
-    return np.log(np.maximum(np.bincount(codes, minlength=classes) / len(codes), NEVER))
+    return np.log(np.maximum(np.bincount(codes, minlength=classes) / len(codes), LEAST_PROBABILITY))
 
 
 def tfidf_logreg(learned: BaselineTrainingSet, texts: Sequence[str], test_texts: Iterable[Sequence[str]]) -> Baseline:
@@ -142,18 +142,16 @@ def _chosen(
     return Baseline(best, np.concatenate(predicted), settings)
 
 
-def _held_log_probabilities(
-    model: Any, rows: Any, codes: np.ndarray, fold: tuple[np.ndarray, np.ndarray], classes: int
-) -> np.ndarray:
-    inner, held = fold
-    if len(np.unique(codes[inner])) < 2:
-        return np.tile(_shares(codes[inner], classes), (len(held), 1))
-    return _log_probabilities(model.fit(rows[inner], codes[inner]), rows[held], classes)
+def _held_log_probabilities(model: Any, rows: Any, codes: np.ndarray, fold: Fold, classes: int) -> np.ndarray:
+    train, held_out = fold.train, fold.held_out
+    if len(np.unique(codes[train])) < 2:
+        return np.tile(_shares(codes[train], classes), (len(held_out), 1))
+    return _log_probabilities(model.fit(rows[train], codes[train]), rows[held_out], classes)
 
 
 def _log_probabilities(fitted: Any, rows: Any, classes: int) -> np.ndarray:
     """Columns of all K classes, also of those without a training row."""
-    full = np.full((rows.shape[0], classes), np.log(NEVER))
+    full = np.full((rows.shape[0], classes), np.log(LEAST_PROBABILITY))
     if rows.shape[0]:
-        full[:, fitted.classes_] = np.log(np.maximum(fitted.predict_proba(rows), NEVER))
+        full[:, fitted.classes_] = np.log(np.maximum(fitted.predict_proba(rows), LEAST_PROBABILITY))
     return full

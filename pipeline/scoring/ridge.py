@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import GroupKFold
 
+from pipeline.core.folds import Fold
 from pipeline.core.schemas import subsets_of
 from pipeline.scoring.one_standard_error import worthwhile
 from pipeline.scoring.standardisation import CLIP, standardisation
@@ -16,9 +17,6 @@ from pipeline.scoring.standardisation import CLIP, standardisation
 ALPHAS = np.logspace(0, 5, 11)
 INNER_FOLDS = 5
 """Ridge's penalties, and the folds that choose among them."""
-
-Folds = Sequence[tuple[np.ndarray, np.ndarray]]
-"""The rows to learn from and the held rows of each fold, int positions."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +51,22 @@ def ridge(
     return _ridge_path(rows[fitted], y, rows, np.array([alpha]))[0]
 
 
-def inner_folds(groups: np.ndarray) -> Folds:
+def inner_folds(groups: np.ndarray) -> list[Fold]:
     """Folds among rows of these ``groups``, [n] names, which stay whole; none of a single group."""
     folds = min(INNER_FOLDS, len(set(groups)))
-    return list(GroupKFold(folds).split(groups, groups=groups)) if folds > 1 else []
+    return [Fold(*rows) for rows in GroupKFold(folds).split(groups, groups=groups)] if folds > 1 else []
 
 
-def penalty(x: np.ndarray, y: np.ndarray, folds: Folds) -> tuple[np.ndarray, float]:
+def penalty(x: np.ndarray, y: np.ndarray, folds: Sequence[Fold]) -> tuple[np.ndarray, float]:
     """The penalty of least squared error in a cross-validation of ridge, and the errors it has, float64 [n].
 
     Of equal penalties the strongest is taken, also where there are no folds to choose by: then the errors are zeros.
     ``x`` is [n, width], ``y`` [n].
     """
     errors = np.zeros((len(ALPHAS), len(x)))
-    for inner, held in folds:
-        errors[:, held] = (_ridge_path(x[inner], y[inner], x[held], ALPHAS) - y[held]) ** 2
+    for fold in folds:
+        train, held_out = fold.train, fold.held_out
+        errors[:, held_out] = (_ridge_path(x[train], y[train], x[held_out], ALPHAS) - y[held_out]) ** 2
     best = len(ALPHAS) - 1 - int(errors.sum(axis=1)[::-1].argmin())
     return errors[best], float(ALPHAS[best])
 

@@ -23,10 +23,10 @@ from pipeline.scoring import score_selection
 from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, lines_of, shared
 from pipeline.sentiment.finetuned import score_rows
 from pipeline.sentiment.initialisation import (
+    InnerFold,
     LinearInputs,
-    Part,
+    adapted_folds,
     carried_scores,
-    inner_parts,
     judged_by_validation,
     linear_net,
     own_adapters,
@@ -95,7 +95,7 @@ class Setting:
         target: with text vectors of the source's text model, where there is one.
         plain: the same with text vectors of the encoder as it is.
         carried: as ``initialisation.LinearInputs`` has it.
-        parts: the inner folds that judge.
+        folds: the inner folds that judge.
         whole: all rows that the fold may learn from, and none held.
         mode: how the text encoder learns.
         adapters: what was fitted of the candidate of that name, by the rows learned from; ``all`` begins with it.
@@ -106,8 +106,8 @@ class Setting:
     source: SourceSpace
     job: FinetuneJob
     carried: Mapping[FeatureSubset, np.ndarray]
-    parts: list[Part]
-    whole: Part
+    folds: list[InnerFold]
+    whole: InnerFold
     mode: TextMode
     adapters: dict[bytes, FittedTransfer] = field(default_factory=dict)
 
@@ -124,12 +124,12 @@ class ChosenTransfer:
 def setting_of(target: Target, plain: Target, source: SourceSpace, job: FinetuneJob, mode: TextMode) -> Setting:
     """Inner folds judge; where the text encoder learns from many rows, which is dear, the validation rows alone do."""
     block = job.params.finetune_e2e
-    parts = inner_parts(target, source, job, block.tuned.folds if mode.tuned else block.inner_folds)
-    carried = carried_scores(target, source, parts) if job.with_source else {}
+    folds = adapted_folds(target, source, job, block.tuned.folds if mode.tuned else block.inner_folds)
+    carried = carried_scores(target, source, folds) if job.with_source else {}
     own = own_adapters(target, source, job) if job.with_source else {}
     train, val = target.rows(job.fold, "train"), target.rows(job.fold, "val")
-    whole = Part(np.sort(np.concatenate([train, val])), np.zeros(0, dtype=np.int64), own)
-    judges = [judged_by_validation(target, source, job)] if mode.tuned and not mode.few else parts
+    whole = InnerFold(np.sort(np.concatenate([train, val])), np.zeros(0, dtype=np.int64), own)
+    judges = [judged_by_validation(target, source, job)] if mode.tuned and not mode.few else folds
     return Setting(target, plain, source, job, carried, judges, whole, mode)
 
 
@@ -149,51 +149,51 @@ def available_candidates(setting: Setting) -> list[TargetCandidate]:
     return [name for name in CANDIDATES if available.get(name, True)]
 
 
-def fit_candidate(name: TargetCandidate, setting: Setting, part: Part) -> FittedTransfer:
-    """Fits one of ``CANDIDATES`` on the rows that a part learns from."""
+def fit_candidate(name: TargetCandidate, setting: Setting, fold: InnerFold) -> FittedTransfer:
+    """Fits one of ``CANDIDATES`` on the rows that a fold learns from."""
     job, target, seed = setting.job, setting.target, setting.job.params.seed
     nothing = pd.DataFrame(columns=[*HISTORY, "phase"])
     if name in ("text_tuned", "text_transfer_tuned"):
         start, head = (setting.plain, None) if name == "text_tuned" else (target, _text_head(setting))
-        net, history = tune_words(start, part, job, setting.mode.how, head)
+        net, history = tune_words(start, fold, job, setting.mode.how, head)
         return FittedTransfer(net, _read_by(net, start, job.params), ("text",), {}, history)
     if name == "text_averaged":
-        return _averaged(setting, part)
+        return _averaged(setting, fold)
     if name == "ridge":
         with one_thread():
-            net, used, report = linear_net(setting.plain, part, LinearInputs(), seed)
+            net, used, report = linear_net(setting.plain, fold, LinearInputs(), seed)
         return FittedTransfer(net, setting.plain, used, report, nothing)
     if name == "text_transfer":
         with one_thread():
-            net, _, report = linear_net(target, part, LinearInputs(text_head=_text_head(setting), probes=False), seed)
+            net, _, report = linear_net(target, fold, LinearInputs(text_head=_text_head(setting), probes=False), seed)
         return FittedTransfer(net, target, ("text",), report, nothing)
-    linear = _through_adapters(setting, part, nothing)
+    linear = _through_adapters(setting, fold, nothing)
     if name == "adapters":
         return linear
     net, used = copy.deepcopy(linear.net), linear.used
     if setting.mode.tuned and "text" not in used:
         used = shared(target.columns.modalities, (*used, "text"))
-    history = tune_all(net, target.using(used), part, job, setting.mode.how)
+    history = tune_all(net, target.using(used), fold, job, setting.mode.how)
     return FittedTransfer(net, _read_by(net, target, job.params), used, linear.report, history)
 
 
-def _averaged(setting: Setting, part: Part) -> FittedTransfer:
+def _averaged(setting: Setting, fold: InnerFold) -> FittedTransfer:
     """The mean of the weights of ``text_tuned`` and ``text_transfer_tuned``, whose trainings are kept and not repeated:
     two ways from one pretrained encoder, which often end in one basin (Wortsman et al., "Model soups", ICML 2022)."""
-    plain, carried = (fit_candidate(name, setting, part) for name in ("text_tuned", "text_transfer_tuned"))
+    plain, carried = (fit_candidate(name, setting, fold) for name in ("text_tuned", "text_transfer_tuned"))
     net = carried.net
     net.load_state_dict(mean_weights([of.net.cpu().state_dict() for of in (plain, carried)]))
     return replace(carried, target=_read_by(net, setting.target, setting.job.params))
 
 
-def _through_adapters(setting: Setting, part: Part, history: pd.DataFrame) -> FittedTransfer:
-    """The candidate ``adapters``, fitted once for the rows that a part learns from."""
-    key = part.learn.tobytes()
+def _through_adapters(setting: Setting, fold: InnerFold, history: pd.DataFrame) -> FittedTransfer:
+    """The candidate ``adapters``, fitted once for the rows that a fold learns from."""
+    key = fold.train.tobytes()
     if key not in setting.adapters:
         source = setting.source.net if setting.job.with_source else None
         given = LinearInputs(source, setting.carried, _text_head(setting))
         with one_thread():
-            net, used, report = linear_net(setting.target, part, given, setting.job.params.seed)
+            net, used, report = linear_net(setting.target, fold, given, setting.job.params.seed)
         setting.adapters[key] = FittedTransfer(net, setting.target, used, report, history)
     return setting.adapters[key]
 
@@ -216,11 +216,11 @@ def _read_by(net: TransferNet, target: Target, params: Params) -> Target:
     return replace(target, columns=columns)
 
 
-def held_scores(fitted: Sequence[FittedTransfer], parts: Sequence[Part], subset: FeatureSubset) -> np.ndarray:
-    """float64 [N]: each held-out row by the model that was not fitted on it; NaN for rows that no part holds."""
+def held_scores(fitted: Sequence[FittedTransfer], folds: Sequence[InnerFold], subset: FeatureSubset) -> np.ndarray:
+    """float64 [N]: each held-out row by the model that was not fitted on it; NaN for rows that no fold holds out."""
     scores = np.full(len(fitted[0].target.table), np.nan)
-    for model, part in zip(fitted, parts, strict=True):
-        scores[part.held] = model.scores(subset)[part.held]
+    for model, fold in zip(fitted, folds, strict=True):
+        scores[fold.held_out] = model.scores(subset)[fold.held_out]
     return scores
 
 
@@ -238,14 +238,14 @@ def choose(setting: Setting) -> ChosenTransfer:
             f"{', '.join(available_candidates(setting))}; name one of these"
         )
     inner: dict[TargetCandidate, list[FittedTransfer]] = {
-        name: [fit_candidate(name, setting, part) for part in setting.parts] for name in names
+        name: [fit_candidate(name, setting, fold) for fold in setting.folds] for name in names
     }
-    held = np.concatenate([part.held for part in setting.parts])
+    held = np.concatenate([fold.held_out for fold in setting.folds])
     unit, actual = setting.target.unit, setting.target.scores.numpy().astype(np.float64)[held]
     groups = setting.target.table["group_id"].to_numpy(dtype=str)[held]
     everything = setting.target.columns.modalities
     predicted: dict[TargetCandidate, np.ndarray] = {
-        name: unit * held_scores(inner[name], setting.parts, everything)[held] for name in names
+        name: unit * held_scores(inner[name], setting.folds, everything)[held] for name in names
     }
     taken, report = score_selection.choose(predicted, unit * actual, groups, STEADIER)
     return ChosenTransfer(taken, inner, report)

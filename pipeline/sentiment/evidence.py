@@ -60,8 +60,9 @@ def modality_gap(track: Track, params: Params) -> dict[str, PartScores]:
 def _within(block: FeatureBlock, scores: np.ndarray, groups: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Ridge cross-validated among the test rows alone, [N]: the predictions of the modality by itself."""
     predicted = np.zeros(len(scores))
-    for inner, held in inner_folds(groups[test]):
-        predicted[test[held]] = ridge([block], scores, test[inner], groups)[test[held]]
+    for fold in inner_folds(groups[test]):
+        held_out = test[fold.held_out]
+        predicted[held_out] = ridge([block], scores, test[fold.train], groups)[held_out]
     return predicted
 
 

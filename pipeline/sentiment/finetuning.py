@@ -187,7 +187,7 @@ def _predicted(
     """
     target = setting.target
     scores, val = model.scores(subset), target.rows(setting.job.fold, "val")
-    scores[val] = held_scores(inner, setting.parts, subset)[val]
+    scores[val] = held_scores(inner, setting.folds, subset)[val]
     if context is not None:
         keys, learned = _keys(model, target), np.isin(np.arange(len(scores)), val)
         for rows in (learned, ~learned):
@@ -239,13 +239,13 @@ def _output_scale(inner: Sequence[FittedTransfer], setting: Setting) -> tuple[fl
     of a few held groups is too noisy. The scale stays above zero: below, it would turn the order of all rows round on a
     whim of a few.
     """
-    at = np.concatenate([part.held for part in setting.parts])
+    at = np.concatenate([fold.held_out for fold in setting.folds])
     block, target = setting.job.params.finetune_e2e, setting.target
     if not block.scale or len(at) < 3:
         return 1.0, 0.0
     actual, loss = target.scores[torch.from_numpy(at)], objective(block)
-    centre = float(target.scores[torch.from_numpy(setting.whole.learn)].mean())
-    apart = torch.from_numpy(held_scores(inner, setting.parts, target.columns.modalities)[at] - centre)
+    centre = float(target.scores[torch.from_numpy(setting.whole.train)].mean())
+    apart = torch.from_numpy(held_scores(inner, setting.folds, target.columns.modalities)[at] - centre)
 
     def loss_at(log_scale: float) -> float:
         return loss((centre + math.exp(log_scale) * apart)[:, None], actual).item()
@@ -269,10 +269,10 @@ def _context(inner: Sequence[FittedTransfer], setting: Setting, *, scaled: bool)
     if not _in_groups_of_several(setting):
         return None
     target, everything = setting.target, setting.target.columns.modalities
-    at = np.concatenate([part.held for part in setting.parts])
-    scores, actual = held_scores(inner, setting.parts, everything)[at], target.scores.numpy().astype(np.float64)
+    at = np.concatenate([fold.held_out for fold in setting.folds])
+    scores, actual = held_scores(inner, setting.folds, everything)[at], target.scores.numpy().astype(np.float64)
     keys, blocks = _keys(inner[0], target)[at], target.table["group_id"].to_numpy(dtype=str)[at]
-    return fit_context(scores, actual[at], keys, blocks, float(actual[setting.whole.learn].mean()), scaled=scaled)
+    return fit_context(scores, actual[at], keys, blocks, float(actual[setting.whole.train].mean()), scaled=scaled)
 
 
 def _keys(model: FittedTransfer, target: Target) -> np.ndarray:

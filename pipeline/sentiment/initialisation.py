@@ -11,12 +11,13 @@ from sklearn.linear_model import Ridge
 from torch import nn
 
 from pipeline.core.errors import InputError
+from pipeline.core.folds import Fold, folds_of
 from pipeline.core.schemas import Feature, FeatureSubset, subsets_of
 from pipeline.corpora.splits import grouped_folds
 from pipeline.nets.adapter import Adapter
 from pipeline.nets.transfer import ScoreNet, TransferNet
 from pipeline.scoring.one_standard_error import worthwhile
-from pipeline.scoring.ridge import Folds, inner_folds, penalty
+from pipeline.scoring.ridge import inner_folds, penalty
 from pipeline.sentiment.adapters import carried_columns, read_adapters, train_adapter
 from pipeline.sentiment.data import FeatureColumns, FinetuneJob, Target, shared
 from pipeline.sentiment.source_model import SourceSpace, score
@@ -26,11 +27,9 @@ STOPPING = 5
 
 
 @dataclass(frozen=True)
-class Part:
-    """Rows to learn from and rows to be judged on, int64 positions, and adapters that knew no score of the latter."""
+class InnerFold(Fold):
+    """A fold, and adapters that knew no score of its held-out rows."""
 
-    learn: np.ndarray
-    held: np.ndarray
     adapters: Mapping[str, Adapter]
 
 
@@ -39,7 +38,7 @@ class LinearInputs:
     """What a linear net reads; by default the target's own features alone.
 
     Attributes:
-        source: the source model, which reads through the adapters of a part.
+        source: the source model, which reads through the adapters of a fold.
         carried: subset → float64 [N], its predictions of rows through adapters that were not fitted on their scores.
         text_head: the head of the source's text model.
         probes: whether it reads the target's own features at all.
@@ -52,7 +51,7 @@ class LinearInputs:
 
 
 def linear_net(
-    target: Target, part: Part, given: LinearInputs, seed: int
+    target: Target, fold: InnerFold, given: LinearInputs, seed: int
 ) -> tuple[TransferNet, FeatureSubset, dict[str, float]]:
     """The best net without a gradient, the modalities it uses, and the weights it gives to its parts.
 
@@ -60,18 +59,18 @@ def linear_net(
     accuracy) and how to read what the source leaves unexplained.
     """
     torch.manual_seed(seed)
-    adapters = part.adapters if given.source is not None else {}
+    adapters = fold.adapters if given.source is not None else {}
     net = TransferNet(adapters, given.source, target.columns.widths, text_head=given.text_head, columns=target.inputs)
-    net.standardise_like(*target.columns.at(part.learn))
-    labels = target.scores[torch.from_numpy(part.learn)].numpy().astype(np.float64)
+    net.standardise_like(*target.columns.at(fold.train))
+    labels = target.scores[torch.from_numpy(fold.train)].numpy().astype(np.float64)
     with torch.inference_mode():
-        by_text = net.eval().parts(*target.columns.at(part.learn))[1][:, 0].numpy().astype(np.float64)
-    tried, nothing, design = [], np.zeros(len(target.table)), _design(net, target, part, given.probes)
+        by_text = net.eval().parts(*target.columns.at(fold.train))[1][:, 0].numpy().astype(np.float64)
+    tried, nothing, design = [], np.zeros(len(target.table)), _design(net, target, fold, given.probes)
     for subset in subsets_of(target.columns.modalities):
-        carried = given.carried.get(subset, nothing)[part.learn]
+        carried = given.carried.get(subset, nothing)[fold.train]
         source_scores = np.column_stack([carried, by_text * ("text" in subset)])
         tried.append(_start(design, subset, source_scores, labels))
-    groups = target.table["group_id"].to_numpy()[part.learn]
+    groups = target.table["group_id"].to_numpy()[fold.train]
     best = tried[worthwhile([start.errors for start in tried], groups)]
     _set(net, best)
     report = {"carried": float(best.weights[0]), "by_text": float(best.weights[1])}
@@ -113,14 +112,14 @@ class RidgeInputs:
     """
 
     columns: Mapping[str, np.ndarray]
-    folds: Folds
+    folds: Sequence[Fold]
 
 
-def _design(net: TransferNet, target: Target, part: Part, probes: bool) -> RidgeInputs:
+def _design(net: TransferNet, target: Target, fold: InnerFold, probes: bool) -> RidgeInputs:
     if not probes:
         return RidgeInputs({}, [])
-    columns = {name: _standard(net, target.columns, name, part.learn) for name in target.columns.modalities}
-    return RidgeInputs(columns, inner_folds(target.table["group_id"].to_numpy()[part.learn]))
+    columns = {name: _standard(net, target.columns, name, fold.train) for name in target.columns.modalities}
+    return RidgeInputs(columns, inner_folds(target.table["group_id"].to_numpy()[fold.train]))
 
 
 def _start(design: RidgeInputs, subset: FeatureSubset, source_scores: np.ndarray, labels: np.ndarray) -> RidgeStart:
@@ -167,7 +166,7 @@ def _trained(target: Target, source: SourceSpace, job: FinetuneJob) -> dict[str,
     }
 
 
-def inner_parts(target: Target, source: SourceSpace, job: FinetuneJob, folds: int) -> list[Part]:
+def adapted_folds(target: Target, source: SourceSpace, job: FinetuneJob, folds: int) -> list[InnerFold]:
     """Grouped folds of the rows that a fold learns from, training and validation rows; with the source, adapters.
 
     Of two folds the adapters share no row: they differ so much that weights learned for the scores of one do not fit
@@ -180,17 +179,16 @@ def inner_parts(target: Target, source: SourceSpace, job: FinetuneJob, folds: in
             f"target.corpus: {job.fold} learns from {groups} group, and inner folds need two at least; "
             "give more groups, or more target.folds in params.yaml"
         )
-    inner = _inner_numbers(target, rows, folds, job.params.seed)
     ids = target.table["sample_id"].to_numpy()
-    parts = []
-    for number in range(int(inner.max()) + 1):
-        held = rows[inner == number]
-        left = replace(target, folds=target.folds[~target.folds["sample_id"].isin(set(ids[held]))])
-        parts.append(Part(rows[inner != number], held, _trained(left, source, job) if job.with_source else {}))
-    return parts
+    adapted = []
+    for fold in folds_of(rows, _inner_numbers(target, rows, folds, job.params.seed)):
+        left = replace(target, folds=target.folds[~target.folds["sample_id"].isin(set(ids[fold.held_out]))])
+        adapters = _trained(left, source, job) if job.with_source else {}
+        adapted.append(InnerFold(fold.train, fold.held_out, adapters))
+    return adapted
 
 
-def judged_by_validation(target: Target, source: SourceSpace, job: FinetuneJob) -> Part:
+def judged_by_validation(target: Target, source: SourceSpace, job: FinetuneJob) -> InnerFold:
     """The training rows to learn from and the validation rows to be judged on; with the source, adapters.
 
     Their best epoch is that of a fifth of the training groups: those of `train_adapters` took theirs by the scores of
@@ -198,12 +196,12 @@ def judged_by_validation(target: Target, source: SourceSpace, job: FinetuneJob) 
     """
     train, val = target.rows(job.fold, "train"), target.rows(job.fold, "val")
     if not job.with_source:
-        return Part(train, val, {})
+        return InnerFold(train, val, {})
     ids = target.table["sample_id"].to_numpy()
     stopping = train[_inner_numbers(target, train, STOPPING, job.params.seed) == 0]
     folds = target.folds[~target.folds["sample_id"].isin(set(ids[val]))]
     folds = folds.assign(role=folds["role"].where(~folds["sample_id"].isin(set(ids[stopping])), "val"))
-    return Part(train, val, _trained(replace(target, folds=folds), source, job))
+    return InnerFold(train, val, _trained(replace(target, folds=folds), source, job))
 
 
 def _inner_numbers(target: Target, rows: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -213,19 +211,19 @@ def _inner_numbers(target: Target, rows: np.ndarray, folds: int, seed: int) -> n
     return grouped_folds(groups, bins.astype(str).tolist(), folds, np.random.default_rng(seed))
 
 
-def carried_scores(target: Target, source: SourceSpace, parts: Sequence[Part]) -> dict[FeatureSubset, np.ndarray]:
+def carried_scores(target: Target, source: SourceSpace, folds: Sequence[InnerFold]) -> dict[FeatureSubset, np.ndarray]:
     """Subset → float64 [N]: the source's prediction of each held-out row through adapters not fitted on its score.
 
     A fold's own adapters were trained on these scores: by them the source would seem to know more than it does. These
-    knew the scores of the other parts' rows, so what a part learns from them is not blind to the rows that it is judged
-    on; adapters for each pair of parts would be, and would take twice as long. Zeros for rows that no part holds.
+    knew the scores of the other folds' rows, so what a fold learns from them is not blind to the rows that it is judged
+    on; adapters for each pair of folds would be, and would take twice as long. Zeros for rows that no fold holds out.
     """
     scores_of = {subset: np.zeros(len(target.table)) for subset in subsets_of(target.columns.modalities)}
-    for part in parts:
-        columns = carried_columns(part.adapters, target.columns)
+    for fold in folds:
+        columns = carried_columns(fold.adapters, target.columns)
         for subset, scores in scores_of.items():
             if known := shared(subset, source.modalities):
-                scores[part.held] = score(source.net, columns, known)[part.held]
+                scores[fold.held_out] = score(source.net, columns, known)[fold.held_out]
     return scores_of
 
 

@@ -21,7 +21,7 @@ from pipeline.nets.transfer import TransferNet
 from pipeline.params import FinetuneParams, TargetTextParams
 from pipeline.scoring.sentiment import concordance
 from pipeline.sentiment.data import FinetuneJob, Target, lines_of
-from pipeline.sentiment.initialisation import Part
+from pipeline.sentiment.initialisation import InnerFold
 from pipeline.sentiment.text_model import text_encoder
 from pipeline.training.averaging import average_trainings
 from pipeline.training.checkpoint import resume_state
@@ -33,10 +33,10 @@ from pipeline.training.rows import Joined, TensorRows
 from pipeline.training.tuning import TunedTraining, for_few
 
 
-def tune_all(net: TransferNet, target: Target, part: Part, job: FinetuneJob, mode: str) -> pd.DataFrame:
+def tune_all(net: TransferNet, target: Target, fold: InnerFold, job: FinetuneJob, mode: str) -> pd.DataFrame:
     """Tunes ``net``: head or model first, then everything (LP-FT), with the text encoder where ``mode`` is not none.
 
-    Returns the lines of ``HISTORY`` of each ``phase``; validation figures are those of the part's held rows.
+    Returns the lines of ``HISTORY`` of each ``phase``; validation figures are those of the fold's held-out rows.
     """
     block = job.params.finetune_e2e
     first, everything = _learners(net, block)
@@ -46,11 +46,11 @@ def tune_all(net: TransferNet, target: Target, part: Part, job: FinetuneJob, mod
     for name, learners, epochs, rate in phases:
         if epochs:
             with one_thread():
-                result = _phase(net, learners, target, part, job, name, epochs, rate)
+                result = _phase(net, learners, target, fold, job, name, epochs, rate)
             histories.append(_lines(result, histories, name))
     if mode != "none":
         encoder = text_encoder(target, job.params, job.layout)
-        result = _tune_encoder(net, encoder, lambda made: _learners(made, block)[1], target, part, job, mode)
+        result = _tune_encoder(net, encoder, lambda made: _learners(made, block)[1], target, fold, job, mode)
         histories.append(_lines(result, histories, "all"))
     return pd.concat(histories)
 
@@ -61,24 +61,24 @@ def _lines(result: FitResult, before: list[pd.DataFrame], phase: str) -> pd.Data
 
 
 def tune_words(
-    target: Target, part: Part, job: FinetuneJob, mode: str, head: nn.Linear | None = None
+    target: Target, fold: InnerFold, job: FinetuneJob, mode: str, head: nn.Linear | None = None
 ) -> tuple[TransferNet, pd.DataFrame]:
     """A text model of the target's own words: of the encoder that gave ``target`` its text vectors, the source's text
     model where that did, and a ``head``; of a head from nothing without one. Rows without words teach it nothing.
     """
-    if len(worded := target.with_words(part.learn)):
-        part = replace(part, learn=worded)
+    if len(worded := target.with_words(fold.train)):
+        fold = replace(fold, train=worded)
     encoder = text_encoder(target, job.params, job.layout)
     net = TransferNet({}, None, target.columns.widths, text_head=nn.Linear(encoder.width, 1), columns=target.inputs)
     assert net.text_head is not None
     with torch.no_grad():
         net.text_head.weight.zero_()
-        net.text_head.bias.fill_(target.scores[torch.from_numpy(part.learn)].mean().item())
+        net.text_head.bias.fill_(target.scores[torch.from_numpy(fold.train)].mean().item())
         net.mix.weight.copy_(torch.tensor([[0.0, 1.0]]))
         net.mix.bias.zero_()
     if head is not None:
         net.text_head.load_state_dict(head.state_dict())
-    result = _tune_encoder(net, encoder, _text_head, target, part, job, mode)
+    result = _tune_encoder(net, encoder, _text_head, target, fold, job, mode)
     return net, _lines(result, [], "words")
 
 
@@ -114,7 +114,7 @@ def _phase(
     net: TransferNet,
     learners: list[nn.Module],
     target: Target,
-    part: Part,
+    fold: InnerFold,
     job: FinetuneJob,
     name: str,
     epochs: int,
@@ -123,7 +123,7 @@ def _phase(
     """Tunes on given vectors."""
     block = job.params.finetune_e2e
     _only(net, learners)
-    train, held = _rows(target, part, block.batch)
+    train, held = _rows(target, fold, block.batch)
     return fit(
         net,
         train,
@@ -138,9 +138,9 @@ def _phase(
     )
 
 
-def _rows(target: Target, part: Part, batch: int) -> Iterator[TensorRows]:
+def _rows(target: Target, fold: InnerFold, batch: int) -> Iterator[TensorRows]:
     """The rows to learn from, and the held ones."""
-    for at in (part.learn, part.held):
+    for at in (fold.train, fold.held_out):
         yield TensorRows(target.columns.at(at), target.scores[torch.from_numpy(at)], batch)
 
 
@@ -149,7 +149,7 @@ def _tune_encoder(
     encoder: TextEncoder,
     learners: Callable[[TransferNet], list[nn.Module]],
     target: Target,
-    part: Part,
+    fold: InnerFold,
     job: FinetuneJob,
     mode: str,
 ) -> FitResult:
@@ -158,12 +158,12 @@ def _tune_encoder(
     Where no rows are held to judge it, the weights are the mean of several trainings. Returns what came of the first.
     """
     tuned, seed = job.params.finetune_e2e.tuned, job.params.seed
-    identity = json.dumps(_identity(net, encoder, target, part, job), sort_keys=True)
+    identity = json.dumps(_identity(net, encoder, target, fold, job), sort_keys=True)
     net.encoder = encoder.net
     return average_trainings(
         net,
-        lambda made, seed: _tune_once(made, encoder, learners(made), target, part, job, mode, seed),
-        range(seed, seed + (1 if len(part.held) else tuned.runs)),
+        lambda made, seed: _tune_once(made, encoder, learners(made), target, fold, job, mode, seed),
+        range(seed, seed + (1 if len(fold.held_out) else tuned.runs)),
         how=mode,
         targets=encoder.lora_targets,
         rank=tuned.lora_rank,
@@ -177,21 +177,21 @@ def _tune_once(
     encoder: TextEncoder,
     learners: list[nn.Module],
     target: Target,
-    part: Part,
+    fold: InnerFold,
     job: FinetuneJob,
     mode: str,
     seed: int,
 ) -> FitResult:
     """One training of the net with its encoder, with this seed."""
     block, run = job.params.finetune_e2e, seed - job.params.seed
-    tuned, plain = for_few(block.tuned, len(part.learn)), net.source is None
+    tuned, plain = for_few(block.tuned, len(fold.train)), net.source is None
     assert net.encoder is not None
     _only(net, learners)
     for name, parameter in net.encoder.named_parameters():
         parameter.requires_grad_(mode == "full" or "lora_" in name)
     train, held = (
         Joined(rows, _text_rows(encoder, target.table.iloc[at], rows.labels, tuned, job.params.target.level))
-        for rows, at in zip(_rows(target, part, tuned.batch), (part.learn, part.held), strict=True)
+        for rows, at in zip(_rows(target, fold, tuned.batch), (fold.train, fold.held_out), strict=True)
     )
     training = TunedTraining(
         net,
@@ -206,7 +206,7 @@ def _tune_once(
         what=f"finetune_e2e {job.fold} with text" + f", run {run + 1}" * (run > 0),
         penalty=L2SP(net, block.l2_sp) if block.l2_sp and not plain else None,
     )
-    identity = _identity(net, encoder, target, part, job) | {"seed": seed}
+    identity = _identity(net, encoder, target, fold, job) | {"seed": seed}
     return training.fit(resume_state(job.layout.cache, identity))
 
 
@@ -220,7 +220,9 @@ def _text_rows(
     return TokenRows(encoder, [line for row in texts for line in row or [""]], labels, tuned.batch)
 
 
-def _identity(net: nn.Module, encoder: TextEncoder, target: Target, part: Part, job: FinetuneJob) -> dict[str, Any]:
+def _identity(
+    net: nn.Module, encoder: TextEncoder, target: Target, fold: InnerFold, job: FinetuneJob
+) -> dict[str, Any]:
     """What a run that was cut off must have in common with this one to be its beginning."""
     table = target.table
     rows = table["sample_id"] + " " + table["score"].map(repr) + " " + table["text"].fillna("")
@@ -230,7 +232,7 @@ def _identity(net: nn.Module, encoder: TextEncoder, target: Target, part: Part, 
         "encoder": encoder.identity,
         "device": str(pick(job.params.device)),
         "start": tensors_digest(net.state_dict()),
-        "learn": artifacts.digest(rows.iloc[part.learn]),
-        "held": artifacts.digest(rows.iloc[part.held]),
+        "learn": artifacts.digest(rows.iloc[fold.train]),
+        "held": artifacts.digest(rows.iloc[fold.held_out]),
         "features": tensors_digest(target.columns.vectors),
     }

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from pipeline.core.errors import InputError
+from pipeline.core.folds import Fold, folds_of
 from pipeline.corpora.splits import ENOUGH_SHARE, grouped_folds, score_strata
 from pipeline.nets.losses import mixed
 from pipeline.nets.transfer import ScoreNet
@@ -32,14 +33,6 @@ from pipeline.training.rows import TensorRows
 
 MSE, MAE, CORRELATION = 0.3, 1.0, 0.3
 """Weights of the loss: mostly the absolute error, as scores are noisy; a little of the others for spread and order."""
-
-
-@dataclass(frozen=True)
-class SourceFold:
-    """Rows to learn from and rows to be judged on, int64 positions."""
-
-    learn: np.ndarray
-    held: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -97,7 +90,7 @@ class SourceRows:
         scores = torch.from_numpy(self.actual[rows].astype(np.float32))
         return TensorRows(self.columns.at(rows), scores, self.block.batch)
 
-    def folds(self) -> list[SourceFold]:
+    def folds(self) -> list[Fold]:
         """Grouped folds of the training and validation rows; of very many, the validation rows are the one held, unless
         they are less than a twentieth of so many.
 
@@ -106,15 +99,15 @@ class SourceRows:
         train, val = self.part("train"), self.part("val")
         rows = np.sort(np.concatenate([train, val]))
         if len(rows) > self.block.inner_rows and len(val) >= max(self.block.inner_rows / ENOUGH_SHARE, 1):
-            return [SourceFold(train, val)]
+            return [Fold(train, val)]
         if len(set(self.groups[rows])) < 2:
             raise InputError(
                 f"source.corpus: its {len(rows)} training and validation rows are of one group, and inner folds need "
                 "two at least; give more groups"
             )
         strata, rng = score_strata(self.actual[rows].tolist()), np.random.default_rng(self.params.seed)
-        of = grouped_folds(self.groups[rows].tolist(), strata["tercile"].tolist(), self.block.inner_folds, rng)
-        return [SourceFold(rows[of != number], rows[of == number]) for number in range(int(of.max()) + 1)]
+        numbers = grouped_folds(self.groups[rows].tolist(), strata["tercile"].tolist(), self.block.inner_folds, rng)
+        return folds_of(rows, numbers)
 
 
 def describe_source(columns: FeatureColumns, block: TrainSourceParams, unit: float = 1.0) -> ScoreNetArguments:
@@ -130,7 +123,7 @@ def choose(source: SourceRows) -> SourceChoice:
     little; test rows are for `evaluate`.
     """
     folds, wanted = source.folds(), source.block.candidates
-    rows = np.concatenate([fold.held for fold in folds])
+    rows = np.concatenate([fold.held_out for fold in folds])
     actual, groups = source.actual[rows], source.groups[rows]
     nets, penalty, predicted = _by_ridge(source, folds)
     by_candidate = {"ridge": predicted} if "ridge" in wanted else {}
@@ -160,19 +153,19 @@ def fit_final(source: SourceRows, choice: SourceChoice) -> ScoreNet:
 # --- ridge -----------------------------------------------------------------------------------------------------------
 
 
-def _by_ridge(source: SourceRows, folds: list[SourceFold]) -> tuple[list[ScoreNet], float, np.ndarray]:
+def _by_ridge(source: SourceRows, folds: list[Fold]) -> tuple[list[ScoreNet], float, np.ndarray]:
     """A net for each fold that is ridge regression, the penalty, and the out-of-fold predictions, float64 [n].
 
     One penalty serves all folds: that of least squared error, of equal ones the strongest.
     """
-    nets = [_standardised_net(source, fold.learn) for fold in folds]
-    models = [_ridges(net, source, fold.learn, ALPHAS.tolist()) for net, fold in zip(nets, folds, strict=True)]
-    held = [_standard(net, source.columns, fold.held) for net, fold in zip(nets, folds, strict=True)]
+    nets = [_standardised_net(source, fold.train) for fold in folds]
+    models = [_ridges(net, source, fold.train, ALPHAS.tolist()) for net, fold in zip(nets, folds, strict=True)]
+    held = [_standard(net, source.columns, fold.held_out) for net, fold in zip(nets, folds, strict=True)]
     predicted = [
         np.concatenate([of_fold[at].scores(blocks) for of_fold, blocks in zip(models, held, strict=True)])
         for at in range(len(ALPHAS))
     ]
-    actual = source.actual[np.concatenate([fold.held for fold in folds])]
+    actual = source.actual[np.concatenate([fold.held_out for fold in folds])]
     errors = [float(((scores - actual) ** 2).sum()) for scores in predicted]
     best = max(range(len(ALPHAS)), key=lambda at: (-errors[at], at))
     for net, of_fold in zip(nets, models, strict=True):
@@ -206,7 +199,7 @@ def _begin_with(net: ScoreNet, model: LinearModel) -> None:
 # --- the net ---------------------------------------------------------------------------------------------------------
 
 
-def _by_net(source: SourceRows, folds: list[SourceFold], nets: list[ScoreNet]) -> tuple[list[np.ndarray], pd.DataFrame]:
+def _by_net(source: SourceRows, folds: list[Fold], nets: list[ScoreNet]) -> tuple[list[np.ndarray], pd.DataFrame]:
     """After each epoch, the predictions of the held-out rows, float64 [n]; and their history.
 
     The number of epochs is that of all folds, so none has one that flatters it alone. A fold that stops, since it gets
@@ -216,7 +209,7 @@ def _by_net(source: SourceRows, folds: list[SourceFold], nets: list[ScoreNet]) -
     histories = []
     for net, fold in zip(nets, folds, strict=True):
         predicted.append([])
-        result = _train(net, source, fold.learn, source.block.epochs, fold.held, predicted[-1].append)
+        result = _train(net, source, fold.train, source.block.epochs, fold.held_out, predicted[-1].append)
         histories.append(pd.DataFrame(result.history, columns=HISTORY))
     history = pd.concat(histories).groupby("epoch", as_index=False).mean()
     by_epoch = [

@@ -13,15 +13,16 @@ import pandas as pd
 
 from pipeline.core import artifacts, off
 from pipeline.core.artifacts import Predictions
-from pipeline.core.fitted import fitted_rows, write_fitted
+from pipeline.core.fitted import write_fitted
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FINAL, subset_name
 from pipeline.params import Params
 from pipeline.posts.descriptions import FusionDescription
+from pipeline.posts.folds import all_fitted_rows, predicted_in
 from pipeline.posts.fusion import FusionOutcome, choose_fusion, unfused
 from pipeline.posts.fusion_rows import FusionRows, read_fusion_rows
-from pipeline.scoring import emotion
+from pipeline.posts.out_of_fold import OutOfFold
 from pipeline.training.checkpoint import write_model
 from pipeline.training.loop import HISTORY
 
@@ -33,10 +34,6 @@ def run(params: Params, layout: Layout) -> None:
     outcome = unfused(corpus, layout) if len(corpus.modalities) == 1 else choose_fusion(corpus, params, layout)
     with artifacts.replacing_folder(layout.model("fuse")) as folder:
         artifacts.write_predictions(folder / "predictions.parquet", _predictions(corpus, outcome))
-        nobody = np.array([], dtype=int)
-        seen = [
-            fitted_rows(corpus.posts, of.name, of.train, nobody if of.val is None else of.val) for of in outcome.folds
-        ]
         description = FusionDescription(
             stage="fuse",
             candidate=None if outcome.taken is None else outcome.taken.name,
@@ -47,7 +44,7 @@ def run(params: Params, layout: Layout) -> None:
             seed=params.seed,
             best_epoch=None if outcome.final is None else outcome.final.best_epoch,
             calibration=outcome.choice.calibration,
-            fitted=write_fitted(folder, pd.concat(seen)),
+            fitted=write_fitted(folder, all_fitted_rows(corpus.posts, outcome.folds)),
             parents=tuple(f"train_{name}" for name in corpus.modalities),
         )
         write_model(folder, None if outcome.final is None else outcome.final.net, description)
@@ -57,7 +54,7 @@ def run(params: Params, layout: Layout) -> None:
 
 def _predictions(corpus: FusionRows, outcome: FusionOutcome) -> Predictions:
     """The whole fusion's of every row that some model had not seen, and those of the subsets of the test rows."""
-    made_by = outcome.made_by()
+    made_by = predicted_in(outcome.folds, len(corpus.posts))
     at = np.flatnonzero(made_by.notna())
     keys = corpus.posts[["sample_id", "split"]]
     whole = keys.iloc[at].assign(fold=made_by.iloc[at].to_numpy(), kind="fusion", subset=subset_name(corpus.modalities))
@@ -70,20 +67,17 @@ def _predictions(corpus: FusionRows, outcome: FusionOutcome) -> Predictions:
 def _report(corpus: FusionRows, outcome: FusionOutcome, layout: Layout) -> None:
     """What was chosen and why, and how it does on the rows out of fold; the test rows are left to `evaluate`."""
     compared = corpus.grouping.compared(outcome.folds)
-    codes, calibration = corpus.codes.numpy()[compared], outcome.choice.calibration
-    calibrated = calibration.calibrated(outcome.logits[compared])
-    predicted = calibration.decide(calibrated)
+    out_of_fold = OutOfFold.of(
+        outcome.logits[compared], corpus.codes.numpy()[compared], corpus.labels, outcome.choice.calibration
+    )
     settings = {} if outcome.taken is None else outcome.taken.settings
     metrics = {
         "choice": outcome.choice.report() | {"settings": settings},
-        "out_of_fold": emotion.report(calibrated, predicted, codes, corpus.labels),
+        "out_of_fold": out_of_fold.metrics(),
     }
     write_metrics(layout, "fuse", {"posts": metrics})
 
-    names = np.array(corpus.labels, dtype=object)
     history = pd.DataFrame(outcome.final.history if outcome.final else [], columns=HISTORY)
     with artifacts.replacing_folder(layout.plots("fuse")) as plots:
         artifacts.write_csv(plots / "history.csv", history)
-        artifacts.write_csv(
-            plots / "confusion.csv", pd.DataFrame({"actual": names[codes], "predicted": names[predicted]})
-        )
+        artifacts.write_csv(plots / "confusion.csv", out_of_fold.confusion())

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.posts.folds import Fold, Grouping
+from pipeline.posts.folds import Grouping, NamedFold
 
 CODES = np.array([0, 0, 1, 1, 0, 1, 2, 2, 0])
 GROUPS = np.array(["a", "b", "c", "d", "e", "f", "g", "g", "h"])
@@ -32,5 +32,5 @@ def test_validation_rows_that_are_very_few_do_not_judge_alone():
 
 def test_where_no_class_could_be_learned_all_rows_judge():
     grouping = Grouping(SPLIT, GROUPS, CODES, seed=0)
-    nothing = [Fold("fold-0", np.array([8]), np.array([2, 3, 6]))]
+    nothing = [NamedFold(np.array([8]), np.array([2, 3, 6]), "fold-0")]
     assert grouping.judged(nothing).tolist() == [2, 3, 6]

@@ -27,7 +27,7 @@ from pipeline.core.schemas import MODALITIES, FusionCandidate
 from pipeline.params import Params
 from pipeline.posts.candidates import CandidateResult
 from pipeline.posts.descriptions import FusionDescription, SpecialistDescription
-from pipeline.posts.folds import Fold
+from pipeline.posts.folds import NamedFold
 from pipeline.posts.fusion_candidates import average, build, fit_fusion, try_fusion
 from pipeline.posts.fusion_rows import read_fusion_rows
 from pipeline.posts.specialist import _worth_tuning, train
@@ -418,7 +418,7 @@ def test_what_is_worth_tuning_is_asked_of_few_texts_alone(tmp_path: Path, monkey
     corpus = read_rows("text", Params(), layout)
     right = np.eye(2, dtype=np.float32)[corpus.codes] * 4
     vectors, words = CandidateResult("logreg", -right, {}, {}), CandidateResult("tfidf_logreg", right, {}, {})
-    everything = [Fold("fold-0", np.arange(0), np.arange(60))]
+    everything = [NamedFold(np.arange(0), np.arange(60), "fold-0")]
     assert not _worth_tuning([vectors, words], corpus, everything)
     assert _worth_tuning([vectors], corpus, everything)  # who leaves the words out wants no such question
     monkeypatch.setattr("pipeline.posts.specialist.FEW", 30)
@@ -497,7 +497,7 @@ def test_the_averaged_fusion_is_the_mean_of_its_parts_fitted_alone(tmp_path: Pat
     folds = rows.grouping.inner(2, most)
     tried = [try_fusion(name, rows, folds, params) for name in names]
     averaged = average(tried)
-    unseen = np.concatenate([fold.unseen for fold in folds])
+    unseen = np.concatenate([fold.held_out for fold in folds])
     means = np.mean([log_softmax(of.logits[unseen], axis=1) for of in tried], axis=0)
     np.testing.assert_allclose(averaged.logits[unseen], means, rtol=1e-5, atol=1e-6)
 

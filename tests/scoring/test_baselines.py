@@ -4,6 +4,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+from pipeline.core.folds import Fold
 from pipeline.scoring import baselines, emotion
 from pipeline.scoring.baselines import Baseline, BaselineTrainingSet
 
@@ -28,7 +29,7 @@ def texts(rows: int, seed: int) -> tuple[list[str], np.ndarray]:
 def judged_by_val(a: np.ndarray, b: np.ndarray, classes: int = 3) -> BaselineTrainingSet:
     """Rows of the codes ``a`` to learn from and ``b`` to choose by, if any."""
     at = np.arange(len(a) + len(b))
-    return BaselineTrainingSet(np.concatenate([a, b]), len(a), classes, [(at[: len(a)], at[len(a) :])])
+    return BaselineTrainingSet(np.concatenate([a, b]), len(a), classes, [Fold(at[: len(a)], at[len(a) :])])
 
 
 def on_vectors(train: np.ndarray, val: np.ndarray, test: np.ndarray, a: np.ndarray, b: np.ndarray) -> Baseline:
@@ -74,7 +75,9 @@ def test_the_held_rows_choose_and_the_test_rows_do_not_matter():
 def test_folds_choose_as_a_search_over_them_does():
     (rows, codes), (test, _) = vectors(120, 0), vectors(50, 1)
     folds = list(StratifiedKFold(3).split(rows, codes))
-    made = baselines.embeddings_logreg(BaselineTrainingSet(codes, 100, 3, folds), rows.copy(), [test])
+    made = baselines.embeddings_logreg(
+        BaselineTrainingSet(codes, 100, 3, [Fold(*rows_of) for rows_of in folds]), rows.copy(), [test]
+    )
     mean, spread = rows[:100].mean(axis=0), rows[:100].std(axis=0)
     scaled = (rows - mean) / np.where(spread > 1e-6, spread, 1)
     scores = {}
@@ -135,7 +138,7 @@ def test_what_cannot_be_fitted_falls_back_to_the_majority(labels: list[int]):
 
 
 def test_a_fold_that_learns_of_one_class_holds_by_its_share():
-    learned = BaselineTrainingSet(np.array([2, 2, 0, 2]), 4, 3, [(np.array([0, 1]), np.array([2, 3]))])
+    learned = BaselineTrainingSet(np.array([2, 2, 0, 2]), 4, 3, [Fold(np.array([0, 1]), np.array([2, 3]))])
     made = baselines.tfidf_logreg(learned, ["a b", "a c", "d", "e"], [["a"]])
     assert np.exp(made.held) == pytest.approx(np.array([[0, 0, 1], [0, 0, 1]]), abs=1e-6)
 

@@ -79,7 +79,7 @@ def test_the_net_is_trained_for_the_epochs_of_least_error(monkeypatch: pytest.Mo
     monkeypatch.setattr(source_candidates, "_train", train)
     made = choose(rows)
     assert made.epochs == made.report["epochs"] == 3 and len(made.history) == 4
-    sizes = [len(fold.held) for fold in rows.folds()]
+    sizes = [len(fold.held_out) for fold in rows.folds()]
     errors = np.repeat([0.1, 0.8, 0.3], sizes) ** 2
     assert made.report["candidates"]["net"]["mse"] == pytest.approx(errors.mean())
     fit_final(rows, made)
@@ -91,15 +91,15 @@ def test_each_row_is_held_by_a_model_that_learned_from_other_groups() -> None:
     made = choose(rows)
     assert sorted(made.rows) == sorted(rows.part("train", "val"))
     for fold in rows.folds():
-        assert not set(rows.groups[fold.learn]) & set(rows.groups[fold.held])
+        assert not set(rows.groups[fold.train]) & set(rows.groups[fold.held_out])
         blocks = [values.numpy() for _, values in sorted(rows.columns.vectors.items())]
-        mean = [block[fold.learn].mean(axis=0) for block in blocks]
-        spread = [block[fold.learn].std(axis=0) for block in blocks]
+        mean = [block[fold.train].mean(axis=0) for block in blocks]
+        spread = [block[fold.train].std(axis=0) for block in blocks]
         blocks = [((b - m) / s).clip(-5, 5) for b, m, s in zip(blocks, mean, spread, strict=True)]
-        learn, held = ([block[at] for block in blocks] for at in (fold.learn, fold.held))
-        (model,) = dropout_ridge(learn, rows.actual[fold.learn], [made.penalty], 0.3)
+        learn, held = ([block[at] for block in blocks] for at in (fold.train, fold.held_out))
+        (model,) = dropout_ridge(learn, rows.actual[fold.train], [made.penalty], 0.3)
         at = {row: place for place, row in enumerate(made.rows)}
-        np.testing.assert_allclose(made.held[[at[row] for row in fold.held]], model.scores(held), atol=1e-4)
+        np.testing.assert_allclose(made.held[[at[row] for row in fold.held_out]], model.scores(held), atol=1e-4)
 
 
 def test_the_penalty_is_the_one_of_least_error_on_held_rows() -> None:
@@ -110,12 +110,12 @@ def test_the_penalty_is_the_one_of_least_error_on_held_rows() -> None:
     errors = dict.fromkeys(ALPHAS, 0.0)
     for fold in rows.folds():
         blocks = [values.numpy().astype(np.float64) for _, values in sorted(rows.columns.vectors.items())]
-        learned = [block[fold.learn] for block in blocks]
+        learned = [block[fold.train] for block in blocks]
         blocks = [((b - of.mean(axis=0)) / of.std(axis=0)).clip(-5, 5) for b, of in zip(blocks, learned, strict=True)]
-        models = dropout_ridge([block[fold.learn] for block in blocks], rows.actual[fold.learn], list(ALPHAS), 0.3)
+        models = dropout_ridge([block[fold.train] for block in blocks], rows.actual[fold.train], list(ALPHAS), 0.3)
         for penalty, model in zip(ALPHAS, models, strict=True):
-            said = model.scores([block[fold.held] for block in blocks])
-            errors[penalty] += float(((said - rows.actual[fold.held]) ** 2).sum())
+            said = model.scores([block[fold.held_out] for block in blocks])
+            errors[penalty] += float(((said - rows.actual[fold.held_out]) ** 2).sum())
     best = min(errors, key=lambda penalty: errors[penalty])
     assert min(ALPHAS) < best < max(ALPHAS)
     made = choose(rows)

@@ -21,6 +21,7 @@ from pipeline.core.artifacts import Predictions
 from pipeline.core.descriptions import write_description
 from pipeline.core.errors import InputError
 from pipeline.core.fitted import write_fitted
+from pipeline.core.folds import Fold
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import FINAL, MODALITIES, Modality
 from pipeline.params import EvaluateParams, Params, PostsParams
@@ -265,13 +266,13 @@ def test_the_baseline_to_beat_may_be_one_that_the_test_rows_like_less():
         "majority": Baseline(held=wrong, test=right, settings={}),
         "tfidf_logreg": Baseline(held=right, test=wrong, settings={}),
     }
-    learned = BaselineTrainingSet(np.arange(6) % 3, 3, 3, [(np.arange(3), np.arange(3, 6))])
+    learned = BaselineTrainingSet(np.arange(6) % 3, 3, 3, [Fold(np.arange(3), np.arange(3, 6))])
     assert evaluation._best_on_held_rows(learned, made) == "tfidf_logreg"
 
 
 def test_of_baselines_that_do_alike_the_one_that_knows_most_is_to_be_beaten():
     alike = Baseline(held=np.eye(3), test=np.eye(3), settings={})
-    learned = BaselineTrainingSet(np.arange(6) % 3, 3, 3, [(np.arange(3), np.arange(3, 6))])
+    learned = BaselineTrainingSet(np.arange(6) % 3, 3, 3, [Fold(np.arange(3), np.arange(3, 6))])
     names = ["majority", "tfidf_logreg", "embeddings_logreg"]
     assert evaluation._best_on_held_rows(learned, dict.fromkeys(names, alike)) == "embeddings_logreg"
 
@@ -289,8 +290,8 @@ def test_few_validation_rows_choose_no_baseline(
     learned = evaluation._learned(rows, test)  # pyright: ignore[reportArgumentType]
     assert len(learned.folds) == folds
     groups = posts["group_id"].to_numpy()[np.concatenate([rows.train, rows.val])]
-    for inner, held in learned.folds:
-        assert not {*groups[inner]} & {*groups[held]}
+    for fold in learned.folds:
+        assert not {*groups[fold.train]} & {*groups[fold.held_out]}
     known = len(rows.train) + len(rows.val)
     held = np.arange(known) if folds > 1 else np.arange(len(rows.train), known)
     assert sorted(learned.held_out) == held.tolist()

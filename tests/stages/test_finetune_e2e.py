@@ -39,7 +39,7 @@ from pipeline.sentiment.data import FinetuneJob, Target, limit_groups, of_fold, 
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.sentiment.finetuned import load_finetuned
 from pipeline.sentiment.finetuning import _output_scale, text_mode
-from pipeline.sentiment.initialisation import Part, inner_parts, judged_by_validation, linear_net
+from pipeline.sentiment.initialisation import InnerFold, adapted_folds, judged_by_validation, linear_net
 from pipeline.sentiment.phases import tune_words
 from pipeline.sentiment.source_model import read_source
 from pipeline.sentiment.text_model import source_text_scores
@@ -105,8 +105,8 @@ def believe_the_source(monkeypatch: pytest.MonkeyPatch, weight: float) -> None:
     So it does not hang on a start well chosen whether tuning has something to better, and the source something to say.
     """
 
-    def start(target: Any, part: Any, heard: Any, seed: int) -> Any:
-        net, used, chosen = linear_net(target, part, heard, seed)
+    def start(target: Any, fold: Any, heard: Any, seed: int) -> Any:
+        net, used, chosen = linear_net(target, fold, heard, seed)
         if heard.source is None and heard.carried == {}:
             return net, used, chosen
         with torch.no_grad():
@@ -318,9 +318,9 @@ def test_the_scale_is_the_one_with_the_least_loss_on_held_rows(
     believe_the_source(monkeypatch, weight)
     of = setting(holdout, first_epochs=0, epochs=1)
     inner = choose(of).inner["all"]
-    at = np.concatenate([part.held for part in of.parts])
-    actual, held = of.target.scores.numpy()[at], held_scores(inner, of.parts, EVERY)[at]
-    centre = of.target.scores.numpy()[of.whole.learn].mean()
+    at = np.concatenate([fold.held_out for fold in of.folds])
+    actual, held = of.target.scores.numpy()[at], held_scores(inner, of.folds, EVERY)[at]
+    centre = of.target.scores.numpy()[of.whole.train].mean()
     grid = np.geomspace(0.25, 100, 20_001)
     errors = centre + grid[:, None] * (held - centre) - actual
     best = grid[(0.3 * errors**2 + np.abs(errors)).mean(axis=1).argmin()]  # Pearson's r knows no scale
@@ -343,20 +343,20 @@ def setting(track: Track, fold: str = "final", mode: str = "none", *, few: bool 
 
 def test_inner_folds_hold_each_row_once_and_groups_whole(folded: Track) -> None:
     of = setting(folded, FOLD, inner_folds=3)
-    assert len(of.parts) == 3
+    assert len(of.folds) == 3
     learned = of.target.rows(FOLD, "train", "val")
-    assert sorted(np.concatenate([part.held for part in of.parts])) == sorted(learned) == sorted(of.whole.learn)
+    assert sorted(np.concatenate([fold.held_out for fold in of.folds])) == sorted(learned) == sorted(of.whole.train)
     groups = of.target.table["group_id"].to_numpy()
-    for part in of.parts:
-        assert sorted([*part.learn, *part.held]) == sorted(learned)
-        assert not {*groups[part.learn]} & {*groups[part.held]}
+    for fold in of.folds:
+        assert sorted([*fold.train, *fold.held_out]) == sorted(learned)
+        assert not {*groups[fold.train]} & {*groups[fold.held_out]}
 
 
 def test_the_candidate_ridge_is_the_baseline_of_that_name(folded: Track) -> None:
     of = setting(folded, FOLD)
     columns, groups = of.plain.columns, of.target.table["group_id"].to_numpy(dtype=str)
     blocks = [FeatureBlock(columns.vectors[name].numpy(), columns.present[name].numpy()) for name in columns.modalities]
-    baseline = ridge(blocks, of.target.scores.numpy(), of.whole.learn, groups, select=True)
+    baseline = ridge(blocks, of.target.scores.numpy(), of.whole.train, groups, select=True)
     np.testing.assert_allclose(fit_candidate("ridge", of, of.whole).scores(EVERY), baseline, atol=1e-4)
 
 
@@ -373,13 +373,13 @@ def test_a_model_of_least_squares_is_not_scaled_anew(folded: Track, tmp_path: Pa
 
 def test_the_text_transfer_by_hand(words: dict[bool, Track]) -> None:
     of = setting(words[True])
-    learn, actual = of.parts[0].learn, of.target.scores.numpy()
+    learn, actual = of.folds[0].train, of.target.scores.numpy()
     said = candidates.source_text_head(words[True].layout)
     vectors, there = of.target.columns.vectors["text"], of.target.columns.present["text"].numpy()
     by_text = np.where(there, said(vectors)[:, 0].detach().numpy(), said.bias.item())
     slope, offset = np.polyfit(by_text[learn], actual[learn], 1)
     assert slope > 0
-    found = fit_candidate("text_transfer", of, of.parts[0])
+    found = fit_candidate("text_transfer", of, of.folds[0])
     np.testing.assert_allclose(found.scores(EVERY), slope * by_text + offset, atol=1e-4)
     assert found.used == ("text",)
 
@@ -387,11 +387,11 @@ def test_the_text_transfer_by_hand(words: dict[bool, Track]) -> None:
 def test_what_is_chosen_is_the_simplest_that_held_rows_find_no_better_one_for(folded: Track) -> None:
     of = setting(folded, FOLD)
     choice = choose(of)
-    held = np.concatenate([part.held for part in of.parts])
+    held = np.concatenate([fold.held_out for fold in of.folds])
     actual, groups = of.target.scores.numpy()[held], of.target.table["group_id"].to_numpy(dtype=str)[held]
     errors = {}
     for name in ("ridge", "adapters", "all"):
-        by_hand = [fit_candidate(name, of, part).scores(EVERY)[part.held] for part in of.parts]
+        by_hand = [fit_candidate(name, of, fold).scores(EVERY)[fold.held_out] for fold in of.folds]
         errors[name] = (np.concatenate(by_hand) - actual) ** 2
         assert choice.report["candidates"][name]["mse"] == pytest.approx(errors[name].mean())
     assert list(choice.report["candidates"]) == list(errors)
@@ -406,8 +406,8 @@ def test_adapters_that_validation_rows_judge_know_nothing_of_them(holdout: Track
     vectors = {name: torch.where(at_rows(of.target, val), -2.0, of.target.columns.vectors[name]) for name in EVERY}
     altered = replace(of.target, scores=other, columns=replace(of.target.columns, vectors=vectors))
     judged, again = (judged_by_validation(target, of.source, of.job) for target in (of.target, altered))
-    np.testing.assert_array_equal(judged.held, val)
-    np.testing.assert_array_equal(judged.learn, of.target.rows("final", "train"))
+    np.testing.assert_array_equal(judged.held_out, val)
+    np.testing.assert_array_equal(judged.train, of.target.rows("final", "train"))
     untrained = judged_by_validation(of.target, of.source, without_epochs(of.job))
     for name, adapter in judged.adapters.items():
         same, start = again.adapters[name].state_dict(), untrained.adapters[name].state_dict()
@@ -445,7 +445,7 @@ def test_too_few_groups_for_inner_folds_are_one_line(folded: Track) -> None:
     ids = of.target.table.loc[of.target.table["group_id"] == group, "sample_id"]
     alone = replace(of.target, folds=of.target.folds[of.target.folds["sample_id"].isin(set(ids))])
     with pytest.raises(InputError, match="learns from 1 group, and inner folds need two"):
-        inner_parts(alone, of.source, of.job, 2)
+        adapted_folds(alone, of.source, of.job, 2)
 
 
 def test_every_fold_says_what_it_chose(folded: Track) -> None:
@@ -566,7 +566,7 @@ def test_the_sources_text_model_is_where_its_tuning_begins(words: dict[bool, Tra
     of = setting(words[True], mode="full")
     params = tracks.params(words[True], finetune_e2e={"text": "full", "tuned": still})
     of = replace(of, job=replace(of.job, params=params))
-    made = candidates.fit_candidate("text_transfer_tuned", of, of.parts[0])
+    made = candidates.fit_candidate("text_transfer_tuned", of, of.folds[0])
     known = source_text_scores(words[True].layout, of.target)
     np.testing.assert_allclose(made.scores(EVERY), known, atol=1e-4)
 
@@ -575,12 +575,12 @@ def test_the_sources_text_model_is_where_its_tuning_begins(words: dict[bool, Tra
 def test_an_average_of_both_text_models_is_trained_once_and_lies_between(words: dict[bool, Track], mode: str) -> None:
     of = setting(words[True], mode=mode)
     of = replace(of, job=replace(of.job, params=tracks.params(words[True], finetune_e2e={"text": mode, "tuned": ONCE})))
-    plain, carried = (fit_candidate(name, of, of.parts[0]) for name in ("text_tuned", "text_transfer_tuned"))
+    plain, carried = (fit_candidate(name, of, of.folds[0]) for name in ("text_tuned", "text_transfer_tuned"))
     ends = [{name: value.clone() for name, value in made.net.state_dict().items()} for made in (plain, carried)]
     assert any(not torch.equal(of, ends[1][name]) for name, of in ends[0].items() if name.startswith("encoder."))
     said = [made.scores(EVERY) for made in (plain, carried)]
     pieces = everything(of.job.kept.folder)
-    made = fit_candidate("text_averaged", of, of.parts[0])
+    made = fit_candidate("text_averaged", of, of.folds[0])
     assert everything(of.job.kept.folder) == pieces  # nothing was trained anew
     for name, value in made.net.state_dict().items():
         torch.testing.assert_close(value, (ends[0][name] + ends[1][name]) / 2 if value.is_floating_point() else value)
@@ -620,16 +620,16 @@ def test_groups_are_tuned_on_the_mean_of_their_texts(tmp_path: Path, monkeypatch
 def test_the_final_encoder_is_the_mean_of_runs_with_other_seeds(words: dict[bool, Track]) -> None:
     of = setting(words[False], mode="full")
 
-    def tuned_words(seed: int, runs: int, part: Part) -> dict[str, torch.Tensor]:
+    def tuned_words(seed: int, runs: int, fold: InnerFold) -> dict[str, torch.Tensor]:
         params = tracks.params(words[False], finetune_e2e={"text": "full", "tuned": {**BRIEFLY, "runs": runs}})
         params = params.model_copy(update={"seed": seed})
-        return phases.tune_words(of.plain, part, replace(of.job, params=params), "full")[0].state_dict()
+        return phases.tune_words(of.plain, fold, replace(of.job, params=params), "full")[0].state_dict()
 
     first, second, third = (tuned_words(seed, 1, of.whole) for seed in (5, 6, 7))
     for name, value in tuned_words(5, 3, of.whole).items():
         torch.testing.assert_close(value, (first[name] + second[name] + third[name]) / 3, check_dtype=False)
     assert not torch.equal(first["text_head.weight"], second["text_head.weight"])
-    one, several = (tuned_words(5, runs, of.parts[0]) for runs in (1, 3))  # which is judged
+    one, several = (tuned_words(5, runs, of.folds[0]) for runs in (1, 3))  # which is judged
     assert all(torch.equal(several[name], value) for name, value in one.items())
 
 
@@ -637,8 +637,8 @@ def test_few_words_are_read_more_often(words: dict[bool, Track]) -> None:
     of = setting(words[False], mode="full")
     tuned = {**BRIEFLY, "batch": 16, "least_steps": 30}
     params = tracks.params(words[False], finetune_e2e={"text": "full", "tuned": tuned})
-    history = phases.tune_words(of.plain, of.parts[0], replace(of.job, params=params), "full")[1]
-    assert len(history) == -(-30 // -(-len(of.parts[0].learn) // 8)) > 2
+    history = phases.tune_words(of.plain, of.folds[0], replace(of.job, params=params), "full")[1]
+    assert len(history) == -(-30 // -(-len(of.folds[0].train) // 8)) > 2
 
 
 class Killed(Exception):
@@ -676,10 +676,10 @@ def test_a_killed_tuning_of_the_words_goes_on_to_the_same_weights(
 
 def test_a_training_with_other_words_labels_or_held_rows_is_another(words: dict[bool, Track]) -> None:
     of = setting(words[False], mode="full")
-    encoder, part = text.load(EmbedTextParams(encoder=str(words[False].encoder))), of.parts[0]
+    encoder, fold = text.load(EmbedTextParams(encoder=str(words[False].encoder))), of.folds[0]
 
-    def identity(target: Target, part: Part) -> str:
-        known = phases._identity(nn.Linear(1, 1, bias=False), encoder, target, part, of.job)
+    def identity(target: Target, fold: InnerFold) -> str:
+        known = phases._identity(nn.Linear(1, 1, bias=False), encoder, target, fold, of.job)
         return json.dumps({**known, "start": ""}, sort_keys=True)
 
     def changed(column: str, row: int, value: Any) -> Target:
@@ -687,11 +687,11 @@ def test_a_training_with_other_words_labels_or_held_rows_is_another(words: dict[
         table.loc[row, column] = value
         return replace(of.target, table=table)
 
-    seen = {identity(of.target, part), identity(of.target, replace(part, held=part.held[1:]))}
-    seen |= {identity(changed("score", at, 2.75), part) for at in (part.learn[0], part.held[0])}
-    seen |= {identity(changed("text", at, "so what"), part) for at in (part.learn[0], part.held[0])}
+    seen = {identity(of.target, fold), identity(of.target, replace(fold, held_out=fold.held_out[1:]))}
+    seen |= {identity(changed("score", at, 2.75), fold) for at in (fold.train[0], fold.held_out[0])}
+    seen |= {identity(changed("text", at, "so what"), fold) for at in (fold.train[0], fold.held_out[0])}
     assert len(seen) == 6
-    assert identity(of.target, part) in seen
+    assert identity(of.target, fold) in seen
 
 
 def test_the_words_of_a_target_with_rows_without_a_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -749,9 +749,9 @@ def test_rows_without_words_do_not_count_for_auto_and_teach_a_text_model_nothing
     scores = target.scores.clone()
     scores[torch.from_numpy(none)] = 3.0
     of = setting(track, mode="full")
-    part = Part(train, train[:0], {})
+    fold = InnerFold(train, train[:0], {})
     targets = [wordless(of, none) for of in (target, replace(target, scores=scores))]
-    nets = [tune_words(of_target, part, of.job, "full")[0] for of_target in targets]
+    nets = [tune_words(of_target, fold, of.job, "full")[0] for of_target in targets]
     for one, other in zip(*(net.state_dict().values() for net in nets), strict=True):
         assert torch.equal(one, other)
 
@@ -766,10 +766,10 @@ def test_few_rows_judge_by_inner_folds_and_tune_no_encoder_from_nothing(words: d
     assert set(available_candidates(many)) - set(available_candidates(few)) == {"text_tuned", "text_averaged"}
     assert "text_transfer_tuned" in available_candidates(few)
     assert "text_tuned" in available_candidates(setting(words[False], mode="full", few=True))
-    assert len(few.parts) == 2  # ``tuned.folds``
+    assert len(few.folds) == 2  # ``tuned.folds``
     learned = few.target.rows("final", "train", "val")
-    assert sorted(np.concatenate([part.held for part in few.parts])) == sorted(learned)
-    np.testing.assert_array_equal(many.parts[0].held, many.target.rows("final", "val"))
+    assert sorted(np.concatenate([fold.held_out for fold in few.folds])) == sorted(learned)
+    np.testing.assert_array_equal(many.folds[0].held_out, many.target.rows("final", "val"))
 
 
 # --- the same again --------------------------------------------------------------------------------------------------
