@@ -45,6 +45,9 @@ SHOWN, LETTERS = 8, 40
 """At most so many columns are named, and so many letters of each."""
 
 
+MANY_CUT = 0.01
+"""Share of texts whose end is not read from which on it is said."""
+
 CELL = 30
 """At most so many letters of a cell are shown."""
 
@@ -65,13 +68,23 @@ def dropped_rows_messages(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def what_is_unreadable(report: Mapping[str, Any]) -> list[str]:
-    """A line for each modality of the posts of which files cannot be read, of a report of `embed`."""
-    return [
+def unread_messages(report: Mapping[str, Any]) -> list[str]:
+    """Of a report of `embed`, a line for each modality of the posts of which files cannot be read, and for each corpus
+    of which many texts are longer than their encoder reads.
+    """
+    lines = [
         f"{name}: {of['unreadable']} of {of['present'] + of['unreadable']} cannot be read; metrics/details/embed.json "
         "says why"
         for name, of in report.items()
         if of.get("unreadable")
+    ]
+    texts = {"text": report.get("text", {})}
+    texts |= {f"{name}.text": report.get(name, {}).get("text", {}) for name in ("source", "target")}
+    return lines + [
+        f"{name}: {of['cut']} of {of['counted']} texts have more than {of['max_tokens']} tokens, and the rest is not "
+        "read; embed.text.max_tokens sets how many are"
+        for name, of in texts.items()
+        if of.get("cut", 0) > MANY_CUT * of.get("counted", 0)
     ]
 
 

@@ -81,10 +81,18 @@ class TextEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token numbers with the model's marks of start and end, at most ``max_tokens`` a text."""
+        return self._tokenized(texts, self.max_tokens)
+
+    def cut(self, texts: Sequence[str]) -> int:
+        """How many of the texts have more than ``max_tokens`` tokens, so that their end is not read."""
+        tokens = self._tokenized(texts, self.max_tokens + 1)
+        return sum(len(row) > self.max_tokens for row in tokens)
+
+    def _tokenized(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         if not texts:
             return []
         return self.tokenizer(
-            list(texts), truncation=True, max_length=self.max_tokens, padding=False, return_attention_mask=False
+            list(texts), truncation=True, max_length=max_tokens, padding=False, return_attention_mask=False
         )["input_ids"]
 
     def collate(self, tokens: Sequence[list[int]]) -> dict[str, Tensor]:

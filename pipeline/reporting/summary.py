@@ -16,7 +16,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import built_in
 from pipeline.core.terminal import printable
-from pipeline.corpora.refusals import dropped_rows_messages, what_is_unreadable
+from pipeline.corpora.refusals import dropped_rows_messages, unread_messages
 from pipeline.posts.evaluation_figures import BASELINE_NAMES
 from pipeline.reporting.changes import changed_since
 from pipeline.reporting.evaluated import read_evaluated
@@ -60,9 +60,9 @@ def run(layout: Layout) -> None:
 
 
 def _lost(layout: Layout) -> list[str]:
-    """What of the corpora is not behind the scores: rows left out, columns not read, files that cannot be read."""
+    """What of the corpora is not behind the scores: rows left out, columns, files and ends of texts not read."""
     lines = []
-    for stage, said in (("split", dropped_rows_messages), ("embed", what_is_unreadable)):
+    for stage, said in (("split", dropped_rows_messages), ("embed", unread_messages)):
         path = layout.details(stage)
         lines += said(artifacts.read_json(path)) if path.is_file() else []
     return lines

@@ -14,17 +14,19 @@ Keeps:  vectors by content and encoder in the user's cache folder, so that new p
 
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from pipeline.core import artifacts, off
 from pipeline.core.layout import Layout
 from pipeline.core.metrics import write_metrics
 from pipeline.core.schemas import FEATURES, MODALITIES
-from pipeline.corpora.refusals import what_is_unreadable
+from pipeline.corpora.refusals import unread_messages
 from pipeline.encoders import engine, image, streams, text
 from pipeline.encoders.clip_rows import embed_streams
 from pipeline.encoders.clip_streams import ClipContents
-from pipeline.encoders.embedding import NONE, embed_posts
+from pipeline.encoders.cut_texts import count_cut
+from pipeline.encoders.embedding import CHUNK, NONE, embed_posts
 from pipeline.encoders.engine import Engine
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.sources import ModalitySource, TextContents, picture_files
@@ -57,6 +59,11 @@ def run(params: Params, layout: Layout) -> None:
             report["source"] = embed_corpus(source, FEATURES, words, params.embed, layout, dict.fromkeys(alike, target))
             wanted = params.target.modalities or FEATURES
             report["target"] = embed_corpus(target, wanted, words, params.embed, layout, dict.fromkeys(alike, source))
+            for rows in (source, target):
+                if rows.corpus.words:
+                    report[rows.name]["text"] |= count_cut(encoder, chain.from_iterable(rows.texts()))
+    for line in unread_messages(report):
+        print(f"embed: {line}", file=sys.stderr)
     write_metrics(layout, "embed", report)
 
 
@@ -66,6 +73,8 @@ def _posts(encoder: TextEncoder, words: ModalitySource, here: Engine, params: Pa
     pixels = image.load(embed.image) if "pixels" in embed.image.streams else None
     pictures, clips = streams.of_pictures(embed.image, pixels, encoder), streams.load(embed, encoder)
     report = {"text": embed_posts("text", "text", words, params, layout)}
+    texts = artifacts.read_posts_in_parts(layout.table("posts"), ["text"], CHUNK)
+    report["text"] |= count_cut(encoder, (text for rows in texts for text in rows["text"].tolist()))
     if isinstance(pictures, ImageEncoder):
         files = here.source("image", picture_files(pictures, folder, here.device, embed))
         report["image"] = embed_posts("image", "image_path", files, params, layout)
@@ -75,10 +84,7 @@ def _posts(encoder: TextEncoder, words: ModalitySource, here: Engine, params: Pa
         report["image"] = embed_streams("image", "image_path", contents, source, params, layout)
     contents = ClipContents.of(clips, folder, here.device, embed)
     source = here.clips("video", contents)
-    report |= {"video": embed_streams("video", "video_path", contents, source, params, layout)}
-    for line in what_is_unreadable(report):
-        print(f"embed: {line}", file=sys.stderr)
-    return report
+    return report | {"video": embed_streams("video", "video_path", contents, source, params, layout)}
 
 
 def _leave_empty(layout: Layout, corpus: str, modalities: Sequence[str]) -> None:

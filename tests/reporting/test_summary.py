@@ -84,8 +84,9 @@ def test_it_says_what_was_taken_and_what_is_not_behind_the_scores(tmp_path: Path
     target = {"refused": {"rows": 0}, "ignored_columns": ""}
     artifacts.write_json(layout.details("split"), {"posts": of_posts, "target": target, "built_in": "none"})
     image = {"rows": 97, "present": 38, "unreadable": 2, "reasons": {"truncated": 2}}
+    words, of_source = ({"max_tokens": 128, "counted": 97, "cut": cut} for cut in (1, 0))
     artifacts.write_json(
-        layout.details("embed"), {"text": {"rows": 97, "present": 97, "unreadable": 0}, "image": image}
+        layout.details("embed"), {"text": words | {"unreadable": 0}, "image": image, "source": {"text": of_source}}
     )
     text = " ".join(printed(tmp_path, posts=POSTS, sentiment=SENTIMENT).split())
     assert "fine-tuning took ridge on the target alone in 2 of 3 folds, all of it tuned in 1 of 3 folds" in text
@@ -93,6 +94,8 @@ def test_it_says_what_was_taken_and_what_is_not_behind_the_scores(tmp_path: Path
     named = ", ".join(f"column{at}" for at in range(8))
     assert f"! posts: of the table's columns are not read: {named} and 2 more" in text
     assert "! image: 2 of 40 cannot be read; metrics/details/embed.json says why" in text
+    assert "! text: 1 of 97 texts have more than 128 tokens, and the rest is not read; embed.text.max_tokens" in text
+    assert "source.text" not in text
 
 
 @pytest.mark.parametrize("command", ["summary", "report"])

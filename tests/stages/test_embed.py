@@ -178,6 +178,21 @@ def test_metrics_count_rows_and_reasons(tmp_path: Path, encoders: EmbedParams) -
     assert report["video"]["width"] == 2 * tiny.CLIP_WIDTH
 
 
+def test_texts_that_are_not_read_to_their_end_are_counted_and_said(
+    tmp_path: Path, encoders: EmbedParams, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = project(tmp_path)
+    words = ["sad " * 9, "i am so happy", None, "the cat", "the cat " * 40, "me rn"]
+    corpus(layout, "target", [row | {"text": text} for row, text in zip(feature_rows(6), words, strict=True)])
+    embed.run(params(encoders.model_copy(update={"text": encoders.text.model_copy(update={"max_tokens": 8})})), layout)
+    report = json.loads(layout.details("embed").read_text())
+    assert [report["target"]["text"][name] for name in ("max_tokens", "counted", "cut")] == [8, 5, 2]
+    assert [report["text"][name] for name in ("max_tokens", "cut")] == [8, 0]
+    said = capsys.readouterr().err
+    assert "embed: target.text: 2 of 5 texts have more than 8 tokens, and the rest is not read;" in said
+    assert "embed: text:" not in said
+
+
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts and pictures each call encoded."""
@@ -484,7 +499,8 @@ def test_words_are_encoded_like_those_of_posts(tmp_path: Path, encoders: EmbedPa
     # Of the target's texts all but one are texts of posts, and have been encoded.
     posts = artifacts.read_embeddings(layout.embeddings("posts", "text"))
     assert found.content[0] == posts.content[3]
-    assert json.loads(layout.details("embed").read_text())["target"]["text"]["present"] == 5
+    of_text = json.loads(layout.details("embed").read_text())["target"]["text"]
+    assert [of_text[name] for name in ("present", "counted", "cut")] == [5, 5, 0]
     encoded.clear()
     embed.run(params(encoders), layout)
     assert encoded == []
