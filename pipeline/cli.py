@@ -85,8 +85,8 @@ Project = Annotated[
 
 
 def divided(device: str) -> AbstractContextManager[bool]:
-    """Whether this is the first of the processes of a launcher; see ``training.together``."""
-    from pipeline.training.together import launched
+    """Whether this is the first of the processes of a launcher; see ``training.distributed``."""
+    from pipeline.training.distributed import launched
 
     return launched(device)
 
@@ -94,8 +94,8 @@ def divided(device: str) -> AbstractContextManager[bool]:
 def _add_stage(name: str, summary: str) -> None:
     def run(project: Project = Path()) -> None:
         from pipeline import params
-        from pipeline.core.alone import exclusive, is_launched
         from pipeline.core.layout import Layout
+        from pipeline.core.locks import exclusive, is_launched
         from pipeline.core.parallel import prepare_workers
 
         layout = Layout(project)
@@ -324,8 +324,8 @@ def forget_command(
     """List what is kept of posts: rows, media, vectors, outputs, objects of DVC's cache; with --yes, remove it."""
     with one_line_errors(), ExitStack() as stack:
         from pipeline import params
-        from pipeline.core.alone import exclusive
         from pipeline.core.layout import Layout
+        from pipeline.core.locks import exclusive
         from pipeline.posts import forgetting
 
         layout = Layout(project)

@@ -23,7 +23,7 @@ from pipeline.corpora.csd import read_csd_folder
 from pipeline.corpora.manifest import split_name
 from pipeline.corpora.mmsa import read_mmsa
 from pipeline.corpora.raw_features import (
-    LARGEST,
+    MAX_VALUE,
     SCALARS,
     Extractor,
     RawFeatures,
@@ -225,12 +225,12 @@ def _readable(text: str) -> str:
 
 
 def _scores(column: pd.Series, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """float64 [N], NaN for blank cells; and bool [N], where a cell is no number up to ``LARGEST``, either sign."""
+    """float64 [N], NaN for blank cells; and bool [N], where a cell is no number up to ``MAX_VALUE``, either sign."""
     if not pd.api.types.is_numeric_dtype(column):
         column = pd.Series(texts(column.tolist(), f"{path}: score"), dtype=object)
     blank = column.isna()
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return numbers, ~(np.abs(numbers) <= LARGEST) & ~blank.to_numpy()
+    return numbers, ~(np.abs(numbers) <= MAX_VALUE) & ~blank.to_numpy()
 
 
 def _set_aside(rows: pd.DataFrame) -> pd.Series:
@@ -260,7 +260,10 @@ def _reasons(
             (rows["id"].notna() & (first != rows["row"]) & named).to_numpy(),
             lambda at: f"id already used in row {int(first[at])}",
         ),
-        (bad_score, lambda at: f"score is no finite number of at most {LARGEST:.0e}{here(raw.rows['score'].iloc[at])}"),
+        (
+            bad_score,
+            lambda at: f"score is no finite number of at most {MAX_VALUE:.0e}{here(raw.rows['score'].iloc[at])}",
+        ),
     ]
     for name, vectors in raw.vectors.items():
         checks.append((vectors.lengths < 0, lambda at, name=name: f"{name} is no list of numbers of one width"))

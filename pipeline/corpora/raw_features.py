@@ -58,7 +58,7 @@ def feature_name(name: str) -> Feature:
     return next(feature for feature in FEATURES if feature == name)
 
 
-LARGEST = 1e15
+MAX_VALUE = 1e15
 """A larger number is no measurement, and counts as none: sums of squares would leave the range of float32."""
 
 NO_NUMBERS: tuple[str, ...] = ()
@@ -88,5 +88,5 @@ def stack_vectors(rows: int, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -
         if fits.any():
             values[part][fits] = kept.reshape(-1, values.shape[1])
         at += len(some)
-    values[~(np.abs(values) <= LARGEST)] = np.nan
+    values[~(np.abs(values) <= MAX_VALUE)] = np.nan
     return RawVectors(values, lengths)

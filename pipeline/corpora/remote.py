@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pipeline.core import artifacts
-from pipeline.core.alone import exclusive
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError, inside
+from pipeline.core.locks import exclusive
 from pipeline.core.prefetch import prefetch_map
 from pipeline.core.progress import progress
 from pipeline.corpora.manifest import MEDIA

@@ -22,7 +22,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.progress import progress
 from pipeline.core.schemas import FEATURES, Feature, Stream
 from pipeline.corpora import named_columns
-from pipeline.corpora.clips import NO_CLIP, ClipTablePart, check_clips, read_clips
+from pipeline.corpora.clip_table import NO_CLIP, ClipTablePart, check_clips, read_clips
 from pipeline.corpora.raw_features import Extractor
 from pipeline.encoders import clip_streams, engine, streams, transcription
 from pipeline.encoders.clip_streams import TRANSCRIPT, ClipContents, ClipSource, ClipStreams

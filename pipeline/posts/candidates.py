@@ -176,7 +176,7 @@ def _fit(
     if name == "majority":
         shares = np.bincount(codes, minlength=classes) / len(codes)
         weights = np.zeros((classes, design.train.shape[1]))
-        bias = np.where(shares > 0, np.log(np.maximum(shares, 1e-9)), logistic.NEVER)
+        bias = np.where(shares > 0, np.log(np.maximum(shares, 1e-9)), logistic.ABSENT_CLASS_LOGIT)
     else:
         key = f"{name} {design.streams} {fold.name} {strength} {rows_digest(fold.train)}"
         kept = corpus.finished.once(key, lambda: _solved(design, codes, classes, strength))

@@ -23,7 +23,7 @@ TUNED: tuple[Candidate, ...] = ("lora", "full")
 """Those that need texts, and those whose encoder learns."""
 
 
-LARGEST = 1e9
+MAX_CALIBRATION = 1e9
 """No calibration that was fitted comes near; beyond it, a softmax is no more than its largest logit."""
 
 
@@ -113,7 +113,7 @@ class PostsDescription(ModelDescription):
         for name, numbers in vars(self.calibration).items():
             if len(numbers) != len(self.labels):
                 raise ValueError(f"calibration.{name} has {len(numbers)} numbers for {len(self.labels)} labels")
-            if not all(math.isfinite(number) and abs(number) <= LARGEST for number in numbers):
+            if not all(math.isfinite(number) and abs(number) <= MAX_CALIBRATION for number in numbers):
                 raise ValueError(f"calibration.{name} holds a number that is not finite, or absurd")
         if min(self.calibration.scale) <= 0:
             raise ValueError("calibration.scale holds a number that is not above 0")

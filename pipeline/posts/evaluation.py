@@ -17,10 +17,10 @@ from pipeline.core.schemas import MODALITIES, Modality, subset_name, subsets_of
 from pipeline.figures.contact_sheet import draw_contact_sheet
 from pipeline.params import Params
 from pipeline.posts.baseline_rows import BaselineRows, baseline_rows
-from pipeline.posts.calibration import fusion_class_scores
 from pipeline.posts.descriptions import FusionDescription
 from pipeline.posts.evaluation_figures import write_ablation, write_confusion, write_reliability, write_systems
 from pipeline.posts.folds import Grouping
+from pipeline.posts.fusion_nonconformity import fusion_class_scores
 from pipeline.posts.held_out import (
     FusionLogits,
     HeldOut,

@@ -27,9 +27,9 @@ from pipeline.encoders.video import ClipNet, VideoEncoder
 from pipeline.nets.fusion import FusedNet
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import EmbedParams, Params
-from pipeline.posts.calibration import fusion_class_scores
 from pipeline.posts.descriptions import OF_WORDS, TUNED, FusionDescription, SpecialistDescription
 from pipeline.posts.fusion import load_fusion
+from pipeline.posts.fusion_nonconformity import fusion_class_scores
 from pipeline.training.checkpoint import REMEDY, check_shapes, load_net, load_weights
 from pipeline.training.tuning import lora, merged
 

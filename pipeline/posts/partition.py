@@ -23,7 +23,7 @@ from pipeline.corpora.splits import MADE, split_shares
 from pipeline.corpora.stored_rows import StoredRows
 from pipeline.corpora.wording import name_key
 from pipeline.params import Params, SplitParams
-from pipeline.posts.duplicates import Links, find_links, grown_groups, linked_groups
+from pipeline.posts.copies import Links, find_links, grown_groups, linked_groups
 
 SHOWN = 60
 """Letters of a label in a warning."""

@@ -18,7 +18,7 @@ from pipeline.params import Params
 from pipeline.reporting.screen import Screen
 from pipeline.scoring.diagnostics import Evidence, Finding, diagnose
 from pipeline.sentiment import evaluation as sentiment_evaluation
-from pipeline.sentiment.leaks import find_leaks
+from pipeline.sentiment.leak_checks import find_leaks
 from pipeline.sentiment.scored import STEP_NAMES
 from pipeline.sentiment.track import read_track
 

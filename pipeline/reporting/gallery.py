@@ -18,7 +18,7 @@ from pipeline.corpora.stored_rows import StoredRows
 from pipeline.media.clips import read_frames
 from pipeline.media.pictures import read_picture
 from pipeline.params import Params
-from pipeline.posts.duplicates import find_links
+from pipeline.posts.copies import find_links
 from pipeline.reporting.page import Picture, thumbnail, typeset
 
 PICTURE_SIDE, FRAME_SIDE, FRAMES = 320, 160, 4

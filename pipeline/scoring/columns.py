@@ -17,7 +17,7 @@ CHANCE = 0.01
 """How often chance may find a single moved column in a whole modality whose columns are the same."""
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-FEW_GROUPS = 8
+FEWEST_GROUPS = 8
 """With fewer groups on one side their spread is too noisy, and nothing is compared."""
 
 HALVES, BLOCKS = 20, 4
@@ -69,7 +69,7 @@ class ColumnSample:
 
 def shift(fitted: ColumnSample, scored: ColumnSample, seed: int) -> Shift | None:
     """Compares the columns of two parts; None where there is too little of them."""
-    if min(len(fitted.names), len(scored.names)) < FEW_GROUPS:
+    if min(len(fitted.names), len(scored.names)) < FEWEST_GROUPS:
         return None
     varied = (fitted.values.std(axis=0) > sentiment.FLAT) | (scored.values.std(axis=0) > sentiment.FLAT)
     if varied.sum() < 2:

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 ITERATIONS = 2000
-NEVER = -20.0
+ABSENT_CLASS_LOGIT = -20.0
 """Logit of a class without a training row, below that of any other."""
 
 
@@ -54,7 +54,7 @@ def fit(
         strength: scikit-learn's C, the inverse of the penalty.
     """
     given = rows if isinstance(rows, Design) else design(rows)
-    weights, bias = np.zeros((classes, given.width)), np.full(classes, NEVER)
+    weights, bias = np.zeros((classes, given.width)), np.full(classes, ABSENT_CLASS_LOGIT)
     if len(np.unique(actual)) < 2:
         bias[actual[:1]] = 0.0
         return weights, bias

@@ -32,7 +32,7 @@ SCORE_AXIS = 3.0
 MOST = 2000
 """Source rows that take part, at most: optimal transport needs a table of target rows by source rows."""
 
-ALPHAS = np.logspace(-1, 5, 13)
+PENALTIES = np.logspace(-1, 5, 13)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _known_or_read(features: FeatureSet) -> np.ndarray:
         return np.nan_to_num(features.scores)
     mean, spread = standardisation(features.rows)
     standard = (features.rows - mean) / spread
-    ridge = RidgeCV(ALPHAS).fit(standard[known], features.scores[known])
+    ridge = RidgeCV(PENALTIES).fit(standard[known], features.scores[known])
     return np.where(known, features.scores, ridge.predict(standard))
 
 

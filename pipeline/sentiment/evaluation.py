@@ -15,7 +15,7 @@ from pipeline.params import Params
 from pipeline.scoring import leaks
 from pipeline.sentiment.evaluation_figures import draw_evaluation
 from pipeline.sentiment.evidence import gather_evidence, modality_gap
-from pipeline.sentiment.leaks import find_leaks
+from pipeline.sentiment.leak_checks import find_leaks
 from pipeline.sentiment.metrics import Measured
 from pipeline.sentiment.scored import source_scored, target_scored
 from pipeline.sentiment.track import SOURCE, SOURCE_TEXT, Track, read_track

@@ -18,7 +18,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from pipeline.core import artifacts
-from pipeline.core.alone import exclusive
+from pipeline.core.locks import exclusive
 from pipeline.core.sheets import escape_formula
 from pipeline.core.terminal import printable
 

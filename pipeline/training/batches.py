@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pipeline.core.prefetch import prefetch_map
 from pipeline.training.checkpoint import Progress
+from pipeline.training.distributed import ProcessGroup
 from pipeline.training.rows import TrainingRows
-from pipeline.training.together import ProcessGroup
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pipeline.core.code import code_digest
-from pipeline.training import together
+from pipeline.training import distributed
 
 COMPUTING = ("torch", "numpy", "pandas", "scikit-learn", "scipy", "transformers")
 """Packages whose version may change a result."""
@@ -15,5 +15,5 @@ def computing_identity() -> dict[str, Any]:
     return {
         "code": code_digest(),
         "versions": {name: version(name) for name in COMPUTING},
-        **together.identity(),
+        **distributed.identity(),
     }

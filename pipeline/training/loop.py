@@ -20,9 +20,9 @@ from pipeline.core.progress import progress as progress_bar
 from pipeline.nets.losses import Objective
 from pipeline.training.batches import Batch, batches
 from pipeline.training.checkpoint import Progress, ResumeState
+from pipeline.training.distributed import ProcessGroup
 from pipeline.training.optim import warm_up
 from pipeline.training.rows import TrainingRows
-from pipeline.training.together import ProcessGroup
 
 SAVE_EVERY_S = 60.0
 """A killed training loses at most about so much time."""

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from pipeline.core.errors import InputError
 from pipeline.nets.losses import Objective
 from pipeline.params import EncoderTuningParams, TunedEncoderParams
-from pipeline.training import together
+from pipeline.training import distributed
 from pipeline.training.checkpoint import ResumeState
+from pipeline.training.distributed import ProcessGroup
 from pipeline.training.loop import FitResult, TrainingPlan, fit
 from pipeline.training.optim import adamw
 from pipeline.training.rows import TrainingRows
-from pipeline.training.together import ProcessGroup
 
 Tuned = TypeVar("Tuned", bound=EncoderTuningParams)
 
@@ -69,7 +69,7 @@ class TunedTraining:
 
     def fit(self, resume: ResumeState) -> FitResult:
         """Leaves the weights in ``net``. The processes of a launcher, where it started several, divide the batches."""
-        group = together.group()
+        group = distributed.group()
         if not group:
             return self._fit(resume, None)
         how = precision(self.tuned.mixed_precision, self.device)  # that of the first process is that of all

@@ -10,7 +10,7 @@ from pipeline.corpora import duplicates
 from pipeline.corpora.duplicates import SHINGLES_SHARED, merge_groups, near_rows, same_texts
 from pipeline.corpora.stored_rows import StoredRows
 from pipeline.params import Params
-from pipeline.posts.duplicates import find_links
+from pipeline.posts.copies import find_links
 from tests.altered import scene
 
 

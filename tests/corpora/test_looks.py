@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from pipeline.corpora import looks, pictures
+from pipeline.corpora import looks
 from pipeline.corpora.duplicates import components
+from pipeline.corpora.fingerprints import Fingerprint, fingerprints, near_pairs
 from pipeline.corpora.looks import SIDE, descriptors, look, same_looks, shades, turned
-from pipeline.corpora.pictures import Fingerprint, fingerprints, near_pairs
 from pipeline.media.pictures import read_picture
 from tests.altered import ALTERED, jpeg, scene
 
@@ -123,7 +123,9 @@ def test_a_picture_is_read_once_however_often_it_is_compared(tmp_path: Path, mon
     first = fingerprints(paths, 10**6, 1, tmp_path / "cache")
     scene(3).save(paths[0])
     read = []
-    monkeypatch.setattr(pictures, "read_picture", lambda path, **how: read.append(path) or read_picture(path, **how))
+    monkeypatch.setattr(
+        "pipeline.corpora.fingerprints.read_picture", lambda path, **how: read.append(path) or read_picture(path, **how)
+    )
     again = fingerprints(paths, 10**6, 1, tmp_path / "cache")
     assert read == [paths[0]]
     assert [here == there for here, there in zip(contents(first), contents(again), strict=True)] == [False, True, True]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.corpora import motion
+from pipeline.corpora.fingerprints import ClipFingerprint, clip_fingerprints, near_clips
 from pipeline.corpora.motion import ClipPrint, Likeness, clip_print, same_clips
-from pipeline.corpora.pictures import ClipFingerprint, clip_fingerprints, near_clips
 from pipeline.media.footage import Footage
 from pipeline.params import SplitParams
 from tests.altered import scene

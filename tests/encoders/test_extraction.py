@@ -22,7 +22,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.core.layout import Layout
 from pipeline.core.schemas import Stream
-from pipeline.corpora.clips import check_clips
+from pipeline.corpora.clip_table import check_clips
 from pipeline.corpora.features import read_corpus
 from pipeline.encoders import extraction, streams
 from pipeline.encoders.clip_streams import ClipContents

@@ -12,7 +12,7 @@ from tests.test_dvc_remote import GRAPH, PARAMS, contents, run
 TURNS = """
 import sys
 from pathlib import Path
-from pipeline.core.alone import exclusive
+from pipeline.core.locks import exclusive
 from pipeline.core.errors import InputError
 lock, count, turns = Path(sys.argv[1], ".x.lock"), Path(sys.argv[1], "count"), 0
 while turns < 150:

@@ -95,5 +95,5 @@ def test_labels_in_one_part_are_no_disorder():
 
 
 def test_too_little_is_not_compared():
-    assert columns.shift(part(60, 2), part(columns.FEW_GROUPS - 1, 3), seed=0) is None
+    assert columns.shift(part(60, 2), part(columns.FEWEST_GROUPS - 1, 3), seed=0) is None
     assert columns.shift(part(60, 2, width=1), part(20, 3, width=1), seed=0) is None

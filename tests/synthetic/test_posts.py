@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.corpora.pictures import clip_fingerprints, fingerprints, near_clips, near_pairs
+from pipeline.corpora.fingerprints import clip_fingerprints, fingerprints, near_clips, near_pairs
 from pipeline.params import SplitParams
 from pipeline.synthetic.drawing import EXPRESSIONS, render_clip
 from pipeline.synthetic.posts import FLIPPED, MOODS, bare, cross_quotas, plan_posts, quotas, render_posts

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.alone import exclusive, is_launched
 from pipeline.core.errors import InputError
+from pipeline.core.locks import exclusive, is_launched
 from tests import processes
 from tests.imports import ROOT
 
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.core.alone import exclusive
+from pipeline.core.locks import exclusive
 with exclusive(Path(sys.argv[1]), "train_text", "wait"):
     print("held", flush=True)
     sys.stdin.read()

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.corpora.duplicates import Edges, Groups, components, linked, named_groups, same_keys, same_texts
-from pipeline.corpora.pictures import clip_fingerprints, fingerprints, near_clips, near_pairs
+from pipeline.corpora.fingerprints import clip_fingerprints, fingerprints, near_clips, near_pairs
 from pipeline.corpora.stored_rows import StoredRows
 from pipeline.params import Params
 

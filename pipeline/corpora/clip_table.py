@@ -12,7 +12,7 @@ from pipeline.core.files import MediaError, inside
 from pipeline.core.outputs import check_output
 from pipeline.core.schemas import SPLITS
 from pipeline.corpora.manifest import split_name
-from pipeline.corpora.raw_features import LARGEST
+from pipeline.corpora.raw_features import MAX_VALUE
 from pipeline.corpora.tabular import TextRows, listed, read_texts
 
 COLUMNS = ("id", "video", "text", "transcript", "group", "score", "split")
@@ -39,8 +39,8 @@ def check_clips(path: Path, folder: Path, out: Path) -> int:
     """How many rows the table has.
 
     Raises InputError, which names the first row that is not as it should be: it has no id, or one that stood before, a
-    score that is no number up to ``LARGEST``, a split that is none of train, val and test; or its clip is where ``out``
-    is to be.
+    score that is no number up to ``MAX_VALUE``, a split that is none of train, val and test; or its clip is where
+    ``out`` is to be.
     """
     first: dict[str, int] = {}
     for part in _parts(path):
@@ -93,11 +93,11 @@ def _scores(part: TextRows, path: Path, done: int) -> np.ndarray:
     """float64 [N], NaN for blank cells. Raises InputError for what no corpus may hold; ``done`` rows stand before."""
     cells = pd.Series(_column(part, "score"), dtype=object)
     scores = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
-    wrong = np.flatnonzero(~(np.abs(scores) <= LARGEST) & cells.notna().to_numpy())
+    wrong = np.flatnonzero(~(np.abs(scores) <= MAX_VALUE) & cells.notna().to_numpy())
     if len(wrong):
         at = int(wrong[0])
         raise InputError(
-            f"{path}: row {done + at + 1} has the score {cells[at]!r}; give a number up to {LARGEST:.0e}, or none"
+            f"{path}: row {done + at + 1} has the score {cells[at]!r}; give a number up to {MAX_VALUE:.0e}, or none"
         )
     return scores
 

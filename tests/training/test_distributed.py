@@ -19,13 +19,13 @@ from pipeline.nets.losses import Objective, mixed, objective
 from pipeline.nets.specialist import Specialist, TunedSpecialist
 from pipeline.params import TunedEncoderParams
 from pipeline.scoring.sentiment import concordance
-from pipeline.training import loop, together
+from pipeline.training import distributed, loop
 from pipeline.training.batches import Batch
 from pipeline.training.checkpoint import resume_state
+from pipeline.training.distributed import ProcessGroup, launched
 from pipeline.training.finished import finished
 from pipeline.training.loop import FitResult
 from pipeline.training.rows import TensorRows
-from pipeline.training.together import ProcessGroup, launched
 from pipeline.training.tuning import TunedTraining
 from tests import processes
 
@@ -164,7 +164,7 @@ def test_when_one_is_killed_the_others_end_and_the_next_run_goes_on(tmp_path: Pa
 
 def test_a_state_of_one_process_is_not_that_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = resume_state(tmp_path, {}).path, finished("train_text", {}, [], tmp_path).folder
-    monkeypatch.setattr(together, "_group", ProcessGroup(0, 2, None))
+    monkeypatch.setattr(distributed, "_group", ProcessGroup(0, 2, None))
     divided = resume_state(tmp_path, {}).path, finished("train_text", {}, [], tmp_path).folder
     assert alone[0] != divided[0] and alone[1] != divided[1]
 
@@ -175,16 +175,16 @@ def test_without_cards_for_all_a_process_says_so(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert together._set_device("cuda") in ("nccl", "gloo") and taken == [1]
+    assert distributed._set_device("cuda") in ("nccl", "gloo") and taken == [1]
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(InputError, match="process 2 of the launcher finds 2 cards"):
-        together._set_device("auto")
+        distributed._set_device("auto")
     monkeypatch.delenv("LOCAL_RANK")
     with pytest.raises(InputError, match="without LOCAL_RANK"):
-        together._set_device("cuda")
+        distributed._set_device("cuda")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(InputError, match="cannot share `mps`"):
-        together._set_device("mps")
+        distributed._set_device("mps")
 
 
 def test_a_loss_that_is_not_finite_ends_all(tmp_path: Path) -> None:
