@@ -230,7 +230,7 @@ def before_and_after(
 ) -> str:
     """Three cells: macro-F1 of both, and the difference with its interval over whole groups; classes are int [rows]."""
     drawn = intervals.resampled_macro_f1_difference(actual, after, before, groups, classes, 2000, 42)
-    ends = intervals.ends(drawn, 0.95)
+    ends = intervals.interval_metrics(drawn, 0.95)
     first, second = (emotion.macro_f1(actual, of, classes) for of in (before, after))
     return f"{first:.3f} | {second:.3f} | {drawn.value:+.3f} [{ends['ci_low']:+.3f}, {ends['ci_high']:+.3f}]"
 

@@ -85,7 +85,7 @@ def main(folder: Path, settings: dict) -> None:
             )
             classes = int(actual.max()) + 1
             drawn = intervals.resampled_macro_f1(actual, predicted, groups, classes, 2000, 42)
-            ends = intervals.ends(drawn, 0.95)
+            ends = intervals.interval_metrics(drawn, 0.95)
             regime = "standardised within its group" if per_group else "each clip by itself"
             shown = " ".join(f"{key} {value:.3f}" for key, value in ends.items())
             print(f"{'+'.join(names):26} {regime:30} macro-F1 {drawn.value:.3f} {shown}", flush=True)

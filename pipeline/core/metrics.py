@@ -58,7 +58,7 @@ def headlines(stage: str, details: Mapping[str, Any]) -> dict[str, Any]:
     """The headlines of a stage, nested."""
     nested: dict[str, Any] = {}
     for name, key in HEADLINES[stage].items():
-        value = at(details, key)
+        value = get_nested(details, key)
         if value is None:
             continue
         *parents, last = name.split(".")
@@ -78,7 +78,7 @@ def built_in(layout: Layout) -> tuple[str, ...]:
     return () if named == "none" else tuple(named.split(", "))
 
 
-def at(nested: Mapping[str, Any], key: str) -> Any:
+def get_nested(nested: Mapping[str, Any], key: str) -> Any:
     """What stands at a dotted key; None where nothing does."""
     value: Any = nested
     for part in key.split("."):

@@ -31,7 +31,7 @@ from pipeline.corpora.raw_features import (
     concatenate_cells,
     stack_vectors,
 )
-from pipeline.corpora.refusals import here
+from pipeline.corpora.refusals import cell_shown
 from pipeline.corpora.splits import PROTECTION
 from pipeline.corpora.tables import csv_parts, parquet_parts, read_csv_table, read_parquet_table, vector_of
 from pipeline.corpora.tabular import texts
@@ -262,7 +262,7 @@ def _reasons(
         ),
         (
             bad_score,
-            lambda at: f"score is no finite number of at most {MAX_VALUE:.0e}{here(raw.rows['score'].iloc[at])}",
+            lambda at: f"score is no finite number of at most {MAX_VALUE:.0e}{cell_shown(raw.rows['score'].iloc[at])}",
         ),
     ]
     for name, vectors in raw.vectors.items():

@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.core.errors import InputError
 from pipeline.core.files import NOT_FOUND, MediaError, inside
 from pipeline.core.schemas import SPLITS
-from pipeline.corpora.refusals import here
+from pipeline.corpora.refusals import cell_shown
 from pipeline.corpora.stored_rows import AT_ONCE, StoredRows, digests, firsts
 from pipeline.corpora.tabular import listed, read_texts
 
@@ -112,14 +112,14 @@ def _refused(rows: StoredRows, first: np.ndarray, labels: tuple[str, ...]) -> pd
         if row["label"] is None:
             return "no label"
         if labels and row["label"] not in labels:
-            return f"label not in posts.labels{here(row['label'])}"
+            return f"label not in posts.labels{cell_shown(row['label'])}"
         if row["text"] is None and row["image"] is None and row["video"] is None:
             return "no text, image or video"
         bad = [row[name] for name in MEDIA if row[name] in BAD_PATHS]
         if bad:
             return BAD_PATHS[bad[0]]
         if has_splits and row["split"] not in SPLITS:
-            return f"split is none of train, val, test{here(row['split'])}"
+            return f"split is none of train, val, test{cell_shown(row['split'])}"
         return None
 
     faults: dict[str, list[Any]] = {"row": [], "id": [], "reason": []}

@@ -88,7 +88,7 @@ def unread_messages(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def here(cell: object) -> str:
+def cell_shown(cell: object) -> str:
     """What a faulty cell holds, for the end of a reason; nothing of an empty one."""
     return "" if cell is None else f", here '{printable(str(cell))[:CELL]}'"
 

@@ -179,7 +179,7 @@ def _fit(
         bias = np.where(shares > 0, np.log(np.maximum(shares, 1e-9)), logistic.ABSENT_CLASS_LOGIT)
     else:
         key = f"{name} {design.streams} {fold.name} {strength} {rows_digest(fold.train)}"
-        kept = corpus.finished.once(key, lambda: _solved(design, codes, classes, strength))
+        kept = corpus.finished.get_or_make(key, lambda: _solved(design, codes, classes, strength))
         weights, bias = kept["weights"], kept["bias"]
     logits = (design.unseen @ weights.T + bias).astype(np.float32)
     if design.columns is not None:

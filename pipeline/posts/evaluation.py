@@ -170,7 +170,7 @@ def _difference(test: HeldOut, predicted: np.ndarray, best: str, baseline: np.nd
         test.block.bootstrap,
         test.seed,
     )
-    return {"value": drawn.value, **intervals.ends(drawn, test.block.confidence), "baseline": best}
+    return {"value": drawn.value, **intervals.interval_metrics(drawn, test.block.confidence), "baseline": best}
 
 
 def _warnings(test: HeldOut, metrics: dict[str, Any], learned: BaselineRows) -> list[str]:

@@ -135,7 +135,7 @@ def unfused(corpus: FusionRows, layout: Layout) -> FusionOutcome:
     offset = read_description(layout.model(f"train_{only}"), SpecialistDescription).calibration.offset
     # The log-probabilities are calibrated already.
     calibrated = replace(calibration.identity_calibration(len(corpus.labels)), offset=offset)
-    choice = selection.only(only, logits[held_out], corpus.codes.numpy()[held_out], calibrated)
+    choice = selection.without_rivals(only, logits[held_out], corpus.codes.numpy()[held_out], calibrated)
     nobody = np.array([], dtype=int)
     folds = [NamedFold(nobody, held_out, UNFUSED), NamedFold(known, test, FINAL)]
     subsets = {(kind, only): logits[test] for kind in ("masked", "retrained")}

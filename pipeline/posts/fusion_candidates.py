@@ -163,7 +163,7 @@ def fit_fusion(
         return vars(fitted) | {"net": fitted.net.state_dict(), "described": described}
 
     rows = rows_digest(fold.train, fold.val, fold.held_out)
-    kept = corpus.finished.once(f"{name} {subset} {fold.name} {sorted(settings.items())} {rows}", made)
+    kept = corpus.finished.get_or_make(f"{name} {subset} {fold.name} {sorted(settings.items())} {rows}", made)
     described = DESCRIBED.validate_python(kept["described"])
     net = build(described)
     net.load_state_dict(kept["net"])

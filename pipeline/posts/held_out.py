@@ -40,7 +40,7 @@ class HeldOut:
         drawn = intervals.resampled_macro_f1(
             self.codes[at], predicted, self.groups[at], len(self.labels), self.block.bootstrap, self.seed
         )
-        return {"macro_f1": drawn.value, **intervals.ends(drawn, self.block.confidence, "macro_f1_")}
+        return {"macro_f1": drawn.value, **intervals.interval_metrics(drawn, self.block.confidence, "macro_f1_")}
 
     def accuracy(self, predicted: np.ndarray, at: np.ndarray | slice = slice(None)) -> float:
         return float((predicted == self.codes[at]).mean())

@@ -80,7 +80,7 @@ def fit_trained(
         return {"weights": weights, "logits": made.logits, "history": made.history, "best_epoch": made.best_epoch}
 
     rows = rows_digest(fold.train, fold.val, fold.held_out)
-    kept = corpus.finished.once(f"{name} {fold.name} {epochs} epochs {rows}", train)
+    kept = corpus.finished.get_or_make(f"{name} {fold.name} {epochs} epochs {rows}", train)
     net, weights = None, kept.pop("weights")
     if weights is not None:
         net = _net(name, corpus, params, layout)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.core.errors import InputError
 from pipeline.core.layout import Layout
-from pipeline.core.metrics import HEADLINES, at
+from pipeline.core.metrics import HEADLINES, get_nested
 
 WORKSPACE = "workspace"
 SHORT = 7
@@ -125,7 +125,7 @@ def _read(rev: str, name: str | None, data: Mapping[str, Any] | None) -> Experim
         (stage, key): value
         for stage, names in HEADLINES.items()
         for key in names
-        if isinstance(value := at(_measured(data, stage), key), int | float)
+        if isinstance(value := get_nested(_measured(data, stage), key), int | float)
     }
     name = name or (rev if rev == WORKSPACE else rev[:SHORT])
     built_in = str(_measured(data, "split").get("built_in", "-"))

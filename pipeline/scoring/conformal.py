@@ -45,10 +45,10 @@ def thresholds(scores: Sequence[np.ndarray], coverage: float) -> np.ndarray:
         scores: ascending, by class, as ``class_scores`` gives them.
         coverage: above 0 and below 1.
     """
-    return np.array([limit(ordered, coverage) for ordered in scores])
+    return np.array([conformal_quantile(ordered, coverage) for ordered in scores])
 
 
-def limit(ordered: np.ndarray, coverage: float) -> float:
+def conformal_quantile(ordered: np.ndarray, coverage: float) -> float:
     """The ceil((n + 1) coverage)-th smallest of n ascending values; infinity where there are not so many."""
     # The product of floats may lie a hair above a whole number, which would cost a rank.
     rank = math.ceil(round((len(ordered) + 1) * coverage, 9))

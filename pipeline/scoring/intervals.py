@@ -110,7 +110,7 @@ class Resampled:
         return min(float(low), self.value), max(float(high), self.value)
 
 
-def ends(drawn: Resampled, confidence: float, prefix: str = "") -> dict[str, float]:
+def interval_metrics(drawn: Resampled, confidence: float, prefix: str = "") -> dict[str, float]:
     """The interval as metrics, ``<prefix>ci_low`` and ``<prefix>ci_high``; empty where there is none."""
     limits = drawn.interval(confidence)
     return {} if limits is None else {f"{prefix}ci_low": limits[0], f"{prefix}ci_high": limits[1]}

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.schemas import FINAL, repeat_of
-from pipeline.scoring.conformal import limit
+from pipeline.scoring.conformal import conformal_quantile
 
 
 def residuals(predictions: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def coverage_metrics(predictions: pd.DataFrame, table: pd.DataFrame, coverage: f
     actual = table.set_index("sample_id")["score"].loc[rows["sample_id"]].to_numpy(dtype=np.float64)
     off = np.abs(rows["score"].to_numpy() - actual)
     if set(rows["fold"]) == {FINAL}:
-        width = limit(_by_row(known), coverage)
+        width = conformal_quantile(_by_row(known), coverage)
         widths = np.full(len(rows), width)
     else:
         widths = _widths_by_other_folds(rows, known, coverage)
@@ -71,7 +71,7 @@ def _widths_by_other_folds(rows: pd.DataFrame, known: pd.DataFrame, coverage: fl
     """For each row half the width of its interval, from rows that other folds of its repeat left out."""
     repeats = known["fold"].map(repeat_of)
     widths = {
-        fold: limit(_by_row(known[(repeats == repeat_of(fold)) & (known["fold"] != fold)]), coverage)
+        fold: conformal_quantile(_by_row(known[(repeats == repeat_of(fold)) & (known["fold"] != fold)]), coverage)
         for fold in set(rows["fold"])
     }
     return np.array([widths.get(fold, math.inf) for fold in rows["fold"]])

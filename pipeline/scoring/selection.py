@@ -85,7 +85,7 @@ def choose(
     return Selection(taken, calibrations[taken], tried, favoured=taken != level[0])
 
 
-def only(name: str, logits: np.ndarray, actual: np.ndarray, calibration: Calibration) -> Selection:
+def without_rivals(name: str, logits: np.ndarray, actual: np.ndarray, calibration: Calibration) -> Selection:
     """Where there is nothing to choose: a candidate as it is calibrated, on n rows that it had not seen."""
     calibrated = calibration.calibrated(logits)
     macro_f1 = emotion.macro_f1(actual, calibration.decide(calibrated), calibrated.shape[1])

@@ -54,7 +54,9 @@ def step_metrics(scored: Scored, step: ScoreStep) -> dict[str, float]:
     metrics = dict(scored.reports[variant])
     for metric in ("pearson", "ccc", "mae"):
         if metric in metrics:
-            metrics |= intervals.ends(scored.resampled[variant][metric], scored.block.confidence, f"{metric}_")
+            metrics |= intervals.interval_metrics(
+                scored.resampled[variant][metric], scored.block.confidence, f"{metric}_"
+            )
     own = {step: scored.systems[variant]}
     p = intervals.permutation_p(scored.actual, own, scored.groups, scored.block.permutations, scored.seed)
     if step in p:
@@ -111,7 +113,10 @@ def _with_interval(scored: Scored, variant: Variant) -> dict[str, float]:
     value = scored.reports[variant].get("pearson")
     if value is None:
         return {}
-    return {"pearson": value, **intervals.ends(scored.resampled[variant]["pearson"], scored.block.confidence)}
+    return {
+        "pearson": value,
+        **intervals.interval_metrics(scored.resampled[variant]["pearson"], scored.block.confidence),
+    }
 
 
 def _curve_metrics(scored: Scored) -> dict[str, Any]:

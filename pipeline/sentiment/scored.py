@@ -106,7 +106,7 @@ class Scored:
         if values[0] is None or values[1] is None:
             return {}
         drawn = self.resampled[a][metric] - self.resampled[b][metric]
-        return {"value": values[0] - values[1], **intervals.ends(drawn, self.block.confidence)}
+        return {"value": values[0] - values[1], **intervals.interval_metrics(drawn, self.block.confidence)}
 
 
 def source_scored(track: Track, stage: str, params: Params) -> Scored | None:

@@ -18,7 +18,7 @@ from pipeline.core.layout import Layout
 from pipeline.core.schemas import FEATURES, Feature
 from pipeline.corpora.features import FeatureCorpus, average_groups, corpus_of
 from pipeline.params import Params
-from pipeline.scoring.conformal import COVERAGE, limit
+from pipeline.scoring.conformal import COVERAGE, conformal_quantile
 from pipeline.sentiment.data import FeatureColumns, lines_of
 from pipeline.sentiment.finetuned import score_rows
 from pipeline.sentiment.group_context import group_keys
@@ -189,7 +189,7 @@ class ScorePredictor:
         without: dict[Feature, np.ndarray] = {
             name: score_rows(self.model.net, columns, tuple(other for other in used if other != name)) for name in used
         }
-        width = limit(self.model.calibration, coverage)
+        width = conformal_quantile(self.model.calibration, coverage)
         known = np.isfinite(width)
         scores = []
         for at, value in enumerate(values.tolist()):

@@ -18,7 +18,7 @@ from pipeline.core.progress import progress
 from pipeline.core.terminal import printable
 from pipeline.corpora.features import FeatureCorpus, read_unscored
 from pipeline.corpora.refusals import count_reasons
-from pipeline.scoring.conformal import limit
+from pipeline.scoring.conformal import conformal_quantile
 from pipeline.sentiment.group_context import GroupSums
 from pipeline.serving.ray_tables import RayWorkers, made
 from pipeline.serving.score_model import ScoreModel
@@ -110,7 +110,7 @@ def _table(predictor: ScorePredictor, part: FeatureCorpus, *, coverage: float, c
 def _in_groups(parts: Callable[[], Iterator[pa.Table]], *, model: ScoreModel, coverage: float) -> Iterator[pa.Table]:
     """The parts with scores, intervals and changes as groups make them: read twice, as a group may lie in many."""
     assert model.description.context is not None
-    sums, width = GroupSums(model.description.context), limit(model.calibration_in_groups, coverage)
+    sums, width = GroupSums(model.description.context), conformal_quantile(model.calibration_in_groups, coverage)
     changes = [f"{name}_change" for name in model.modalities]
     for part in parts():
         sums.add(*_scores_and_keys(part, changes))

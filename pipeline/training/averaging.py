@@ -49,7 +49,7 @@ def average_trainings(
             made.encoder = merged(made.encoder)  # the low-rank updates become part of the weights
         return {"weights": made.state_dict(), "result": vars(result)}
 
-    trained = [finished.once(f"{name}, seed {seed}", partial(train_one, seed)) for seed in seeds]
+    trained = [finished.get_or_make(f"{name}, seed {seed}", partial(train_one, seed)) for seed in seeds]
     net.load_state_dict(mean_weights([of["weights"] for of in trained]))
     return FitResult(**trained[0]["result"])
 

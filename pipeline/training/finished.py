@@ -40,7 +40,7 @@ class Finished:
 
     folder: Path
 
-    def once(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    def get_or_make(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """What ``make`` gives, made only if no earlier run did.
 
         The values may be dicts with keys that are texts, lists, texts, numbers, None, numeric arrays, tensors and
@@ -53,10 +53,10 @@ class Finished:
         try:
             return _read(path)
         except FileNotFoundError:  # another run of this stage, in another workspace, ended meanwhile and cleared
-            return self.once(name, make)
+            return self.get_or_make(name, make)
         except (SafetensorError, ValueError, KeyError):  # damaged; what is made again is the same
             path.unlink(missing_ok=True)
-            return self.once(name, make)
+            return self.get_or_make(name, make)
 
     def clear(self) -> None:
         """Removes the pieces of a stage that is whole, and those that nobody has taken up for long."""
@@ -76,7 +76,7 @@ class CachedWork(Generic[Job]):
     work: Callable[[Job], Mapping[str, Any]]
 
     def __call__(self, job: Job) -> dict[str, Any]:
-        return self.finished.once(self.name(job), partial(self.work, job))
+        return self.finished.get_or_make(self.name(job), partial(self.work, job))
 
 
 def finished(stage: str, settings: Mapping[str, Any], inputs: Sequence[Path], cache_folder: Path) -> Finished:

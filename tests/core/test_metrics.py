@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.layout import Layout
-from pipeline.core.metrics import HEADLINES, at, write_metrics
+from pipeline.core.metrics import HEADLINES, get_nested, write_metrics
 
 EVALUATED = {
     "posts": {
@@ -61,6 +61,6 @@ def test_headlines_are_few() -> None:
 
 
 def test_a_key_below_a_number_is_absent() -> None:
-    assert at({"a": {"b": 1}}, "a.b") == 1
-    assert at({"a": {"b": 1}}, "a.b.c") is None
-    assert at({"a": {}}, "a.b") is None
+    assert get_nested({"a": {"b": 1}}, "a.b") == 1
+    assert get_nested({"a": {"b": 1}}, "a.b.c") is None
+    assert get_nested({"a": {}}, "a.b") is None

@@ -87,7 +87,7 @@ def later_outputs(layout: Layout) -> None:
     predictions = layout.predictions("train_text")
     predictions.parent.mkdir(parents=True)
     made.to_parquet(predictions, index=False)
-    Finished(layout.cache / "finished" / "train_text-1").once("fold", lambda: {"rows": made})
+    Finished(layout.cache / "finished" / "train_text-1").get_or_make("fold", lambda: {"rows": made})
 
 
 def keep_as_dvc(layout: Layout) -> None:

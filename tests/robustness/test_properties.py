@@ -122,5 +122,5 @@ PLAIN = st.recursive(
 def test_finished_pieces_come_back_exactly(value: dict) -> None:
     with tempfile.TemporaryDirectory() as folder:
         kept = Finished(Path(folder, "stage"))
-        assert kept.once("piece", lambda: value) == value
-        assert kept.once("piece", dict) == value
+        assert kept.get_or_make("piece", lambda: value) == value
+        assert kept.get_or_make("piece", dict) == value

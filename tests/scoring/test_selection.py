@@ -59,7 +59,7 @@ def test_one_candidate_is_the_only_one():
 def test_where_there_is_nothing_to_choose_the_given_calibration_decides():
     given = logits(1.5)
     calibration = fit(given, ACTUAL, GROUPS)
-    choice = selection.only("alone", given, ACTUAL, calibration)
+    choice = selection.without_rivals("alone", given, ACTUAL, calibration)
     again = selection.choose(["alone"], [given], ACTUAL, GROUPS)
     assert choice.calibration == calibration and choice.report() == again.report()
 

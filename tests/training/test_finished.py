@@ -40,7 +40,7 @@ def test_what_is_kept_comes_back_exactly(tmp_path: Path) -> None:
         calls.append(1)
         return VALUE
 
-    first, second = kept.once("fold", make), kept.once("fold", make)
+    first, second = kept.get_or_make("fold", make), kept.get_or_make("fold", make)
     assert len(calls) == 1
     for value in (first, second):
         pd.testing.assert_frame_equal(value["table"], TABLE)
@@ -50,23 +50,23 @@ def test_what_is_kept_comes_back_exactly(tmp_path: Path) -> None:
         assert {name: value[name] for name in ("history", "nothing", "text")} == {
             name: VALUE[name] for name in ("history", "nothing", "text")
         }
-    kept.once("other fold", make)
+    kept.get_or_make("other fold", make)
     assert len(calls) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 100])
 def test_a_damaged_piece_is_made_again(tmp_path: Path, damage: bytes) -> None:
     kept = Finished(tmp_path / "stage")
-    kept.once("fold", lambda: {"a": 1})
+    kept.get_or_make("fold", lambda: {"a": 1})
     (path,) = kept.folder.iterdir()
     path.write_bytes(damage)
-    assert kept.once("fold", lambda: {"a": 2}) == {"a": 2}
+    assert kept.get_or_make("fold", lambda: {"a": 2}) == {"a": 2}
 
 
 def test_a_stage_that_is_whole_leaves_nothing_of_its_own_and_nothing_old(tmp_path: Path) -> None:
     old, new, own = (Finished(tmp_path / name) for name in ("old", "new", "own"))
     for kept in (old, new, own):
-        kept.once("fold", lambda: {"a": 1})
+        kept.get_or_make("fold", lambda: {"a": 1})
     os.utime(old.folder, (0, time.time() - 40 * 86400))
     own.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
@@ -84,7 +84,7 @@ def test_another_run_that_ends_meanwhile_and_clears_costs_no_more_than_making_it
         return read(path)
 
     monkeypatch.setattr(module, "_read", cleared_before)
-    assert ours.once("fold", lambda: {"calls": made.append(1) or len(made)}) == {"calls": 2}
+    assert ours.get_or_make("fold", lambda: {"calls": made.append(1) or len(made)}) == {"calls": 2}
     (tmp_path / "vanished").symlink_to(tmp_path / "nowhere")  # listed, and not there when it is looked at
     ours.clear()
     assert not ours.folder.exists()
