@@ -56,7 +56,6 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
         return
     block = params.of_specialist(modality)
     folds = corpus.grouping.inner(block.folds, block.inner_rows)
-    compared = corpus.grouping.compared(folds)
     tried: list[CandidateResult] = []
     untried: list[str] = []
     for name in _names(corpus, params):
@@ -67,7 +66,7 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
     if not tried:
         raise InputError(f"{stage}.candidates: the texts have no words that two of them share; add `logreg`")
     choice = _choose(tried, corpus, folds)
-    outcome = _finish(tried[choice.taken], choice, compared, corpus, folds, params, layout)
+    outcome = _finish(tried[choice.taken], choice, corpus, folds, params, layout)
     _write(stage, corpus, outcome, params, layout)
     _report(stage, corpus, outcome, untried, layout)
     corpus.finished.clear()
@@ -154,7 +153,6 @@ def _fit(
 def _finish(
     taken: CandidateResult,
     choice: Selection,
-    compared: np.ndarray,
     corpus: SpecialistRows,
     folds: list[NamedFold],
     params: Params,
@@ -165,7 +163,11 @@ def _finish(
     Where there was only one, which is final already, the training rows are cross-fitted; not in a corpus of one
     modality, where nobody would ask for it.
     """
-    block, logits = params.of_specialist(corpus.modality), taken.logits.copy()
+    block, logits, compared = (
+        params.of_specialist(corpus.modality),
+        taken.logits.copy(),
+        corpus.grouping.compared(folds),
+    )
     count = block.tuned.folds if taken.name in TUNED else block.folds
     if FINAL in taken.fitted:
         more = [] if corpus.alone else corpus.grouping.cross(corpus.grouping.part("train"), count)

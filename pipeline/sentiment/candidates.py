@@ -33,7 +33,7 @@ from pipeline.sentiment.initialisation import (
 )
 from pipeline.sentiment.phases import tune_all, tune_words
 from pipeline.sentiment.source_model import SourceSpace
-from pipeline.sentiment.text_model import encode_lines, in_units, source_text_head
+from pipeline.sentiment.text_model import encode_lines, in_units_, source_text_head
 from pipeline.training.averaging import mean_weights
 from pipeline.training.device import one_thread, pick
 from pipeline.training.loop import HISTORY
@@ -202,7 +202,7 @@ def _text_head(setting: Setting) -> nn.Linear | None:
     """The head of the source's text model in the target's unit, where the target's text vectors are by that model."""
     if not setting.target.by_source_text or not setting.job.with_source:
         return None
-    return in_units(source_text_head(setting.job.layout), setting.target.unit)
+    return in_units_(source_text_head(setting.job.layout), setting.target.unit)
 
 
 def _read_by(net: TransferNet, target: Target, params: Params) -> Target:

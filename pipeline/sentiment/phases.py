@@ -5,7 +5,7 @@ Nothing here stops or chooses by rows: a training goes on for its epochs, and ot
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -33,12 +33,26 @@ from pipeline.training.rows import Joined, TensorRows
 from pipeline.training.tuning import TunedTraining, for_few
 
 
+@dataclass(frozen=True)
+class TuningData:
+    """What a net is tuned on: the rows of a ``fold`` of the ``target``, as a ``job`` asks for it."""
+
+    target: Target
+    fold: InnerFold
+    job: FinetuneJob
+
+    def rows(self, batch: int) -> Iterator[TensorRows]:
+        """The rows to learn from, and those held out."""
+        for at in (self.fold.train, self.fold.held_out):
+            yield TensorRows(self.target.columns.at(at), self.target.scores[torch.from_numpy(at)], batch)
+
+
 def tune_all(net: TransferNet, target: Target, fold: InnerFold, job: FinetuneJob, mode: str) -> pd.DataFrame:
     """Tunes ``net``: head or model first, then everything (LP-FT), with the text encoder where ``mode`` is not none.
 
     Returns the lines of ``HISTORY`` of each ``phase``; validation figures are those of the fold's held-out rows.
     """
-    block = job.params.finetune_e2e
+    block, data = job.params.finetune_e2e, TuningData(target, fold, job)
     first, everything = _learners(net, block)
     histories = [pd.DataFrame(columns=[*HISTORY, "phase"])]
     phases = [("head", first, block.first_epochs, block.first_learning_rate)]
@@ -46,11 +60,11 @@ def tune_all(net: TransferNet, target: Target, fold: InnerFold, job: FinetuneJob
     for name, learners, epochs, rate in phases:
         if epochs:
             with one_thread():
-                result = _phase(net, learners, target, fold, job, name, epochs, rate)
+                result = _phase(net, learners, data, name, epochs, rate)
             histories.append(_lines(result, histories, name))
     if mode != "none":
         encoder = text_encoder(target, job.params, job.layout)
-        result = _tune_encoder(net, encoder, lambda made: _learners(made, block)[1], target, fold, job, mode)
+        result = _tune_encoder(net, encoder, lambda made: _learners(made, block)[1], data, mode)
         histories.append(_lines(result, histories, "all"))
     return pd.concat(histories)
 
@@ -78,7 +92,7 @@ def tune_words(
         net.mix.bias.zero_()
     if head is not None:
         net.text_head.load_state_dict(head.state_dict())
-    result = _tune_encoder(net, encoder, _text_head, target, fold, job, mode)
+    result = _tune_encoder(net, encoder, _text_head, TuningData(target, fold, job), mode)
     return net, _lines(result, [], "words")
 
 
@@ -111,19 +125,12 @@ def _only(net: TransferNet, learners: list[nn.Module]) -> None:
 
 
 def _phase(
-    net: TransferNet,
-    learners: list[nn.Module],
-    target: Target,
-    fold: InnerFold,
-    job: FinetuneJob,
-    name: str,
-    epochs: int,
-    rate: float,
+    net: TransferNet, learners: list[nn.Module], data: TuningData, name: str, epochs: int, rate: float
 ) -> FitResult:
     """Tunes on given vectors."""
-    block = job.params.finetune_e2e
+    job, block = data.job, data.job.params.finetune_e2e
     _only(net, learners)
-    train, held = _rows(target, fold, block.batch)
+    train, held = data.rows(block.batch)
     return fit(
         net,
         train,
@@ -138,51 +145,37 @@ def _phase(
     )
 
 
-def _rows(target: Target, fold: InnerFold, batch: int) -> Iterator[TensorRows]:
-    """The rows to learn from, and the held ones."""
-    for at in (fold.train, fold.held_out):
-        yield TensorRows(target.columns.at(at), target.scores[torch.from_numpy(at)], batch)
-
-
 def _tune_encoder(
     net: TransferNet,
     encoder: TextEncoder,
     learners: Callable[[TransferNet], list[nn.Module]],
-    target: Target,
-    fold: InnerFold,
-    job: FinetuneJob,
+    data: TuningData,
     mode: str,
 ) -> FitResult:
     """Tunes the ``learners`` of the net and this encoder, which becomes part of the net.
 
     Where no rows are held to judge it, the weights are the mean of several trainings. Returns what came of the first.
     """
-    tuned, seed = job.params.finetune_e2e.tuned, job.params.seed
-    identity = json.dumps(_identity(net, encoder, target, fold, job), sort_keys=True)
+    tuned, seed = data.job.params.finetune_e2e.tuned, data.job.params.seed
+    identity = json.dumps(_identity(net, encoder, data), sort_keys=True)
     net.encoder = encoder.net
     return average_trainings(
         net,
-        lambda made, seed: _tune_once(made, encoder, learners(made), target, fold, job, mode, seed),
-        range(seed, seed + (1 if len(fold.held_out) else tuned.runs)),
+        lambda made, seed: _tune_once(made, encoder, learners(made), data, mode, seed),
+        range(seed, seed + (1 if len(data.fold.held_out) else tuned.runs)),
         how=mode,
         targets=encoder.lora_targets,
         rank=tuned.lora_rank,
-        finished=job.kept,
+        finished=data.job.kept,
         name=identity,
     )
 
 
 def _tune_once(
-    net: TransferNet,
-    encoder: TextEncoder,
-    learners: list[nn.Module],
-    target: Target,
-    fold: InnerFold,
-    job: FinetuneJob,
-    mode: str,
-    seed: int,
+    net: TransferNet, encoder: TextEncoder, learners: list[nn.Module], data: TuningData, mode: str, seed: int
 ) -> FitResult:
     """One training of the net with its encoder, with this seed."""
+    target, fold, job = data.target, data.fold, data.job
     block, run = job.params.finetune_e2e, seed - job.params.seed
     tuned, plain = for_few(block.tuned, len(fold.train)), net.source is None
     assert net.encoder is not None
@@ -191,7 +184,7 @@ def _tune_once(
         parameter.requires_grad_(mode == "full" or "lora_" in name)
     train, held = (
         Joined(rows, _text_rows(encoder, target.table.iloc[at], rows.labels, tuned, job.params.target.level))
-        for rows, at in zip(_rows(target, fold, tuned.batch), (fold.train, fold.held_out), strict=True)
+        for rows, at in zip(data.rows(tuned.batch), (fold.train, fold.held_out), strict=True)
     )
     training = TunedTraining(
         net,
@@ -206,7 +199,7 @@ def _tune_once(
         what=f"finetune_e2e {job.fold} with text" + f", run {run + 1}" * (run > 0),
         penalty=L2SP(net, block.l2_sp) if block.l2_sp and not plain else None,
     )
-    identity = _identity(net, encoder, target, fold, job) | {"seed": seed}
+    identity = _identity(net, encoder, data) | {"seed": seed}
     return training.fit(resume_state(job.layout.cache, identity))
 
 
@@ -220,11 +213,9 @@ def _text_rows(
     return TokenRows(encoder, [line for row in texts for line in row or [""]], labels, tuned.batch)
 
 
-def _identity(
-    net: nn.Module, encoder: TextEncoder, target: Target, fold: InnerFold, job: FinetuneJob
-) -> dict[str, Any]:
+def _identity(net: nn.Module, encoder: TextEncoder, data: TuningData) -> dict[str, Any]:
     """What a run that was cut off must have in common with this one to be its beginning."""
-    table = target.table
+    table, job = data.target.table, data.job
     rows = table["sample_id"] + " " + table["score"].map(repr) + " " + table["text"].fillna("")
     return {
         "stage": f"finetune_e2e {job.fold}",
@@ -232,7 +223,7 @@ def _identity(
         "encoder": encoder.identity,
         "device": str(pick(job.params.device)),
         "start": tensors_digest(net.state_dict()),
-        "learn": artifacts.digest(rows.iloc[fold.train]),
-        "held": artifacts.digest(rows.iloc[fold.held_out]),
-        "features": tensors_digest(target.columns.vectors),
+        "learn": artifacts.digest(rows.iloc[data.fold.train]),
+        "held": artifacts.digest(rows.iloc[data.fold.held_out]),
+        "features": tensors_digest(data.target.columns.vectors),
     }

@@ -67,8 +67,8 @@ def source_text_head(layout: Layout) -> nn.Linear:
 
 
 @torch.no_grad()
-def in_units(head: nn.Linear, unit: float) -> nn.Linear:
-    """The head, made to give its scores in this unit."""
+def in_units_(head: nn.Linear, unit: float) -> nn.Linear:
+    """The head itself, changed in place so that it gives its scores in this unit."""
     head.weight.div_(unit)
     head.bias.div_(unit)
     return head
@@ -104,7 +104,7 @@ def train_text_model(texts: pd.DataFrame, folder: Path, params: Params, layout: 
         net.classifier.head.bias.fill_(learn["score"].mean() / unit)
     kept = finished("train_source", _identity(encoder, learn, params), [], layout.cache)
     history = _tune(net, encoder, learn.assign(score=learn["score"] / unit), params, layout, kept)
-    in_units(net.classifier.head, 1 / unit)  # the model on disk gives scores of the corpus
+    in_units_(net.classifier.head, 1 / unit)  # the model on disk gives scores of the corpus
     predictions = predicted_scores(
         texts, predict(net, _token_rows(encoder, texts, block.tuned.batch), pick(params.device))[:, 0], ("text",)
     )

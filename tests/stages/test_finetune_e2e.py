@@ -679,7 +679,7 @@ def test_a_training_with_other_words_labels_or_held_rows_is_another(words: dict[
     encoder, fold = text.load(EmbedTextParams(encoder=str(words[False].encoder))), of.folds[0]
 
     def identity(target: Target, fold: InnerFold) -> str:
-        known = phases._identity(nn.Linear(1, 1, bias=False), encoder, target, fold, of.job)
+        known = phases._identity(nn.Linear(1, 1, bias=False), encoder, phases.TuningData(target, fold, of.job))
         return json.dumps({**known, "start": ""}, sort_keys=True)
 
     def changed(column: str, row: int, value: Any) -> Target:
