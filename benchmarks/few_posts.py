@@ -1,11 +1,12 @@
 """Few posts: the text specialist that inner folds choose, against what twenty lines of scikit-learn give.
 
-    python -m benchmarks.few_posts manifest.parquet [--sizes 100,300,700,2000] [--draws 5]
+    python -m benchmarks.few_posts manifest.parquet [--sizes 100,300,700,2000] [--draws 5] [--ask val|rest]
 
-Draws so many training texts from a manifest with a split, and scores on all of its validation texts. The obvious is
-scikit-learn's own logistic regression, with and without balanced classes, on the same frozen vectors and on TF-IDF; its
-best is not known beforehand, so all four are shown. Only candidates that leave the encoder as it is are tried. Prints a
-line of Markdown a size: macro-F1, mean over the draws, and the difference with its standard error.
+Draws so many training texts from a manifest with a split, and scores on all of its validation texts, or, with ``rest``,
+on all texts whose group was not drawn from: where validation texts are few, these tell smaller differences. The obvious
+is scikit-learn's own logistic regression, with and without balanced classes, on the same frozen vectors and on TF-IDF;
+its best is not known beforehand, so all four are shown. Only candidates that leave the encoder as it is are tried.
+Prints a line of Markdown a size: macro-F1, mean over the draws, and the difference with its standard error.
 """
 
 import argparse
@@ -62,12 +63,15 @@ def obvious(rows: SpecialistRows) -> Iterator[tuple[str, np.ndarray]]:
             yield name + ", balanced" * balanced, model.fit(known, codes[train]).predict(unknown)
 
 
-def draw(posts: pd.DataFrame, vectors: np.ndarray, size: int, seed: int, scratch: Path) -> SpecialistRows:
-    """So many of the training texts, and all validation texts as test rows; ``scratch`` keeps what is fitted."""
+def draw(posts: pd.DataFrame, vectors: np.ndarray, size: int, seed: int, ask: str, scratch: Path) -> SpecialistRows:
+    """So many of the training texts, and the texts to ask about as test rows; ``scratch`` keeps what is fitted."""
     train, test = (np.flatnonzero(posts["split"] == part) for part in ("train", "val"))
-    at = np.concatenate([np.random.default_rng(seed).choice(train, min(size, len(train)), replace=False), test])
+    drawn = np.random.default_rng(seed).choice(train, min(size, len(train)), replace=False)
+    if ask == "rest":
+        test = np.flatnonzero(~posts["group_id"].isin(posts["group_id"].iloc[drawn]))
+    at = np.concatenate([drawn, test])
     some = posts.iloc[at].reset_index(drop=True)
-    some["split"] = some["split"].replace("val", "test")
+    some["split"] = ["train"] * len(drawn) + ["test"] * len(test)
     labels = tuple(sorted(set(posts["label"])))
     codes = codes_of(some, labels)
     ids = some["sample_id"].to_numpy()
@@ -90,6 +94,7 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--sizes", default="100,300,700,2000")
     parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--ask", choices=("val", "rest"), default="val")
     given = parser.parse_args()
     posts = pd.read_parquet(given.manifest).rename(columns={"id": "sample_id"})
     posts = posts[posts["text"].notna() & (posts["text"] != "")].reset_index(drop=True)
@@ -103,7 +108,7 @@ def main() -> None:
         taken = []
         for seed in range(given.draws):
             with tempfile.TemporaryDirectory() as scratch:
-                rows = draw(posts, vectors, size, seed, Path(scratch))
+                rows = draw(posts, vectors, size, seed, given.ask, Path(scratch))
                 actual = rows.codes.numpy()[rows.grouping.part("test")]
                 name, predicted = chosen(rows)
                 taken.append(name)
