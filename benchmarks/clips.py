@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.measuring import most_memory
 from pipeline.core import artifacts
 from pipeline.core.descriptions import read_description
 from pipeline.core.layout import Layout
@@ -116,20 +117,6 @@ def cost(folder: Path, settings: dict, clips: int) -> str:
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     each = f"{wall / len(some):.2f} | {processor / len(some):.2f}"
     return f"{each} | {loaded:.0f} | {most_memory():.0f}"
-
-
-def most_memory() -> float:
-    """The most that this process has held so far, in MB."""
-    if sys.platform == "linux":  # getrusage counts what the parent held before this program was started, too
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        return int(status["VmHWM"].split()[0]) / 2**10
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 2**20
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
 if __name__ == "__main__":

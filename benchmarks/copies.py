@@ -9,7 +9,6 @@ picture or clip, or from two that are linked in the corpus itself. Links within 
 """
 
 import argparse
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.measuring import most_memory
 from pipeline.corpora.duplicates import Edges, components
 from pipeline.corpora.looks import SIDE, look, same_looks
 from pipeline.corpora.motion import (
@@ -151,7 +151,7 @@ def scaling(size: int) -> str:
     start = time.perf_counter()
     pairs = same_looks(np.stack([thumbnails, thumbnails], axis=1), SplitParams().picture_agreement)
     seconds = time.perf_counter() - start
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = most_memory() / 2**10
     return f"{size} thumbnails: {seconds:.0f} s, {len(pairs)} pairs of {copies} copies, {memory:.1f} GiB at most"
 
 

@@ -4,11 +4,12 @@ import importlib
 import importlib.metadata
 import os
 import platform
-import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 OURS = "this pipeline"
@@ -93,8 +94,26 @@ def measure(work: Work, rounds: int) -> Measured:
 
 def processor_seconds() -> float:
     """Of this process, all its threads, and those of its processes that have ended."""
+    if sys.platform == "win32":  # which does not count the ended ones
+        return sum(os.times()[:2])
+    import resource
+
     used = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(of.ru_utime + of.ru_stime for of in used)
+
+
+def most_memory() -> float:
+    """The most that this process has held so far, in MB."""
+    if sys.platform == "linux":  # getrusage counts what the parent held before this program was started, too
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["VmHWM"].split()[0]) / 2**10
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
 def peers(names: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:

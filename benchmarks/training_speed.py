@@ -4,7 +4,6 @@ Same texts, same batches in size, same net, same optimizer and schedule. What ea
 """
 
 import multiprocessing
-import resource
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.encoding import CPU
-from benchmarks.measuring import OURS, Work
+from benchmarks.measuring import OURS, Work, most_memory
 from pipeline.encoders import text
 from pipeline.encoders.text import TextEncoder
 from pipeline.encoders.text_rows import BUCKET, TokenRows
@@ -173,8 +172,4 @@ def _peaks(ways: Mapping[str, Callable[..., None]], manifest: Path, count: int) 
 def _peak(run: Callable[..., None], manifest: Path, count: int) -> float:
     torch.set_num_threads(1)
     run(*_texts(manifest, count))
-    status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says there begins with what the parent had
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    return most_memory()
