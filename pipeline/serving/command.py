@@ -19,7 +19,7 @@ from pipeline.core.tracks import Track
 from pipeline.scoring.conformal import COVERAGE
 from pipeline.sentiment.descriptions import FinetunedDescription
 from pipeline.serving import bundle as bundles
-from pipeline.serving import lines, manifest, score_table, table
+from pipeline.serving import lines, post_table, score_table, table
 from pipeline.serving.options import PredictOptions
 from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
@@ -38,7 +38,7 @@ def predict(options: PredictOptions) -> bool:
     given, bundle, project, coverage = options.given, options.bundle, options.project, options.coverage
     if given.corpus is not None and options.out is not None:
         on = ray_workers(options.ray, options.workers, score_predictor, bundle, project)
-        scores(score_predictor(bundle, project), given.corpus, options.out, coverage, on)
+        predict_score_table(score_predictor(bundle, project), given.corpus, options.out, coverage, on)
         return True
     track = options.track
     if track is None and given.one == ["--text"]:
@@ -49,12 +49,14 @@ def predict(options: PredictOptions) -> bool:
     using = predictor(bundle, project)
     if given.manifest is not None and options.out is not None:
         on = ray_workers(options.ray, options.workers, predictor, bundle, project)
-        rows(using, given.manifest, options.out, options.media, coverage, explain=options.explain, ray_workers=on)
+        predict_table(
+            using, given.manifest, options.out, options.media, coverage, explain=options.explain, ray_workers=on
+        )
     elif given.one:
         post = Post(given.text, given.image, given.video)
-        one(using, post, coverage, explain=options.explain, as_json=options.as_json)
+        predict_one(using, post, coverage, explain=options.explain, as_json=options.as_json)
     else:
-        return pipe(using, coverage, explain=options.explain)
+        return predict_lines(using, coverage, explain=options.explain)
     return True
 
 
@@ -111,7 +113,7 @@ def ray_workers(
     return RayWorkers(address, workers or WORKERS, partial(load, bundle and bundle.resolve(), project.resolve()))
 
 
-def one(using: Predictor, post: Post, coverage: float | None, *, explain: bool, as_json: bool) -> None:
+def predict_one(using: Predictor, post: Post, coverage: float | None, *, explain: bool, as_json: bool) -> None:
     """Prints one prediction. Raises InputError when nothing of the post can be used."""
     (prediction,) = using.predict([post], coverage)
     if prediction.refusal:
@@ -123,7 +125,7 @@ def one(using: Predictor, post: Post, coverage: float | None, *, explain: bool, 
         table.show(Console(), prediction, explanation)
 
 
-def rows(
+def predict_table(
     using: Predictor,
     posts: Path,
     out: Path,
@@ -135,12 +137,14 @@ def rows(
 ) -> None:
     """Predicts a table of posts; media paths are relative to its own folder unless another is given."""
     folder = media or posts.parent
-    unusable = manifest.predict_manifest(using, posts, out, folder, coverage, explain=explain, ray_workers=ray_workers)
+    unusable = post_table.predict_manifest(
+        using, posts, out, folder, coverage, explain=explain, ray_workers=ray_workers
+    )
     why = f"; rows of which something could not be used, as column reason says: {unusable}" if unusable else ""
     print(f"{printable(str(out))}: written{why}", file=sys.stderr)
 
 
-def pipe(using: Predictor, coverage: float | None, *, explain: bool) -> bool:
+def predict_lines(using: Predictor, coverage: float | None, *, explain: bool) -> bool:
     """Answers standard input line by line; says whether every line was good."""
     # Without Python's buffer, which waits for more than one line.
     source = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
@@ -159,7 +163,7 @@ def predict_one_score(using: ScorePredictor, text: str, coverage: float | None, 
         score_table.show(Console(), score, using.model.description.scores, coverage)
 
 
-def scores(
+def predict_score_table(
     using: ScorePredictor, corpus: Path, out: Path, coverage: float | None, ray_workers: RayWorkers | None = None
 ) -> None:
     """Scores a corpus of features."""

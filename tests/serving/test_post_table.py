@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.serving import manifest
-from pipeline.serving.manifest import predict_manifest
+from pipeline.serving import post_table
+from pipeline.serving.post_table import predict_manifest
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
 from tests.serving.conftest import Trained
@@ -19,7 +19,7 @@ from tests.serving.conftest import Trained
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest, "CHUNK", 4)
+    monkeypatch.setattr(post_table, "CHUNK", 4)
 
 
 @pytest.fixture
