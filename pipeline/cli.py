@@ -256,12 +256,12 @@ def predict_command(
     project: Project = Path(),
 ) -> None:
     """Predict one post, a table of posts, or JSON Lines from a pipe; score a corpus of features, or a line of words."""
-    given = PredictInputs(text, image, video, manifest, corpus, stdin)
-    options = PredictOptions(given, out, media, track, as_json, explain, coverage, ray, workers, bundle, project)
+    inputs = PredictInputs(text, image, video, manifest, corpus, stdin)
+    options = PredictOptions(inputs, out, media, track, as_json, explain, coverage, ray, workers, bundle, project)
     options.check()
     with one_line_errors():
         if out is not None:
-            _check_table(out, given.tables, bundle, project)
+            _check_table(out, inputs.tables, bundle, project)
         from pipeline.serving import command
 
         if not command.predict(options):

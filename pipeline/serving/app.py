@@ -26,7 +26,7 @@ from pipeline.serving.batching import Batcher
 from pipeline.serving.examples import examples
 from pipeline.serving.intake import MemoryBudget, PredictRequest, PreparedRequest, RequestLimits, ScoreRequest
 from pipeline.serving.origins import LOOPBACK, Origins
-from pipeline.serving.pages import Guarded, add_page
+from pipeline.serving.pages import SecurityHeaders, add_page
 from pipeline.serving.posts import Explanation, Post
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.score_predictor import Sample, ScorePredictor
@@ -34,13 +34,13 @@ from pipeline.serving.score_predictor import Sample, ScorePredictor
 DECODERS = 2
 """Threads that decode pictures and clips; a slow clip holds up one of them, and no text."""
 
-GONE = 499
+CLIENT_CLOSED_REQUEST = 499
 """The status that is counted when a client left before it had its answer; nobody receives it."""
 
-RETRY = {"Retry-After": "1"}
+RETRY_HEADER = {"Retry-After": "1"}
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 REQUEST: dict[str, Any] = {
     "type": "object",
@@ -75,18 +75,20 @@ SCORE_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"app
 Answer = dict[str, Any]
 
 
-class Meters:
+class Metrics:
     """What is measured, for Prometheus."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        given: Any = {"registry": self.registry}
+        common: Any = {"registry": self.registry}
         self.requests = Counter(
-            "emocare_requests", "Requests to predict or score, by HTTP status.", ["status"], **given
+            "emocare_requests", "Requests to predict or score, by HTTP status.", ["status"], **common
         )
-        self.seconds = Histogram("emocare_request_seconds", "From a request to its answer.", buckets=SECONDS, **given)
-        self.batch = Histogram("emocare_batch_posts", "Posts predicted together.", buckets=BATCHES, **given)
-        self.under_way = Gauge("emocare_requests_under_way", "Requests received and not yet answered.", **given)
+        self.seconds = Histogram(
+            "emocare_request_seconds", "From a request to its answer.", buckets=LATENCY_BUCKETS, **common
+        )
+        self.batch = Histogram("emocare_batch_posts", "Posts predicted together.", buckets=BATCH_BUCKETS, **common)
+        self.under_way = Gauge("emocare_requests_under_way", "Requests received and not yet answered.", **common)
 
     def observe(self, posts: int) -> None:
         """A batch of so many was answered."""
@@ -105,10 +107,10 @@ class Service:
         self, posts: Predictor | None, scores: ScorePredictor | None, limits: RequestLimits, cores: int | None
     ) -> None:
         self.posts, self.scores, self.limits, self.cores = posts, scores, limits, cores
-        self.meters = Meters()
+        self.metrics = Metrics()
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
-        self._predicting: Batcher[PreparedRequest, Answer] = Batcher(self._predict, limits.batch, self.meters.observe)
-        self._scoring: Batcher[ScoreRequest, Answer] = Batcher(self._score, limits.batch, self.meters.observe)
+        self._predicting: Batcher[PreparedRequest, Answer] = Batcher(self._predict, limits.batch, self.metrics.observe)
+        self._scoring: Batcher[ScoreRequest, Answer] = Batcher(self._score, limits.batch, self.metrics.observe)
         self._under_way = self._explaining = 0
         self._memory = MemoryBudget(limits.all_bytes)
 
@@ -123,11 +125,11 @@ class Service:
         if self.cores is not None:
             # For a lone post threads cost more than they give, and take the core that receives and decodes.
             torch.set_num_threads(1 if len(batch) == 1 else self.cores)
-        return answers(self.posts, batch)
+        return answer_posts(self.posts, batch)
 
     def _score(self, batch: Sequence[ScoreRequest]) -> list[Answer]:
         assert self.scores is not None
-        return [score_answer(self.scores, parsed) for parsed in batch]
+        return [answer_sample(self.scores, parsed) for parsed in batch]
 
     async def predict(self, request: Request) -> Answer:
         """One post. Raises HTTPException."""
@@ -137,7 +139,7 @@ class Service:
         with self._memory.reservation() as reserved:
             parsed = await intake.receive(request, self.limits, reserved)
             with self._slot(explain=parsed.explain):
-                return await self._while_wanted(request, self._predicted(self.posts, parsed))
+                return await self._until_disconnect(request, self._predict_and_explain(self.posts, parsed))
 
     async def score(self, request: Request) -> Answer:
         """One sample of features or words. Raises HTTPException."""
@@ -147,9 +149,9 @@ class Service:
         with self._memory.reservation() as reserved:
             parsed = await intake.receive_sample(request, self.limits, reserved)
             with self._slot(explain=False):
-                return await self._while_wanted(request, self._scoring.answer(parsed))
+                return await self._until_disconnect(request, self._scoring.answer(parsed))
 
-    async def _predicted(self, predictor: Predictor, parsed: PredictRequest) -> Answer:
+    async def _predict_and_explain(self, predictor: Predictor, parsed: PredictRequest) -> Answer:
         deadline = time.monotonic() + self.limits.seconds
         ready = await asyncio.get_running_loop().run_in_executor(
             self._decoders, intake.prepare, predictor, parsed, self.limits.clip_seconds, deadline
@@ -161,12 +163,12 @@ class Service:
         explanation: Explanation = await self._predicting.in_steps(predictor.explain_in_steps(ready.pixels))
         return answer | explanation.as_field()
 
-    async def _while_wanted(self, request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
+    async def _until_disconnect(self, request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
         """What the work gives, which is cancelled when its time is over or whoever asked has left.
 
         Raises TimeoutError and ClientDisconnect.
         """
-        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
         try:
             async with asyncio.timeout(self.limits.seconds):
                 await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -177,7 +179,7 @@ class Service:
             working.cancel()
             leaving.cancel()
 
-    async def answered(self, answer: Callable[[Request], Awaitable[Answer]], request: Request) -> JSONResponse:
+    async def respond(self, answer: Callable[[Request], Awaitable[Answer]], request: Request) -> JSONResponse:
         """The answer, as soon as there is one and within the limits; counted and timed."""
         start, status = time.perf_counter(), 500
         try:
@@ -191,8 +193,8 @@ class Service:
             status = error.status_code
             raise
         finally:
-            self.meters.requests.labels(status).inc()
-            self.meters.seconds.observe(time.perf_counter() - start)
+            self.metrics.requests.labels(status).inc()
+            self.metrics.seconds.observe(time.perf_counter() - start)
 
     async def _within_limits(self, answer: Callable[[Request], Awaitable[Answer]], request: Request) -> Answer:
         """Raises HTTPException where it takes too long, or whoever asked has left."""
@@ -201,19 +203,19 @@ class Service:
         except TimeoutError:
             raise HTTPException(504, f"no answer within {self.limits.seconds:g} seconds") from None
         except ClientDisconnect:
-            raise HTTPException(GONE, "the client left") from None
+            raise HTTPException(CLIENT_CLOSED_REQUEST, "the client left") from None
 
     def _refuse_when_busy(self) -> None:
         """Raises HTTPException where too many requests are under way."""
         if self._under_way >= self.limits.queue:
-            raise HTTPException(503, "busy; try again in a second", RETRY)
+            raise HTTPException(503, "busy; try again in a second", RETRY_HEADER)
 
     @contextmanager
     def _slot(self, *, explain: bool) -> Iterator[None]:
         """A place among the requests that are under way, which have come in whole. Raises HTTPException."""
         self._refuse_when_busy()
         if explain and self._explaining >= self.limits.explanations:
-            raise HTTPException(503, "busy explaining; try again in a few seconds, or without explain", RETRY)
+            raise HTTPException(503, "busy explaining; try again in a few seconds, or without explain", RETRY_HEADER)
         self._count(1, explain)
         try:
             yield
@@ -223,7 +225,7 @@ class Service:
     def _count(self, change: int, explain: bool) -> None:
         self._under_way += change
         self._explaining += change * explain
-        self.meters.under_way.set(self._under_way)
+        self.metrics.under_way.set(self._under_way)
 
     def health(self) -> dict[str, Any]:
         known = {
@@ -246,7 +248,7 @@ class Service:
         return known
 
 
-async def _left(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     """Returns when whoever sent a request, whose body has come in, has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
@@ -265,19 +267,19 @@ def build(
     service = Service(posts, scores, limits, cores)
     app = FastAPI(title="EmoCare", docs_url=None, redoc_url=None, lifespan=service.lifespan)
     app.add_middleware(Origins, listening=listening, allowed=allowed)
-    app.add_middleware(Guarded)
+    app.add_middleware(SecurityHeaders)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
 
     @app.post("/api/predict", openapi_extra=BODY)
     async def predict(request: Request) -> JSONResponse:
         """Emotion, probabilities and what each modality did, for a post of any of text, picture and clip."""
-        return await service.answered(service.predict, request)
+        return await service.respond(service.predict, request)
 
     @app.post("/api/score", openapi_extra=SCORE_BODY)
     async def score(request: Request) -> JSONResponse:
         """A score with an interval, and what each modality did, for a sample of any of text, audio and visual."""
-        return await service.answered(service.score, request)
+        return await service.respond(service.score, request)
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
@@ -287,26 +289,26 @@ def build(
     @app.get("/metrics")
     async def metrics() -> Response:
         """For Prometheus."""
-        return Response(generate_latest(service.meters.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     add_page(app, examples(posts.model.branches) if posts is not None else [])
     return app
 
 
-def answers(predictor: Predictor, batch: Sequence[PreparedRequest]) -> list[Answer]:
+def answer_posts(predictor: Predictor, batch: Sequence[PreparedRequest]) -> list[Answer]:
     """What `predict --json` says of each post, or an ``error`` where nothing of it can be used."""
-    made: list[Answer] = [{}] * len(batch)
+    answered: list[Answer] = [{}] * len(batch)
     for coverage in {ready.coverage for ready in batch}:
         rows = [at for at, ready in enumerate(batch) if ready.coverage == coverage]
         for at, prediction in zip(rows, predictor.predict([batch[at].post for at in rows], coverage), strict=True):
-            made[at] = {"error": prediction.refusal} if prediction.refusal else prediction.as_json()
+            answered[at] = {"error": prediction.refusal} if prediction.refusal else prediction.as_json()
     for at, ready in enumerate(batch):
-        if "error" not in made[at] and ready.looked_at is not None:
-            made[at]["looked_at"] = ready.looked_at
-    return made
+        if "error" not in answered[at] and ready.looked_at is not None:
+            answered[at]["looked_at"] = ready.looked_at
+    return answered
 
 
-def score_answer(predictor: ScorePredictor, parsed: ScoreRequest) -> Answer:
+def answer_sample(predictor: ScorePredictor, parsed: ScoreRequest) -> Answer:
     """What `predict --track sentiment --json` says, or an ``error`` where nothing of the sample can be used."""
     try:
         (score,) = predictor.predict([parsed.sample], COVERAGE if parsed.coverage is None else parsed.coverage)

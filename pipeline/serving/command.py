@@ -35,28 +35,28 @@ def predict(options: PredictOptions) -> bool:
 
     Raises InputError where there is nothing to predict, or no model to do so.
     """
-    given, bundle, project, coverage = options.given, options.bundle, options.project, options.coverage
-    if given.corpus is not None and options.out is not None:
+    inputs, bundle, project, coverage = options.inputs, options.bundle, options.project, options.coverage
+    if inputs.corpus is not None and options.out is not None:
         on = ray_workers(options.ray, options.workers, score_predictor, bundle, project)
-        predict_score_table(score_predictor(bundle, project), given.corpus, options.out, coverage, on)
+        predict_score_table(score_predictor(bundle, project), inputs.corpus, options.out, coverage, on)
         return True
     track = options.track
-    if track is None and given.one == ["--text"]:
+    if track is None and inputs.post_options == ["--text"]:
         track = track_of_words(bundle, project)
-    if track == "sentiment" and given.text is not None:
-        predict_one_score(score_predictor(bundle, project), given.text, coverage, as_json=options.as_json)
+    if track == "sentiment" and inputs.text is not None:
+        predict_one_score(score_predictor(bundle, project), inputs.text, coverage, as_json=options.as_json)
         return True
-    using = predictor(bundle, project)
-    if given.manifest is not None and options.out is not None:
+    posts = predictor(bundle, project)
+    if inputs.manifest is not None and options.out is not None:
         on = ray_workers(options.ray, options.workers, predictor, bundle, project)
         predict_table(
-            using, given.manifest, options.out, options.media, coverage, explain=options.explain, ray_workers=on
+            posts, inputs.manifest, options.out, options.media, coverage, explain=options.explain, ray_workers=on
         )
-    elif given.one:
-        post = Post(given.text, given.image, given.video)
-        predict_one(using, post, coverage, explain=options.explain, as_json=options.as_json)
+    elif inputs.post_options:
+        post = Post(inputs.text, inputs.image, inputs.video)
+        predict_one(posts, post, coverage, explain=options.explain, as_json=options.as_json)
     else:
-        return predict_lines(using, coverage, explain=options.explain)
+        return predict_lines(posts, coverage, explain=options.explain)
     return True
 
 
@@ -82,14 +82,14 @@ def track_of_words(bundle: Path | None, project: Path) -> Track:
 def predictor(bundle: Path | None, project: Path, max_pixels: int | None = None) -> Predictor:
     """From a bundle if one is given, otherwise from the project's own models; ``max_pixels`` may lower its limit."""
     if bundle is not None:
-        found = Predictor.load(bundle)
+        loaded = Predictor.load(bundle)
     else:
         layout = Layout(project)
-        found = Predictor.of_project(params.load(layout.params), layout)
-    embed = found.model.embed
+        loaded = Predictor.of_project(params.load(layout.params), layout)
+    embed = loaded.model.embed
     if max_pixels is not None and max_pixels < embed.max_pixels:
-        found.model = replace(found.model, embed=embed.model_copy(update={"max_pixels": max_pixels}))
-    return found
+        loaded.model = replace(loaded.model, embed=embed.model_copy(update={"max_pixels": max_pixels}))
+    return loaded
 
 
 def score_predictor(bundle: Path | None, project: Path) -> ScorePredictor:
@@ -113,12 +113,12 @@ def ray_workers(
     return RayWorkers(address, workers or WORKERS, partial(load, bundle and bundle.resolve(), project.resolve()))
 
 
-def predict_one(using: Predictor, post: Post, coverage: float | None, *, explain: bool, as_json: bool) -> None:
+def predict_one(predictor: Predictor, post: Post, coverage: float | None, *, explain: bool, as_json: bool) -> None:
     """Prints one prediction. Raises InputError when nothing of the post can be used."""
-    (prediction,) = using.predict([post], coverage)
+    (prediction,) = predictor.predict([post], coverage)
     if prediction.refusal:
         raise InputError(prediction.refusal)
-    explanation = using.explain(post) if explain else None
+    explanation = predictor.explain(post) if explain else None
     if as_json:
         print(json.dumps(prediction.as_json() | (explanation.as_field() if explanation else {}), indent=2))
     else:
@@ -126,8 +126,8 @@ def predict_one(using: Predictor, post: Post, coverage: float | None, *, explain
 
 
 def predict_table(
-    using: Predictor,
-    posts: Path,
+    predictor: Predictor,
+    manifest: Path,
     out: Path,
     media: Path | None,
     coverage: float | None,
@@ -136,37 +136,37 @@ def predict_table(
     ray_workers: RayWorkers | None = None,
 ) -> None:
     """Predicts a table of posts; media paths are relative to its own folder unless another is given."""
-    folder = media or posts.parent
+    folder = media or manifest.parent
     unusable = post_table.predict_manifest(
-        using, posts, out, folder, coverage, explain=explain, ray_workers=ray_workers
+        predictor, manifest, out, folder, coverage, explain=explain, ray_workers=ray_workers
     )
     why = f"; rows of which something could not be used, as column reason says: {unusable}" if unusable else ""
     print(f"{printable(str(out))}: written{why}", file=sys.stderr)
 
 
-def predict_lines(using: Predictor, coverage: float | None, *, explain: bool) -> bool:
+def predict_lines(predictor: Predictor, coverage: float | None, *, explain: bool) -> bool:
     """Answers standard input line by line; says whether every line was good."""
     # Without Python's buffer, which waits for more than one line.
     source = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-    return lines.answer(using, source, sys.stdout, coverage, explain=explain) == 0
+    return lines.answer(predictor, source, sys.stdout, coverage, explain=explain) == 0
 
 
-def predict_one_score(using: ScorePredictor, text: str, coverage: float | None, *, as_json: bool) -> None:
+def predict_one_score(predictor: ScorePredictor, text: str, coverage: float | None, *, as_json: bool) -> None:
     """Prints the score of one line of words. Raises InputError when the model reads no words, or there are none."""
     coverage = COVERAGE if coverage is None else coverage
-    (score,) = using.predict([Sample(text)], coverage)
+    (score,) = predictor.predict([Sample(text)], coverage)
     if score.score is None:
         raise InputError(f"nothing to score: {score.reason}")
     if as_json:
         print(json.dumps(score.as_json(), indent=2))
     else:
-        score_table.show(Console(), score, using.model.description.scores, coverage)
+        score_table.show(Console(), score, predictor.model.description.scores, coverage)
 
 
 def predict_score_table(
-    using: ScorePredictor, corpus: Path, out: Path, coverage: float | None, ray_workers: RayWorkers | None = None
+    predictor: ScorePredictor, corpus: Path, out: Path, coverage: float | None, ray_workers: RayWorkers | None = None
 ) -> None:
     """Scores a corpus of features."""
-    without = score_table.score_corpus(using, corpus, out, COVERAGE if coverage is None else coverage, ray_workers)
+    without = score_table.score_corpus(predictor, corpus, out, COVERAGE if coverage is None else coverage, ray_workers)
     why = f"; rows without a score, as column reason says: {without}" if without else ""
     print(f"{printable(str(out))}: written{why}", file=sys.stderr)

@@ -49,12 +49,12 @@ def answer(predictor: Predictor, source: Source, sink: TextIO, coverage: float |
         for number, line in parsed:
             prediction = None if line.post is None else next(predictions)
             error = line.error if prediction is None else prediction.refusal
-            named = {} if line.id is None else {"id": line.id}
+            id_field = {} if line.id is None else {"id": line.id}
             if prediction is None or line.post is None or error is not None:
                 bad += 1
-                reply = {"line": number, **named, "error": error}
+                reply = {"line": number, **id_field, "error": error}
             else:
-                reply = named | prediction.as_json()
+                reply = id_field | prediction.as_json()
                 if explain:
                     reply |= predictor.explain(line.post).as_field()
             sink.write(json.dumps(reply, allow_nan=False) + "\n")
@@ -85,15 +85,15 @@ def _parse(line: bytes) -> ParsedLine:
 
 def _post(row: dict[str, Any]) -> Post | str:
     """The post, or what is wrong with it."""
-    given = {name: row[name] for name in MODALITIES if row.get(name) is not None}
+    parts = {name: row[name] for name in MODALITIES if row.get(name) is not None}
     if (other := misspelt(row, MODALITIES)) is not None:
         return f"unknown field {other}"
-    if not given:
+    if not parts:
         return f"gives none of {', '.join(MODALITIES)}"
-    wrong = [name for name, value in given.items() if not isinstance(value, str)]
+    wrong = [name for name, value in parts.items() if not isinstance(value, str)]
     if wrong:
         return f"{wrong[0]} is not a text"
-    return Post(given.get("text"), _path(given.get("image")), _path(given.get("video")))
+    return Post(parts.get("text"), _path(parts.get("image")), _path(parts.get("video")))
 
 
 def _path(value: str | None) -> Path | MediaError | None:
@@ -107,15 +107,15 @@ def _batches(source: Source) -> Iterator[list[Line]]:
 
     Raises InputError, after the lines before, where the source cannot be read on.
     """
-    waiting: Queue[Line | None] = Queue(2 * BATCH)
+    queue: Queue[Line | None] = Queue(2 * BATCH)
     failed: list[OSError] = []
-    Thread(target=_read, args=(source, waiting, failed), daemon=True).start()
+    Thread(target=_read, args=(source, queue, failed), daemon=True).start()
     ended = False
     while not ended:
-        batch = [waiting.get()]
+        batch = [queue.get()]
         while len(batch) < BATCH and batch[-1] is not None:
             try:
-                batch.append(waiting.get_nowait())
+                batch.append(queue.get_nowait())
             except Empty:
                 break
         ended = batch[-1] is None
@@ -124,25 +124,25 @@ def _batches(source: Source) -> Iterator[list[Line]]:
         raise InputError(f"standard input cannot be read: {failed[0].strerror or failed[0]}; give JSON Lines there")
 
 
-def _read(source: Source, waiting: "Queue[Line | None]", failed: list[OSError]) -> None:
+def _read(source: Source, queue: "Queue[Line | None]", failed: list[OSError]) -> None:
     """Cuts bytes into numbered lines; what ends it too early, such as a folder for an input, is added to ``failed``.
 
     Reads without Python's own buffer, whose lock a thread that waits for input would still hold when the program ends.
     """
     number, rest = 0, b""
 
-    def give(line: bytes) -> None:
-        waiting.put((number, line.removeprefix(BOM) if number == 1 else line))
+    def enqueue(line: bytes) -> None:
+        queue.put((number, line.removeprefix(BOM) if number == 1 else line))
 
     try:
         while part := source.read(READ_BYTES):
             *lines, rest = (rest + part).split(b"\n")
             for line in lines:
                 number += 1
-                give(line)
+                enqueue(line)
         number += 1
-        give(rest)
+        enqueue(rest)
     except OSError as error:
         failed.append(error)
     finally:
-        waiting.put(None)
+        queue.put(None)

@@ -28,7 +28,7 @@ class Origins:
     def __init__(self, app: ASGIApp, listening: str, allowed: Iterable[str]) -> None:
         self.app = app
         self.allowed = {name.lower() for name in allowed}
-        self.ours = {*LOOPBACK, *self.allowed, listening.lower()}
+        self.own_hosts = {*LOOPBACK, *self.allowed, listening.lower()}
         self.any_address = listening in WILDCARDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +41,7 @@ class Origins:
     def _refusal(self, scope: Scope) -> str | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host")
-        if host is not None and not self._is_ours(_name(host)):
+        if host is not None and not self._is_own_host(_name(host)):
             return f"this is not {_name(host)[:80]!r}; where it is, start the server with --allow-host"
         if scope["method"] in SAFE_METHODS:
             return None
@@ -56,8 +56,8 @@ class Origins:
             return None
         return f"a page of {origin[:80]!r} may not ask; start the server with --allow-host to let it"
 
-    def _is_ours(self, name: str) -> bool:
-        if name in self.ours:
+    def _is_own_host(self, name: str) -> bool:
+        if name in self.own_hosts:
             return True
         try:
             address = ip_address(name)
@@ -81,5 +81,5 @@ def _place(origin: str) -> tuple[str, int | None] | None:
         return None
     if not name:
         return None
-    usual = {"http": 80, "https": 443}.get(parts.scheme)
-    return name.rstrip("."), None if port == usual else port
+    default_port = {"http": 80, "https": 443}.get(parts.scheme)
+    return name.rstrip("."), None if port == default_port else port

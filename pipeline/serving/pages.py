@@ -54,7 +54,7 @@ def add_page(app: FastAPI, shown: list[Example]) -> None:
         return listed
 
 
-class Guarded:
+class SecurityHeaders:
     """Adds ``HEADERS`` to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -20,7 +20,7 @@ from pipeline.corpora.tabular import listed, read_texts, table_files
 from pipeline.serving.posts import Post, Prediction
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.ray_tables import RayWorkers, made
-from pipeline.serving.shards import alone_writing, write_table
+from pipeline.serving.shards import only_writer, write_table
 from pipeline.serving.spelling import misspelt
 
 CHUNK = 256
@@ -56,7 +56,7 @@ def predict_manifest(
     """
     make = partial(_table, folder=folder.resolve(), coverage=coverage, explain=explain)
     schema = predictions_schema(predictor, explain)
-    with alone_writing(out), made(predictor, make, ray_workers) as tables:
+    with only_writer(out), made(predictor, make, ray_workers) as tables:
         total = sum(len(rows) for rows in _chunks(manifest))
         with progress("predicting", total) as advance:
 
@@ -93,12 +93,12 @@ def _predict(
     predictor: Predictor, rows: list[Row], folder: Path, coverage: float | None, *, explain: bool
 ) -> list[dict[str, Any]]:
     """Output rows for a chunk."""
-    posts, table = [_post(given, folder) for given in rows], []
-    for given, post, prediction in zip(rows, posts, predictor.predict(posts, coverage), strict=True):
-        row = {"id": given["id"], **_row(prediction)}
+    posts, table = [_post(row, folder) for row in rows], []
+    for row, post, prediction in zip(rows, posts, predictor.predict(posts, coverage), strict=True):
+        output = {"id": row["id"], **_row(prediction)}
         if explain and prediction.refusal is None:
-            row["explanation"] = json.dumps(predictor.explain(post).as_json())
-        table.append(row)
+            output["explanation"] = json.dumps(predictor.explain(post).as_json())
+        table.append(output)
     return table
 
 
@@ -117,13 +117,13 @@ def _media_state(rows: list[Row], folder: Path) -> str:
 
     def state(value: str) -> str:
         try:
-            of = inside(folder, value).stat()
+            status = inside(folder, value).stat()
         except (MediaError, OSError, ValueError):
             return f"{value}: none"
-        return f"{value}: {of.st_size} {of.st_mtime_ns} {of.st_ino}"
+        return f"{value}: {status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
-    given = [value for row in rows for name in ("image", "video") if (value := row[name]) is not None]
-    return f"-{artifacts.digest(map(state, given))[:16]}"
+    paths = [value for row in rows for name in ("image", "video") if (value := row[name]) is not None]
+    return f"-{artifacts.digest(map(state, paths))[:16]}"
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:

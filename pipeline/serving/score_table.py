@@ -23,7 +23,7 @@ from pipeline.sentiment.group_context import GroupSums
 from pipeline.serving.ray_tables import RayWorkers, made
 from pipeline.serving.score_model import ScoreModel
 from pipeline.serving.score_predictor import Score, ScorePredictor
-from pipeline.serving.shards import Finish, alone_writing, write_table
+from pipeline.serving.shards import Finish, only_writer, write_table
 from pipeline.serving.spelling import misspelt
 
 CHUNK = 1024
@@ -55,7 +55,7 @@ def score_corpus(
     inputs = [predictor.model.identity, str(coverage), *map(digest_of_input, files)]
     identity = artifacts.digest(f"{at} {part}" for at, part in enumerate(inputs))
     make, schema = partial(_table, coverage=coverage, corpus=str(corpus)), scores_schema(predictor)
-    with alone_writing(out), made(predictor, make, ray_workers) as tables, progress("scoring", None) as advance:
+    with only_writer(out), made(predictor, make, ray_workers) as tables, progress("scoring", None) as advance:
 
         def parts() -> Iterator[FeatureCorpus]:
             anything = False

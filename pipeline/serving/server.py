@@ -50,7 +50,7 @@ def serve(
     """
     listening = _listen(listen.host, listen.port)
     warm(posts, scores)
-    most = min(CONNECTIONS * limits.queue, _files() - OTHER_FILES)
+    most = min(CONNECTIONS * limits.queue, _open_file_limit() - OTHER_FILES)
     config = uvicorn.Config(
         build(posts, scores, limits, cores=torch.get_num_threads(), listening=listen.host, allowed=listen.allowed),
         http=protocol(ConnectionLimits(most, listen.header_seconds, listen.idle_seconds, limits.seconds)),
@@ -71,7 +71,7 @@ def serve(
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def _files() -> int:
+def _open_file_limit() -> int:
     """How many files this process may have open, each connection being one."""
     if sys.platform == "win32":
         return 2**16

@@ -25,7 +25,7 @@ from pipeline.core.terminal import printable
 Chunk = TypeVar("Chunk")
 
 
-def alone_writing(out: Path) -> AbstractContextManager[None]:
+def only_writer(out: Path) -> AbstractContextManager[None]:
     """Two runs would take up each other's shards. Raises InputError when another run is writing ``out``."""
     return exclusive(out.with_name(f".{out.name}.lock"), str(out), "wait for that, or give another --out")
 
@@ -36,11 +36,11 @@ class Finish:
 
     Attributes:
         schema: of the shards.
-        finished: what reads them all, as often as it is called → the tables of the output, one a shard.
+        process: what reads them all, as often as it is called → the tables of the output, one a shard.
     """
 
     schema: pa.Schema
-    finished: Callable[[Callable[[], Iterator[pa.Table]]], Iterator[pa.Table]]
+    process: Callable[[Callable[[], Iterator[pa.Table]]], Iterator[pa.Table]]
 
 
 def write_table(
@@ -64,21 +64,21 @@ def write_table(
     """
     folder = _folder(out, identity)
     shards: list[Path] = []
-    awaited: deque[Path] = deque()
+    pending: deque[Path] = deque()
 
     def missing() -> Iterator[Chunk]:
         for number, chunk in enumerate(chunks):
             shards.append(folder / f"{number:08d}{state(chunk)}.parquet")
             if not shards[-1].exists():
-                awaited.append(shards[-1])
+                pending.append(shards[-1])
                 yield chunk
 
     for number, table in enumerate(tables(missing())):
         if number == 0:  # not before: a table that is refused at once leaves nothing behind
             artifacts.write_json(folder / NOTE, {"identity": identity})
-        artifacts.write_parquet(awaited.popleft(), table)
+        artifacts.write_parquet(pending.popleft(), table)
     finish = finish or Finish(schema, lambda read: read())
-    joined = finish.finished(lambda: (artifacts.read_parquet(shard, finish.schema) for shard in shards))
+    joined = finish.process(lambda: (artifacts.read_parquet(shard, finish.schema) for shard in shards))
     unusable = _join(joined, out, schema)
     shutil.rmtree(folder)
     return unusable
@@ -104,11 +104,11 @@ def _folder(out: Path, identity: str) -> Path:
 def _join(tables: Iterable[pa.Table], out: Path, schema: pa.Schema) -> int:
     """Tables → the output; returns how many rows have a reason."""
     unusable = 0
-    with artifacts.replacing(out) as aside:
+    with artifacts.replacing(out) as temporary:
         if out.suffix == ".parquet":
-            writer = pq.ParquetWriter(aside, schema, compression="zstd")
+            writer = pq.ParquetWriter(temporary, schema, compression="zstd")
         else:
-            writer = pa_csv.CSVWriter(aside, for_csv(schema.empty_table()).schema)
+            writer = pa_csv.CSVWriter(temporary, for_csv(schema.empty_table()).schema)
         with writer:
             for table in tables:
                 unusable += len(table) - table["reason"].null_count
