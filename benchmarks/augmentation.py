@@ -28,7 +28,7 @@ from scipy.signal import resample_poly
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pipeline.encoders import image, sound, video
+from pipeline.encoders import image, sound_features, video
 from pipeline.encoders.image import augment
 from pipeline.media.clips import read_clip
 from pipeline.media.pictures import read_picture
@@ -134,9 +134,9 @@ def sound_vectors(paths: Sequence[Path], draw: int) -> Vectors:
     for at, path in enumerate(paths):
         samples = read_clip(path, sound_seconds=SECONDS, max_pixels=MAX_PIXELS).sound()
         rng = np.random.default_rng([draw, at])
-        made["plain"].append(sound.features(samples))
+        made["plain"].append(sound_features.features(samples))
         for name, alter in SOUND_VIEWS.items():
-            made[name].append(sound.features(alter(samples, rng)))
+            made[name].append(sound_features.features(alter(samples, rng)))
     return {name: np.stack(rows) for name, rows in made.items()}
 
 

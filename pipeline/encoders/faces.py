@@ -41,20 +41,20 @@ class FaceEncoder:
     """The stream ``faces``; see ``streams.StreamEncoder``.
 
     Attributes:
-        still: of pictures, the shortest side that they keep when they are read, in pixels; None of clips. Numbers of a
-            picture are those of its largest face, and no statistics.
+        picture_side: of pictures, the shortest side that they keep when they are read, in pixels; None of clips.
+            Numbers of a picture are those of its largest face, and no statistics.
     """
 
     params: EmbedFacesParams
     nets: FaceNets
-    still: int | None = None
+    picture_side: int | None = None
 
     sound_seconds = 0.0
     modality: Feature = "visual"
 
     @property
     def columns(self) -> tuple[str, ...]:
-        if self.still is not None:
+        if self.picture_side is not None:
             expressions = EXPRESSIONS if self.nets.expression is not None else ()
             return (*(f"mesh_{name}" for name in face_shape.NAMES), *(f"expression_{name}" for name in expressions))
         names = [f"mesh_{name}.{of}" for of in ("mean", "std", "p10", "p90") for name in face_shape.NAMES]
@@ -68,20 +68,22 @@ class FaceEncoder:
 
     @property
     def identity(self) -> dict[str, Any]:
-        still = {} if self.still is None else {"picture": self.still}
-        return self.nets.identity | {"version": VERSION, "frames": self.params.frames, "width": self.width} | still
+        identity = self.nets.identity | {"version": VERSION, "frames": self.params.frames, "width": self.width}
+        return identity if self.picture_side is None else identity | {"picture": self.picture_side}
 
     @property
     def asked(self) -> Frames:
-        return (self.params.frames, AT_LEAST) if self.still is None else (1, self.still)
+        return (self.params.frames, AT_LEAST) if self.picture_side is None else (1, self.picture_side)
 
     def prepare(self, clip: Clip) -> np.ndarray:
         """float32 [width]. Raises MediaError when there are no frames, or no face in any of them."""
         frames = clip.frames(*self.asked)
         seen = [numbers for frame in frames if (numbers := self._numbers(frame)) is not None]
         if not seen:
-            raise MediaError(NO_FACE if self.still is not None else f"{NO_FACE}: in none of {len(frames)} frames")
-        if self.still is not None:
+            raise MediaError(
+                NO_FACE if self.picture_side is not None else f"{NO_FACE}: in none of {len(frames)} frames"
+            )
+        if self.picture_side is not None:
             return seen[0].astype(np.float32)
         mesh, expressions = np.split(np.stack(seen), [len(face_shape.NAMES)], axis=1)
         parts = [mesh.mean(axis=0), mesh.std(axis=0), *np.percentile(mesh, [10, 90], axis=0)]
@@ -138,6 +140,8 @@ def load(params: EmbedFacesParams) -> FaceEncoder:
     return FaceEncoder(params, face_models.load(params))
 
 
-def of_pictures(params: EmbedPictureFacesParams, still: int) -> FaceEncoder:
+def of_pictures(params: EmbedPictureFacesParams, picture_side: int) -> FaceEncoder:
     """The same for pictures, which keep so short a side; see ``FaceEncoder``."""
-    return FaceEncoder(EmbedFacesParams(frames=1, **dict(params)), face_models.load(params, "embed.image.faces"), still)
+    return FaceEncoder(
+        EmbedFacesParams(frames=1, **dict(params)), face_models.load(params, "embed.image.faces"), picture_side
+    )

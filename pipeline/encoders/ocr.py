@@ -79,19 +79,19 @@ class OcrRecogniser:
     """What reads words; see ``words.Recogniser``.
 
     Attributes:
-        still: of pictures, the shortest side that they keep when they are read, in pixels; None of clips.
+        picture_side: of pictures, the shortest side that they keep when they are read, in pixels; None of clips.
     """
 
     identity: dict[str, Any]
     params: EmbedWordsParams
     reader: Reader
-    still: int | None = None
+    picture_side: int | None = None
 
     sound_seconds = 0.0
 
     @property
     def asked(self) -> Frames:
-        return (self.params.frames, self.params.shortest) if self.still is None else (1, self.still)
+        return (self.params.frames, self.params.shortest) if self.picture_side is None else (1, self.picture_side)
 
     def recognise(self, clip: Clip) -> Words:
         """The words in a clip's frames. Raises MediaError when it has no frames, or no words in any of them."""
@@ -103,7 +103,7 @@ class OcrRecogniser:
             lines += _new(in_reading_order(sure), lines)
         if not lines:
             raise MediaError(
-                NO_WORDS if self.still is not None else f"{NO_WORDS}: none are read in {len(frames)} frames"
+                NO_WORDS if self.picture_side is not None else f"{NO_WORDS}: none are read in {len(frames)} frames"
             )
         return Words(" ".join(lines), None)
 
@@ -157,10 +157,10 @@ def write(params: EmbedPictureWordsParams, folder: Path, key: str = KEY) -> None
         copyfile(path, folder / FILES[role].names[0])
 
 
-def of_pictures(params: EmbedPictureWordsParams, still: int) -> OcrRecogniser:
+def of_pictures(params: EmbedPictureWordsParams, picture_side: int) -> OcrRecogniser:
     """As ``load``, for pictures, which keep so short a side; see ``OcrRecogniser``."""
     made = load(EmbedWordsParams(frames=1, **dict(params)), "embed.image.words")
-    return replace(made, identity=made.identity | {"picture": still}, still=still)
+    return replace(made, identity=made.identity | {"picture": picture_side}, picture_side=picture_side)
 
 
 def load(params: EmbedWordsParams, key: str = KEY) -> OcrRecogniser:

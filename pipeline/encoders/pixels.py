@@ -18,18 +18,18 @@ class PixelsEncoder:
     """The stream ``pixels``; see ``streams.StreamEncoder``.
 
     Attributes:
-        still: the shortest side that a picture keeps when it is read, in pixels.
+        picture_side: the shortest side that a picture keeps when it is read, in pixels.
     """
 
     image: ImageEncoder
-    still: int
+    picture_side: int
 
     sound_seconds = 0.0
     modality: Feature = "visual"
 
     @property
     def identity(self) -> dict[str, Any]:
-        return self.image.identity | {"picture": self.still}
+        return self.image.identity | {"picture": self.picture_side}
 
     @property
     def width(self) -> int:
@@ -41,7 +41,7 @@ class PixelsEncoder:
 
     @property
     def asked(self) -> Frames:
-        return 1, self.still
+        return 1, self.picture_side
 
     def prepare(self, clip: Clip) -> np.ndarray:
         """float32 [3, S, S]."""

@@ -22,7 +22,7 @@ import torch
 
 from pipeline.core.schemas import Feature
 from pipeline.encoders import weights, whisper
-from pipeline.encoders.sound import check_audible
+from pipeline.encoders.sound_features import check_audible
 from pipeline.encoders.weights import Weights
 from pipeline.media.clips import Clip
 from pipeline.media.sound import SOUND_RATE

@@ -20,7 +20,7 @@ from pipeline.encoders import faces, image, ocr, speech, text, transcription, vi
 from pipeline.encoders.faces import FaceEncoder
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.pixels import PixelsEncoder
-from pipeline.encoders.sound import SoundEncoder
+from pipeline.encoders.sound_features import SoundEncoder
 from pipeline.encoders.text import TextEncoder
 from pipeline.encoders.video import VideoEncoder
 from pipeline.encoders.words import Recogniser, WordsEncoder
@@ -85,14 +85,14 @@ class ClipEncoder:
     """The streams of a clip, in the order of their columns, which is that of their names.
 
     Attributes:
-        still: of pictures, which are clips of one frame that nobody hears, the shortest side that they keep when they
-            are read, in pixels, for all of their streams; None of clips.
+        picture_side: of pictures, which are clips of one frame that nobody hears, the shortest side that they keep when
+            they are read, in pixels, for all of their streams; None of clips.
     """
 
     streams: Mapping[Stream, StreamEncoder]
     batch: int
     per_group: bool = False
-    still: int | None = None
+    picture_side: int | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -148,13 +148,13 @@ class ClipEncoder:
 
         Raises MediaError.
         """
-        if self.still is None:
+        if self.picture_side is None:
             return read_clip(source, max_pixels=max_pixels, **limits, **self.read_request(names, recognisers))
-        return self.of_picture(read_picture(source, max_pixels=max_pixels, at_least=self.still))
+        return self.of_picture(read_picture(source, max_pixels=max_pixels, at_least=self.picture_side))
 
     def of_picture(self, picture: np.ndarray) -> Clip:
         """A picture that was read, uint8 [H, W, 3], as streams of pictures take it."""
-        return Clip({(1, self.still): [picture]}, STILL)
+        return Clip({(1, self.picture_side): [picture]}, STILL)
 
     def prepare(self, clip: Clip, names: Sequence[Stream] | None = None) -> Ready:
         """Each stream of the clip, ready to be encoded, or why it is not there; see ``first_reason``."""
@@ -222,17 +222,17 @@ def of_pictures(
     sides: dict[Stream, int] = {"faces": faces.AT_LEAST, "words": params.words.shortest}
     if pixels is not None:
         sides["pixels"] = pixels.at_least
-    still = max(sides[name] for name in params.streams)
+    picture_side = max(sides[name] for name in params.streams)
     streams: dict[Stream, StreamEncoder] = {}
     if "faces" in params.streams:
-        streams["faces"] = faces.of_pictures(params.faces, still)
+        streams["faces"] = faces.of_pictures(params.faces, picture_side)
     if "pixels" in params.streams:
         assert pixels is not None
-        streams["pixels"] = PixelsEncoder(pixels, still)
+        streams["pixels"] = PixelsEncoder(pixels, picture_side)
     if "words" in params.streams:
         assert texts is not None
-        streams["words"] = WordsEncoder("words", "visual", ocr.of_pictures(params.words, still), texts)
-    return ClipEncoder(streams, params.batch, still=still)
+        streams["words"] = WordsEncoder("words", "visual", ocr.of_pictures(params.words, picture_side), texts)
+    return ClipEncoder(streams, params.batch, picture_side=picture_side)
 
 
 def of_streams(params: EmbedVideoParams, pictures: ImageEncoder | None, texts: TextEncoder | None) -> ClipEncoder:

@@ -21,7 +21,7 @@ import numpy as np
 from pipeline.core.errors import InputError
 from pipeline.core.files import MediaError
 from pipeline.encoders import weights, whisper
-from pipeline.encoders.sound import check_audible
+from pipeline.encoders.sound_features import check_audible
 from pipeline.encoders.whisper import Decoded, Whisper
 from pipeline.encoders.words import Words
 from pipeline.media.clips import Clip

@@ -244,7 +244,7 @@ class Predictor:
         if isinstance(source, np.ndarray):
             return source
         encoder: ImageEncoder | ClipEncoder = self._encoder("image")
-        at_least = encoder.still if isinstance(encoder, ClipEncoder) else encoder.at_least
+        at_least = encoder.picture_side if isinstance(encoder, ClipEncoder) else encoder.at_least
         return read_picture(source, max_pixels=self.model.embed.max_pixels, at_least=at_least)
 
     def _clip(

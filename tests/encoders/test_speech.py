@@ -19,7 +19,7 @@ from pipeline.media.clips import Clip
 from pipeline.media.sound import SOUND_RATE
 from pipeline.params import EmbedSpeechParams
 from tests import tiny
-from tests.encoders.test_sound import tone
+from tests.encoders.test_sound_features import tone
 
 CPU = torch.device("cpu")
 WIDTH = tiny.SPEECH_WIDTH

@@ -27,8 +27,8 @@ from pipeline.media.sound import SOUND_RATE
 from pipeline.params import EmbedTextParams, EmbedTranscriptParams, Params
 from pipeline.stages import embed
 from tests import tiny
-from tests.encoders.test_sound import clip as sounding
-from tests.encoders.test_sound import tone
+from tests.encoders.test_sound_features import clip as sounding
+from tests.encoders.test_sound_features import tone
 from tests.posts.test_specialist import posts_table
 
 SAID = " ".join(tiny.SAYS)

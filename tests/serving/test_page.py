@@ -19,7 +19,7 @@ from pipeline.serving.posts import Post
 from pipeline.serving.predictor import Predictor
 from pipeline.synthetic.posts import CLIP_SIZE, write_clip
 from tests.encoders.test_faces import folder_of
-from tests.encoders.test_sound import tone
+from tests.encoders.test_sound_features import tone
 from tests.serving import test_streams
 from tests.serving.conftest import Trained, serving
 

@@ -23,8 +23,8 @@ from pipeline.stages import embed, fuse, train_image, train_text, train_video
 from tests import tiny
 from tests.encoders import test_ocr
 from tests.encoders.test_faces import folder_of, nets
-from tests.encoders.test_sound import clip as sounding
-from tests.encoders.test_sound import tone
+from tests.encoders.test_sound_features import clip as sounding
+from tests.encoders.test_sound_features import tone
 from tests.posts.test_specialist import posts_table
 from tests.serving.conftest import SCORED, SPLIT, Trained
 

@@ -16,7 +16,7 @@ from pipeline.core import artifacts, schemas
 from pipeline.core.errors import InputError
 from pipeline.core.files import content_digest
 from pipeline.core.layout import Layout
-from pipeline.encoders import embedding, image, sound, streams, text, video
+from pipeline.encoders import embedding, image, sound_features, streams, text, video
 from pipeline.encoders.image import ImageEncoder
 from pipeline.encoders.streams import per_group, slices
 from pipeline.encoders.text import TextEncoder
@@ -34,8 +34,8 @@ from pipeline.params import (
 )
 from pipeline.stages import embed
 from tests import tiny
-from tests.encoders.test_sound import clip as sounding
-from tests.encoders.test_sound import tone
+from tests.encoders.test_sound_features import clip as sounding
+from tests.encoders.test_sound_features import tone
 
 CPU = torch.device("cpu")
 
@@ -572,7 +572,9 @@ def test_streams_of_a_clip_stand_side_by_side_each_kept_by_itself(tmp_path: Path
     found = artifacts.read_embeddings(layout.embeddings("posts", "video"))
     columns = slices(found.encoder)
     assert found.present.tolist() == [True, True, False]
-    expected = sound.features(read_clip(tmp_path / "media" / "a.mkv", sound_seconds=9, max_pixels=10_000).sound())
+    expected = sound_features.features(
+        read_clip(tmp_path / "media" / "a.mkv", sound_seconds=9, max_pixels=10_000).sound()
+    )
     np.testing.assert_allclose(found.vectors[0, columns["sound"]], expected, rtol=1e-6)
     assert np.isnan(found.vectors[1, columns["sound"]]).all()
     assert np.isfinite(found.vectors[:2, columns["frames"]]).all()

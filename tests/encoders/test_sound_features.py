@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pipeline.core.files import MediaError
-from pipeline.encoders import sound
-from pipeline.encoders.sound import FEATURES, SoundEncoder
+from pipeline.encoders import sound_features
+from pipeline.encoders.sound_features import FEATURES, SoundEncoder
 from pipeline.media.clips import read_clip
 from pipeline.media.sound import SOUND_RATE
 from pipeline.params import EmbedSoundParams
@@ -28,7 +28,7 @@ def tone(hertz: float = 220.0, seconds: float = 1.0, rate: int = SOUND_RATE, har
 
 
 def named(samples: np.ndarray) -> dict[str, float]:
-    return dict(zip(FEATURES, sound.features(samples).tolist(), strict=True))
+    return dict(zip(FEATURES, sound_features.features(samples).tolist(), strict=True))
 
 
 def clip(
@@ -78,7 +78,7 @@ def test_fifty_channels_are_their_mean(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hertz", [90.0, 220.0, 440.0])
 def test_pitch_of_a_tone_is_its_frequency(hertz: float) -> None:
-    pitch, periodicity = sound.pitches(tone(hertz))
+    pitch, periodicity = sound_features.pitches(tone(hertz))
     np.testing.assert_allclose(pitch[5:-5], hertz, rtol=0.005)
     assert periodicity[5:-5].min() > 0.99
     found = named(tone(hertz))
@@ -90,12 +90,12 @@ def test_pitch_of_a_tone_is_its_frequency(hertz: float) -> None:
 def test_pitch_equals_yin_written_out() -> None:
     rng = np.random.default_rng(0)
     samples = tone(150.0, 0.2) + 0.05 * rng.normal(size=3200).astype(np.float32)
-    longest, window = int(SOUND_RATE / sound.LOWEST_PITCH) + 1, sound.PITCH_WINDOW
+    longest, window = int(SOUND_RATE / sound_features.LOWEST_PITCH) + 1, sound_features.PITCH_WINDOW
     frame = samples[500 : 500 + window + longest].astype(np.float64)
     slow = [((frame[:window] - frame[lag : lag + window]) ** 2).sum() for lag in range(longest + 1)]
-    np.testing.assert_allclose(sound._differences(frame[None], longest)[0], slow, atol=1e-9)
+    np.testing.assert_allclose(sound_features._differences(frame[None], longest)[0], slow, atol=1e-9)
     normal = [1.0] + [slow[lag] * lag / sum(slow[1 : lag + 1]) for lag in range(1, longest + 1)]
-    np.testing.assert_allclose(sound._mean_normalised(np.array([slow]))[0], normal, rtol=1e-9)
+    np.testing.assert_allclose(sound_features._mean_normalised(np.array([slow]))[0], normal, rtol=1e-9)
 
 
 def test_a_rising_tone_has_the_slope_that_it_rises_by() -> None:
@@ -137,7 +137,7 @@ def test_noise_has_columns_too_and_is_not_voiced() -> None:
 )
 def test_nothing_to_hear_is_said(samples: np.ndarray, why: str) -> None:
     with pytest.raises(MediaError, match=why):
-        sound.features(samples)
+        sound_features.features(samples)
 
 
 def test_stereo_is_mono(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_sound_longer_than_the_pictures_counts_and_is_cut_at_the_limit(tmp_path:
     np.testing.assert_array_equal(heard(tmp_path / "a.mkv", 1.25), heard(tmp_path / "a.mkv")[:20_000])
     encoder = SoundEncoder(EmbedSoundParams(seconds=1.0))
     whole = read_clip(tmp_path / "a.mkv", sound_seconds=3.0, max_pixels=LIMIT)
-    np.testing.assert_array_equal(encoder.prepare(whole), sound.features(heard(tmp_path / "a.mkv", 1.0)))
+    np.testing.assert_array_equal(encoder.prepare(whole), sound_features.features(heard(tmp_path / "a.mkv", 1.0)))
 
 
 def test_without_an_audio_track_there_are_frames_and_a_reason(tmp_path: Path) -> None:
