@@ -122,7 +122,7 @@ def frame_vectors(paths: Sequence[Path]) -> Vectors:
     encoder = video.load(EmbedVideoParams())
     made: dict[str, list[np.ndarray]] = {"plain": [], "mirrored": []}
     for path in paths:
-        frames = read_clip(path, frames=[encoder.asked], max_pixels=MAX_PIXELS).frames(*encoder.asked)
+        frames = read_clip(path, frames=[encoder.frame_request], max_pixels=MAX_PIXELS).frames(*encoder.frame_request)
         for name, view in (("plain", frames), ("mirrored", [frame[:, ::-1] for frame in frames])):
             made[name].append(encoder.encode([np.stack([encoder.preprocess(of) for of in view])], CPU)[0])
     return {name: np.stack(rows) for name, rows in made.items()}

@@ -690,18 +690,18 @@ def _line(error: Any) -> str:
         blocks = [name for name in Params.model_fields if "." not in key]
         return f"{key}: unknown key; {parent or 'the top level'} knows {', '.join(blocks or siblings)}"
     known = fields.get(key)
-    wanted = allowed(known) if known is not None else error["msg"].replace("Input should be", "what is")
+    expected = allowed(known) if known is not None else error["msg"].replace("Input should be", "what is")
     if error["type"] == "invalid_key":
         return f"{key}: is a key that is no text; the keys of params.yaml are names"
     if known is not None and (names := _listed_choices(known)):
-        wanted = f"a list of one or more of {names}" if error["type"] == "too_short" else f"a list of any of {names}"
+        expected = f"a list of one or more of {names}" if error["type"] == "too_short" else f"a list of any of {names}"
     if error["type"] == "string_type":
-        wanted = "a text; a number in quotes, such as '0'"
+        expected = "a text; a number in quotes, such as '0'"
     if error["type"] == "model_type":
         start = f"{key}." if key else ""
         inside = {name.removeprefix(start).partition(".")[0]: None for name in fields if name.startswith(start)}
-        wanted = f"a block of keys: {', '.join(inside)}"
-    return f"{key or 'the file'}: {_shown(error['input'])} is not allowed; give {wanted}"
+        expected = f"a block of keys: {', '.join(inside)}"
+    return f"{key or 'the file'}: {_shown(error['input'])} is not allowed; give {expected}"
 
 
 def _shown(value: Any) -> str:
@@ -757,7 +757,7 @@ def knobs(params: Params | None = None) -> Iterator[tuple[str, FieldInfo, Any]]:
     for key, field, value in _walk(default, ""):
         block, _, rest = key.partition(".")
         modality = block.removeprefix("train_")
-        if modality not in DIFFERENCES or any(_differs(of, modality, rest) for of in (default, params or default)):
+        if modality not in DIFFERENCES or any(_differs(some, modality, rest) for some in (default, params or default)):
             yield key, field, value
 
 

@@ -89,7 +89,7 @@ class Cluster:
     def begun(self, workers: Iterable[Any]) -> list[dict[str, Any]]:
         """What ``begun`` of each actor gives, which has ``about``. Raises InputError where one does not begin."""
         try:
-            found = self.ray.get([worker.begun.remote() for worker in workers], timeout=START_S)
+            answers = self.ray.get([worker.begun.remote() for worker in workers], timeout=START_S)
         except self.ray.exceptions.GetTimeoutError:
             problem = (
                 f"not all processes began within {START_S:.0f} s; the cluster is busy, or its machines are too small"
@@ -100,12 +100,13 @@ class Cluster:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             problem = f"a process did not begin ({lines[-1]}); install this project on every machine of the cluster"
         else:
-            for of in found:
-                if of["code"] != code_digest():
+            for process in answers:
+                if process["code"] != code_digest():
                     raise InputError(
-                        f"{self.request.option}: {of['node']} has another version of this project; install this one"
+                        f"{self.request.option}: {process['node']} has another version of this project; "
+                        "install this one"
                     )
-            return found
+            return answers
         raise InputError(f"{self.request.option}: {problem}")
 
 

@@ -114,12 +114,12 @@ class _Long:
     """Those of the stored texts, all different, that are wanted and have ``NEAR_WORDS`` words: the row and the text."""
 
     stored: StoredRows
-    wanted: np.ndarray
+    selected: np.ndarray
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         at = 0
         for texts in self.stored.texts("text"):
-            for row in (at + np.flatnonzero(self.wanted[at : at + len(texts)])).tolist():
+            for row in (at + np.flatnonzero(self.selected[at : at + len(texts)])).tolist():
                 text = texts[row - at]
                 if text is not None and text.count(" ") >= NEAR_WORDS - 1:
                     yield row, text
@@ -197,8 +197,8 @@ def _sharing(texts: Iterable[tuple[int, str]], scratch: Path | None) -> Edges:
     held = np.unique([row for rows in groups for row in rows])
     shingles: dict[int, set[int]] = {}
     for rows, numbers in _shingles(texts):
-        wanted = np.isin(rows, held)
-        for row, number in zip(rows[wanted].tolist(), numbers[wanted].tolist(), strict=True):
+        candidates = np.isin(rows, held)
+        for row, number in zip(rows[candidates].tolist(), numbers[candidates].tolist(), strict=True):
             shingles.setdefault(row, set()).add(number)
     edges: set[tuple[int, int]] = set()
     for rows in groups:
@@ -356,11 +356,11 @@ class Groups:
     """Groups of rows.
 
     Attributes:
-        of: int64 [N], the group of each row: a place among the ``names``.
+        codes: int64 [N], the group of each row: a place among the ``names``.
         names: texts, in alphabetical order.
     """
 
-    of: np.ndarray
+    codes: np.ndarray
     names: pa.Array
 
 
@@ -388,9 +388,9 @@ def named_groups(component: np.ndarray, given: pa.ChunkedArray, ids: pa.ChunkedA
     posts = compute.binary_join_element_wise(prefix, samples.take(pa.array(best[alone] - len(names))), nothing)
     chosen = pa.chunked_array([names.take(pa.array(best[~alone])), posts], pa.large_string())
     place, distinct = in_alphabet(chosen)
-    of = np.empty(len(best), dtype=np.int64)
-    of[np.concatenate([np.flatnonzero(~alone), np.flatnonzero(alone)])] = place
-    return Groups(of[component], distinct)
+    place_of = np.empty(len(best), dtype=np.int64)
+    place_of[np.concatenate([np.flatnonzero(~alone), np.flatnonzero(alone)])] = place
+    return Groups(place_of[component], distinct)
 
 
 def merge_groups(given: Sequence[str | None], ids: Sequence[str], edges: Edges) -> np.ndarray:
@@ -400,5 +400,7 @@ def merge_groups(given: Sequence[str | None], ids: Sequence[str], edges: Edges) 
     """
     keys = firsts(digests(None if name is None else name_key(name) for name in given))
     component = components(np.concatenate([np.asarray(edges, dtype=np.int64).reshape(-1, 2), linked(keys)]), len(ids))
-    groups = named_groups(component, *(pa.chunked_array([pa.array(of, pa.large_string())]) for of in (given, ids)))
-    return np.array(groups.names.to_pylist(), dtype=object)[groups.of]
+    groups = named_groups(
+        component, *(pa.chunked_array([pa.array(names, pa.large_string())]) for names in (given, ids))
+    )
+    return np.array(groups.names.to_pylist(), dtype=object)[groups.codes]

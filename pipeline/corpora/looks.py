@@ -179,9 +179,9 @@ def details(thumbnails: np.ndarray) -> np.ndarray:
 def _resampling(low: float, high: float, side: int = SIDE) -> np.ndarray:
     """float32 [side, side]: a side cut to the interval, as means over the pixels that it covers."""
     edges = np.linspace(0, 1, side + 1)
-    wanted = low + (high - low) * edges
-    shared = np.minimum(edges[1:], wanted[1:, None]) - np.maximum(edges[:-1], wanted[:-1, None])
-    return (np.maximum(shared, 0) / np.diff(wanted)[:, None]).astype(np.float32)
+    target = low + (high - low) * edges
+    shared = np.minimum(edges[1:], target[1:, None]) - np.maximum(edges[:-1], target[:-1, None])
+    return (np.maximum(shared, 0) / np.diff(target)[:, None]).astype(np.float32)
 
 
 _INTERVALS = [(low, 1 - high) for low in _EDGES for high in _EDGES]
@@ -245,7 +245,7 @@ def matches(thumbnails: np.ndarray, neighbours: int = NEIGHBOURS) -> Iterator[Ma
         yield Matches(some[row[alike]], known[other[alike]], fit[:, alike].argmax(axis=0))
 
 
-def nearest(asked: np.ndarray, points: np.ndarray, radius: float, most: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest(queries: np.ndarray, points: np.ndarray, radius: float, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Which of N points lie within a radius of each of M others, at most so many of the nearest: int [K], int [K].
 
     All are compared with all, by products of matrices in blocks that a processor's cache holds: 2 ns a pair. In as many
@@ -254,9 +254,9 @@ def nearest(asked: np.ndarray, points: np.ndarray, radius: float, most: int) -> 
     Args:
         asked, points: float32 [M, width] and [N, width].
     """
-    left = np.concatenate([-2 * asked, np.ones((len(asked), 1), dtype=np.float32)], axis=1)
+    left = np.concatenate([-2 * queries, np.ones((len(queries), 1), dtype=np.float32)], axis=1)
     right = np.concatenate([points, (points**2).sum(axis=1, keepdims=True)], axis=1).T
-    limit = radius**2 - (asked**2).sum(axis=1, keepdims=True)
+    limit = radius**2 - (queries**2).sum(axis=1, keepdims=True)
     found = []
     for at in range(0, len(left), ROWS):
         some = slice(at, at + ROWS)
@@ -266,7 +266,7 @@ def nearest(asked: np.ndarray, points: np.ndarray, radius: float, most: int) -> 
             down, across = np.divmod(np.flatnonzero(near), near.shape[1])
             hits.append(np.stack([down + at, across + to]))
         row, column = np.concatenate(hits, axis=1)
-        apart = np.linalg.norm(asked[row] - points[column], axis=1)
+        apart = np.linalg.norm(queries[row] - points[column], axis=1)
         order = np.lexsort((column, apart, row))
         row, column = row[order], column[order]
         place = np.arange(len(row)) - np.searchsorted(row, row)

@@ -45,7 +45,7 @@ REACH = 4
 """Samples before and after a moment that describe it."""
 WIDTH, NEAR, NEIGHBOURS = 24, 0.35, 32
 """Principal components of a moment, how far apart two may be, and how many of the nearest are looked at."""
-ASKED, LAGS = 2, 2
+QUERY_EVERY, LAGS = 2, 2
 """Of so many moments one is looked for among all; and how many lags are tried of two clips."""
 COARSE_ALIKE = 0.3
 """Smallest correlation of the coarse motion of two clips that may be copies; one may be cropped."""
@@ -193,16 +193,16 @@ class CandidatePairs:
 
 def candidate_pairs(changes: Sequence[np.ndarray]) -> CandidatePairs:
     """Which of the clips may share a part, each pair at the lags of its nearest moments, left before right."""
-    moments = [_moments(of) for of in changes]
+    moments = [_moments(clip) for clip in changes]
     places = np.concatenate([np.zeros(0, dtype=int), *(at for at, _ in moments)])
     if not len(places):
         return CandidatePairs(*np.zeros((3, 0), dtype=int))
     clips = np.repeat(np.arange(len(moments)), [len(at) for at, _ in moments])
     points = _principal(np.concatenate([values for _, values in moments]))
-    asked = np.flatnonzero(places % ASKED == 0)
+    queries = np.flatnonzero(places % QUERY_EVERY == 0)
     tree = cKDTree(points, balanced_tree=False)
     found = []
-    for some in (asked[at : at + looks.CHUNK] for at in range(0, len(asked), looks.CHUNK)):
+    for some in (queries[at : at + looks.CHUNK] for at in range(0, len(queries), looks.CHUNK)):
         apart, near = tree.query(points[some], k=NEIGHBOURS, distance_upper_bound=NEAR)
         apart, near = np.asarray(apart), np.asarray(near)
         row, column = np.nonzero(near < len(points))
@@ -214,7 +214,7 @@ def candidate_pairs(changes: Sequence[np.ndarray]) -> CandidatePairs:
     nearest = pd.DataFrame({"left": left, "right": right, "lag": lag, "apart": apart}).astype({"left": int})
     nearest = nearest.sort_values(["left", "right", "apart", "lag"]).drop_duplicates(["left", "right", "lag"])
     nearest = nearest.groupby(["left", "right"]).head(LAGS).astype(int)
-    return CandidatePairs(*(nearest[of].to_numpy() for of in ("left", "right", "lag")))
+    return CandidatePairs(*(nearest[column].to_numpy() for column in ("left", "right", "lag")))
 
 
 def _principal(values: np.ndarray) -> np.ndarray:
@@ -258,7 +258,7 @@ def likeness(one: ClipPrint, other: ClipPrint, lag: int, turn: int) -> Likeness:
     best = int(look.argmax())
     samples = [one.samples[start:stop], looks.turned(other.samples[start - lag : stop - lag], turn)]
     samples[best] = looks.cut(samples[best], np.repeat(which[best : best + 1], len(samples[best]), axis=0))
-    left, right = (motion(of) for of in samples)
+    left, right = (motion(sample) for sample in samples)
     moved = max(_correlation(left, right, shift) for shift in (-1, 0, 1))
     return Likeness(float(look[best]), moved, sounds_alike(one.sound, other.sound, lag))
 
@@ -299,7 +299,7 @@ def likenesses(prints: Sequence[ClipPrint]) -> Iterator[tuple[int, int, Likeness
     """Clips that may be copies: the numbers of both, and how alike they are in one turn."""
     changes = [motion(item.samples) for item in prints]
     found = candidate_pairs(changes)
-    coarse = [coarse_motion(of) for of in changes]
+    coarse = [coarse_motion(clip) for clip in changes]
     for a, b, lag in zip(found.left.tolist(), found.right.tolist(), found.lag.tolist(), strict=True):
         start, stop = _span(len(changes[a]), len(changes[b]), lag)
         if start == stop:

@@ -35,7 +35,9 @@ def blocks(columns: Sequence[str]) -> dict[Feature, list[str]]:
 
 
 def metadata(extractors: Mapping[Feature, Extractor]) -> dict[bytes, bytes]:
-    return {KEY: json.dumps({name: asdict(of) for name, of in extractors.items()}, sort_keys=True).encode()}
+    return {
+        KEY: json.dumps({name: asdict(extractor) for name, extractor in extractors.items()}, sort_keys=True).encode()
+    }
 
 
 def extractors(path: Path, schema: pa.Schema) -> dict[Feature, Extractor]:
@@ -52,9 +54,9 @@ def extractors(path: Path, schema: pa.Schema) -> dict[Feature, Extractor]:
     found: dict[Feature, Extractor] = {}
     for name, columns in blocks(schema.names).items():
         own = tuple(column.removeprefix(f"{name}.") for column in columns)
-        of = known.get(name, Extractor("named columns", "", "", own))
-        if of.columns == own and (name in known or not _numbered(own)):
-            found[name] = of
+        extractor = known.get(name, Extractor("named columns", "", "", own))
+        if extractor.columns == own and (name in known or not _numbered(own)):
+            found[name] = extractor
     return found
 
 

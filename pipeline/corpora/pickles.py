@@ -80,8 +80,8 @@ class _Array(np.ndarray):
         version, shape, dtype, fortran, data = state
         if not isinstance(dtype, _Dtype):
             raise pickle.UnpicklingError("an array without a dtype")
-        wanted = list if dtype.checked.hasobject else (bytes, str)
-        if not isinstance(data, wanted):
+        expected = list if dtype.checked.hasobject else (bytes, str)
+        if not isinstance(data, expected):
             raise pickle.UnpicklingError(f"an array of {dtype.checked} from {type(data).__name__}")
         data = data.encode("latin1") if isinstance(data, str) else data
         checked: Any = (version, dtype.sized(shape, len(data)), dtype.checked, bool(fortran), data)

@@ -55,12 +55,12 @@ CELL = 30
 def dropped_rows_messages(report: Mapping[str, Any]) -> list[str]:
     """A line for each corpus of which rows are left out or columns are not read, of a report of `split`."""
     lines = []
-    for name, of in report.items():
-        counts = dict(of.get("refused", {})) if isinstance(of, Mapping) else {}
+    for name, counted in report.items():
+        counts = dict(counted.get("refused", {})) if isinstance(counted, Mapping) else {}
         if rows := counts.pop("rows", 0):
             reasons = ", ".join(f"{count} x {reason}" for reason, count in counts.items())
             lines.append(f"{name}: {rows} rows are left out ({reasons}); data/split/refused.csv has them")
-        columns = of.get("ignored_columns", "").split(", ") if isinstance(of, Mapping) else [""]
+        columns = counted.get("ignored_columns", "").split(", ") if isinstance(counted, Mapping) else [""]
         if columns != [""]:
             named = [name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…" for name in columns[:SHOWN]]
             shown = ", ".join(named) + (f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else "")
@@ -73,18 +73,18 @@ def unread_messages(report: Mapping[str, Any]) -> list[str]:
     of which many texts are longer than their encoder reads.
     """
     lines = [
-        f"{name}: {of['unreadable']} of {of['present'] + of['unreadable']} cannot be read; metrics/details/embed.json "
-        "says why"
-        for name, of in report.items()
-        if of.get("unreadable")
+        f"{name}: {counted['unreadable']} of {counted['present'] + counted['unreadable']} cannot be read; "
+        "metrics/details/embed.json says why"
+        for name, counted in report.items()
+        if counted.get("unreadable")
     ]
     texts = {"text": report.get("text", {})}
     texts |= {f"{name}.text": report.get(name, {}).get("text", {}) for name in ("source", "target")}
     return lines + [
-        f"{name}: {of['cut']} of {of['counted']} texts have more than {of['max_tokens']} tokens, and the rest is not "
-        "read; embed.text.max_tokens sets how many are"
-        for name, of in texts.items()
-        if of.get("cut", 0) > MANY_CUT * of.get("counted", 0)
+        f"{name}: {counted['cut']} of {counted['counted']} texts have more than {counted['max_tokens']} tokens, and "
+        "the rest is not read; embed.text.max_tokens sets how many are"
+        for name, counted in texts.items()
+        if counted.get("cut", 0) > MANY_CUT * counted.get("counted", 0)
     ]
 
 

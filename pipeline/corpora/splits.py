@@ -81,9 +81,9 @@ def _indicators(strata: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     for names in reversed(values):
         known, codes = np.divmod(known, len(names))
         columns.insert(0, pd.Series(names[codes]))
-    crossed = pd.Series(["|".join(of) for of in zip(*columns, strict=True)])
+    crossed = pd.Series(["|".join(cells) for cells in zip(*columns, strict=True)])
     divisions = [crossed, *columns, pd.Series("rows", index=crossed.index)]
-    return kind, np.concatenate([pd.get_dummies(of).to_numpy(dtype=float) for of in divisions], axis=1)
+    return kind, np.concatenate([pd.get_dummies(division).to_numpy(dtype=float) for division in divisions], axis=1)
 
 
 def _leave_no_part_empty(chosen: np.ndarray, sizes: np.ndarray, parts: int) -> None:

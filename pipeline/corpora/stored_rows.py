@@ -116,10 +116,10 @@ class StoredRows:
         done = 0
         for batch in self.batches():
             rows = np.arange(done, done + len(batch))
-            of = rank[rows] // SORTED_TOGETHER
-            for number in np.unique(of):
-                sorted_apart[number].add_batch(batch.filter(pa.array(of == number)))
-                members[number].append(rows[of == number])
+            bucket = rank[rows] // SORTED_TOGETHER
+            for number in np.unique(bucket):
+                sorted_apart[number].add_batch(batch.filter(pa.array(bucket == number)))
+                members[number].append(rows[bucket == number])
             done += len(batch)
         for stored, some in zip(sorted_apart, members, strict=True):
             rows = np.concatenate(some) if some else np.zeros(0, dtype=int)
@@ -136,9 +136,9 @@ class Numbered:
 
     def add(self, numbers: np.ndarray, rows: np.ndarray) -> None:
         """int64 [n] each: numbers, and rows that have them."""
-        of = numbers % FILES
-        order = np.argsort(of, kind="stable")
-        ends = np.cumsum(np.bincount(of, minlength=FILES))
+        file_of = numbers % FILES
+        order = np.argsort(file_of, kind="stable")
+        ends = np.cumsum(np.bincount(file_of, minlength=FILES))
         pairs = np.stack([numbers, rows], axis=1)[order]
         with naming(self._folder or Path(tempfile.gettempdir())):
             for file, some in zip(self._files, np.split(pairs, ends[:-1]), strict=True):
@@ -186,14 +186,14 @@ def digests(texts: Iterable[str | None]) -> np.ndarray:
     return np.concatenate(made)
 
 
-def firsts(of: np.ndarray) -> np.ndarray:
+def firsts(row_digests: np.ndarray) -> np.ndarray:
     """int64 [N]: the first row with the same digest; -1 where there is none. Of ``digests``."""
-    order = np.lexsort((of[:, 1], of[:, 0]))
-    ordered = of[order]
-    new = np.ones(len(of), dtype=bool)
+    order = np.lexsort((row_digests[:, 1], row_digests[:, 0]))
+    ordered = row_digests[order]
+    new = np.ones(len(row_digests), dtype=bool)
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
     starts = np.flatnonzero(new)
-    first = np.empty(len(of), dtype=np.int64)
-    first[order] = np.repeat(order[starts], np.diff(starts, append=len(of)))
-    first[~of.any(axis=1)] = -1
+    first = np.empty(len(row_digests), dtype=np.int64)
+    first[order] = np.repeat(order[starts], np.diff(starts, append=len(row_digests)))
+    first[~row_digests.any(axis=1)] = -1
     return first

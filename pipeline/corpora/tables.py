@@ -75,7 +75,7 @@ def _read_parquet(path: Path, file: pq.ParquetFile, required: Sequence[str], don
         rows,
         vectors,
         tuple(name for name in ignored if name not in used),
-        {name: of for name, of in made_by.items() if name in named},
+        {name: extractor for name, extractor in made_by.items() if name in named},
     )
 
 

@@ -47,7 +47,7 @@ class TextRows:
     cells: pd.DataFrame
 
 
-def read_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str = "") -> Iterator[TextRows]:
+def read_texts(path: Path, requested: Sequence[str], rows: int | None, hint: str = "") -> Iterator[TextRows]:
     """A table whose format its ending names, ``rows`` at a time (None: all at once); at least one part.
 
     What ends in .parquet may be a folder: its Parquet files are read one after another, by their names.
@@ -61,7 +61,7 @@ def read_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str = 
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: a manifest ends in .csv, .jsonl or .parquet")
-    return reader(path, wanted, rows, hint)
+    return reader(path, requested, rows, hint)
 
 
 @contextmanager
@@ -96,7 +96,7 @@ OTHER_KINDS = {
 # --- CSV -------------------------------------------------------------------------------------------------------------
 
 
-def csv_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str = "") -> Iterator[TextRows]:
+def csv_texts(path: Path, requested: Sequence[str], rows: int | None, hint: str = "") -> Iterator[TextRows]:
     """A CSV file, as ``read_texts``; blank lines are skipped."""
     csv.field_size_limit(2**31 - 1)  # a cell may hold a sequence of vectors; the file is as large as its user wants
     with opened(path, hint) as handle:
@@ -111,7 +111,7 @@ def csv_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str = "
             raise ValueError("the header is not UTF-8; save the file as UTF-8")
         names = [name or f"column {number}" for number, name in enumerate(header, start=1)]
         refuse_twice(names)
-        at = {name: names.index(name) for name in wanted if name in names}
+        at = {name: names.index(name) for name in requested if name in names}
         yield from _parts(path, _regular(records, len(names)), names, at, rows)
 
 
@@ -172,7 +172,7 @@ def _parts(
 # --- JSON Lines ------------------------------------------------------------------------------------------------------
 
 
-def _jsonl_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str) -> Iterator[TextRows]:
+def _jsonl_texts(path: Path, requested: Sequence[str], rows: int | None, hint: str) -> Iterator[TextRows]:
     """Blank lines are skipped; a key that a row lacks is a missing cell."""
     seen: dict[str, None] = {}
     with opened(path, hint) as handle:
@@ -181,7 +181,9 @@ def _jsonl_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str)
         some = list(islice(objects, rows))
         while True:
             cells = {
-                name: texts([row.get(name) for row in some], f"{path}: {name}", done) for name in wanted if name in seen
+                name: texts([row.get(name) for row in some], f"{path}: {name}", done)
+                for name in requested
+                if name in seen
             }
             yield TextRows(tuple(seen), pd.DataFrame(cells, index=range(len(some)), dtype=object))
             done, some = done + len(some), list(islice(objects, rows))
@@ -213,14 +215,14 @@ def _objects(handle: BufferedReader, seen: dict[str, None]) -> Iterator[dict[str
 # --- Parquet ---------------------------------------------------------------------------------------------------------
 
 
-def _parquet_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str) -> Iterator[TextRows]:
+def _parquet_texts(path: Path, requested: Sequence[str], rows: int | None, hint: str) -> Iterator[TextRows]:
     columns: dict[str, None] = {}
     cells: list[pd.DataFrame] = []
     for file in table_files(path):
         partition_values = _partition_values(path, file) if file != path else {}
-        for part in _parquet_file_texts(file, wanted, rows, hint):
+        for part in _parquet_file_texts(file, requested, rows, hint):
             columns.update(dict.fromkeys([*part.columns, *partition_values]))
-            for name in set(wanted) & partition_values.keys() - set(part.columns):
+            for name in set(requested) & partition_values.keys() - set(part.columns):
                 part.cells[name] = pd.Series(partition_values[name], part.cells.index, dtype=object)
             if rows is None:
                 cells.append(part.cells)
@@ -263,11 +265,11 @@ def table_files(path: Path) -> list[Path]:
     return files
 
 
-def _parquet_file_texts(path: Path, wanted: Sequence[str], rows: int | None, hint: str) -> Iterator[TextRows]:
+def _parquet_file_texts(path: Path, requested: Sequence[str], rows: int | None, hint: str) -> Iterator[TextRows]:
     with opened(path, hint) as handle, pq.ParquetFile(handle) as file:
         names = file.schema_arrow.names
         refuse_twice(names)
-        kept, done = [name for name in wanted if name in names], 0
+        kept, done = [name for name in requested if name in names], 0
         for table in _tables(file, kept, rows):
             cells = {name: arrow_texts(table[name], f"{path}: {name}", done) for name in kept}
             yield TextRows(tuple(names), pd.DataFrame(cells, index=range(len(table)), dtype=object))

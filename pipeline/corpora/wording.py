@@ -85,8 +85,10 @@ def one_word_apart(texts: Iterable[tuple[int, str]], scratch: Path | None = None
     numbered = Numbered(scratch)
     for some in batched(texts):
         shorter = [(row, _shortened(text.split())) for row, text in some]
-        numbers = np.fromiter(chain.from_iterable(of for _, of in shorter), np.int64)
-        numbered.add(numbers, np.repeat([row for row, _ in shorter], [len(of) for _, of in shorter]))
+        numbers = np.fromiter(chain.from_iterable(numbers_of_text for _, numbers_of_text in shorter), np.int64)
+        numbered.add(
+            numbers, np.repeat([row for row, _ in shorter], [len(numbers_of_text) for _, numbers_of_text in shorter])
+        )
     few = (rows.tolist() for rows in numbered.together() if len(rows) <= FORM)
     return sorted({(first, other) for first, *others in few for other in others})
 
@@ -125,11 +127,11 @@ def run_numbers(texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarr
     words = [text.split() for text in texts]
     known = {word: _number(word) for word in set(chain.from_iterable(words))}
     numbers = np.fromiter((known[word] for word in chain.from_iterable(words)), np.uint64)
-    of = np.repeat(np.arange(len(words)), [len(some) for some in words])
+    text_of = np.repeat(np.arange(len(words)), [len(some) for some in words])
     count = max(len(numbers) - length + 1, 0)
     mixed = np.zeros(count, dtype=np.uint64)
     for at in range(length):  # modulo 2 ** 64
         mixed = (mixed ^ numbers[at : at + count]) * MIXING
         mixed ^= mixed >> np.uint64(29)
-    whole = of[:count] == of[length - 1 :]  # and not across the end of a text
-    return mixed[whole].view(np.int64), of[:count][whole]
+    whole = text_of[:count] == text_of[length - 1 :]  # and not across the end of a text
+    return mixed[whole].view(np.int64), text_of[:count][whole]

@@ -88,7 +88,9 @@ def embed_streams(
         tally.check(modality, params.embed.max_bad_share)
     if encoder.per_group:
         _standardise(encoder, layout)
-    streams = {name: of.report(encoder.streams[name].identity) for name, of in rows.tallies.items()}
+    streams = {
+        name: tally_of_stream.report(encoder.streams[name].identity) for name, tally_of_stream in rows.tallies.items()
+    }
     return tally.report(encoder.identity) | {"per_group": encoder.per_group, "streams": streams}
 
 
@@ -107,4 +109,4 @@ def _standardise(encoder: ClipEncoder, layout: Layout) -> None:
         else:
             results.append(vector if reason is None else MediaError(reason))
     with artifacts.embeddings_writer(path, encoder.width, encoder.identity) as writer:
-        write_results(writer, raw.sample_ids.tolist(), results, [str(of) for of in raw.content], encoder.width)
+        write_results(writer, raw.sample_ids.tolist(), results, [str(digest) for digest in raw.content], encoder.width)

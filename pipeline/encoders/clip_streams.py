@@ -134,7 +134,7 @@ class ClipContents:
 
     @property
     def computation(self) -> Computation:
-        texts = [of.texts for of in self.encoder.streams.values() if isinstance(of, WordsEncoder)]
+        texts = [stream.texts for stream in self.encoder.streams.values() if isinstance(stream, WordsEncoder)]
         of_texts = computation_of_texts(texts[0].runtime, texts[0].precision, self.device) if texts else {}
         return Computation(self.computed, of_texts, computation(torch.device("cpu")))
 
@@ -148,18 +148,18 @@ class ClipContents:
     def read(self, value: PendingContent) -> DecodedContent:
         """Opens a clip once for all that is lacking; not at all where its words are known and nothing else is."""
         names: list[Stream] = [name for name in value.streams if name not in self.recognisers]
-        asked: dict[Stream, Recogniser] = {name: self.recognisers[name] for name in value.words}
-        if not names and not asked:
+        recognisers: dict[Stream, Recogniser] = {name: self.recognisers[name] for name in value.words}
+        if not names and not recognisers:
             return DecodedContent(value, {}, {})
 
         def clip() -> Clip:
             path = inside(self.folder, value.value)
-            return self.encoder.read(path, self.max_pixels, names, list(asked.values()))
+            return self.encoder.read(path, self.max_pixels, names, list(recognisers.values()))
 
         opened = or_error(clip)
         words: dict[Stream, Words | MediaError] = {}
-        for name, of in asked.items():
-            words[name] = opened if isinstance(opened, MediaError) else or_error(partial(of.recognise, opened))
+        for name, recogniser in recognisers.items():
+            words[name] = opened if isinstance(opened, MediaError) else or_error(partial(recogniser.recognise, opened))
         if isinstance(opened, MediaError):
             return DecodedContent(value, dict.fromkeys(names, opened), words)
         return DecodedContent(value, self.encoder.prepare(opened, names), words)
@@ -167,9 +167,9 @@ class ClipContents:
     def encoded(self, batch: Mapping[str, DecodedContent]) -> dict[str, EncodedContent]:
         """Digest → a clip that was read, to digest → what was lacking of it."""
         made: dict[str, dict[Stream, np.ndarray | MediaError]] = {key: {} for key in batch}
-        for name, of in self.encoder.streams.items():
+        for name, stream in self.encoder.streams.items():
             items = {key: read.item(name) for key, read in batch.items() if name in read.pending.streams}
-            vectors = encoded_batch(lambda those, of=of: of.encode(those, self.device), items)
+            vectors = encoded_batch(lambda those, stream=stream: stream.encode(those, self.device), items)
             for key, vector in vectors.items():
                 made[key][name] = vector
         return {key: EncodedContent(made[key], read.words) for key, read in batch.items()}
@@ -271,13 +271,17 @@ def _known(store: Store, keys: Sequence[str]) -> dict[str, Words | MediaError]:
 
 
 def _keep_words(store: Store, words: Mapping[str, Words | MediaError]) -> None:
-    store.put_words({key: of.packed() for key, of in words.items() if isinstance(of, Words)})
-    store.put_absent({key: of for key, of in words.items() if isinstance(of, MediaError) and _is_permanent(of)})
+    store.put_words({key: heard.packed() for key, heard in words.items() if isinstance(heard, Words)})
+    store.put_absent(
+        {key: error for key, error in words.items() if isinstance(error, MediaError) and _is_permanent(error)}
+    )
 
 
 def _keep_vectors(store: Store, made: Mapping[str, np.ndarray | MediaError]) -> None:
-    store.put({key: of for key, of in made.items() if not isinstance(of, MediaError)})
-    store.put_absent({key: of for key, of in made.items() if isinstance(of, MediaError) and _is_permanent(of)})
+    store.put({key: vector for key, vector in made.items() if not isinstance(vector, MediaError)})
+    store.put_absent(
+        {key: error for key, error in made.items() if isinstance(error, MediaError) and _is_permanent(error)}
+    )
 
 
 def _is_permanent(error: MediaError) -> bool:
@@ -293,11 +297,11 @@ def opened(contents: ClipContents, source: ClipSource, layout: Layout) -> Iterat
     computed = source.computation
     with ExitStack() as stack:
         stores: dict[Stream, Store] = {}
-        for name, of in contents.encoder.streams.items():
-            own = computed.texts if isinstance(of, WordsEncoder) else computed.vectors
-            stores[name] = stack.enter_context(open_store(of.identity, own, layout, contents.max_pixels))
+        for name, stream in contents.encoder.streams.items():
+            own = computed.texts if isinstance(stream, WordsEncoder) else computed.vectors
+            stores[name] = stack.enter_context(open_store(stream.identity, own, layout, contents.max_pixels))
         word_stores: dict[Stream, Store] = {
-            name: stack.enter_context(open_store(of.identity, computed.words, layout, contents.max_pixels))
-            for name, of in contents.recognisers.items()
+            name: stack.enter_context(open_store(recogniser.identity, computed.words, layout, contents.max_pixels))
+            for name, recogniser in contents.recognisers.items()
         }
         yield ClipStreams(contents, source, stores, word_stores)

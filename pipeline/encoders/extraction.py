@@ -69,17 +69,20 @@ def run(params: Params, layout: Layout, clips: Path, out: Path, folder: Path, *,
     to be transcribed or ``transcript`` is among the streams.
     """
     video = params.embed.video
-    wanted = tuple(name for name in video.streams if name != "transcript")
-    if not wanted:
+    requested = tuple(name for name in video.streams if name != "transcript")
+    if not requested:
         raise InputError("params.yaml: embed.video.streams: transcript alone makes no features; name another as well")
     total = check_clips(clips, folder, out)  # before any weights are loaded, which takes a while
-    embed = params.embed.model_copy(update={"video": video.model_copy(update={"streams": wanted})})
-    encoder, transcribe = streams.load(embed), transcribe or wanted != video.streams
+    embed = params.embed.model_copy(update={"video": video.model_copy(update={"streams": requested})})
+    encoder, transcribe = streams.load(embed), transcribe or requested != video.streams
     recogniser = transcription.load(video.transcript) if transcribe else None
     with engine.opened(params.model_copy(update={"embed": embed}), folder, transcribe=transcribe) as here:
         contents = ClipContents.of(encoder, folder, here.device, embed, recogniser)
         done = extract(clips, total, out, contents, here.clips("video", contents), embed.max_bad_share, layout)
-    columns = {name: sum(len(encoder.streams[of].columns) for of in its) for name, its in _of(encoder).items()}
+    columns = {
+        name: sum(len(encoder.streams[stream].columns) for stream in its)
+        for name, its in _streams_by_modality(encoder).items()
+    }
     had = "; ".join(f"{name}: {done.present[name]} rows of {count} columns" for name, count in columns.items())
     if transcribe:
         had += f"; words of {done.transcribed} heard"
@@ -133,20 +136,23 @@ def _encoded(
     known = clips.source.digests([value for value in values if value is not None])
     digests = [next(known) if isinstance(file, Path) else file for file in part.files]
     to_hear = part.rows["text"].isna().tolist() if TRANSCRIPT in clips.word_stores else [False] * len(digests)
-    wanted = {key for key, hear in zip(digests, to_hear, strict=True) if hear}
-    encoded = clips.encode(values, digests, advance, {key for key in digests if isinstance(key, str)} - wanted)
+    heard_keys = {key for key, hear in zip(digests, to_hear, strict=True) if hear}
+    encoded = clips.encode(values, digests, advance, {key for key in digests if isinstance(key, str)} - heard_keys)
     words: Transcripts = [
         (encoded.words[TRANSCRIPT][key] if isinstance(key, str) else key) if hear else None
         for key, hear in zip(digests, to_hear, strict=True)
     ]
     return {
-        name: [of[key] if isinstance(key, str) else key for key in digests] for name, of in encoded.streams.items()
+        name: [results[key] if isinstance(key, str) else key for key in digests]
+        for name, results in encoded.streams.items()
     }, words
 
 
 def _reason(encoder: ClipEncoder, made: StreamVectors, words: Words | MediaError | None, at: int) -> str | None:
     """Why a row lacks something of its clip; said once where all streams say the same."""
-    results: list[tuple[Feature, object]] = [(name, made[of][at]) for name, its in _of(encoder).items() for of in its]
+    results: list[tuple[Feature, object]] = [
+        (name, made[stream][at]) for name, its in _streams_by_modality(encoder).items() for stream in its
+    ]
     if words is not None:
         results.append(("text", words))
     reasons = [(name, str(result)) for name, result in results if _no(result)]
@@ -170,11 +176,11 @@ def _count(
     words: Transcripts,
     reasons: Sequence[str | None],
 ) -> None:
-    done.transcribed += sum(isinstance(of, Words) for of in words)
+    done.transcribed += sum(isinstance(heard, Words) for heard in words)
     for at, name in enumerate(part.rows["id"]):
-        results: dict[Stream, np.ndarray | MediaError] = {stream: of[at] for stream, of in made.items()}
+        results: dict[Stream, np.ndarray | MediaError] = {stream: vectors[at] for stream, vectors in made.items()}
         done.rows += 1
-        done.present.update({encoder.streams[of].modality for of, result in results.items() if not _no(result)})
+        done.present.update({encoder.streams[stream].modality for stream, result in results.items() if not _no(result)})
         reason = reasons[at]
         if reason is not None:
             done.reasons[reason] += 1
@@ -198,12 +204,12 @@ def _stop_if_too_many(done: ExtractionReport, total: int, max_bad_share: float, 
 # --- the corpus ------------------------------------------------------------------------------------------------------
 
 
-def _of(encoder: ClipEncoder) -> dict[Feature, list[Stream]]:
+def _streams_by_modality(encoder: ClipEncoder) -> dict[Feature, list[Stream]]:
     """Modality → which of the streams are of it, in the order of their columns."""
-    of: dict[Feature, list[Stream]] = {
+    by_modality: dict[Feature, list[Stream]] = {
         name: [key for key in sorted(encoder.streams) if encoder.streams[key].modality == name] for name in FEATURES
     }
-    return {name: its for name, its in of.items() if its}
+    return {name: its for name, its in by_modality.items() if its}
 
 
 def corpus_schema(encoder: ClipEncoder, *, with_language: bool = False) -> pa.Schema:
@@ -213,12 +219,12 @@ def corpus_schema(encoder: ClipEncoder, *, with_language: bool = False) -> pa.Sc
     fields += [pa.field("score", pa.float64()), pa.field("split", pa.string()), pa.field("text", pa.string())]
     fields += [pa.field("language", pa.string())] if with_language else []
     made_by: dict[Feature, Extractor] = {}
-    for name, its in _of(encoder).items():
+    for name, its in _streams_by_modality(encoder).items():
         columns = tuple(column for key in its for column in encoder.streams[key].columns)
         identities = [encoder.streams[key].identity for key in its]
         made_by[name] = Extractor(
-            name="+".join(str(of["name"]) for of in identities),
-            version="+".join(str(of.get("revision", of.get("version"))) for of in identities),
+            name="+".join(str(identity["name"]) for identity in identities),
+            version="+".join(str(identity.get("revision", identity.get("version"))) for identity in identities),
             digest=identity_digest({"streams": identities}),
             columns=columns,
         )
@@ -236,12 +242,12 @@ def _table(
 ) -> pa.Table:
     columns = [pa.array(part.rows[name], pa.string()) for name in ("id", "group")]
     columns.append(pa.array(part.rows["score"].to_numpy(), pa.float64(), from_pandas=True))
-    transcribed = [of if isinstance(of, Words) else None for of in words]
-    texts = [text if of is None else of.text for text, of in zip(part.rows["text"], transcribed, strict=True)]
+    transcribed = [heard if isinstance(heard, Words) else None for heard in words]
+    texts = [text if heard is None else heard.text for text, heard in zip(part.rows["text"], transcribed, strict=True)]
     columns += [pa.array(part.rows["split"], pa.string()), pa.array(texts, pa.string(), from_pandas=True)]
     if "language" in schema.names:
-        columns.append(pa.array([None if of is None else of.language for of in transcribed], pa.string()))
-    for its in _of(encoder).values():
+        columns.append(pa.array([None if heard is None else heard.language for heard in transcribed], pa.string()))
+    for its in _streams_by_modality(encoder).values():
         for name in its:
             columns += _numbers(made[name], len(encoder.streams[name].columns))
     return pa.Table.from_arrays([*columns, pa.array(reasons, pa.string())], schema=schema)

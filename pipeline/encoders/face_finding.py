@@ -90,7 +90,7 @@ def find(picture: np.ndarray, detector: Net, size: int) -> list[Box]:
         square = Image.new("RGB", (size, size))
         square.paste(small, (round(left * size / longest), round(top * size / longest)))
     pixels = np.asarray(square, dtype=np.float32)[None] / 127.5 - 1.0
-    outputs = sorted(detector(pixels), key=lambda of: -of.shape[-1])
+    outputs = sorted(detector(pixels), key=lambda output: -output.shape[-1])
     raw, scores = outputs[0][0].astype(np.float64), outputs[1][0, :, 0].astype(np.float64)
     likely = np.flatnonzero(scores > np.log(LIKELY / (1 - LIKELY)))
     if not len(likely):
@@ -101,7 +101,7 @@ def find(picture: np.ndarray, detector: Net, size: int) -> list[Box]:
     points = values[:, 2:] + middles[:, None]
     shift = np.array([left, top])
     corners = np.stack([centre - half, centre + half], axis=1) * longest - shift
-    boxes = [Box(box, of * longest - shift) for box, of in zip(corners, points, strict=True)]
+    boxes = [Box(box, box_points * longest - shift) for box, box_points in zip(corners, points, strict=True)]
     order = np.argsort(-scores[likely], kind="stable")
     return _once([boxes[at] for at in order])
 
@@ -144,7 +144,7 @@ def mesh(picture: np.ndarray, box: Box, net: Net, size: int) -> np.ndarray | Non
     """
     side = MARGIN * float(box.sides.max())
     crop = cut_out(picture, box.corners.mean(axis=0), side, tilt(box), size)
-    outputs = sorted(net(crop.astype(np.float32)[None] / 255.0), key=lambda of: -of.size)
+    outputs = sorted(net(crop.astype(np.float32)[None] / 255.0), key=lambda output: -output.size)
     points, seen = outputs[0].reshape(-1, 3)[:POINTS].astype(np.float64), float(outputs[1].ravel()[0])
     return points * (side / size) if seen > np.log(LIKELY / (1 - LIKELY)) else None
 

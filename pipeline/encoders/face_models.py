@@ -80,21 +80,23 @@ def read(params: EmbedPictureFacesParams, key: str = KEY) -> tuple[dict[Role, by
 
     Raises InputError when one is not at hand: what is missing, and how to get it; or is not what it should be.
     """
-    wanted: dict[Role, NetFile] = {role: of for role, of in FILES.items() if params.expressions or role != "expression"}
+    needed: dict[Role, NetFile] = {
+        role: file for role, file in FILES.items() if params.expressions or role != "expression"
+    }
     path = Path(params.models).expanduser()
     where = f"params.yaml: {key}.models: {params.models}"
     if params.models == FROM_PACKAGE:
-        located = net_files.in_packages(wanted)
+        located = net_files.in_packages(needed)
     elif path.is_dir():
-        located = net_files.in_folder(path, wanted, where)
+        located = net_files.in_folder(path, needed, where)
     elif path.is_file():
-        members = _of_task(path, wanted, where)
+        members = _of_task(path, needed, where)
         return members, _identity(path.resolve().name, "local", members)
     else:
         raise InputError(
             f"{where}: neither `{FROM_PACKAGE}`, nor a folder, nor a file; MediaPipe's face_landmarker.task will do"
         )
-    files: dict[Role, bytes] = {role: _limited(of, where) for role, of in located.paths.items()}
+    files: dict[Role, bytes] = {role: _limited(file, where) for role, file in located.paths.items()}
     return files, _identity(located.name, located.revision, files)
 
 
@@ -107,7 +109,7 @@ def write(params: EmbedPictureFacesParams, folder: Path, key: str = KEY) -> None
 
 def _identity(name: str, revision: str, files: Mapping[Role, bytes]) -> dict[str, Any]:
     return net_files.identity(
-        name, revision, {of: hashlib.sha256(content).hexdigest() for of, content in files.items()}
+        name, revision, {role: hashlib.sha256(content).hexdigest() for role, content in files.items()}
     )
 
 
@@ -122,14 +124,14 @@ def _limited(path: Path, where: str) -> bytes:
     return content
 
 
-def _of_task(path: Path, wanted: Mapping[Role, NetFile], where: str) -> dict[Role, bytes]:
+def _of_task(path: Path, needed: Mapping[Role, NetFile], where: str) -> dict[Role, bytes]:
     files: dict[Role, bytes] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for role, of in wanted.items():
-                name = next((name for name in of.names if name in archive.namelist()), None)
+            for role, file in needed.items():
+                name = next((name for name in file.names if name in archive.namelist()), None)
                 if name is None:
-                    raise InputError(of.lacking(where))
+                    raise InputError(file.lacking(where))
                 if archive.getinfo(name).file_size > LARGEST:
                     raise InputError(f"{where}: {name}: is larger than {LARGEST} bytes, and no such net")
                 with archive.open(name) as member:  # the size that is told above may be a lie
@@ -160,14 +162,16 @@ def _net(role: Role, content: bytes, runtime: Any) -> tuple[Net, int]:
     interpreter = runtime.Interpreter(model_content=content, num_threads=1)
     interpreter.allocate_tensors()
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    size = check_shapes(role, [tuple(of["shape"]) for of in inputs], [tuple(of["shape"]) for of in outputs])
+    size = check_shapes(
+        role, [tuple(tensor["shape"]) for tensor in inputs], [tuple(tensor["shape"]) for tensor in outputs]
+    )
     lock = threading.Lock()
 
     def run(pixels: np.ndarray) -> list[np.ndarray]:
         with lock:  # an interpreter serves one thread at a time
             interpreter.set_tensor(inputs[0]["index"], np.ascontiguousarray(pixels, dtype=np.float32))
             interpreter.invoke()
-            return [interpreter.get_tensor(of["index"]) for of in outputs]
+            return [interpreter.get_tensor(tensor["index"]) for tensor in outputs]
 
     return run, size
 

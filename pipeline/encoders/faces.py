@@ -57,9 +57,9 @@ class FaceEncoder:
         if self.picture_side is not None:
             expressions = EXPRESSIONS if self.nets.expression is not None else ()
             return (*(f"mesh_{name}" for name in face_shape.NAMES), *(f"expression_{name}" for name in expressions))
-        names = [f"mesh_{name}.{of}" for of in ("mean", "std", "p10", "p90") for name in face_shape.NAMES]
+        names = [f"mesh_{name}.{statistic}" for statistic in ("mean", "std", "p10", "p90") for name in face_shape.NAMES]
         if self.nets.expression is not None:
-            names += [f"expression_{name}.{of}" for of in ("mean", "std") for name in EXPRESSIONS]
+            names += [f"expression_{name}.{statistic}" for statistic in ("mean", "std") for name in EXPRESSIONS]
         return (*names, "face.share")
 
     @property
@@ -72,12 +72,12 @@ class FaceEncoder:
         return identity if self.picture_side is None else identity | {"picture": self.picture_side}
 
     @property
-    def asked(self) -> Frames:
+    def frame_request(self) -> Frames:
         return (self.params.frames, AT_LEAST) if self.picture_side is None else (1, self.picture_side)
 
     def prepare(self, clip: Clip) -> np.ndarray:
         """float32 [width]. Raises MediaError when there are no frames, or no face in any of them."""
-        frames = clip.frames(*self.asked)
+        frames = clip.frames(*self.frame_request)
         seen = [numbers for frame in frames if (numbers := self._numbers(frame)) is not None]
         if not seen:
             raise MediaError(
@@ -122,7 +122,7 @@ class FaceEncoder:
         boxes = face_finding.find(frame, nets.detector, sizes["detector"])
         if not boxes:
             return None
-        box = max(boxes, key=lambda of: of.area)
+        box = max(boxes, key=lambda box: box.area)
         mesh = face_finding.mesh(frame, box, nets.mesh, sizes["mesh"])
         return None if mesh is None else (box, mesh)
 

@@ -45,18 +45,20 @@ class Located(Generic[Role]):
 
 def in_packages(files: Mapping[Role, NetFile]) -> Located[Role]:
     """Raises InputError as ``weights.from_package``."""
-    resolved = {role: weights.from_package(of.package) for role, of in files.items()}
-    name, revision = ("+".join(str(of.identity[key]) for of in resolved.values()) for key in ("name", "revision"))
-    return Located({role: of.path for role, of in resolved.items()}, name, revision)
+    resolved = {role: weights.from_package(file.package) for role, file in files.items()}
+    name, revision = (
+        "+".join(str(package.identity[key]) for package in resolved.values()) for key in ("name", "revision")
+    )
+    return Located({role: package.path for role, package in resolved.items()}, name, revision)
 
 
 def in_folder(folder: Path, files: Mapping[Role, NetFile], where: str) -> Located[Role]:
     """Raises InputError, which begins with ``where``, for a file that is not there: what is missing, and who has it."""
     paths: dict[Role, Path] = {}
-    for role, of in files.items():
-        path = next((folder / name for name in of.names if (folder / name).is_file()), None)
+    for role, file in files.items():
+        path = next((folder / name for name in file.names if (folder / name).is_file()), None)
         if path is None:
-            raise InputError(of.lacking(where))
+            raise InputError(file.lacking(where))
         paths[role] = path
     return Located(paths, folder.resolve().name, "local")
 

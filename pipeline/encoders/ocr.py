@@ -90,12 +90,12 @@ class OcrRecogniser:
     sound_seconds = 0.0
 
     @property
-    def asked(self) -> Frames:
+    def frame_request(self) -> Frames:
         return (self.params.frames, self.params.shortest) if self.picture_side is None else (1, self.picture_side)
 
     def recognise(self, clip: Clip) -> Words:
         """The words in a clip's frames. Raises MediaError when it has no frames, or no words in any of them."""
-        frames = clip.frames(*self.asked)
+        frames = clip.frames(*self.frame_request)
         lines: list[str] = []
         for frame in frames:
             read = self.reader(sized(frame, self.params.shortest))
@@ -119,18 +119,18 @@ def sized(picture: np.ndarray, shortest: int) -> np.ndarray:
 def in_reading_order(lines: Sequence[Line]) -> list[str]:
     """Texts from the top and, of lines whose middles are less than half a line apart, from the left."""
     rows: list[list[Line]] = []
-    for line in sorted(lines, key=lambda of: of.top + of.bottom):
+    for line in sorted(lines, key=lambda line: line.top + line.bottom):
         first = rows[-1][0] if rows else None
         if first is None or line.top + line.bottom - first.top - first.bottom >= first.bottom - first.top:
             rows.append([])
         rows[-1].append(line)
-    return [" ".join(line.text.split()) for row in rows for line in sorted(row, key=lambda of: of.left)]
+    return [" ".join(line.text.split()) for row in rows for line in sorted(row, key=lambda line: line.left)]
 
 
 def _new(lines: Sequence[str], before: Sequence[str]) -> list[str]:
     """The lines that were not read before."""
     known = [_folded(line) for line in before]
-    return [line for line in lines if not any(_alike(_folded(line), of) for of in known)]
+    return [line for line in lines if not any(_alike(_folded(line), earlier) for earlier in known)]
 
 
 def _alike(one: str, other: str) -> bool:
@@ -224,8 +224,8 @@ def _reader(paths: Mapping[Role, Path], rapidocr: Any, onnxruntime: Any) -> Read
             return []
         corners = [np.asarray(box) for box in seen.boxes]
         return [
-            Line(text, float(score), float(of[:, 1].min()), float(of[:, 1].max()), float(of[:, 0].min()))
-            for text, score, of in zip(seen.txts, seen.scores, corners, strict=True)
+            Line(text, float(score), float(box[:, 1].min()), float(box[:, 1].max()), float(box[:, 0].min()))
+            for text, score, box in zip(seen.txts, seen.scores, corners, strict=True)
         ]
 
     return read

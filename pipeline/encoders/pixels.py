@@ -40,12 +40,12 @@ class PixelsEncoder:
         return tuple(f"pixels_{at:04d}" for at in range(self.width))
 
     @property
-    def asked(self) -> Frames:
+    def frame_request(self) -> Frames:
         return 1, self.picture_side
 
     def prepare(self, clip: Clip) -> np.ndarray:
         """float32 [3, S, S]."""
-        return self.image.preprocess(clip.frames(*self.asked)[0])
+        return self.image.preprocess(clip.frames(*self.frame_request)[0])
 
     def encode(self, items: Sequence[np.ndarray], device: torch.device) -> np.ndarray:
         """Preprocessed pictures → float32 [N, width]."""

@@ -256,9 +256,9 @@ def _pool(cluster: Cluster, embed: EmbedParams, folder: Path, transcribe: bool) 
     readers = [reader.remote(embed, path, "cpu", transcribe) for _ in range(ray.readers)]
     encoders = [encoder.remote(embed, path, device.type, transcribe) for _ in range(ray.encoders)]
     begun = cluster.begun([*readers, *encoders])
-    for of in begun:
-        if not of["media"]:
-            raise InputError(f"embed.engine: ray: {of['node']} has no folder {path}; mount it there")
+    for worker in begun:
+        if not worker["media"]:
+            raise InputError(f"embed.engine: ray: {worker['node']} has no folder {path}; mount it there")
     read, made = begun[: len(readers)], begun[len(readers) :]
     _check_alike(made, "encoders")
     if transcribe or {*embed.image.streams, *embed.video.streams} & set(IN_WORDS):
@@ -269,7 +269,7 @@ def _pool(cluster: Cluster, embed: EmbedParams, folder: Path, transcribe: bool) 
 
 def _check_alike(begun: Sequence[Mapping[str, Any]], kind: str) -> None:
     """Raises InputError where some of these processes may round otherwise than others."""
-    one, *others = {str((of["computed"], of["texts"])): of for of in begun}.values()
+    one, *others = {str((worker["computed"], worker["texts"])): worker for worker in begun}.values()
     for other in others:
         raise InputError(
             f"embed.engine: ray: {one['node']} computes with {one['texts']}, {other['node']} with {other['texts']}; "

@@ -60,12 +60,15 @@ BLOCK = 3000
 """Frames whose spectra are in memory at once."""
 
 FEATURES: tuple[str, ...] = (
-    *(f"mel_{band:02}.{of}" for of in ("mean", "std", "p10", "p90") for band in range(BANDS)),
-    *(f"mfcc_{order:02}.{of}" for of in ("mean", "std", "delta_std") for order in range(CEPSTRA)),
-    *(f"f0.{of}" for of in ("mean", "std", "p05", "p25", "p50", "p75", "p95", "range", "slope", "step", "step_std")),
+    *(f"mel_{band:02}.{statistic}" for statistic in ("mean", "std", "p10", "p90") for band in range(BANDS)),
+    *(f"mfcc_{order:02}.{statistic}" for statistic in ("mean", "std", "delta_std") for order in range(CEPSTRA)),
+    *(
+        f"f0.{statistic}"
+        for statistic in ("mean", "std", "p05", "p25", "p50", "p75", "p95", "range", "slope", "step", "step_std")
+    ),
     *("voice.heard_share", "voice.voiced_share", "voice.voiced_of_heard", "voice.runs_per_second", "voice.run_length"),
     *("voice.periodicity_mean", "voice.periodicity_std"),
-    *(f"level.{of}" for of in ("mean", "std", "p95", "p50", "p10", "step")),
+    *(f"level.{statistic}" for statistic in ("mean", "std", "p95", "p50", "p10", "step")),
 )
 """The columns. ``mel`` in nepers of power; ``f0`` in semitones above 100 Hz; ``level`` in decibels of full scale, its
 percentiles relative to its mean; a ``slope`` a second, a ``step`` from frame to frame; shares and lengths of frames."""
@@ -227,7 +230,7 @@ class SoundEncoder:
     width = len(FEATURES)
     columns = FEATURES
     modality: Feature = "audio"
-    asked = None
+    frame_request = None
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -53,12 +53,12 @@ class SpeechEncoder:
     states: States
     sound_seconds: float
 
-    asked = None
+    frame_request = None
     modality: Feature = "audio"
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(f"speech_{at:04d}.{of}" for of in ("mean", "std") for at in range(self.width // 2))
+        return tuple(f"speech_{at:04d}.{statistic}" for statistic in ("mean", "std") for at in range(self.width // 2))
 
     def prepare(self, clip: Clip) -> np.ndarray:
         """float32 [samples]. Raises MediaError when there is nothing to hear."""

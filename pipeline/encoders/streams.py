@@ -58,7 +58,7 @@ class StreamEncoder(Protocol):
         ...
 
     @property
-    def asked(self) -> Frames | None:
+    def frame_request(self) -> Frames | None:
         """The frames that ``prepare`` looks at."""
         ...
 
@@ -96,45 +96,45 @@ class ClipEncoder:
 
     @property
     def identity(self) -> dict[str, Any]:
-        own = {name: of.identity for name, of in self.streams.items()}
+        own = {name: stream.identity for name, stream in self.streams.items()}
         return {"name": "+".join(own), "width": self.width, "per_group": self.per_group, "streams": own}
 
     @property
     def width(self) -> int:
-        return sum(of.width for of in self.streams.values())
+        return sum(stream.width for stream in self.streams.values())
 
     @property
     def frames(self) -> VideoEncoder | None:
         """The stream of pictures, which can be tuned."""
-        of = self.streams.get("frames")
-        return of if isinstance(of, VideoEncoder) else None
+        stream = self.streams.get("frames")
+        return stream if isinstance(stream, VideoEncoder) else None
 
     @property
     def pixels(self) -> ImageEncoder | None:
         """What encodes a picture as it is, which can be tuned."""
-        of = self.streams.get("pixels")
-        return of.image if isinstance(of, PixelsEncoder) else None
+        stream = self.streams.get("pixels")
+        return stream.image if isinstance(stream, PixelsEncoder) else None
 
     @property
     def faces(self) -> FaceEncoder | None:
         """The stream of faces, which can say where they are."""
-        of = self.streams.get("faces")
-        return of if isinstance(of, FaceEncoder) else None
+        stream = self.streams.get("faces")
+        return stream if isinstance(stream, FaceEncoder) else None
 
     @property
     def recognisers(self) -> dict[Stream, Recogniser]:
         """What tells the words of the streams that are made of words, which are kept by themselves."""
-        return {name: of.recogniser for name, of in self.streams.items() if isinstance(of, WordsEncoder)}
+        return {name: stream.recogniser for name, stream in self.streams.items() if isinstance(stream, WordsEncoder)}
 
     def read_request(
         self, names: Sequence[Stream] | None = None, recognisers: Sequence[Recogniser] = ()
     ) -> dict[str, Any]:
         """What ``read_clip`` is to read for these streams, or for all of them, and for these ``recognisers``;
         first what `frames` looks at."""
-        wanted = sorted(self.streams if names is None else names, key=lambda name: name != "frames")
-        some = [*(self.streams[name] for name in wanted), *recognisers]
-        frames = list(dict.fromkeys(of.asked for of in some if of.asked is not None))
-        return {"frames": frames, "sound_seconds": max((of.sound_seconds for of in some), default=0.0)}
+        requested = sorted(self.streams if names is None else names, key=lambda name: name != "frames")
+        some = [*(self.streams[name] for name in requested), *recognisers]
+        frames = list(dict.fromkeys(reader.frame_request for reader in some if reader.frame_request is not None))
+        return {"frames": frames, "sound_seconds": max((reader.sound_seconds for reader in some), default=0.0)}
 
     def read(
         self,
@@ -180,13 +180,13 @@ class ClipEncoder:
 
 def first_reason(ready: Ready) -> MediaError | None:
     """Why nothing of a clip can be used; None where something can."""
-    reasons = [of for of in ready.values() if isinstance(of, MediaError)]
+    reasons = [error for error in ready.values() if isinstance(error, MediaError)]
     return reasons[0] if len(reasons) == len(ready) else None
 
 
 def slices(identity: Mapping[str, Any]) -> dict[Stream, slice]:
     """The columns of each stream in the vector of a clip, by its encoder's ``identity``; none of any other encoder."""
-    widths = {name: of["width"] for name, of in sorted(identity.get("streams", {}).items())}
+    widths = {name: stream["width"] for name, stream in sorted(identity.get("streams", {}).items())}
     ends = list(accumulate(widths.values()))
     return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
 

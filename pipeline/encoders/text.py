@@ -142,8 +142,8 @@ class TextEncoder:
 
         several = threads > 1 and len(batches) > 1
         made = prefetch_map(encoded, batches, workers=threads, depth=2 * threads) if several else map(encoded, batches)
-        for batch, of in zip(batches, made, strict=True):
-            vectors[batch] = of
+        for batch, encoded_texts in zip(batches, made, strict=True):
+            vectors[batch] = encoded_texts
         return vectors
 
 

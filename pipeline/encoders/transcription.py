@@ -56,7 +56,7 @@ class WhisperRecogniser:
     sound_seconds: float
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
-    asked = None
+    frame_request = None
 
     def recognise(self, clip: Clip) -> Words:
         """The words of a clip; threads may call it. Raises MediaError where there is no sound, or nobody speaks."""

@@ -71,7 +71,7 @@ class VideoEncoder:
         return self.image.at_least
 
     @property
-    def asked(self) -> Frames:
+    def frame_request(self) -> Frames:
         """The frames that are looked at."""
         return self.frames, self.at_least
 
@@ -79,14 +79,14 @@ class VideoEncoder:
     def columns(self) -> tuple[str, ...]:
         """Each number of the picture encoder, as its mean and its deviation over the frames."""
         statistics = ("mean",) if self.pool == "mean" else ("mean", "std")
-        return tuple(f"frame_{at:04d}.{of}" for of in statistics for at in range(self.image.width))
+        return tuple(f"frame_{at:04d}.{statistic}" for statistic in statistics for at in range(self.image.width))
 
     sound_seconds = 0.0
     modality: Feature = "visual"
 
     def prepare(self, clip: Clip) -> np.ndarray:
         """float32 [at most ``frames``, 3, S, S]. Raises MediaError when the clip has no frames."""
-        frames = [self.preprocess(frame) for frame in clip.frames(*self.asked)]
+        frames = [self.preprocess(frame) for frame in clip.frames(*self.frame_request)]
         if not frames:
             raise MediaError("no frames")
         return np.stack(frames)

@@ -195,8 +195,8 @@ def check_family(config: Any, where: str) -> None:
 
 
 def check_spectrum(spectrum: WhisperFeatureExtractor, bands: int, frames: int, where: str) -> None:
-    told = (spectrum.sampling_rate, spectrum.feature_size, spectrum.nb_max_frames, spectrum.dither)
-    if told != (SOUND_RATE, bands, frames, 0.0):
+    settings = (spectrum.sampling_rate, spectrum.feature_size, spectrum.nb_max_frames, spectrum.dither)
+    if settings != (SOUND_RATE, bands, frames, 0.0):
         raise InputError(
             f"{where}: preprocessor_config.json is not of this model, which takes {frames} frames of {bands} bands at "
             f"{SOUND_RATE} Hz"

@@ -41,7 +41,7 @@ class Recogniser(Protocol):
         ...
 
     @property
-    def asked(self) -> Frames | None:
+    def frame_request(self) -> Frames | None:
         """The frames that it looks at."""
         ...
 
@@ -66,12 +66,12 @@ class WordsEncoder:
 
     @property
     def identity(self) -> dict[str, Any]:
-        told = self.recogniser.identity
+        own = self.recogniser.identity
         return {
-            "name": told["name"],
-            "revision": told["revision"],
-            "sha256": told["sha256"],
-            "words": told,
+            "name": own["name"],
+            "revision": own["revision"],
+            "sha256": own["sha256"],
+            "words": own,
             "text": self.texts.identity,
             "width": self.width,
         }
@@ -85,8 +85,8 @@ class WordsEncoder:
         return tuple(f"{self.stream}_{at:04d}" for at in range(self.width))
 
     @property
-    def asked(self) -> Frames | None:
-        return self.recogniser.asked
+    def frame_request(self) -> Frames | None:
+        return self.recogniser.frame_request
 
     @property
     def sound_seconds(self) -> float:

@@ -19,7 +19,7 @@ HELD_BYTES = 64_000_000
 
 
 def animation_frames(
-    handle: BufferedReader, asked: Sequence[Frames], limits: MediaLimits
+    handle: BufferedReader, requests: Sequence[Frames], limits: MediaLimits
 ) -> dict[Frames, list[np.ndarray]]:
     """These formats build each frame on the one before, so they are unpacked from the start: for the times, which say
     what frames are wanted, and, where all of them would be too many to hold, again for the pixels."""
@@ -34,11 +34,11 @@ def animation_frames(
             held = held and size <= HELD_BYTES
             if held:
                 pixels[at] = rgb(image)
-        chosen = {of: uniform(np.array(starts), end, of[0]).tolist() for of in asked}
+        chosen = {request: uniform(np.array(starts), end, request[0]).tolist() for request in requests}
         if not held:
-            wanted = {at for those in chosen.values() for at in those}
-            pixels = {at: rgb(image) for at in each_frame(image, limits) if at in wanted}
-        return {of: [pixels[at] for at in those] for of, those in chosen.items()}
+            needed = {at for those in chosen.values() for at in those}
+            pixels = {at: rgb(image) for at in each_frame(image, limits) if at in needed}
+        return {request: [pixels[at] for at in those] for request, those in chosen.items()}
 
 
 def each_frame(image: Image.Image, limits: MediaLimits) -> Iterator[int]:

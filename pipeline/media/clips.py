@@ -97,12 +97,12 @@ def read_frames(
 
     Arguments and errors as of ``read_clip``.
     """
-    wanted = (frames, at_least)
-    clip = read_clip(source, frames=[wanted], max_pixels=max_pixels, max_seconds=max_seconds, deadline=deadline)
-    return clip.frames(*wanted)
+    request = (frames, at_least)
+    clip = read_clip(source, frames=[request], max_pixels=max_pixels, max_seconds=max_seconds, deadline=deadline)
+    return clip.frames(*request)
 
 
-def _video_clip(source: Path | bytes, asked: Sequence[Frames], sound_seconds: float, limits: MediaLimits) -> Clip:
+def _video_clip(source: Path | bytes, requests: Sequence[Frames], sound_seconds: float, limits: MediaLimits) -> Clip:
     try:
         with open_container(source) as container:
             sound_reader = open_sound(container, sound_seconds)
@@ -112,6 +112,6 @@ def _video_clip(source: Path | bytes, asked: Sequence[Frames], sound_seconds: fl
                 read_sound(container, sound_reader, limits)
                 return Clip(error, sound_reader.decoded_sound())
             timeline = read_timeline(container, stream, sound_reader, limits)
-            return Clip(shown_frames(container, stream, timeline, asked, limits), sound_reader.decoded_sound())
+            return Clip(shown_frames(container, stream, timeline, requests, limits), sound_reader.decoded_sound())
     except FFmpegError:
         raise MediaError("corrupt") from None

@@ -16,17 +16,17 @@ from pipeline.media.timeline import Timeline, start_of
 
 
 def shown_frames(
-    container: InputContainer, stream: VideoStream, timeline: Timeline, asked: Sequence[Frames], limits: MediaLimits
+    container: InputContainer, stream: VideoStream, timeline: Timeline, requests: Sequence[Frames], limits: MediaLimits
 ) -> dict[Frames, list[np.ndarray]]:
     """A frame that cannot be decoded is stood in for by the next one, which is taken once if it is wanted as well."""
-    chosen = {of: timeline.starts[uniform(timeline.starts, timeline.end, of[0])] for of in asked}
-    shown: dict[Frames, list[np.ndarray]] = {of: [] for of in asked}
-    wanted = np.unique(np.concatenate([np.array([], dtype=timeline.starts.dtype), *chosen.values()]))
+    chosen = {request: timeline.starts[uniform(timeline.starts, timeline.end, request[0])] for request in requests}
+    shown: dict[Frames, list[np.ndarray]] = {request: [] for request in requests}
+    ticks = np.unique(np.concatenate([np.array([], dtype=timeline.starts.dtype), *chosen.values()]))
     before = -math.inf
-    for frame in _shown_at(wanted, container, stream, timeline, limits):
-        for of, starts in chosen.items():
+    for frame in _shown_at(ticks, container, stream, timeline, limits):
+        for request, starts in chosen.items():
             if ((starts > before) & (starts <= frame.pts)).any():
-                shown[of].append(_frame_rgb(frame, of[1]))
+                shown[request].append(_frame_rgb(frame, request[1]))
         before = frame.pts or 0
     if not all(shown.values()):
         raise MediaError("corrupt")
@@ -34,20 +34,20 @@ def shown_frames(
 
 
 def _shown_at(
-    wanted: np.ndarray, container: InputContainer, stream: VideoStream, timeline: Timeline, limits: MediaLimits
+    ticks: np.ndarray, container: InputContainer, stream: VideoStream, timeline: Timeline, limits: MediaLimits
 ) -> Iterator[VideoFrame]:
-    """The frames shown from the ticks ``wanted`` on, ascending.
+    """The frames shown from the ``ticks`` on, ascending.
 
     Jumps only when a keyframe lies between here and the next wanted frame: a jump back to the keyframe that is being
     played from would decode the same frames again.
     """
     here, playing = -math.inf, iter(())
-    for want in wanted.tolist():
+    for want in ticks.tolist():
         if want <= here:
             continue
         keyframes = timeline.keyframes[: np.searchsorted(timeline.keyframes, want, side="right")]
         if keyframes[-1] > here:
-            playing = _jump(want, keyframes, container, stream, set(wanted.tolist()), limits)
+            playing = _jump(want, keyframes, container, stream, set(ticks.tolist()), limits)
         frame = next((frame for frame in playing if frame.pts is not None and frame.pts >= want), None)
         if frame is None:
             return
@@ -61,7 +61,7 @@ def _jump(
     keyframes: np.ndarray,
     container: InputContainer,
     stream: VideoStream,
-    wanted: set[int],
+    needed: set[int],
     limits: MediaLimits,
 ) -> Iterator[VideoFrame]:
     """Plays from the last of ``keyframes`` on, or from an earlier one if the container lands beyond ``want``.
@@ -71,7 +71,7 @@ def _jump(
     """
     for ticks in [want, *reversed(keyframes.tolist())]:
         container.seek(ticks, stream=stream)
-        playing = _play(container, stream, wanted, limits)
+        playing = _play(container, stream, needed, limits)
         first = next(playing, None)
         if first is not None and first.pts is not None and (first.pts <= want or ticks == keyframes[0]):
             return chain([first], playing)
@@ -79,12 +79,12 @@ def _jump(
 
 
 def _play(
-    container: InputContainer, stream: VideoStream, wanted: set[int], limits: MediaLimits
+    container: InputContainer, stream: VideoStream, needed: set[int], limits: MediaLimits
 ) -> Iterator[VideoFrame]:
     """Decodes on from where the container stands, except frames that nobody wants and no other frame refers to."""
     for packet in container.demux(stream):
         limits.check_time()
-        stream.codec_context.skip_frame = "DEFAULT" if start_of(packet) in wanted else "NONREF"
+        stream.codec_context.skip_frame = "DEFAULT" if start_of(packet) in needed else "NONREF"
         yield from packet.decode()
 
 

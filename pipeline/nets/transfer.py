@@ -181,5 +181,5 @@ class TransferNet(_Probed):
         parts = []
         for part in order.split(LINES):
             longest = int(lengths[part[0]])
-            parts.append(self.encoder(**{name: of[part, :longest] for name, of in inputs.items()}))
+            parts.append(self.encoder(**{name: tokens[part, :longest] for name, tokens in inputs.items()}))
         return torch.cat(parts)[order.argsort()]

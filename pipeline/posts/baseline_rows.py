@@ -57,9 +57,9 @@ class BaselineRows:
     def training_texts(self) -> list[str]:
         """Those of the training posts, then of the validation posts, a missing one as an empty one."""
         found: dict[int, str] = {}
-        wanted = np.zeros(len(self.posts), dtype=bool)
-        wanted[self.train] = wanted[self.val] = True
-        for at, texts in self._texts(wanted):
+        requested = np.zeros(len(self.posts), dtype=bool)
+        requested[self.train] = requested[self.val] = True
+        for at, texts in self._texts(requested):
             found.update(zip(at.tolist(), texts, strict=True))
         return [found[at] for at in [*self.train.tolist(), *self.val.tolist()]]
 
@@ -70,11 +70,11 @@ class BaselineRows:
     def _test(self) -> np.ndarray:
         return (self.posts["split"] == "test").to_numpy()
 
-    def _texts(self, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, list[str]]]:
-        """Positions and texts of the posts that are ``wanted``, bool [posts], in parts."""
+    def _texts(self, requested: np.ndarray) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """Positions and texts of the posts that are ``requested``, bool [posts], in parts."""
         start = 0
         for part in artifacts.read_posts_in_parts(self.layout.table("posts"), ["text"], AT_ONCE):
-            at = np.flatnonzero(wanted[start : start + len(part)])
+            at = np.flatnonzero(requested[start : start + len(part)])
             if len(at):
                 yield start + at, [text or "" for text in part["text"].to_numpy()[at]]
             start += len(part)
@@ -86,11 +86,11 @@ class BaselineRows:
         place[np.concatenate([self.train, self.val])] = np.arange(len(learned))
         present: dict[Modality, list[np.ndarray]] = {name: [] for name in self.modalities}
         test = self._test()
-        for part, of in self._parts():
+        for part, embeddings in self._parts():
             to = place[part]
-            for name, source in of.items():
+            for name, source in embeddings.items():
                 present[name].append(source.present[test[part]])
-            learned[to[to >= 0]] = self._side_by_side(of, to >= 0)
+            learned[to[to >= 0]] = self._side_by_side(embeddings, to >= 0)
         usual: dict[Modality, np.ndarray] = {
             name: standardisation(learned[: len(self.train), columns], np.float64)[0].astype(np.float32)
             for name, columns in self._columns().items()
@@ -101,8 +101,8 @@ class BaselineRows:
     def test_vectors(self, usual: dict[Modality, np.ndarray]) -> Iterator[np.ndarray]:
         """Those of the test posts in parts, float32 [rows, width], as ``TrainingVectors.rows``."""
         test = self._test()
-        for part, of in self._parts():
-            rows = self._side_by_side(of, test[part])
+        for part, embeddings in self._parts():
+            rows = self._side_by_side(embeddings, test[part])
             self._fill(rows, usual)
             yield rows
 
@@ -120,12 +120,12 @@ class BaselineRows:
             for name, width, end in zip(self.modalities, self.widths, ends, strict=True)
         }
 
-    def _side_by_side(self, of: dict[Modality, EmbeddingsPart], at: np.ndarray) -> np.ndarray:
+    def _side_by_side(self, embeddings: dict[Modality, EmbeddingsPart], at: np.ndarray) -> np.ndarray:
         """float32 [rows ``at``, width]: NaN where a vector is absent."""
         rows = np.full((int(at.sum()), sum(self.widths) + len(self.widths)), np.nan, dtype=np.float32)
         for name, columns in self._columns().items():
-            here = of[name].present[at]
-            rows[here, columns] = of[name].vectors[at[of[name].present]]
+            here = embeddings[name].present[at]
+            rows[here, columns] = embeddings[name].vectors[at[embeddings[name].present]]
             rows[:, columns.stop] = here
         return rows
 
@@ -138,11 +138,11 @@ class BaselineRows:
             sources = {name: reader.parts(AT_ONCE) for name, reader in readers.items()}
             for start in range(0, len(ids), AT_ONCE):
                 part = slice(start, start + AT_ONCE)
-                of: dict[Modality, EmbeddingsPart] = {name: next(sources[name]) for name in self.modalities}
-                for name, rows in of.items():
+                embeddings: dict[Modality, EmbeddingsPart] = {name: next(sources[name]) for name in self.modalities}
+                for name, rows in embeddings.items():
                     if not np.array_equal(rows.sample_ids, ids[part]):
                         raise InputError(f"{paths[name]}: rows differ from data/split; run `dvc repro`")
-                yield part, of
+                yield part, embeddings
 
 
 def _some(at: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

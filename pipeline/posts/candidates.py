@@ -154,8 +154,8 @@ def _design(
         return _Design(counts[0], counts[1], np.zeros(words.width), np.ones(words.width), words)
     scale = scale * vectors.shape[1] ** 0.5
     train, unseen = (
-        csr_array(hstack([csr_array((vectors[at] - mean) / scale), of]))
-        for at, of in zip((fold.train, fold.held_out), counts, strict=True)
+        csr_array(hstack([csr_array((vectors[at] - mean) / scale), tfidf_rows]))
+        for at, tfidf_rows in zip((fold.train, fold.held_out), counts, strict=True)
     )
     zeros, ones = np.zeros(words.width), np.ones(words.width)
     return _Design(train, unseen, np.concatenate([mean, zeros]), np.concatenate([scale, ones]), words)

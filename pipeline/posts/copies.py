@@ -95,10 +95,10 @@ def grown_groups(
         given: int [N]: equal where the given group is spelt alike, and another for each row without one.
         sets: as of ``linked_groups``.
     """
-    sizes = np.bincount(groups.of)
+    sizes = np.bincount(groups.codes)
     grown = int((sizes > max(share * len(ids), 1)).sum())  # of a few posts, one alone is a large share
     for name in np.argsort(-sizes, kind="stable")[:grown].tolist():
-        inside = groups.of == name
+        inside = groups.codes == name
         if len(np.unique(given[inside])) == 1:
             if sizes[name] > GIVEN_SHARE * len(ids):
                 first = ids[int(np.flatnonzero(inside)[0])]
@@ -107,7 +107,7 @@ def grown_groups(
                     "there is none (nan, unknown), leave the cell blank"
                 )
             continue
-        joined = {what: pd.Series(given[inside]).groupby(of[inside]).nunique() for what, of in sets.items()}
+        joined = {what: pd.Series(given[inside]).groupby(key[inside]).nunique() for what, key in sets.items()}
         what = max(joined, key=lambda kind: joined[kind].max())
         some = np.flatnonzero(inside & (sets[what] == joined[what].idxmax()))
         yield (  # by an id: what a post says, and whose it is, belongs in no metrics file

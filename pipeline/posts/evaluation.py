@@ -110,7 +110,9 @@ def _baselines(
 def _best_on_held_rows(learned: BaselineTrainingSet, made: dict[str, Baseline]) -> str:
     """The baseline to compare with, chosen before and without its test score; of equal ones, what knows most."""
     codes = learned.codes[learned.held_out]
-    scores = {name: emotion.macro_f1(codes, of.held.argmax(axis=1), learned.classes) for name, of in made.items()}
+    scores = {
+        name: emotion.macro_f1(codes, baseline.held.argmax(axis=1), learned.classes) for name, baseline in made.items()
+    }
     return max(reversed(made), key=lambda name: scores[name])
 
 
@@ -187,11 +189,13 @@ def _warnings(test: HeldOut, metrics: dict[str, Any], learned: BaselineRows) -> 
     warnings += [
         f"no interval of {name}: its rows are of too few groups"
         for name in MODALITIES
-        if "macro_f1_ci_low" in fusion and "macro_f1" in (of := metrics.get(name, {})) and "macro_f1_ci_low" not in of
+        if "macro_f1_ci_low" in fusion
+        and "macro_f1" in (scored := metrics.get(name, {}))
+        and "macro_f1_ci_low" not in scored
     ]
     if "tfidf_logreg" not in metrics["baselines"]:
         warnings.append("no training row has text, so no TF-IDF baseline")
-    of = int((learned.posts["split"] == "train").sum())
-    if len(learned.train) < of:
-        warnings.append(f"the baselines were fitted on {len(learned.train)} of {of} training rows")
+    training_rows = int((learned.posts["split"] == "train").sum())
+    if len(learned.train) < training_rows:
+        warnings.append(f"the baselines were fitted on {len(learned.train)} of {training_rows} training rows")
     return warnings

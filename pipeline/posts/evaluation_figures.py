@@ -42,7 +42,11 @@ def write_reliability(plots: Path, test: HeldOut, raw: np.ndarray, calibrated: n
 
 def write_ablation(plots: Path, ablation: dict[str, Any]) -> None:
     rows = pd.DataFrame(
-        [{"subset": subset, "kind": kind, **_bar(of[kind])} for subset, of in ablation.items() for kind in of]
+        [
+            {"subset": subset, "kind": kind, **_bar(by_kind[kind])}
+            for subset, by_kind in ablation.items()
+            for kind in by_kind
+        ]
     )
     artifacts.write_csv(plots / "ablation.csv", rows.round(artifacts.DECIMALS))
     draw_ablation(plots / "ablation.png", rows, "what each modality brings")
@@ -52,13 +56,13 @@ def write_systems(plots: Path, metrics: dict[str, Any], modalities: list[Modalit
     named = {
         "fusion": metrics["fusion"],
         **{f"{name} alone ({metrics[name]['n']} rows)": metrics[name] for name in modalities if metrics[name]["n"]},
-        **{BASELINE_NAMES[name]: of for name, of in metrics["baselines"].items()},
+        **{BASELINE_NAMES[name]: scores for name, scores in metrics["baselines"].items()},
     }
-    rows = pd.DataFrame([{"name": name, **_bar(of)} for name, of in named.items()])
+    rows = pd.DataFrame([{"name": name, **_bar(scores)} for name, scores in named.items()])
     artifacts.write_csv(plots / "systems.csv", rows.round(artifacts.DECIMALS))
     draw_systems(plots / "systems.png", rows, f"macro-F1 on {metrics['n']} test rows")
 
 
-def _bar(of: dict[str, float]) -> dict[str, float]:
-    ends = {end: of.get(f"macro_f1_ci_{end}", np.nan) for end in ("low", "high")}
-    return {"value": of["macro_f1"], **ends}
+def _bar(scores: dict[str, float]) -> dict[str, float]:
+    ends = {end: scores.get(f"macro_f1_ci_{end}", np.nan) for end in ("low", "high")}
+    return {"value": scores["macro_f1"], **ends}

@@ -41,7 +41,7 @@ def predicted_in(folds: Sequence[NamedFold], rows: int) -> pd.Series:
 def all_fitted_rows(posts: pd.DataFrame, folds: Sequence[NamedFold]) -> pd.DataFrame:
     """Every row that a model of one of the folds was fitted or stopped on, as ``core.fitted`` lists them."""
     nobody = np.array([], dtype=int)
-    fitted = [fitted_rows(posts, of.name, of.train, nobody if of.val is None else of.val) for of in folds]
+    fitted = [fitted_rows(posts, fold.name, fold.train, nobody if fold.val is None else fold.val) for fold in folds]
     return pd.concat(fitted)
 
 
@@ -78,7 +78,7 @@ class Grouping:
         """Each of the ``rows`` unseen in one of the folds, groups whole and classes spread."""
         groups, codes = self.groups[rows].tolist(), self.codes[rows].tolist()
         fold_of = grouped_folds(groups, codes, folds, np.random.default_rng(self.seed))
-        return [NamedFold(of.train, of.held_out, f"fold-{at}") for at, of in enumerate(folds_of(rows, fold_of))]
+        return [NamedFold(fold.train, fold.held_out, f"fold-{at}") for at, fold in enumerate(folds_of(rows, fold_of))]
 
     def whole(self) -> NamedFold:
         """The model that is fitted last, on all training and validation rows, to predict the test rows."""

@@ -224,7 +224,7 @@ def _held_rows(path: Path, traces: Traces) -> int | None:
     """How many rows of a table hold something of the posts; None where it is damaged: `dvc repro` makes it again."""
     try:
         with pq.ParquetFile(path) as file:
-            words = [of.name for of in file.schema_arrow if _holds_text(of)]
+            words = [column.name for column in file.schema_arrow if _holds_text(column)]
             return sum(_kept(batch, traces).count(False) for batch in file.iter_batches(columns=words) if words)
     except (pa.ArrowException, OSError, ValueError):
         return None
@@ -261,9 +261,9 @@ def _kept(table: pa.Table | pa.RecordBatch, traces: Traces) -> list[bool]:
     """Of each row, whether it holds nothing of the posts."""
     named = {*traces.ids, *traces.digests}
     kept = [True] * len(table)
-    for of, column in zip(table.schema, table.columns, strict=True):
-        if _holds_text(of):
-            words = named if of.name in CATEGORIES else {*named, *traces.texts}
+    for described, column in zip(table.schema, table.columns, strict=True):
+        if _holds_text(described):
+            words = named if described.name in CATEGORIES else {*named, *traces.texts}
             kept = [
                 keep and str(cell).strip() not in words for keep, cell in zip(kept, column.to_pylist(), strict=True)
             ]
@@ -298,7 +298,7 @@ def _cached(cache: Path, traces: Traces) -> list[Path]:
         if path.suffix != ".dir":
             continue
         try:
-            listed = {of["relpath"]: of["md5"] for of in json.loads(path.read_bytes())}
+            listed = {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_bytes())}
         except (ValueError, KeyError, TypeError):  # damaged, as below
             found.append(path)
             continue

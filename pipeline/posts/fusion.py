@@ -75,8 +75,8 @@ def choose_fusion(corpus: FusionRows, params: Params, layout: Layout) -> FusionO
             by_name["averaged"] = average(by_name.values())
         tried = [by_name[name] for name in block.candidates]
         choice = selection.choose(
-            [of.name for of in tried],
-            [of.logits[judged] for of in tried],
+            [candidate.name for candidate in tried],
+            [candidate.logits[judged] for candidate in tried],
             corpus.codes.numpy()[judged],
             grouping.groups[judged],
         )
@@ -96,7 +96,7 @@ def choose_fusion(corpus: FusionRows, params: Params, layout: Layout) -> FusionO
 def _final_fits(corpus: FusionRows, whole: NamedFold) -> list[tuple[ModalitySubset, NamedFold]]:
     """What is fitted when the choice is made: all modalities, and each smaller subset."""
     again = _again(corpus, whole)
-    return [(of, whole if of == corpus.modalities else again) for of in subsets_of(corpus.modalities)]
+    return [(subset, whole if subset == corpus.modalities else again) for subset in subsets_of(corpus.modalities)]
 
 
 def _again(corpus: FusionRows, whole: NamedFold) -> NamedFold:

@@ -85,7 +85,7 @@ def try_fusion(
         loss = calibrated_log_loss(logits[judged], corpus.codes.numpy()[judged])
         if best is None or loss < least:
             if name == "trained":
-                stopped = [of[at].best_epoch or params.fuse.epochs for of in fitted.values()]
+                stopped = [by_setting[at].best_epoch or params.fuse.epochs for by_setting in fitted.values()]
                 setting = {"epochs": round(median(stopped))}
             final = fitted[FINAL][at] if FINAL in fitted else None
             least, best = loss, FusionCandidateResult(name, logits, setting, final)
@@ -103,26 +103,26 @@ def fit_settings(name: FusionCandidate, corpus: FusionRows, fold: NamedFold, par
 
 def average(tried: Collection[FusionCandidateResult]) -> FusionCandidateResult:
     """The candidate ``averaged`` of the others that were tried; it needs nothing fitted on the folds."""
-    parts = [of for of in tried if of.name in AVERAGED]
-    finals = [of.final for of in parts if of.final is not None]
-    settings = {of.name: of.settings for of in parts}
+    parts = [candidate for candidate in tried if candidate.name in AVERAGED]
+    finals = [candidate.final for candidate in parts if candidate.final is not None]
+    settings = {candidate.name: candidate.settings for candidate in parts}
     return FusionCandidateResult(
-        "averaged", _mean([of.logits for of in parts]), settings, _averaged(finals) if finals else None
+        "averaged", _mean([candidate.logits for candidate in parts]), settings, _averaged(finals) if finals else None
     )
 
 
 def _averaged(parts: Sequence[FittedFusion]) -> FittedFusion:
     """Fitted on the same rows each; what was trained by epochs, if any, gives the history."""
-    described = [of.described for of in parts]
+    described = [part.described for part in parts]
     whole = AveragedFusionNet(widths=described[0].widths, classes=described[0].classes, parts=tuple(described))  # pyright: ignore[reportArgumentType]
-    net = AveragedFusion(whole.widths, [of.net for of in parts])
-    by_epochs = next((of for of in parts if of.history), parts[0])
-    return FittedFusion(net, whole, _mean([of.logits for of in parts]), by_epochs.best_epoch, by_epochs.history)
+    net = AveragedFusion(whole.widths, [part.net for part in parts])
+    by_epochs = next((part for part in parts if part.history), parts[0])
+    return FittedFusion(net, whole, _mean([part.logits for part in parts]), by_epochs.best_epoch, by_epochs.history)
 
 
 def _mean(logits: Sequence[np.ndarray]) -> np.ndarray:
     """The mean log-probabilities, float32 [m, K]."""
-    return np.stack([emotion.log_probabilities(of) for of in logits]).mean(axis=0).astype(np.float32)
+    return np.stack([emotion.log_probabilities(part) for part in logits]).mean(axis=0).astype(np.float32)
 
 
 def tried_settings(name: FusionCandidate, params: Params) -> list[dict[str, Any]]:
@@ -147,7 +147,7 @@ def fit_fusion(
     """
     if name == "averaged":
         return _averaged(
-            [fit_fusion(of, corpus, subset, fold, params, settings[of]) for of in AVERAGED if of in settings]
+            [fit_fusion(part, corpus, subset, fold, params, settings[part]) for part in AVERAGED if part in settings]
         )
 
     def made() -> dict[str, Any]:

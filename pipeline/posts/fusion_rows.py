@@ -51,7 +51,7 @@ class FusionRows:
         """What a net that knows ``subset`` takes of the rows ``at``: vectors, expert log-probabilities, presence."""
         index = torch.from_numpy(at)
         known = (self.vectors, self.expert_log_probs, self.present)
-        return tuple({name: of[name][index] for name in subset} for of in known)  # pyright: ignore[reportReturnType]
+        return tuple({name: by_modality[name][index] for name in subset} for by_modality in known)  # pyright: ignore[reportReturnType]
 
     def masked(self, at: np.ndarray, subset: ModalitySubset) -> tuple[ByModality, ByModality, ByModality]:
         """The same for a net that knows all modalities; those outside ``subset`` are marked absent."""

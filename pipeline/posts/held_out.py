@@ -120,7 +120,9 @@ def fusion_logits(layout: Layout, test: HeldOut, calibration: Calibration) -> Fu
     if len(whole) != 1:
         raise InputError(f"{path}: does not have predictions of one fusion; run `dvc repro`")
     raw = subsets.pop(whole[0])
-    return FusionLogits(raw, {key: calibration.calibrated(of) for key, of in subsets.items()}, calibration)
+    return FusionLogits(
+        raw, {key: calibration.calibrated(subset_logits) for key, subset_logits in subsets.items()}, calibration
+    )
 
 
 def specialist_predicted(layout: Layout, modality: Modality, test: HeldOut, present: np.ndarray) -> np.ndarray:

@@ -66,7 +66,7 @@ class _Known:
     def where(self, kept: np.ndarray) -> "_Known":
         if kept.all():
             return self
-        ids, given = (of.filter(pa.array(kept)) for of in (self.ids, self.given))
+        ids, given = (column.filter(pa.array(kept)) for column in (self.ids, self.given))
         kinds = self.kinds.loc[kept].reset_index(drop=True)
         return _Known(self.numbers[kept], ids, given, self.user[kept], kinds)
 
@@ -106,8 +106,8 @@ def divide_posts(params: Params, layout: Layout) -> DividedPosts:
 def _known(manifest: Manifest) -> _Known:
     rows = manifest.rows
     sets = (_modality_sets(part[list(MODALITIES)].notna()) for part in rows.parts())
-    of = {"label": rows.texts("label"), "modalities": sets, "split": rows.texts("split")}
-    kinds = pd.DataFrame({name: _categories(parts) for name, parts in of.items()})
+    columns = {"label": rows.texts("label"), "modalities": sets, "split": rows.texts("split")}
+    kinds = pd.DataFrame({name: _categories(parts) for name, parts in columns.items()})
     return _Known(manifest.numbers, rows.column("id"), rows.column("group"), group_numbers(rows), kinds)
 
 
@@ -160,10 +160,10 @@ def _assign(known: _Known, links: Links, params: SplitParams, rng: np.random.Gen
     groups = linked_groups(left.given, left.ids, left.user, sets)
     strata = left.kinds[["label", "modalities"]]
     if made:
-        split, how = splits.grouped_split(groups.of, strata, split_shares(params), rng), MADE
+        split, how = splits.grouped_split(groups.codes, strata, split_shares(params), rng), MADE
     else:
         given = np.asarray(left.kinds["split"], dtype=object)
-        split, how = splits.completed(given, groups.of, strata, params.val_share, rng)
+        split, how = splits.completed(given, groups.codes, strata, params.val_share, rng)
     spelt = in_alphabet(left.given)[0]
     spelt = np.where(spelt < 0, len(spelt) + np.arange(len(spelt)), spelt)
     warnings = list(grown_groups(groups, spelt, left.ids, sets, params.max_group_share))
@@ -187,7 +187,7 @@ def _tables(rows: StoredRows, assigned: _Assigned) -> Iterator[pa.Table]:
     for at, table in rows.in_order(rank):
         columns = {
             "sample_id": table["id"],
-            "group_id": assigned.groups.names.take(pa.array(assigned.groups.of[at])),
+            "group_id": assigned.groups.names.take(pa.array(assigned.groups.codes[at])),
             "split": parts.take(pa.array(split.codes.to_numpy()[at])),
             "label": table["label"],
             "text": table["text"],
@@ -250,7 +250,7 @@ def _metrics(
     counts: pd.DataFrame,
     ignored_columns: tuple[str, ...],
 ) -> dict[str, Any]:
-    sizes, rows = np.bincount(assigned.groups.of), len(assigned.known.ids)
+    sizes, rows = np.bincount(assigned.groups.codes), len(assigned.known.ids)
     given = len(known.given.unique().drop_null()) + known.given.null_count
     by_part: dict[str, dict[str, int]] = {"class": {}, "modalities": {}}
     nested: dict[str, Any] = {

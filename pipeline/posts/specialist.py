@@ -61,8 +61,8 @@ def train(modality: Modality, params: Params, layout: Layout) -> None:
     for name in _names(corpus, params):
         if name in TUNED and not _worth_tuning(tried, corpus, folds):
             untried.append(name)
-        elif (of := _try(name, corpus, folds, params, layout)) is not None:
-            tried.append(of)
+        elif (result := _try(name, corpus, folds, params, layout)) is not None:
+            tried.append(result)
     if not tried:
         raise InputError(f"{stage}.candidates: the texts have no words that two of them share; add `logreg`")
     choice = _choose(tried, corpus, folds)
@@ -96,27 +96,27 @@ def _names(corpus: SpecialistRows, params: Params) -> list[Candidate]:
     bearable = corpus.modality == "text" or pick(params.device).type != "cpu"
     enough = len(corpus.grouping.part("train")) >= block.tuned_rows and bearable
     names: list[Candidate] = [name for name in block.candidates if _can(name, corpus)]
-    wanted: list[Candidate] = [name for name in names if enough or name not in TUNED] or names
-    if not wanted:
+    candidates: list[Candidate] = [name for name in names if enough or name not in TUNED] or names
+    if not candidates:
         listed = ", ".join(block.candidates)
         raise InputError(f"train_{corpus.modality}.candidates: {listed}: need words or streams; add `logreg`")
-    return wanted
+    return candidates
 
 
 def _worth_tuning(tried: Sequence[CandidateResult], corpus: SpecialistRows, folds: list[NamedFold]) -> bool:
     """Whether minutes may be spent on an encoder: of ``FEW`` texts only where its vectors say more than the words."""
-    frozen = [of for of in tried if of.name in ("logreg", "tfidf_logreg")]
+    frozen = [candidate for candidate in tried if candidate.name in ("logreg", "tfidf_logreg")]
     if len(frozen) < 2 or not _is_of_few_texts(corpus):
         return True
-    losses = {name: of["balanced_log_loss"] for name, of in _choose(frozen, corpus, folds).tried.items()}
+    losses = {name: scores["balanced_log_loss"] for name, scores in _choose(frozen, corpus, folds).tried.items()}
     return losses["logreg"] < losses["tfidf_logreg"]
 
 
 def _choose(tried: Sequence[CandidateResult], corpus: SpecialistRows, folds: list[NamedFold]) -> Selection:
     judged = corpus.grouping.judged(folds)
     return selection.choose(
-        [of.name for of in tried],
-        [of.logits[judged] for of in tried],
+        [candidate.name for candidate in tried],
+        [candidate.logits[judged] for candidate in tried],
         corpus.codes.numpy()[judged],
         corpus.grouping.groups[judged],
         "full" if _is_of_few_texts(corpus) else None,
@@ -235,7 +235,8 @@ def _report(
 
     fitted = {**taken.fitted, FINAL: outcome.final}
     history = pd.DataFrame(
-        [{"fold": fold, **line} for fold, of in fitted.items() for line in of.history], columns=["fold", *HISTORY]
+        [{"fold": fold, **line} for fold, specialist in fitted.items() for line in specialist.history],
+        columns=["fold", *HISTORY],
     )
     with artifacts.replacing_folder(layout.plots(stage)) as plots:
         artifacts.write_csv(plots / "folds.csv", history)

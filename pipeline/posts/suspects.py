@@ -90,11 +90,18 @@ def _out_of_fold(layout: Layout, modality: Modality, train: pd.DataFrame, labels
 def _suspect(
     post: pd.Series, predictions: dict[str, np.ndarray], at: int, code: int, other: int, labels: Sequence[str]
 ) -> dict[str, object]:
-    available = {name: of[at] for name, of in predictions.items() if np.isfinite(of[at, 0])}
+    available = {
+        name: probabilities[at] for name, probabilities in predictions.items() if np.isfinite(probabilities[at, 0])
+    }
     return {
         "id": post["sample_id"],
         "label": post["label"],
         "suggestion": labels[other],
-        "evidence": float(sum(np.log(of[other]) - np.log(of[code]) for of in available.values())),
-        "reasons": tuple(f"{name} {of[other]:.2f} : {of[code]:.2f}" for name, of in available.items()),
+        "evidence": float(
+            sum(np.log(probabilities[other]) - np.log(probabilities[code]) for probabilities in available.values())
+        ),
+        "reasons": tuple(
+            f"{name} {probabilities[other]:.2f} : {probabilities[code]:.2f}"
+            for name, probabilities in available.items()
+        ),
     }

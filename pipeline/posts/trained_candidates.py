@@ -52,7 +52,7 @@ def try_trained(
         made = fit_trained(name, corpus, stopped, params, layout, most)
         logits[fold.held_out] = made.logits
         fitted[fold.name] = made
-    epochs = round(median(of.best_epoch or most for of in fitted.values()))
+    epochs = round(median(specialist.best_epoch or most for specialist in fitted.values()))
     return CandidateResult(name, logits, {"epochs": epochs}, fitted)
 
 
@@ -140,7 +140,7 @@ def _fit_tuned(
     rows = {"train": fold.train, "val": np.array([], dtype=int) if fold.val is None else fold.val}
     content = corpus.embeddings.content[corpus.embeddings.present]
     named = zip(corpus.posts["sample_id"], corpus.posts["label"], content, strict=True)
-    known = np.array([" ".join(of) for of in named])
+    known = np.array([" ".join(cells) for cells in named])
     identity = {
         "stage": f"train_{corpus.modality} {name}",
         "params": block.model_copy(update={"tuned": tuned}).model_dump(exclude={"candidates"}),

@@ -76,10 +76,10 @@ def _known(layout: Layout, *given: str | None) -> tuple[str, ...]:
 
 
 def _matching(rows: pd.DataFrame, other: str, label: str | None, predicted: str | None) -> pd.DataFrame:
-    asked = pd.Series(True, rows.index)
-    for column, wanted in (("label", label), (other, predicted)):
-        asked &= rows[column] == wanted if wanted is not None else True
-    return rows[asked]
+    selected = pd.Series(True, rows.index)
+    for column, value in (("label", label), (other, predicted)):
+        selected &= rows[column] == value if value is not None else True
+    return rows[selected]
 
 
 def _labelled(label: str | None) -> str:

@@ -16,7 +16,7 @@ def read_evaluated(layout: Layout) -> dict[str, Any]:
     path = layout.details("evaluate")
     evaluated = artifacts.read_json(path)
     posts, sentiment = evaluated.get("posts") or {}, evaluated.get("sentiment") or {}
-    warned = all(isinstance(of.get("warnings", []), list) for of in (posts, sentiment))
+    warned = all(isinstance(track.get("warnings", []), list) for track in (posts, sentiment))
     if not warned or ("target" in sentiment and "taken" not in sentiment["target"]):
         raise InputError(f"{path}: was written by another version of this project; run `dvc repro`")
     return evaluated

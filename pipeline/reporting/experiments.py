@@ -66,7 +66,7 @@ def listed(layout: Layout) -> Experiments:
     commits = _show(layout)
     if len(commits) < 2:
         raise InputError(f"{layout.root.resolve()}: nothing was committed yet; `git commit` first, then compare")
-    workspace, head = (_read(of["rev"], of["name"], of["data"]) for of in commits[:2])
+    workspace, head = (_read(commit["rev"], commit["name"], commit["data"]) for commit in commits[:2])
     # DVC lists the newest first, to the second: turned round, a stable sort keeps the order of those of one second.
     runs = [_read(run["rev"], run["name"], run["data"]) for run in reversed(list(_runs(commits[1])))]
     return Experiments(workspace, head, tuple(sorted(runs, key=lambda run: run.created or "")))

@@ -122,20 +122,20 @@ def _refused(layout: Layout) -> list[dict[str, str]] | None:
 def _absent(layout: Layout) -> dict[str, str]:
     """Stage → why it had nothing to train on."""
     trained = {name: (_optional(layout.details(name)) or {}).get("posts", {}) for name in POSTS_STAGES}
-    return {name: ", ".join(of["warnings"]) for name, of in trained.items() if of.get("train_rows") == 0}
+    return {name: ", ".join(metrics["warnings"]) for name, metrics in trained.items() if metrics.get("train_rows") == 0}
 
 
 def _choices(layout: Layout) -> dict[str, dict[str, Any]]:
     """Stage → what was ``taken``, ``why``, and what was ``tried``: by name, its scores on the inner folds."""
     choices = {}
     for name in POSTS_STAGES:
-        of = (_optional(layout.details(name)) or {}).get("posts", {}).get("choice", {})
-        choices[name] = of if len(of.get("tried", {})) > 1 else None
+        choice = (_optional(layout.details(name)) or {}).get("posts", {}).get("choice", {})
+        choices[name] = choice if len(choice.get("tried", {})) > 1 else None
     source = (_optional(layout.details("train_source")) or {}).get("sentiment", {}).get("features", {})
     target = (_optional(layout.details("finetune_e2e")) or {}).get("sentiment", {})
-    for name, of in {"train_source": source.get("choice", {}), "finetune_e2e": target}.items():
-        choices[name] = {**of, "tried": of["candidates"]} if "candidates" in of else None
-    return {name: of for name, of in choices.items() if of is not None}
+    for name, choice in {"train_source": source.get("choice", {}), "finetune_e2e": target}.items():
+        choices[name] = {**choice, "tried": choice["candidates"]} if "candidates" in choice else None
+    return {name: choice for name, choice in choices.items() if choice is not None}
 
 
 def _errors(params: Params, layout: Layout) -> Errors:

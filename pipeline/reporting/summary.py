@@ -83,8 +83,8 @@ def _show_posts(console: Console, posts: Mapping[str, Any], made: Sequence[str])
     for name in ("text", "image", "video"):
         if posts.get(name, {}).get("n"):
             table.add_row(f"{name} alone, the {posts[name]['n']} rows that have it", _score(posts[name], "macro_f1"))
-    for name, of in posts["baselines"].items():
-        table.add_row(f"baseline: {BASELINE_NAMES[name]}", _score(of, "macro_f1"))
+    for name, scores in posts["baselines"].items():
+        table.add_row(f"baseline: {BASELINE_NAMES[name]}", _score(scores, "macro_f1"))
     gain = posts["fusion_minus_best_baseline"]
     table.add_row(f"fusion less {BASELINE_NAMES[gain['baseline']]}", _difference(gain), _verdict(gain))
     console.print(table)
@@ -124,18 +124,18 @@ def _scores(title: str, *columns: str) -> Table:
     return table
 
 
-def _step(of: Mapping[str, Any]) -> tuple[str, str]:
-    return _score(of, "pearson"), _score(of, "mae")
+def _step(scores: Mapping[str, Any]) -> tuple[str, str]:
+    return _score(scores, "pearson"), _score(scores, "mae")
 
 
-def _score(of: Mapping[str, Any], metric: str) -> str:
+def _score(scores: Mapping[str, Any], metric: str) -> str:
     """``value [low, high]``; a dash where it is undefined."""
-    if metric not in of:
+    if metric not in scores:
         return "-"
-    value = f"{of[metric]:.3f}"
-    if f"{metric}_ci_low" not in of:
+    value = f"{scores[metric]:.3f}"
+    if f"{metric}_ci_low" not in scores:
         return value
-    return f"{value} [{of[f'{metric}_ci_low']:.3f}, {of[f'{metric}_ci_high']:.3f}]"
+    return f"{value} [{scores[f'{metric}_ci_low']:.3f}, {scores[f'{metric}_ci_high']:.3f}]"
 
 
 def _difference(gain: Mapping[str, float]) -> str:

@@ -101,7 +101,7 @@ def _offset(calibrated: np.ndarray, actual: np.ndarray, groups: np.ndarray) -> n
     scores = behind_in_macro_f1(
         [(calibrated + share * rarity).argmax(axis=1) for share in RARITY_SHARES], actual, groups, classes
     )
-    return next(share for share, of in zip(RARITY_SHARES, scores, strict=True) if not of.behind.clearly) * rarity
+    return next(share for share, score in zip(RARITY_SHARES, scores, strict=True) if not score.behind.clearly) * rarity
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ def behind_in_macro_f1(
     Standard errors are those of a jackknife that leaves out whole ``groups`` [N] (Efron and Tibshirani, "An
     Introduction to the Bootstrap", 1993, chapter 11).
     """
-    values = [emotion.macro_f1(actual, of, classes) for of in predicted]
-    left_out = [_without_each_group(actual, of, groups, classes) for of in predicted]
+    values = [emotion.macro_f1(actual, codes, classes) for codes in predicted]
+    left_out = [_without_each_group(actual, codes, groups, classes) for codes in predicted]
     best = int(np.argmax(values))
     compared = []
-    for value, of in zip(values, left_out, strict=True):
-        difference, count = left_out[best] - of, len(of)
+    for value, without_group in zip(values, left_out, strict=True):
+        difference, count = left_out[best] - without_group, len(without_group)
         error = np.sqrt((count - 1) / count * ((difference - difference.mean()) ** 2).sum())
         by = values[best] - value
         compared.append(MacroF1(value, Behind(by, by if count < 2 else float(error))))

@@ -240,7 +240,8 @@ def resampled_scores(
         return Resampled(value, draws, count, effective, SCALES[metric])
 
     return {
-        name: {metric: resampled(name, metric, float(of[0])) for metric, of in values[name].items()} for name in systems
+        name: {metric: resampled(name, metric, float(drawn[0])) for metric, drawn in values[name].items()}
+        for name in systems
     }
 
 

@@ -79,15 +79,15 @@ def _standardised(block: FeatureBlock, fitted: np.ndarray) -> np.ndarray:
     return np.clip((block.vectors - mean) / spread, -CLIP, CLIP) * block.present[:, None]
 
 
-def _ridge_path(x: np.ndarray, y: np.ndarray, wanted: np.ndarray, alphas: np.ndarray) -> np.ndarray:
-    """Predictions [alphas, m] for the rows ``wanted`` under each penalty, with an intercept that is not penalised.
+def _ridge_path(x: np.ndarray, y: np.ndarray, unseen: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """Predictions [alphas, m] for the rows ``unseen`` under each penalty, with an intercept that is not penalised.
 
     One eigendecomposition serves all penalties, of the smaller of the two matrices that ridge may be written with.
     """
     mean, offset = x.mean(axis=0), y.mean()
-    x, y, wanted = x - mean, y - offset, wanted - mean
+    x, y, unseen = x - mean, y - offset, unseen - mean
     wide = x.shape[1] > len(x)
     values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
     moments = vectors.T @ (y if wide else x.T @ y)
-    basis = (wanted @ x.T if wide else wanted) @ vectors
+    basis = (unseen @ x.T if wide else unseen) @ vectors
     return (basis @ (moments[:, None] / (np.maximum(values, 0.0)[:, None] + alphas))).T + offset

@@ -38,12 +38,12 @@ def calibration(predictions: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
     return _by_row(residuals(predictions, table))
 
 
-def _by_row(of: pd.DataFrame) -> np.ndarray:
+def _by_row(residuals_of_rows: pd.DataFrame) -> np.ndarray:
     """As many order statistics as there are rows, for residuals of a row are no two pieces of evidence.
 
     Not a row's mean over repeats, whose errors are smaller than those of one model.
     """
-    ordered, rows = np.sort(of["residual"].to_numpy()), of["sample_id"].nunique()
+    ordered, rows = np.sort(residuals_of_rows["residual"].to_numpy()), residuals_of_rows["sample_id"].nunique()
     return ordered[-(-np.arange(1, rows + 1) * len(ordered) // max(rows, 1)) - 1]
 
 

@@ -36,7 +36,7 @@ class Selection:
     def report(self) -> dict[str, Any]:
         """For a metrics file: what stood, what was taken and why."""
         names = list(self.tried)
-        out = [name for name, of in self.tried.items() if "loss_behind" not in of]
+        out = [name for name, scores in self.tried.items() if "loss_behind" not in scores]
         simpler = [name for name in names[: self.taken] if name not in out]
         why = "favoured, and not clearly behind" if self.favoured else "the simplest that is not clearly behind"
         if out:
@@ -61,10 +61,10 @@ def choose(
         actual: int [n], their classes.
         groups: [n] names; groups vary as wholes.
     """
-    calibrations = [fit(of, actual, groups) for of in logits]
-    calibrated = [by.calibrated(of) for by, of in zip(calibrations, logits, strict=True)]
-    predicted = [by.decide(of) for by, of in zip(calibrations, calibrated, strict=True)]
-    losses = [balanced_losses(of, actual) for of in calibrated]
+    calibrations = [fit(of_candidate, actual, groups) for of_candidate in logits]
+    calibrated = [by.calibrated(of_candidate) for by, of_candidate in zip(calibrations, logits, strict=True)]
+    predicted = [by.decide(of_candidate) for by, of_candidate in zip(calibrations, calibrated, strict=True)]
+    losses = [balanced_losses(of_candidate, actual) for of_candidate in calibrated]
     scores = behind_in_macro_f1(predicted, actual, groups, calibrated[0].shape[1])
     tried = {
         name: {
@@ -78,8 +78,8 @@ def choose(
     left = [at for at, score in enumerate(scores) if not score.behind.clearly]
     least = min((losses[at] for at in left), key=np.sum)
     in_loss = {at: behind(losses[at], least, groups) for at in left}
-    for at, of in in_loss.items():
-        tried[names[at]] |= {"loss_behind": of.by, "loss_error": of.error}
+    for at, difference in in_loss.items():
+        tried[names[at]] |= {"loss_behind": difference.by, "loss_error": difference.error}
     level = [at for at in left if not in_loss[at].clearly]
     taken = next((at for at in level if names[at] == favoured), level[0])
     return Selection(taken, calibrations[taken], tried, favoured=taken != level[0])

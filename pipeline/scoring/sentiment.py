@@ -153,8 +153,8 @@ def group_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def _weighted_f1(actual: np.ndarray, predicted: np.ndarray) -> float:
     """That of scikit-learn, which takes some hundred times as long to look at its arguments; bool [n] each, n > 0."""
     hits = np.array([np.sum(~actual & ~predicted), np.sum(actual & predicted)])
-    rows, told = (np.array([np.sum(~signs), np.sum(signs)]) for signs in (actual, predicted))
-    return float(np.average(2 * hits / np.maximum(rows + told, 1), weights=rows))
+    rows, predicted_counts = (np.array([np.sum(~signs), np.sum(signs)]) for signs in (actual, predicted))
+    return float(np.average(2 * hits / np.maximum(rows + predicted_counts, 1), weights=rows))
 
 
 def concordance(predicted: np.ndarray, actual: np.ndarray) -> float:

@@ -220,7 +220,7 @@ def _fit_adapter(
         TensorRows((vectors[:train], scored[:train]), labels[:train], block.batch),
         TensorRows((vectors[train:], scored[train:]), labels[train:], block.batch),
         objective=objective,
-        score=lambda made, wanted: -objective(torch.from_numpy(made), torch.from_numpy(wanted)).item(),
+        score=lambda made, actual: -objective(torch.from_numpy(made), torch.from_numpy(actual)).item(),
         optimizer=adamw([(adapter, own.learning_rate or block.learning_rate)], block.weight_decay),
         plan=TrainingPlan(epochs, epochs, params.seed, plateau=(block.plateau_factor, block.plateau_patience)),
         device=torch.device("cpu"),

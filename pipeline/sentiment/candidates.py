@@ -182,7 +182,7 @@ def _averaged(setting: Setting, fold: InnerFold) -> FittedTransfer:
     two ways from one pretrained encoder, which often end in one basin (Wortsman et al., "Model soups", ICML 2022)."""
     plain, carried = (fit_candidate(name, setting, fold) for name in ("text_tuned", "text_transfer_tuned"))
     net = carried.net
-    net.load_state_dict(mean_weights([of.net.cpu().state_dict() for of in (plain, carried)]))
+    net.load_state_dict(mean_weights([fitted.net.cpu().state_dict() for fitted in (plain, carried)]))
     return replace(carried, target=_read_by(net, setting.target, setting.job.params))
 
 
@@ -230,11 +230,11 @@ def choose(setting: Setting) -> ChosenTransfer:
 
     Raises InputError where the corpora allow none of those that params name.
     """
-    wanted = setting.job.params.finetune_e2e.candidates
-    names: list[TargetCandidate] = [name for name in available_candidates(setting) if name in wanted]
+    listed = setting.job.params.finetune_e2e.candidates
+    names: list[TargetCandidate] = [name for name in available_candidates(setting) if name in listed]
     if not names:
         raise InputError(
-            f"params.yaml: finetune_e2e.candidates: {', '.join(wanted)}: not with these corpora, where there are "
+            f"params.yaml: finetune_e2e.candidates: {', '.join(listed)}: not with these corpora, where there are "
             f"{', '.join(available_candidates(setting))}; name one of these"
         )
     inner: dict[TargetCandidate, list[FittedTransfer]] = {

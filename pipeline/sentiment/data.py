@@ -224,9 +224,9 @@ def limit_groups(target: Target, fold: str, groups: int, params: Params) -> Targ
     val = min(groups - train, len(names["val"]))  # what training groups lack, and the other way round
     shuffled = {role: rng.permutation(names[role]).tolist() for role in ("train", "val")}
     kept = {*shuffled["train"][: groups - val], *shuffled["val"][:val]}
-    of = target.table.set_index("sample_id")["group_id"]
+    group_id_of = target.table.set_index("sample_id")["group_id"]
     folds = target.folds[(target.folds["fold"] == fold)]
-    return replace(target, folds=folds[(folds["role"] == "test") | folds["sample_id"].map(of).isin(kept)])
+    return replace(target, folds=folds[(folds["role"] == "test") | folds["sample_id"].map(group_id_of).isin(kept)])
 
 
 def shared_modalities(source: pd.DataFrame, layout: Layout) -> FeatureSubset:

@@ -100,9 +100,9 @@ class TransferNetArguments(Described):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         source = {} if self.source is None else self.source.widths
-        if {name: of.out for name, of in self.adapters.items()} != source:
+        if {name: adapter.out for name, adapter in self.adapters.items()} != source:
             raise ValueError("adapters do not lead to the columns of the source")
-        if any(self.widths.get(name) != of.width for name, of in self.adapters.items()):
+        if any(self.widths.get(name) != adapter.width for name, adapter in self.adapters.items()):
             raise ValueError("adapters read other columns than the net")
         if self.text_head and "text" not in self.widths:
             raise ValueError("text_head has no text to read")

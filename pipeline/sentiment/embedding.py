@@ -65,7 +65,7 @@ def _width(rows: CorpusSamples, name: Feature) -> int:
 
 def embed_corpus(
     rows: CorpusSamples,
-    wanted: Sequence[Feature],
+    requested: Sequence[Feature],
     words: ModalitySource,
     params: EmbedParams,
     layout: Layout,
@@ -78,7 +78,7 @@ def embed_corpus(
     report: dict[str, Any] = {}
     for modality in FEATURES:
         path = layout.embeddings(rows.name, modality)
-        if modality not in wanted or modality not in rows.corpus.modalities:
+        if modality not in requested or modality not in rows.corpus.modalities:
             report[modality] = _write_absent(path, rows)
         elif modality == "text" and rows.corpus.words:
             report[modality] = _embed_words(path, rows, words, layout, _shared(rows, modality in alike))
@@ -182,11 +182,11 @@ def _embed_words(
 ) -> dict[str, Any]:
     """Encodes texts one by one; a sample of several texts has the mean of their vectors."""
     identity, width = words.identity, words.identity["width"]
-    told = identity | ({"level": "group"} if rows.grouped else {}) | shared
+    described = identity | ({"level": "group"} if rows.grouped else {}) | shared
     texts, present = rows.texts(), 0
     with (
         open_store(identity, words.computed, layout) as store,
-        artifacts.embeddings_writer(path, width, told) as writer,
+        artifacts.embeddings_writer(path, width, described) as writer,
         progress(f"embedding {rows.name} text", sum(len(some) for some in texts)) as advance,
     ):
         for at in range(0, len(texts), CHUNK):

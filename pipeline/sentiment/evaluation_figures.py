@@ -51,27 +51,27 @@ def draw_evaluation(plots: Path, measured: Measured, metrics: dict[str, Any]) ->
     draw_predicted_against_actual(plots / "predicted.png", predicted, f"fine-tuned, {metrics['n']} unseen {unit}")
 
 
-def _bar(of: dict[str, float], prefix: str = "") -> dict[str, float]:
-    ends = {end: of.get(f"{prefix}ci_{end}", np.nan) for end in ("low", "high")}
-    return {"value": of["pearson"], **ends}
+def _bar(scores: dict[str, float], prefix: str = "") -> dict[str, float]:
+    ends = {end: scores.get(f"{prefix}ci_{end}", np.nan) for end in ("low", "high")}
+    return {"value": scores["pearson"], **ends}
 
 
 def _curve_rows(scored: Scored, metrics: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for variant in scored.curve:
-        of = metrics[curve_point(variant)]
-        if "pearson" in of:
+        scores = metrics[curve_point(variant)]
+        if "pearson" in scores:
             kind = CURVES[0] if variant.with_source else CURVES[1]
-            rows.append({"kind": kind, "groups": variant.groups, **_bar(of)})
+            rows.append({"kind": kind, "groups": variant.groups, **_bar(scores)})
     return pd.DataFrame(rows, columns=["kind", "groups", "value", "low", "high"])
 
 
 def _subset_rows(metrics: dict[str, Any]) -> pd.DataFrame:
     rows = [
-        {"subset": subset, "step": step, **_bar(of)}
+        {"subset": subset, "step": step, **_bar(scores)}
         for subset, steps in metrics["subsets"].items()
-        for step, of in steps.items()
-        if of
+        for step, scores in steps.items()
+        if scores
     ]
     return pd.DataFrame(rows)
 
@@ -79,8 +79,8 @@ def _subset_rows(metrics: dict[str, Any]) -> pd.DataFrame:
 def _gap_rows(metrics: dict[str, Any]) -> pd.DataFrame:
     rows = [
         {"modality": name, "part": part, "value": r}
-        for name, of in metrics.get("modality_gap", {}).items()
+        for name, scores in metrics.get("modality_gap", {}).items()
         for part in ("train", "val", "test")
-        if (r := of.get(f"{part}_pearson")) is not None
+        if (r := scores.get(f"{part}_pearson")) is not None
     ]
     return pd.DataFrame(rows)

@@ -86,16 +86,18 @@ def gather_evidence(
 ) -> Evidence:
     described = track.stages[ADAPTERS].description
     adapters: dict[str, AdapterReport] = {
-        name: of for name, of in described.adapters.items() if not described.net[name].identity
+        name: adapter for name, adapter in described.adapters.items() if not described.net[name].identity
     }
-    losses = {name: of.model_dump(include={*AdapterLosses.__dataclass_fields__}) for name, of in adapters.items()}
+    losses = {
+        name: adapter.model_dump(include={*AdapterLosses.__dataclass_fields__}) for name, adapter in adapters.items()
+    }
     return Evidence(
         groups=len(set(target.groups)),
         leaks=leaked,
         taken=track.taken,
         source=None if source is None else _step(source, "source"),
         steps={step: _step(target, step) for step in target.steps if step != "mean"},
-        adapters={name: AdapterLosses(**of) for name, of in losses.items()},
+        adapters={name: AdapterLosses(**adapter_losses) for name, adapter_losses in losses.items()},
         parts=parts,
         shifts=_shifts(track, params.seed),
     )

@@ -60,9 +60,9 @@ def load_finetuned(folder: Path, encoder: nn.Module | None = None) -> TransferNe
     check_shapes(folder, partial(_built, arguments, None), but="encoder")
     net = _built(arguments, encoder)
     load_weights(folder, net)
-    for name, of in net.columns.items():
-        assert isinstance(of, InputColumns)
-        if len(of.index) and not 0 <= int(of.index.min()) <= int(of.index.max()) < of.columns:
+    for name, columns in net.columns.items():
+        assert isinstance(columns, InputColumns)
+        if len(columns.index) and not 0 <= int(columns.index.min()) <= int(columns.index.max()) < columns.columns:
             raise DamagedError(f"{folder / WEIGHTS}: reads columns of {name} that it does not have", REMEDY)
     return net.requires_grad_(False).eval()
 
@@ -73,7 +73,7 @@ def _built(arguments: TransferNetArguments, encoder: nn.Module | None) -> Transf
         name: InputColumns(count, torch.zeros(arguments.widths[name])) for name, count in arguments.columns.items()
     }
     return TransferNet(
-        {name: Adapter(**of.arguments()) for name, of in arguments.adapters.items()},
+        {name: Adapter(**adapter.arguments()) for name, adapter in arguments.adapters.items()},
         None if arguments.source is None else ScoreNet(**arguments.source.arguments()),
         arguments.widths,
         text_head=nn.Linear(arguments.widths["text"], 1) if arguments.text_head else None,

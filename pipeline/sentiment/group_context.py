@@ -44,8 +44,8 @@ class GroupSums:
         names, codes = np.unique(keys[known].astype(str), return_inverse=True)
         sums = np.zeros((len(names), scores.shape[1] + 1))
         np.add.at(sums, codes, np.column_stack([scores[known] - self.context.centre, np.ones(len(known))]))
-        for name, of in zip(names.tolist(), sums, strict=True):
-            self._of[name] = self._of[name] + of if name in self._of else of
+        for name, group_sums in zip(names.tolist(), sums, strict=True):
+            self._of[name] = self._of[name] + group_sums if name in self._of else group_sums
 
     def others(self, scores: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The mean of the other rows of each row's group, less the centre, float64 [N, K]; and bool [N], whether there
@@ -98,11 +98,11 @@ def fit_context(
     if count < FEWEST:
         return None
     centre = sums.context.centre
-    apart, wanted, of_rows = (scores - centre)[accompanied], (actual - centre)[accompanied], others[accompanied]
+    apart, target, of_rows = (scores - centre)[accompanied], (actual - centre)[accompanied], others[accompanied]
     if scaled:
-        own, of_others = nnls(np.column_stack([apart, of_rows]), wanted)[0].clip(max=MOST)
+        own, of_others = nnls(np.column_stack([apart, of_rows]), target)[0].clip(max=MOST)
     else:
-        own, of_others = 1.0, nnls(of_rows, wanted - apart)[0].clip(max=MOST)[0]
+        own, of_others = 1.0, nnls(of_rows, target - apart)[0].clip(max=MOST)[0]
     weight = count / (count + SHRINKAGE)
     # Rounded, as a description keeps them.
     own, of_others = round(1 + weight * (float(own) - 1), 6), round(weight * float(of_others), 6)

@@ -169,7 +169,7 @@ def _warnings(measured: Measured, metrics: dict[str, Any]) -> list[str]:
     warnings.append(f"no correlation of the mean baseline is given: {why}")
     unfit = sentiment.inapplicable_metrics(measured.target.actual)
     for need in dict.fromkeys(unfit.values()):
-        warnings.append(f"no {', '.join(name for name, of in unfit.items() if of == need)}: they need {need}")
+        warnings.append(f"no {', '.join(name for name, needed in unfit.items() if needed == need)}: they need {need}")
     named = [("source", metrics.get("source")), *((name, target.get(name)) for name in STEP_NAMES if name != "mean")]
     for name, report in named:
         known = unfit if name != "source" else {}

@@ -59,8 +59,8 @@ def divide_scored(params: Params, layout: Layout) -> tuple[Divided, Divided, Div
     grouped = {
         name for name, level in (("target", params.target.level), ("source", params.source.level)) if level != "row"
     }
-    for path, name, of in ((source_path, "source", from_source), (texts_path, "source_texts", words)):
-        _check_apart(divided.table, target_path, of.table, path, name, grouped, protocol)
+    for path, name, other in ((source_path, "source", from_source), (texts_path, "source_texts", words)):
+        _check_apart(divided.table, target_path, other.table, path, name, grouped, protocol)
     return from_source, words, divided
 
 
@@ -102,13 +102,13 @@ def _check_rows(corpus: FeatureCorpus, path: Path, max_refused_share: float) -> 
         raise InputError(f"{path}: no row is left: the split column says {aside}, where train, val or test is needed")
 
 
-def _chosen(wanted: Sequence[Feature], target: FeatureCorpus, path: Path) -> tuple[Feature, ...]:
+def _chosen(requested: Sequence[Feature], target: FeatureCorpus, path: Path) -> tuple[Feature, ...]:
     """The target's modalities that are used. Raises InputError for one that it lacks."""
-    missing = [name for name in wanted if name not in target.modalities]
+    missing = [name for name in requested if name not in target.modalities]
     if missing:
         has = ", ".join(target.modalities) or "none"
         raise InputError(f"{path}: target.modalities asks for {', '.join(missing)}, and the corpus has {has}")
-    return tuple(wanted) or target.modalities
+    return tuple(requested) or target.modalities
 
 
 def _check_common(source: FeatureCorpus, source_path: Path, used: Sequence[Feature], target_path: Path) -> None:

@@ -137,15 +137,15 @@ def source_scored(track: Track, stage: str, params: Params) -> Scored | None:
         r = sentiment.pearson(actual, fold_predicted[0]) if len(train) else None
         known |= {} if r is None else {one: r}
     ids, groups, actual, _ = averaged(table.iloc[test], np.zeros((1, len(test))), per_group)
-    systems = {one: averaged(table.iloc[test], of[None, test], per_group)[3] for one, of in predicted.items()}
+    systems = {one: averaged(table.iloc[test], scores[None, test], per_group)[3] for one, scores in predicted.items()}
     return Scored(ids, groups, actual, modalities, systems, known, {}, params.evaluate, params.seed)
 
 
 def target_scored(track: Track, params: Params) -> Scored:
     """Every step, subset and point of the learning curve on the target's unseen rows."""
     predicted = by_variant(pd.concat([track.stages[name].predictions for name in (ADAPTERS, FINETUNED)]))
-    wanted = _wanted(track, set(predicted))
-    parts = {variant: part for variant, part in predicted.items() if variant in wanted}
+    variants = _wanted(track, set(predicted))
+    parts = {variant: part for variant, part in predicted.items() if variant in variants}
     parts |= by_variant(baseline_predictions(track))
     per_group = params.evaluate.sentiment_per == "group"
     rows = track.target[track.target["sample_id"].isin(track.scored["sample_id"])]
@@ -179,11 +179,11 @@ def averaged(
 def _wanted(track: Track, predicted: set[Variant]) -> set[Variant]:
     """What of the predictions is scored. Raises InputError when a step or one of its subsets is missing."""
     subsets = subsets_of(track.modalities)
-    wanted = {Variant(step, subset_name(subset)) for step in IN_SUBSETS[1:] for subset in subsets}
-    if missing := sorted(wanted - predicted):
+    variants = {Variant(step, subset_name(subset)) for step in IN_SUBSETS[1:] for subset in subsets}
+    if missing := sorted(variants - predicted):
         step, subset, *_ = missing[0]
         raise InputError(f"models/{STAGE_OF[step]}/predictions.parquet: has no {subset} of {step}; run `dvc repro`")
-    return wanted | {variant for variant in predicted if variant.step in IN_ONE_SUBSET or variant.groups}
+    return variants | {variant for variant in predicted if variant.step in IN_ONE_SUBSET or variant.groups}
 
 
 def _pooled(predictions: pd.DataFrame, track: Track, ids: pd.Series, variant: Variant) -> np.ndarray:

@@ -122,13 +122,13 @@ def choose(source: SourceRows) -> SourceChoice:
     The rows that compare candidates have also chosen the penalty and the epochs, so predictions of them flatter a
     little; test rows are for `evaluate`.
     """
-    folds, wanted = source.folds(), source.block.candidates
+    folds, candidates = source.folds(), source.block.candidates
     rows = np.concatenate([fold.held_out for fold in folds])
     actual, groups = source.actual[rows], source.groups[rows]
     nets, penalty, predicted = _by_ridge(source, folds)
-    by_candidate = {"ridge": predicted} if "ridge" in wanted else {}
+    by_candidate = {"ridge": predicted} if "ridge" in candidates else {}
     epochs, history = 0, pd.DataFrame(columns=HISTORY)
-    if "net" in wanted:
+    if "net" in candidates:
         by_epoch, history = _by_net(source, folds, nets)
         epochs = 1 + int(np.argmin([((predicted - actual) ** 2).sum() for predicted in by_epoch]))
         by_candidate["net"] = by_epoch[epochs - 1]

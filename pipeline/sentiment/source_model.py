@@ -80,7 +80,7 @@ def score(net: ScoreNet, columns: FeatureColumns, subset: FeatureSubset) -> np.n
     rows = len(next(iter(columns.present.values())))
     known = columns.at(np.arange(rows), subset)
     given = [name for name in columns.modalities if name in subset] or columns.modalities
-    inputs = tuple({name: of[name] for name in given} for of in known)
+    inputs = tuple({name: by_modality[name] for name in given} for by_modality in known)
     return predict(net, TensorRows(inputs, torch.zeros(rows), BATCH), torch.device("cpu"))[:, 0]
 
 

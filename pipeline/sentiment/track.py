@@ -116,8 +116,8 @@ def read_track(params: Params, layout: Layout) -> Track:
     if stages[SOURCE_TEXT].description.absent:
         del stages[SOURCE_TEXT]
     features = {name: read_features(layout, name, tables[name]) for name in ("source", "target")}
-    blocks = {name: _blocks(of) for name, of in features.items()}
-    columns = {name: _columns(of) for name, of in features.items()}
+    blocks = {name: _blocks(corpus) for name, corpus in features.items()}
+    columns = {name: _columns(corpus) for name, corpus in features.items()}
     levels = {"source": params.source.level, "target": params.target.level}
     grouped = frozenset(name for name, level in levels.items() if level == "group")
     track = Track(tables, blocks, columns, grouped, folds, stages)

@@ -27,6 +27,6 @@ def draw_training(plots: Path, layout: Layout, track: Track) -> None:
     if path.is_file():
         description = track.stages[ADAPTERS].description
         trained = {"adapted": description.adapters, "zero_shot": description.zero_shot_adapters}
-        report = {step: {name: of.arguments() for name, of in by.items()} for step, by in trained.items()}
+        report = {step: {name: adapter.arguments() for name, adapter in by.items()} for step, by in trained.items()}
         title = "adapters: losses, and distance to the source"
         draw_adapters(plots / f"{ADAPTERS}.png", pd.read_csv(path), report, title)

@@ -81,10 +81,10 @@ class Batcher(Generic[Item, Answer]):
             if self._waiting:
                 size = min(self._most, len(self._waiting))
                 batch = [self._waiting.popleft() for _ in range(size)]
-                wanted = [(item, future) for item, future in batch if not future.done()]
-                if wanted:
-                    self._observe(len(wanted))
-                    await self._settle(wanted)
+                pending = [(item, future) for item, future in batch if not future.done()]
+                if pending:
+                    self._observe(len(pending))
+                    await self._settle(pending)
             elif self._long:
                 await self._step(self._long.popleft())
             elif self._ending:

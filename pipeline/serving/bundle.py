@@ -232,14 +232,14 @@ def _write_streams(video: EmbedVideoParams, folder: Path) -> dict[str, Any]:
 def _write_seen(block: EmbedImageParams | EmbedVideoParams, folder: Path, faces: str, words: str) -> dict[str, Any]:
     """The same of faces and written words, which pictures have as well; their nets go into these two folders."""
     key = f"embed.{'image' if isinstance(block, EmbedImageParams) else 'video'}"
-    told = {"faces": type(block.faces)().model_dump(), "words": type(block.words)().model_dump()}
+    defaults = {"faces": type(block.faces)().model_dump(), "words": type(block.words)().model_dump()}
     if "faces" in block.streams:
         face_models.write(block.faces, folder / faces, f"{key}.faces")
-        told["faces"] = block.faces.model_dump() | {"models": _kept_once(folder, faces, FACES)}
+        defaults["faces"] = block.faces.model_dump() | {"models": _kept_once(folder, faces, FACES)}
     if "words" in block.streams:
         ocr.write(block.words, folder / words, f"{key}.words")
-        told["words"] = block.words.model_dump() | {"models": _kept_once(folder, words, WORDS)}
-    return told
+        defaults["words"] = block.words.model_dump() | {"models": _kept_once(folder, words, WORDS)}
+    return defaults
 
 
 def _kept_once(folder: Path, written: str, of_clips: str) -> str:

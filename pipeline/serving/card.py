@@ -62,10 +62,16 @@ def _metrics(scored: dict[str, Any], confidence: float, modalities: Sequence[str
         "fusion": scored["fusion"],
         **{f"{name} alone": scored[name] for name in modalities if scored[name]["n"]},
     }
-    systems |= {f"baseline {name}": of for name, of in scored["baselines"].items()}
+    systems |= {f"baseline {name}": scores for name, scores in scored["baselines"].items()}
     rows = [
-        [name, of.get("n", scored["n"]), f"{of['macro_f1']:.3f}", _interval(of, "macro_f1_"), f"{of['accuracy']:.3f}"]
-        for name, of in systems.items()
+        [
+            name,
+            own.get("n", scored["n"]),
+            f"{own['macro_f1']:.3f}",
+            _interval(own, "macro_f1_"),
+            f"{own['accuracy']:.3f}",
+        ]
+        for name, own in systems.items()
     ]
     interval = f"{confidence:.0%} interval"
     fusion, gain = scored["fusion"], scored["fusion_minus_best_baseline"]
@@ -93,10 +99,10 @@ def _sets(model: Model, scored: dict[str, Any]) -> str:
             f"{_listed(few)} had fewer, and so {'is' if len(few) == 1 else 'are'} in every set."
         )
     if "conformal" in scored:
-        of = scored["conformal"]
+        measured = scored["conformal"]
         text += (
-            f" On the test posts, sets for {of['target']:.0%} held the true label in {of['coverage']:.1%} of cases, of "
-            f"{of['mean_size']:.2f} labels on average."
+            f" On the test posts, sets for {measured['target']:.0%} held the true label in "
+            f"{measured['coverage']:.1%} of cases, of {measured['mean_size']:.2f} labels on average."
         )
     return text
 
@@ -106,9 +112,9 @@ def _made(model: Model, params: Params) -> str:
     for name, branch in model.branches.items():
         encoder = branch.description.encoder or {}
         for stream, own in encoder.get("streams", {"": encoder}).items():
-            of = [f"{name} {stream}".strip(), own["name"], own.get("revision", "computed, no weights")]
+            cells = [f"{name} {stream}".strip(), own["name"], own.get("revision", "computed, no weights")]
             digest = f"`{own['sha256'][:16]}…`" if "sha256" in own else ""
-            rows.append([*of, digest, f"`{branch.description.candidate}`"])
+            rows.append([*cells, digest, f"`{branch.description.candidate}`"])
     how = f"`{model.description.candidate}`" if model.fusion is not None else "none: there is one modality"
     return (
         _table(["modality", "encoder", "revision", "sha256 of its weights", "specialist"], rows)
@@ -126,18 +132,18 @@ def _personal(model: Model) -> list[str]:
     read = {name: set((branch.description.encoder or {}).get("streams", {})) for name, branch in model.branches.items()}
     streams = set[str]().union(*read.values())
     where = " or ".join(NAMES[name] for name, its in sorted(read.items(), reverse=True) if its)
-    of = {
+    numbers_of = {
         "faces": "what the largest face of each picture or frame does (mouth, brows, eyes, head, expression)",
         "sound": "how the sound is (pitch, loudness, spectrum)",
         "speech": "what and how is spoken, as a speech recogniser's encoder hears it",
         "transcript": "what is said, by the words that a speech recogniser hears",
         "words": "what is written there, by the words that are read",
     }
-    told = [text for name, text in of.items() if name in streams]
-    if not told:
+    listed = [text for name, text in numbers_of.items() if name in streams]
+    if not listed:
         return []
     return [
-        f"Of a {where} it computes {_listed(told)}, as numbers. Nobody is identified by them, yet they are personal: "
+        f"Of a {where} it computes {_listed(listed)}, as numbers. Nobody is identified by them, yet they are personal: "
         "ask the people for consent, and see what the law of the place says of reading emotions."
     ]
 
@@ -158,14 +164,14 @@ def _limits(scored: dict[str, Any], personal: Sequence[str]) -> str:
     )
 
 
-def _interval(of: dict[str, Any], prefix: str) -> str:
-    if f"{prefix}ci_low" not in of:
+def _interval(scores: dict[str, Any], prefix: str) -> str:
+    if f"{prefix}ci_low" not in scores:
         return "too few groups"
-    return f"[{of[f'{prefix}ci_low']:.3f}, {of[f'{prefix}ci_high']:.3f}]"
+    return f"[{scores[f'{prefix}ci_low']:.3f}, {scores[f'{prefix}ci_high']:.3f}]"
 
 
-def _counts(of: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in of.items())
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -31,7 +31,7 @@ def examples(modalities: Collection[Modality] = MODALITIES) -> list[Example]:
         Example("Words against picture", "great. just great.", image=_picture("angry", "monday / again")),
         Example("A clip", "", video=_clip("surprised", "wait for it")),
     ]
-    return [of for of in drawn if all(name in modalities for name in MODALITIES if getattr(of, name))]
+    return [example for example in drawn if all(name in modalities for name in MODALITIES if getattr(example, name))]
 
 
 def _picture(mood: Mood, caption: str) -> bytes:

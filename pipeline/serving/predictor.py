@@ -216,7 +216,7 @@ class Predictor:
         encoder = self._faces("video")
         if encoder is None or isinstance(clip.shown, MediaError):
             return None
-        return [(frame, encoder.box(frame)) for frame in clip.frames(*encoder.asked)]
+        return [(frame, encoder.box(frame)) for frame in clip.frames(*encoder.frame_request)]
 
     def face(self, picture: np.ndarray) -> list[tuple[np.ndarray, tuple[float, float, float, float] | None]] | None:
         """The same of a picture that was read, uint8 [H, W, 3]."""
@@ -232,10 +232,10 @@ class Predictor:
         if isinstance(clip.shown, MediaError) or not clip.shown:
             return
         encoder: ClipEncoder = self._encoder("video")
-        whole, (asked, frames) = encoder.prepare(clip), next(iter(clip.shown.items()))
-        looking: list[Stream] = [name for name, of in encoder.streams.items() if of.asked == asked]
+        whole, (request, frames) = encoder.prepare(clip), next(iter(clip.shown.items()))
+        looking: list[Stream] = [name for name, stream in encoder.streams.items() if stream.frame_request == request]
         for at in range(len(frames)):
-            less = replace(clip, shown={**clip.shown, asked: [*frames[:at], *frames[at + 1 :]]})
+            less = replace(clip, shown={**clip.shown, request: [*frames[:at], *frames[at + 1 :]]})
             ready: Ready = {**whole, **encoder.prepare(less, looking)}
             yield first_reason(ready) or Prepared(ready)
 
@@ -316,7 +316,7 @@ class Predictor:
                 logits[rows] = self._classify(branch, own[rows])
             if isinstance(branch.frozen, ClipEncoder):
                 for at, item in good.items():
-                    lacking[at] = {key: str(of) for key, of in item.items() if isinstance(of, MediaError)}
+                    lacking[at] = {key: str(error) for key, error in item.items() if isinstance(error, MediaError)}
         return EncodedModality(vectors, logits, errors, own, lacking)
 
     def _classify(self, branch: Branch, own: np.ndarray) -> np.ndarray:
@@ -337,7 +337,7 @@ class Predictor:
             (modality,) = branch.description.modalities
             pixels = [item[LEARNING[modality]] for item in items]
             own = np.full((len(items), branch.own.width), np.nan, dtype=np.float32)
-            shown = [at for at, of in enumerate(pixels) if isinstance(of, np.ndarray)]
+            shown = [at for at, pixel in enumerate(pixels) if isinstance(pixel, np.ndarray)]
             if shown:
                 own[shown] = self._vectors(branch.own, [pixels[at] for at in shown])
         else:
@@ -383,7 +383,8 @@ class Predictor:
             ((only, encoded),) = given.items()
             nothing = np.array(self.model.description.nothing)
             masked_logits = [
-                np.where((encoded.present & (only != of))[:, None], encoded.expert_log_probs, nothing) for of in without
+                np.where((encoded.present & (only != masked))[:, None], encoded.expert_log_probs, nothing)
+                for masked in without
             ]
             return np.stack([calibration.calibrated(logits) for logits in masked_logits])
 

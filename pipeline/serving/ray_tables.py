@@ -81,9 +81,9 @@ def made(using: Any, make: Callable[[Any, Any], pa.Table], ray_workers: RayWorke
         cluster.require({"CPU": ray_workers.workers}, f"--workers: {ray_workers.workers} processes")
         worker = cluster.ray.remote(num_cpus=1, **ANEW)(_Worker)
         workers = [worker.remote(ray_workers.load, make) for _ in range(ray_workers.workers)]
-        for of in cluster.begun(workers):
-            if of["model"] != using.model.identity:
-                raise InputError(f"--ray: {of['node']} has another model under this path; copy this one there")
+        for process in cluster.begun(workers):
+            if process["model"] != using.model.identity:
+                raise InputError(f"--ray: {process['node']} has another model under this path; copy this one there")
 
         def tables(chunks: Iterable[Any]) -> Iterator[pa.Table]:
             pending: deque[tuple[Any, int]] = deque()

@@ -49,7 +49,7 @@ class ScoreSettings(BaseModel):
 
     @model_validator(mode="after")
     def _ascends(self) -> Self:
-        if any(of != sorted(of) for of in (self.calibration, self.calibration_in_groups)):
+        if any(residuals != sorted(residuals) for residuals in (self.calibration, self.calibration_in_groups)):
             raise ValueError("calibration does not ascend")
         return self
 
@@ -113,18 +113,22 @@ def card(model: ScoreModel, layout: Layout) -> str:
     lines += [f"It learned from scores of {description.scores[0]:g} to {description.scores[1]:g}.", ""]
     lines += ["| system | Pearson's r | interval | MAE |", "| --- | --- | --- | --- |"]
     for name in ("ridge", "text_transfer", "text_tuned", "adapted", "finetuned_alone", "finetuned"):
-        of = scored.get(name, {})
-        if "pearson" in of:
-            known = "pearson_ci_low" in of
-            interval = f"[{of['pearson_ci_low']:.3f}, {of['pearson_ci_high']:.3f}]" if known else "too few groups"
-            lines.append(f"| {name} | {of['pearson']:.3f} | {interval} | {of['mae']:.3f} |")
+        conformal = scored.get(name, {})
+        if "pearson" in conformal:
+            known = "pearson_ci_low" in conformal
+            interval = (
+                f"[{conformal['pearson_ci_low']:.3f}, {conformal['pearson_ci_high']:.3f}]"
+                if known
+                else "too few groups"
+            )
+            lines.append(f"| {name} | {conformal['pearson']:.3f} | {interval} | {conformal['mae']:.3f} |")
     if description.context is not None:
         lines += ["", "Rows of a table are scored with others of their group; a row by itself as `finetuned_alone`."]
     lines += ["", f"{scored['n']} rows that nothing had seen, {scored['groups']} groups ({scored['protocol']})."]
-    if of := scored.get("conformal"):
+    if conformal := scored.get("conformal"):
         lines.append(
-            f"Intervals for {of['target']:.0%} held {of['coverage']:.1%} of their scores and were "
-            f"{of['mean_width']:.2f} wide on average."
+            f"Intervals for {conformal['target']:.0%} held {conformal['coverage']:.1%} of their scores and were "
+            f"{conformal['mean_width']:.2f} wide on average."
         )
     lines += ["", "Features must come from the extractors that made the target corpus: others mean something else."]
     return "\n".join(lines) + "\n"

@@ -153,7 +153,7 @@ class ScorePredictor:
         """The names of what ``score`` gives, in its order; a row without an id has its number."""
         name = "group" if self.model.description.level == "group" else "id"
         rows = corpus.rows.drop_duplicates("group") if name == "group" else corpus.rows
-        known = pd.concat([of[["row", name]] for of in (rows, self._faulty(corpus))]).sort_values("row")
+        known = pd.concat([table[["row", name]] for table in (rows, self._faulty(corpus))]).sort_values("row")
         return [str(row) if pd.isna(name) else str(name) for row, name in known.itertuples(index=False)]
 
     def group_keys(self, corpus: FeatureCorpus) -> list[str | None]:

@@ -76,8 +76,8 @@ def score_corpus(
 
 def _check_spelling(predictor: ScorePredictor, part: FeatureCorpus, corpus: Path) -> None:
     """Raises InputError for a column that would be one that the model reads if it were spelt so."""
-    of = predictor.model.description
-    others = ("id", "group") if of.level == "group" or of.context is not None else ("id",)
+    description = predictor.model.description
+    others = ("id", "group") if description.level == "group" or description.context is not None else ("id",)
     known = {"text": part.words, "id": part.rows["id"].notna().any(), "group": part.rows["grouped"].any()}
     have = [*part.features, *(name for name, there in known.items() if there)]
     if (other := misspelt([*part.ignored_columns, *have], predictor.model.modalities, others)) is not None:

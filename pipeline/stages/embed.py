@@ -57,8 +57,10 @@ def run(params: Params, layout: Layout) -> None:
             )
             alike = extracted_alike(source, target, params.target.as_source)
             report["source"] = embed_corpus(source, FEATURES, words, params.embed, layout, dict.fromkeys(alike, target))
-            wanted = params.target.modalities or FEATURES
-            report["target"] = embed_corpus(target, wanted, words, params.embed, layout, dict.fromkeys(alike, source))
+            requested = params.target.modalities or FEATURES
+            report["target"] = embed_corpus(
+                target, requested, words, params.embed, layout, dict.fromkeys(alike, source)
+            )
             for rows in (source, target):
                 if rows.corpus.words:
                     report[rows.name]["text"] |= count_cut(encoder, chain.from_iterable(rows.texts()))

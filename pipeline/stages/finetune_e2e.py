@@ -78,7 +78,7 @@ def _settings(params: Params) -> dict[str, Any]:
     return {
         **plain,
         "val_share": params.target.val_share,
-        **{name: of.model_dump(mode="json") for name, of in blocks.items()},
+        **{name: block.model_dump(mode="json") for name, block in blocks.items()},
     }
 
 

@@ -50,7 +50,7 @@ def average_trainings(
         return {"weights": made.state_dict(), "result": vars(result)}
 
     trained = [finished.get_or_make(f"{name}, seed {seed}", partial(train_one, seed)) for seed in seeds]
-    net.load_state_dict(mean_weights([of["weights"] for of in trained]))
+    net.load_state_dict(mean_weights([training["weights"] for training in trained]))
     return FitResult(**trained[0]["result"])
 
 

@@ -219,7 +219,9 @@ class _Training:
         if not direct:
             assert logits.grad is not None
             own = logits.grad[batch.share]
-            gradients = (own if len(own) else torch.zeros_like(made[0])).split([len(of) for of in made])
+            gradients = (own if len(own) else torch.zeros_like(made[0])).split(
+                [len(logits_of_part) for logits_of_part in made]
+            )
             if single:
                 torch.autograd.backward(made[0], gradients[0])
             else:

@@ -165,9 +165,9 @@ def merged(adapted: Any) -> nn.Module:
     return adapted.merge_and_unload()
 
 
-def precision(wanted: str, device: torch.device) -> str:
-    if wanted != "auto":
-        return wanted
+def precision(requested: str, device: torch.device) -> str:
+    if requested != "auto":
+        return requested
     if device.type != "cuda":
         return "no"
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"

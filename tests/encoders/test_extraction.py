@@ -48,7 +48,7 @@ class Lengths:
     identity: dict[str, Any] = field(default_factory=lambda: {"name": "lengths", "version": 3, "width": 2})
     columns: tuple[str, ...] = ("size.mean", "half.mean")
     width = 2
-    asked = None
+    frame_request = None
     sound_seconds = 1.0
 
     def prepare(self, clip: Clip) -> np.ndarray:

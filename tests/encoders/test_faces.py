@@ -442,7 +442,7 @@ def test_the_packaged_nets_see_no_face_in_noise(tmp_path: Path) -> None:
     assert encoder.identity["name"] == "blazeface+facemesh+facex"
     noise = np.random.default_rng(0).integers(0, 256, (2, 300, 400, 3), dtype=np.uint8)
     with pytest.raises(MediaError, match="no face: in none of 2 frames"):
-        encoder.prepare(Clip({encoder.asked: list(noise)}, MediaError("no sound")))
+        encoder.prepare(Clip({encoder.frame_request: list(noise)}, MediaError("no sound")))
     (tmp_path / "face_detector.tflite").write_bytes(face_models.read(encoder.params)[0]["mesh"])
     folder_of(tmp_path, "mesh")
     with pytest.raises(InputError, match=r"detector: cannot be loaded: .* is none that is known"):

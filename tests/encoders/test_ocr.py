@@ -37,7 +37,7 @@ def recogniser(*frames: list[Line], **more: Any) -> tuple[OcrRecogniser, Clip]:
     params = EmbedWordsParams(**more)
     identity = {"name": "made", "revision": "1", "sha256": "0", "width": 0}
     made = OcrRecogniser(identity, params, lambda picture: frames[int(picture[0, 0, 0])])
-    shown = {made.asked: [np.full((30, 40, 3), at, np.uint8) for at in range(len(frames))]}
+    shown = {made.frame_request: [np.full((30, 40, 3), at, np.uint8) for at in range(len(frames))]}
     return made, Clip(shown, SILENT)
 
 
@@ -150,15 +150,15 @@ def test_drawn_words_are_read_without_a_network(real: OcrRecogniser, monkeypatch
     monkeypatch.setattr("socket.socket.connect", offline)
     first = picture((20, 20, "HAPPY TODAY", 40), (250, 102, "right side", 24), (20, 100, "left side", 24))
     second = picture((20, 20, "HAPPY TODAY", 40), (20, 100, "the end", 24))
-    told = real.recognise(Clip({real.asked: [first, second]}, SILENT))
+    told = real.recognise(Clip({real.frame_request: [first, second]}, SILENT))
     assert told == Words("HAPPY TODAY left side right side the end", None)
-    assert real.recognise(Clip({real.asked: [first, second]}, SILENT)) == told
+    assert real.recognise(Clip({real.frame_request: [first, second]}, SILENT)) == told
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (1, 1), (1, 5000), (5000, 1)])
 def test_blank_pictures_of_any_shape_have_no_words(real: OcrRecogniser, shape: tuple[int, int]) -> None:
     with pytest.raises(MediaError, match="no words"):
-        real.recognise(Clip({real.asked: [np.full((*shape, 3), 200, np.uint8)]}, SILENT))
+        real.recognise(Clip({real.frame_request: [np.full((*shape, 3), 200, np.uint8)]}, SILENT))
 
 
 def test_other_nets_are_refused_in_one_line(real: OcrRecogniser, tmp_path: Path) -> None:

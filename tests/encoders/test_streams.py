@@ -18,7 +18,7 @@ from pipeline.media.sampling import Frames
 class Doubling:
     """A stream of one number: twice what it was given."""
 
-    asked: Frames | None = None
+    frame_request: Frames | None = None
     sound_seconds: float = 0.0
     width: int = 1
     columns: tuple[str, ...] = ("twice",)
