@@ -183,11 +183,11 @@ def read_parquet(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _check_schema(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
-    if found.names != expected.names:
-        raise InputError(f"{path}: has columns {found.names}, expected {expected.names}; run `dvc repro`")
-    if found.types != expected.types:
-        raise InputError(f"{path}: has column types {found.types}, expected {expected.types}; run `dvc repro`")
+def _check_schema(path: Path, actual: pa.Schema, expected: pa.Schema) -> None:
+    if actual.names != expected.names:
+        raise InputError(f"{path}: has columns {actual.names}, expected {expected.names}; run `dvc repro`")
+    if actual.types != expected.types:
+        raise InputError(f"{path}: has column types {actual.types}, expected {expected.types}; run `dvc repro`")
 
 
 @contextmanager

@@ -69,10 +69,10 @@ def member(group: Any, name: str) -> Any:
 def names(group: Any) -> list[str]:
     """What a group's members are called. Raises HDF5Error where its list of them is damaged."""
     try:
-        found = [str(name) for name in group]
-        for name in found:
+        members = [str(name) for name in group]
+        for name in members:
             name.encode()
-        return found
+        return members
     except UNREADABLE as error:
         raise HDF5Error(f"cannot be read: {' '.join(str(error).split())}") from None
 

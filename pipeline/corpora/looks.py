@@ -257,7 +257,7 @@ def nearest(queries: np.ndarray, points: np.ndarray, radius: float, most: int) -
     left = np.concatenate([-2 * queries, np.ones((len(queries), 1), dtype=np.float32)], axis=1)
     right = np.concatenate([points, (points**2).sum(axis=1, keepdims=True)], axis=1).T
     limit = radius**2 - (queries**2).sum(axis=1, keepdims=True)
-    found = []
+    parts = []
     for at in range(0, len(left), ROWS):
         some = slice(at, at + ROWS)
         hits = []
@@ -270,8 +270,8 @@ def nearest(queries: np.ndarray, points: np.ndarray, radius: float, most: int) -
         order = np.lexsort((column, apart, row))
         row, column = row[order], column[order]
         place = np.arange(len(row)) - np.searchsorted(row, row)
-        found.append(np.stack([row, column])[:, place < most])
-    row, column = np.concatenate([np.zeros((2, 0), dtype=int), *found], axis=1)
+        parts.append(np.stack([row, column])[:, place < most])
+    row, column = np.concatenate([np.zeros((2, 0), dtype=int), *parts], axis=1)
     return row, column
 
 
@@ -310,12 +310,12 @@ def same_looks(looks: np.ndarray, least: float) -> list[tuple[int, int]]:
     # A picture without a border has one thumbnail, and not the same one twice.
     distinct = np.flatnonzero((np.arange(len(views)) % 2 == 0) | (looks[:, 0] != looks[:, 1]).any((1, 2)).repeat(2))
     pairs: set[tuple[int, int]] = set()
-    for found in matches(views[distinct]):
-        left, right = distinct[found.left], distinct[found.right]
+    for match in matches(views[distinct]):
+        left, right = distinct[match.left], distinct[match.right]
         for at in range(0, len(left), PAIRS_AT_ONCE):
             block = slice(at, at + PAIRS_AT_ONCE)
             apart = left[block] // 2 != right[block] // 2
-            a, b, turn = left[block][apart], right[block][apart], found.turn[block][apart]
+            a, b, turn = left[block][apart], right[block][apart], match.turn[block][apart]
             same = agreement(views[a], views[b], turn) >= least if len(a) else np.zeros(0, dtype=bool)
             ends = np.sort(np.stack([a[same], b[same]]) // 2, axis=0)
             pairs.update(zip(*ends.tolist(), strict=True))

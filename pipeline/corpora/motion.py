@@ -201,7 +201,7 @@ def candidate_pairs(changes: Sequence[np.ndarray]) -> CandidatePairs:
     points = _principal(np.concatenate([values for _, values in moments]))
     queries = np.flatnonzero(places % QUERY_EVERY == 0)
     tree = cKDTree(points, balanced_tree=False)
-    found = []
+    parts = []
     for some in (queries[at : at + looks.CHUNK] for at in range(0, len(queries), looks.CHUNK)):
         apart, near = tree.query(points[some], k=NEIGHBOURS, distance_upper_bound=NEAR)
         apart, near = np.asarray(apart), np.asarray(near)
@@ -209,8 +209,8 @@ def candidate_pairs(changes: Sequence[np.ndarray]) -> CandidatePairs:
         one, other = some[row], near[row, column]
         keep = clips[one] != clips[other]
         one, other = np.where(clips[one] < clips[other], (one, other), (other, one))
-        found.append(np.stack([clips[one], clips[other], places[one] - places[other], apart[row, column]])[:, keep])
-    left, right, lag, apart = np.concatenate(found, axis=1)
+        parts.append(np.stack([clips[one], clips[other], places[one] - places[other], apart[row, column]])[:, keep])
+    left, right, lag, apart = np.concatenate(parts, axis=1)
     nearest = pd.DataFrame({"left": left, "right": right, "lag": lag, "apart": apart}).astype({"left": int})
     nearest = nearest.sort_values(["left", "right", "apart", "lag"]).drop_duplicates(["left", "right", "lag"])
     nearest = nearest.groupby(["left", "right"]).head(LAGS).astype(int)
@@ -298,9 +298,9 @@ def sounds_alike(one: np.ndarray, other: np.ndarray, lag: int) -> float:
 def likenesses(prints: Sequence[ClipPrint]) -> Iterator[tuple[int, int, Likeness]]:
     """Clips that may be copies: the numbers of both, and how alike they are in one turn."""
     changes = [motion(item.samples) for item in prints]
-    found = candidate_pairs(changes)
+    pairs = candidate_pairs(changes)
     coarse = [coarse_motion(clip) for clip in changes]
-    for a, b, lag in zip(found.left.tolist(), found.right.tolist(), found.lag.tolist(), strict=True):
+    for a, b, lag in zip(pairs.left.tolist(), pairs.right.tolist(), pairs.lag.tolist(), strict=True):
         start, stop = _span(len(changes[a]), len(changes[b]), lag)
         if start == stop:
             continue

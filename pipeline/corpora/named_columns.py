@@ -28,10 +28,10 @@ STORED = TypeAdapter(dict[Feature, Extractor])
 
 def blocks(columns: Sequence[str]) -> dict[Feature, list[str]]:
     """Modality → those of the columns that are its numbers, in their order; only those that have any."""
-    found: dict[Feature, list[str]] = {
+    by_modality: dict[Feature, list[str]] = {
         name: [column for column in columns if column.startswith(f"{name}.")] for name in FEATURES
     }
-    return {name: its for name, its in found.items() if its}
+    return {name: its for name, its in by_modality.items() if its}
 
 
 def metadata(extractors: Mapping[Feature, Extractor]) -> dict[bytes, bytes]:
@@ -51,13 +51,13 @@ def extractors(path: Path, schema: pa.Schema) -> dict[Feature, Extractor]:
         known = {} if stored is None else STORED.validate_json(stored)
     except ValidationError as error:
         raise InputError(f"{path}: its metadata `extractors` says {error.errors()[0]['msg']}; extract again") from None
-    found: dict[Feature, Extractor] = {}
+    extractors: dict[Feature, Extractor] = {}
     for name, columns in blocks(schema.names).items():
         own = tuple(column.removeprefix(f"{name}.") for column in columns)
         extractor = known.get(name, Extractor("named columns", "", "", own))
         if extractor.columns == own and (name in known or not _numbered(own)):
-            found[name] = extractor
-    return found
+            extractors[name] = extractor
+    return extractors
 
 
 def _numbered(columns: Sequence[str]) -> bool:

@@ -45,8 +45,8 @@ def normalised(text: str) -> str | None:
     plain = _letters(text)
     plain = re.sub(r"https?://\S+|@\w+", " ", plain)
     words = re.sub(r"[\W_]+", " ", plain).strip()
-    while found := REPOSTED.match(words):
-        words = words[found.end() :]
+    while reposted := REPOSTED.match(words):
+        words = words[reposted.end() :]
     return words.translate(HOMOGLYPHS) or "".join(plain.split()) or None
 
 

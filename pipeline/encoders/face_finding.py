@@ -66,10 +66,10 @@ def anchors(size: int, rows: int) -> np.ndarray:
         middles = (np.arange(cells) + 0.5) / cells
         x, y = np.meshgrid(middles, middles)
         parts.append(np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), times, axis=0))
-    found = np.concatenate(parts)
-    if len(found) != rows:
+    centres = np.concatenate(parts)
+    if len(centres) != rows:
         raise ValueError(f"a detector of {rows} boxes for pictures of {size} pixels is none that is known")
-    return found
+    return centres
 
 
 def find(picture: np.ndarray, detector: Net, size: int) -> list[Box]:

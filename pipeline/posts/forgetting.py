@@ -163,26 +163,26 @@ def _traces(
     own, others = cells[cells["id"].isin(ids)], cells[~cells["id"].isin(ids)]
 
     def named(rows: pd.DataFrame, columns: Sequence[str], base: Path) -> set[Path]:
-        found = set()
+        paths = set()
         for name in columns:
             for value in rows.get(name, pd.Series(dtype=object)).dropna():
                 try:
-                    found.add(inside(media, value, base=base))
+                    paths.add(inside(media, value, base=base))
                 except MediaError:
                     continue  # what leads out of the folder was never read
-        return {path for path in found if path.is_file()}
+        return {path for path in paths if path.is_file()}
 
     def files(of_manifest: pd.DataFrame, *, forgotten: bool) -> set[Path]:
-        found = named(of_manifest, ("image", "video"), manifest.parent)
+        paths = named(of_manifest, ("image", "video"), manifest.parent)
         if run is not None:
-            found |= named(run[run["sample_id"].isin(ids) == forgotten], ("image_path", "video_path"), media)
-        return found
+            paths |= named(run[run["sample_id"].isin(ids) == forgotten], ("image_path", "video_path"), media)
+        return paths
 
     def texts(of_manifest: pd.DataFrame, *, forgotten: bool) -> set[str]:
-        found = set(of_manifest["text"].dropna()) if "text" in of_manifest else set()
+        texts_of_rows = set(of_manifest["text"].dropna()) if "text" in of_manifest else set()
         if run is not None:
-            found |= set(run.loc[run["sample_id"].isin(ids) == forgotten, "text"].dropna())
-        return found
+            texts_of_rows |= set(run.loc[run["sample_id"].isin(ids) == forgotten, "text"].dropna())
+        return texts_of_rows
 
     alone = files(own, forgotten=True) - files(others, forgotten=False)
     own_texts = texts(own, forgotten=True) - texts(others, forgotten=False)
@@ -293,20 +293,20 @@ def _cached(cache: Path, traces: Traces) -> list[Path]:
     pattern = traces.pattern()
     gone = {_md5(path) for path in traces.media}
     objects = [path for path in sorted(cache.glob("files/md5/*/*")) if path.is_file()]
-    found = [path for path in objects if path.parent.name + path.name in gone or _holds(path, traces, pattern)]
+    holding = [path for path in objects if path.parent.name + path.name in gone or _holds(path, traces, pattern)]
     for path in objects:
         if path.suffix != ".dir":
             continue
         try:
             listed = {entry["relpath"]: entry["md5"] for entry in json.loads(path.read_bytes())}
         except (ValueError, KeyError, TypeError):  # damaged, as below
-            found.append(path)
+            holding.append(path)
             continue
         shown = {md5 for name, md5 in listed.items() if Path(name).name in PICTURES_OF_POSTS}
-        found += [cache / "files" / "md5" / md5[:2] / md5[2:] for md5 in shown]
+        holding += [cache / "files" / "md5" / md5[:2] / md5[2:] for md5 in shown]
         if gone & set(listed.values()):
-            found.append(path)
-    return sorted({path for path in found if path.is_file()})
+            holding.append(path)
+    return sorted({path for path in holding if path.is_file()})
 
 
 def _md5(path: Path) -> str:

@@ -16,20 +16,20 @@ from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, Track
 
 def find_leaks(track: Track) -> list[Leak]:
     """Every way in which a scored row of this track was seen by a model behind its score."""
-    found = [
+    messages = [
         Leak(f"models/{name}/fitted.parquet does not match the digest in models/{name}/model.json")
         for name, stage in track.stages.items()
         if not stage.digest_matches
     ]
     for corpus in track.tables:
         scored, fitted = _scored(track, corpus), pd.concat([_fitted(track, corpus), _unlabelled(track, corpus)])
-        found += leaks.fitted_in_fold(scored, fitted)
-        found += leaks.copies_in_fold(_copies(track, corpus), scored, fitted, f"the {corpus} corpus")
+        messages += leaks.fitted_in_fold(scored, fitted)
+        messages += leaks.copies_in_fold(_copies(track, corpus), scored, fitted, f"the {corpus} corpus")
     for name, corpus in CORPUS_OF.items():
         if name in track.stages:
-            found += leaks.wrong_roles(track.stages[name].predictions, _roles(track, corpus), name)
-            found += _missing_fitted_rows(track, name)
-    return found + _across(track)
+            messages += leaks.wrong_roles(track.stages[name].predictions, _roles(track, corpus), name)
+            messages += _missing_fitted_rows(track, name)
+    return messages + _across(track)
 
 
 def _roles(track: Track, corpus: str) -> pd.DataFrame:

@@ -96,11 +96,11 @@ def target_metrics(track: Track, scored: Scored, parts: dict[str, PartScores]) -
 
 def minus_ridge(scored: Scored, step: ScoreStep) -> dict[str, dict[str, float]]:
     """``<step>_minus_ridge``, of r, and ``<step>_minus_ridge_mae``; left out where undefined."""
-    found = {}
+    differences = {}
     for metric, key in (("pearson", f"{step}_minus_ridge"), ("mae", f"{step}_minus_ridge_mae")):
         if difference := scored.difference(scored.whole(step), scored.whole("ridge"), metric):
-            found[key] = difference
-    return found
+            differences[key] = difference
+    return differences
 
 
 def _subset_metrics(track: Track, scored: Scored) -> dict[str, Any]:

@@ -165,8 +165,8 @@ def _refuse_other(folder: Path) -> None:
 
 def _names(folder: Path) -> set[str]:
     """Everything in a folder that is no folder itself, links and hidden files among it, and folders that are empty."""
-    found = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() or not any(path.iterdir())]
-    return {path.relative_to(folder).as_posix() for path in found}
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir() or not any(path.iterdir())]
+    return {path.relative_to(folder).as_posix() for path in paths}
 
 
 def _write_nets(parts: Model, folder: Path) -> None:
@@ -196,11 +196,11 @@ def _write_settings(parts: Model, params: Params, folder: Path) -> dict[str, str
             embed[name] |= {"encoder": image.PACKAGED_ENCODER, "revision": None}  # which nothing asks for
             continue
         block = getattr(params.embed, name)
-        found = weights.resolve(f"embed.{name}", block.encoder, block.revision, _packaged(name))
-        key = identity_digest(found.identity)
+        resolved = weights.resolve(f"embed.{name}", block.encoder, block.revision, _packaged(name))
+        key = identity_digest(resolved.identity)
         if key not in written:
             written[key] = f"encoders/{name}"
-            write_encoder(found, folder / written[key])
+            write_encoder(resolved, folder / written[key])
         embed[name] |= {"encoder": written[key], "revision": None}
     nonconformity = {label: row.tolist() for label, row in zip(parts.labels, parts.nonconformity, strict=True)}
     # Not rounded, as metrics are: a model that says the same of all posts stands just at a limit of its sets.
@@ -218,13 +218,13 @@ def _write_streams(video: EmbedVideoParams, folder: Path) -> dict[str, Any]:
     speech, transcript = EmbedSpeechParams().model_dump(), EmbedTranscriptParams().model_dump()
     if "speech" in video.streams:
         block = video.speech
-        found = weights.resolve("embed.video.speech", block.encoder, block.revision, None, ct2=True)
-        write_encoder(found, folder / SPEECH)
+        resolved = weights.resolve("embed.video.speech", block.encoder, block.revision, None, ct2=True)
+        write_encoder(resolved, folder / SPEECH)
         speech = block.model_dump() | {"encoder": SPEECH, "revision": None}
     if "transcript" in video.streams:
         block = video.transcript
-        found = weights.resolve("embed.video.transcript", block.encoder, block.revision, None, ct2=True)
-        write_encoder(found, folder / TRANSCRIPT)
+        resolved = weights.resolve("embed.video.transcript", block.encoder, block.revision, None, ct2=True)
+        write_encoder(resolved, folder / TRANSCRIPT)
         transcript = block.model_dump() | {"encoder": TRANSCRIPT, "revision": None}
     return {"speech": speech, "transcript": transcript} | _write_seen(video, folder, FACES, WORDS)
 
@@ -315,9 +315,9 @@ def _index(folder: Path) -> Index:
     if not path.is_file():
         raise InputError(f"{folder}: no bundle: it has no {INDEX}; make one with `{EXPORT}`")
     with blaming_the_bundle():
-        found = read_object(path, EXPORT).get("format")
-        if found != FORMAT:
-            raise InputError(f"{path}: format {found!r}, this version reads {FORMAT}; export it again")
+        version = read_object(path, EXPORT).get("format")
+        if version != FORMAT:
+            raise InputError(f"{path}: format {version!r}, this version reads {FORMAT}; export it again")
         return read_typed(path, Index, EXPORT)
 
 
@@ -348,11 +348,11 @@ def _names_own_file(root: Path, name: str) -> bool:
 
 def _check_file(path: Path, expected: str) -> None:
     try:
-        found = content_digest(path)
+        digest = content_digest(path)
     except MediaError as error:
         raise InputError(f"{path}: {error}; the bundle is not whole: copy or export it again") from None
-    if found != expected:
-        raise InputError(f"{path}: was changed (its sha256 is {found}); copy or export the bundle again")
+    if digest != expected:
+        raise InputError(f"{path}: was changed (its sha256 is {digest}); copy or export the bundle again")
 
 
 def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> dict[Modality, Encoder]:

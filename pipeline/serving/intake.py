@@ -208,13 +208,13 @@ async def _form(headers: Headers, body: bytes) -> dict[str, Any]:
     except (MultiPartException, ValueError, KeyError, AssertionError) as error:
         why = getattr(error, "message", None) or "it has no boundary, or its parts are not as they should be"
         raise HTTPException(400, f"not a multipart form: {why}") from None
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, value in form.multi_items():
-        if name in found:
+        if name in fields:
             raise HTTPException(422, f"{name[:40]!r} is given twice")
-        found[name] = await value.read() if isinstance(value, UploadFile) else value
+        fields[name] = await value.read() if isinstance(value, UploadFile) else value
     # A page sends an empty file for a field that was left alone.
-    return {name: value for name, value in found.items() if name not in ("image", "video") or value}
+    return {name: value for name, value in fields.items() if name not in ("image", "video") or value}
 
 
 def _object(body: bytes) -> dict[str, Any]:

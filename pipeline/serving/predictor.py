@@ -165,21 +165,21 @@ class Predictor:
         available = {name for name, encoded in given.items() if encoded.present[0]}
 
         def changes(name: Modality, pieces: Iterable[Any]) -> Generator[None, None, list[float]]:
-            found, rest = [], iter(pieces)
+            changed, rest = [], iter(pieces)
             while step := list(islice(rest, STEP)):
                 yield
-                found += self._changes(given, logits, name, self._look(name, step)).tolist()
-            return found
+                changed += self._changes(given, logits, name, self._look(name, step)).tolist()
+            return changed
 
         words = patches = frames = None
         if "text" in available and post.text is not None:
             spans = list(islice(re.finditer(r"\S+", post.text), MOST_WORDS))
             without = [post.text[: span.start()] + post.text[span.end() :] for span in spans]
-            found = yield from changes("text", without)
-            words = [(span.group(), span.start(), change) for span, change in zip(spans, found, strict=True)]
+            changed = yield from changes("text", without)
+            words = [(span.group(), span.start(), change) for span, change in zip(spans, changed, strict=True)]
         if "image" in available and isinstance(post.image, np.ndarray):
-            found = yield from changes("image", occluded(post.image, GRID))
-            patches = np.array(found).reshape(GRID, GRID)
+            changed = yield from changes("image", occluded(post.image, GRID))
+            patches = np.array(changed).reshape(GRID, GRID)
         if "video" in available and isinstance(post.video, Clip):
             frames = (yield from changes("video", self._frame_by_frame(post.video))) or None
         return Explanation(self.labels[self._decide(logits)[0]], words, patches, frames)
@@ -203,8 +203,8 @@ class Predictor:
         def small(source: Any, ready: Callable[[Any], np.ndarray | Ready | MediaError]) -> Any:
             if source is None:
                 return None
-            found = ready(source)
-            return found if isinstance(found, MediaError) else Prepared(found)
+            prepared = ready(source)
+            return prepared if isinstance(prepared, MediaError) else Prepared(prepared)
 
         return Post(post.text, small(post.image, self._pixels), small(post.video, self._streams))
 
@@ -353,13 +353,13 @@ class Predictor:
         """float32 [3, S, S], or what the streams of a picture take, or why there is none."""
         if isinstance(source, Prepared):
             return source.values
-        found = self._or_error(source, self._picture)
-        if found is None or isinstance(found, MediaError):
-            return found or MediaError("none")
+        picture = self._or_error(source, self._picture)
+        if picture is None or isinstance(picture, MediaError):
+            return picture or MediaError("none")
         encoder: ImageEncoder | ClipEncoder = self._encoder("image")
         if isinstance(encoder, ImageEncoder):
-            return encoder.preprocess(found)
-        ready = encoder.prepare(encoder.of_picture(found))
+            return encoder.preprocess(picture)
+        ready = encoder.prepare(encoder.of_picture(picture))
         return first_reason(ready) or ready
 
     def _streams(self, source: Any) -> Ready | MediaError:
@@ -367,12 +367,12 @@ class Predictor:
         if isinstance(source, Prepared):
             assert not isinstance(source.values, np.ndarray)
             return source.values
-        found = self._or_error(source, self._clip)
-        if found is None:
+        clip = self._or_error(source, self._clip)
+        if clip is None:
             return MediaError("none")
-        if isinstance(found, MediaError):
-            return found
-        ready = self._encoder("video").prepare(found)
+        if isinstance(clip, MediaError):
+            return clip
+        ready = self._encoder("video").prepare(clip)
         return first_reason(ready) or ready
 
     @torch.inference_mode()
