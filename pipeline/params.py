@@ -570,13 +570,13 @@ class Params(ParamsBlock):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_up(cls, given: Any) -> Any:
+    def _fill_up(cls, values: Any) -> Any:
         """Completes the ``train_*`` blocks from ``specialist``; what is no block is left for pydantic to refuse."""
-        if not isinstance(given, dict) or not isinstance(shared := given.get("specialist", {}), dict):
-            return given
-        whole = dict(given)
+        if not isinstance(values, dict) or not isinstance(shared := values.get("specialist", {}), dict):
+            return values
+        whole = dict(values)
         for modality, differs in DIFFERENCES.items():
-            own = given.get(f"train_{modality}")
+            own = values.get(f"train_{modality}")
             if own is None or isinstance(own, dict):
                 common = _without_augment(shared) if modality == "text" else shared
                 whole[f"train_{modality}"] = _merged(_merged(common, differs), own or {})

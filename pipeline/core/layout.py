@@ -88,5 +88,5 @@ class Layout:
         An absolute path outside the project: DVC deletes a stage's outputs before it runs, and its temporary
         workspaces see no untracked files. ``EMOCARE_CACHE`` moves it.
         """
-        given = os.environ.get("EMOCARE_CACHE")
-        return Path(given).absolute() if given else platformdirs.user_cache_path("emocare")
+        configured = os.environ.get("EMOCARE_CACHE")
+        return Path(configured).absolute() if configured else platformdirs.user_cache_path("emocare")

@@ -23,15 +23,15 @@ def check_output(out: Path, inputs: Iterable[Path] = ()) -> None:
             must not lie in.
     """
     _refuse_kind(out)
-    for given in inputs:
-        _refuse_input(out, given)
+    for input_path in inputs:
+        _refuse_input(out, input_path)
     make_room(out)
 
 
 def check_folder(out: Path, inputs: Iterable[Path]) -> None:
     """As ``check_output``, for a folder that is to be made, or made again by who knows what lies in it."""
-    for given in inputs:
-        _refuse_input(out, given)
+    for input_path in inputs:
+        _refuse_input(out, input_path)
     make_room(out)
 
 
@@ -70,16 +70,16 @@ def _refuse_kind(out: Path) -> None:
         raise InputError(f"{out}: is a pipe, a socket or a device; give the name of a file")
 
 
-def _refuse_input(out: Path, given: Path) -> None:
-    if given.is_dir():
-        if _lies_in(out, given):
-            raise InputError(f"{out}: lies in {given}, which is read; give another place for the output")
+def _refuse_input(out: Path, input_path: Path) -> None:
+    if input_path.is_dir():
+        if _lies_in(out, input_path):
+            raise InputError(f"{out}: lies in {input_path}, which is read; give another place for the output")
         return
-    if _same(out, given):
-        raise InputError(f"{out}: is the input {given}; give another name for the output")
+    if _same(out, input_path):
+        raise InputError(f"{out}: is the input {input_path}; give another name for the output")
     for side in (out.with_name(name.format(out.name)) for name in SIDE_FILES):
-        if _same(side, given) or _lies_in(given, side):
-            raise InputError(f"{given}: lies where {out} is made, and would be removed; give another output")
+        if _same(side, input_path) or _lies_in(input_path, side):
+            raise InputError(f"{input_path}: lies where {out} is made, and would be removed; give another output")
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -149,12 +149,12 @@ def corpus_of(columns: Mapping[Feature, Sequence[Any]]) -> FeatureCorpus:
         rows["text"] = [
             (value.strip() or None) if isinstance(value, str) else None for value in columns.get("text", ())
         ]
-    given: dict[Feature, Sequence[Any]] = {
+    by_name: dict[Feature, Sequence[Any]] = {
         name: values for name, values in columns.items() if name != "text" or not any(are_texts)
     }
     vectors: dict[Feature, RawVectors] = {
         name: stack_vectors(count, [concatenate_cells(None if value is None else vector_of(value) for value in values)])
-        for name, values in given.items()
+        for name, values in by_name.items()
     }
     return _checked(RawFeatures(rows, vectors, ()), Path(), to_learn=False)
 

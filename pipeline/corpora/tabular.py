@@ -280,14 +280,14 @@ def _tables(file: pq.ParquetFile, names: list[str], rows: int | None) -> Iterato
     """So many rows at a time, but for the last; one without rows where the file has none."""
     schema = pa.schema([file.schema_arrow.field(name) for name in names])
     rest: list[pa.RecordBatch] = []
-    given = 0
+    batches = 0
     for batch in file.iter_batches(batch_size=rows or AT_ONCE, columns=names):
         rest.append(batch)  # row groups end where they like, so batches are joined to whole parts
         if rows and sum(map(len, rest)) >= rows:
             table = pa.Table.from_batches(rest)
             yield table.slice(0, rows)
-            rest, given = table.slice(rows).to_batches(), given + 1
-    if sum(map(len, rest)) or not given:
+            rest, batches = table.slice(rows).to_batches(), batches + 1
+    if sum(map(len, rest)) or not batches:
         yield pa.Table.from_batches(rest) if rest else schema.empty_table()
 
 

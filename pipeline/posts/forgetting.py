@@ -323,13 +323,13 @@ def _holds(path: Path, traces: Traces, pattern: re.Pattern[bytes]) -> bool:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def read_ids(given: Iterable[str], file: Path | None) -> list[str]:
+def read_ids(listed: Iterable[str], file: Path | None) -> list[str]:
     """The ids of the command line and of a file with one a line. Raises InputError where there is none."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines() if file is not None else []
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    ids = list(dict.fromkeys(name.strip() for name in (*given, *lines) if name.strip()))
+    ids = list(dict.fromkeys(name.strip() for name in (*listed, *lines) if name.strip()))
     if not ids:
         raise InputError("no id was given: name posts, or a file with one id a line (--file)")
     return ids

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 
-def labels_of(posts: pd.DataFrame, given: Sequence[str]) -> tuple[str, ...]:
+def labels_of(posts: pd.DataFrame, configured: Sequence[str]) -> tuple[str, ...]:
     """The classes in the order of every logit: as given in params, or alphabetical."""
-    return tuple(given) or tuple(sorted(set(posts["label"])))
+    return tuple(configured) or tuple(sorted(set(posts["label"])))
 
 
 def codes_of(posts: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:

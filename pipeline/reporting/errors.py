@@ -66,10 +66,10 @@ def label_suspects(params: Params, layout: Layout, label: str | None, predicted:
     return Listing(title, lead, "looks like", "evidence", "of each specialist", len(matching), cards)
 
 
-def _known(layout: Layout, *given: str | None) -> tuple[str, ...]:
+def _known(layout: Layout, *chosen: str | None) -> tuple[str, ...]:
     off.refuse_off("posts", layout)
     labels = read_description(layout.model("fuse"), FusionDescription).labels
-    for option, label in zip(("--label", "--predicted"), given, strict=True):
+    for option, label in zip(("--label", "--predicted"), chosen, strict=True):
         if label is not None and label not in labels:
             raise InputError(f"{option}: {label!r} is no label of this run, which knows {', '.join(labels)}")
     return labels

@@ -53,15 +53,15 @@ def fit(
         actual: int [n]; of one class alone, that class is all there is.
         strength: scikit-learn's C, the inverse of the penalty.
     """
-    given = rows if isinstance(rows, Design) else design(rows)
-    weights, bias = np.zeros((classes, given.width)), np.full(classes, ABSENT_CLASS_LOGIT)
+    prepared = rows if isinstance(rows, Design) else design(rows)
+    weights, bias = np.zeros((classes, prepared.width)), np.full(classes, ABSENT_CLASS_LOGIT)
     if len(np.unique(actual)) < 2:
         bias[actual[:1]] = 0.0
         return weights, bias
     # With more threads these small products wait for each other, ten times as long where another process is at work.
     with threadpool_limits(limits=1):
-        model = LogisticRegression(C=strength, max_iter=ITERATIONS).fit(given.rows, actual)
-        coefficients = model.coef_ if given.basis is None else model.coef_ @ given.basis
+        model = LogisticRegression(C=strength, max_iter=ITERATIONS).fit(prepared.rows, actual)
+        coefficients = model.coef_ if prepared.basis is None else model.coef_ @ prepared.basis
     if len(model.classes_) == 2:  # scikit-learn gives the second class's logit alone
         weights[model.classes_[1]], bias[model.classes_] = coefficients[0], [0.0, model.intercept_[0]]
     else:

@@ -191,9 +191,9 @@ def _through_adapters(setting: Setting, fold: InnerFold, history: pd.DataFrame) 
     key = fold.train.tobytes()
     if key not in setting.adapters:
         source = setting.source.net if setting.job.with_source else None
-        given = LinearInputs(source, setting.carried, _text_head(setting))
+        inputs = LinearInputs(source, setting.carried, _text_head(setting))
         with one_thread():
-            net, used, report = linear_net(setting.target, fold, given, setting.job.params.seed)
+            net, used, report = linear_net(setting.target, fold, inputs, setting.job.params.seed)
         setting.adapters[key] = FittedTransfer(net, setting.target, used, report, history)
     return setting.adapters[key]
 

@@ -51,7 +51,7 @@ class LinearInputs:
 
 
 def linear_net(
-    target: Target, fold: InnerFold, given: LinearInputs, seed: int
+    target: Target, fold: InnerFold, inputs: LinearInputs, seed: int
 ) -> tuple[TransferNet, FeatureSubset, dict[str, float]]:
     """The best net without a gradient, the modalities it uses, and the weights it gives to its parts.
 
@@ -59,15 +59,15 @@ def linear_net(
     accuracy) and how to read what the source leaves unexplained.
     """
     torch.manual_seed(seed)
-    adapters = fold.adapters if given.source is not None else {}
-    net = TransferNet(adapters, given.source, target.columns.widths, text_head=given.text_head, columns=target.inputs)
+    adapters = fold.adapters if inputs.source is not None else {}
+    net = TransferNet(adapters, inputs.source, target.columns.widths, text_head=inputs.text_head, columns=target.inputs)
     net.standardise_like(*target.columns.at(fold.train))
     labels = target.scores[torch.from_numpy(fold.train)].numpy().astype(np.float64)
     with torch.inference_mode():
         by_text = net.eval().parts(*target.columns.at(fold.train))[1][:, 0].numpy().astype(np.float64)
-    tried, nothing, design = [], np.zeros(len(target.table)), _design(net, target, fold, given.probes)
+    tried, nothing, design = [], np.zeros(len(target.table)), _design(net, target, fold, inputs.probes)
     for subset in subsets_of(target.columns.modalities):
-        carried = given.carried.get(subset, nothing)[fold.train]
+        carried = inputs.carried.get(subset, nothing)[fold.train]
         source_scores = np.column_stack([carried, by_text * ("text" in subset)])
         tried.append(_start(design, subset, source_scores, labels))
     groups = target.table["group_id"].to_numpy()[fold.train]

@@ -71,8 +71,8 @@ def _missing_fitted_rows(track: Track, name: str) -> list[Leak]:
 def _copies(track: Track, corpus: str) -> dict[str, str]:
     """Sample id → the name of its set of near-duplicates within the corpus; without rows that have none."""
     ids: list[str] = track.tables[corpus]["sample_id"].tolist()
-    given: list[Feature] = [name for name in FEATURES if name in track.columns.get(corpus, {})]
-    edges = _near(track, {corpus: np.arange(len(ids))}, given)
+    modalities: list[Feature] = [name for name in FEATURES if name in track.columns.get(corpus, {})]
+    edges = _near(track, {corpus: np.arange(len(ids))}, modalities)
     sets = duplicates.merge_groups([None] * len(ids), ids, edges)
     names, rows = np.unique(sets.astype(str), return_counts=True)
     several = set(names[rows > 1])

@@ -134,8 +134,8 @@ def _with_any_of(corpus: FeatureCorpus, modalities: Sequence[Feature]) -> Featur
 
 def _has_split(rows: pd.DataFrame) -> bool:
     """Whether rows with a score are divided into some to learn from and some that are held out."""
-    given = set(rows.loc[rows["score"].notna(), "split"])
-    return "train" in given and bool(given & {"val", "test"})
+    splits = set(rows.loc[rows["score"].notna(), "split"])
+    return "train" in splits and bool(splits & {"val", "test"})
 
 
 def _no_words(texts: FeatureCorpus) -> Divided:

@@ -79,8 +79,8 @@ def score(net: ScoreNet, columns: FeatureColumns, subset: FeatureSubset) -> np.n
     """float32 [N]: the source model's scores of rows in its own space; a modality that it lacks is ignored."""
     rows = len(next(iter(columns.present.values())))
     known = columns.at(np.arange(rows), subset)
-    given = [name for name in columns.modalities if name in subset] or columns.modalities
-    inputs = tuple({name: by_modality[name] for name in given} for by_modality in known)
+    names = [name for name in columns.modalities if name in subset] or columns.modalities
+    inputs = tuple({name: by_modality[name] for name in names} for by_modality in known)
     return predict(net, TensorRows(inputs, torch.zeros(rows), BATCH), torch.device("cpu"))[:, 0]
 
 

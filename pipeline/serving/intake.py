@@ -155,14 +155,14 @@ async def receive_sample(request: Request, limits: RequestLimits, reserved: Memo
     body = await _body(request, limits, reserved)
     if _kind(request) != "application/json":
         raise HTTPException(415, "send application/json")
-    given = _known(_object(body), SAMPLE_FIELDS, FEATURES)
-    text = given.get("text")
+    sample = _known(_object(body), SAMPLE_FIELDS, FEATURES)
+    text = sample.get("text")
     if isinstance(text, str):
         _check_length(text, limits)
     else:
         text = _numbers("text", text)
-    audio, visual = (_numbers(name, given.get(name)) for name in ("audio", "visual"))
-    return ScoreRequest(Sample(text, audio, visual), _coverage(given))
+    audio, visual = (_numbers(name, sample.get(name)) for name in ("audio", "visual"))
+    return ScoreRequest(Sample(text, audio, visual), _coverage(sample))
 
 
 def _kind(request: Request) -> str:
@@ -224,25 +224,25 @@ def _object(body: bytes) -> dict[str, Any]:
         raise HTTPException(400, str(error)) from None
 
 
-def _with_files(given: dict[str, Any]) -> dict[str, Any]:
+def _with_files(body: dict[str, Any]) -> dict[str, Any]:
     """With the bytes of a picture and a clip in place of their base64."""
     for name in ("image", "video"):
-        if isinstance(given.get(name), str):
+        if isinstance(body.get(name), str):
             try:
-                given[name] = base64.b64decode(given[name], validate=True)
+                body[name] = base64.b64decode(body[name], validate=True)
             except (binascii.Error, ValueError):
                 raise HTTPException(422, f"{name} is not base64") from None
-    return given
+    return body
 
 
-def _known(given: Mapping[str, Any], fields: Sequence[str], needed: Sequence[str]) -> dict[str, Any]:
+def _known(body: Mapping[str, Any], fields: Sequence[str], needed: Sequence[str]) -> dict[str, Any]:
     """The fields that hold something. Raises HTTPException 422 where one is unknown, or none of ``needed`` is there."""
-    given = {name: value for name, value in given.items() if value is not None}
-    if unknown := sorted(set(given) - set(fields)):
+    body = {name: value for name, value in body.items() if value is not None}
+    if unknown := sorted(set(body) - set(fields)):
         raise HTTPException(422, f"unknown field {unknown[0][:40]!r}; known are {', '.join(fields)}")
-    if not any(name in given for name in needed):
+    if not any(name in body for name in needed):
         raise HTTPException(422, f"gives none of {', '.join(needed)}")
-    return given
+    return body
 
 
 def _check_length(text: str, limits: RequestLimits) -> None:
@@ -250,19 +250,19 @@ def _check_length(text: str, limits: RequestLimits) -> None:
         raise HTTPException(422, f"the text has {len(text)} characters, at most {limits.characters} are allowed")
 
 
-def _predict_request(given: Mapping[str, Any], limits: RequestLimits) -> PredictRequest:
+def _predict_request(body: Mapping[str, Any], limits: RequestLimits) -> PredictRequest:
     """Raises HTTPException 422."""
-    given = _known(given, FIELDS, MODALITIES)
-    text = given.get("text")
+    body = _known(body, FIELDS, MODALITIES)
+    text = body.get("text")
     if text is not None and not isinstance(text, str):
         raise HTTPException(422, "text is not a text")
     if text is not None:
         _check_length(text, limits)
     for name in ("image", "video"):
-        if not isinstance(given.get(name, b""), bytes):
+        if not isinstance(body.get(name, b""), bytes):
             raise HTTPException(422, f"{name} is not a file (in JSON: base64)")
-    post = Post(text, given.get("image"), given.get("video"))
-    return PredictRequest(post, _coverage(given), *(_switch(given, name) for name in SWITCHES))
+    post = Post(text, body.get("image"), body.get("video"))
+    return PredictRequest(post, _coverage(body), *(_switch(body, name) for name in SWITCHES))
 
 
 def _numbers(name: str, value: Any) -> np.ndarray | None:
@@ -278,8 +278,8 @@ def _numbers(name: str, value: Any) -> np.ndarray | None:
     return numbers.astype(np.float64)
 
 
-def _coverage(given: Mapping[str, Any]) -> float | None:
-    value = given.get("coverage", "")
+def _coverage(body: Mapping[str, Any]) -> float | None:
+    value = body.get("coverage", "")
     if value == "":
         return None
     try:
@@ -291,8 +291,8 @@ def _coverage(given: Mapping[str, Any]) -> float | None:
     return coverage
 
 
-def _switch(given: Mapping[str, Any], name: str) -> bool:
-    value = given.get(name, False)
+def _switch(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name, False)
     if isinstance(value, bool):
         return value
     if isinstance(value, str) and value.lower() in YES + NO:

@@ -125,24 +125,24 @@ class Predictor:
         """
         if not posts:
             return []
-        given = self._given(posts)
-        logits, changes = self._with_changes(given)
+        inputs = self._inputs(posts)
+        logits, changes = self._with_changes(inputs)
         if not np.isfinite(logits).all():
             raise InputError("the model gives numbers that are not finite; its weights are no good, so train it again")
         streams: dict[Modality, Sequence[dict[Stream, StreamAnswer] | None]] = {
-            name: self._streams_of(name, given, logits) for name in given
+            name: self._streams_of(name, inputs, logits) for name in inputs
         }
         probabilities, label = emotion.softmax(logits), self._decide(logits)
         sets = None
         if coverage is not None:
             limits = conformal.thresholds(self.model.nonconformity, coverage)
             sets = conformal.prediction_sets(probabilities, label, limits)
-        alone: dict[Modality, np.ndarray] = {name: emotion.softmax(encoded.logits) for name, encoded in given.items()}
+        alone: dict[Modality, np.ndarray] = {name: emotion.softmax(encoded.logits) for name, encoded in inputs.items()}
         return [
             Prediction(
                 self.labels[label[at]],
                 self._named(probabilities[at]),
-                self._parts(post, at, given, changes, alone, streams),
+                self._parts(post, at, inputs, changes, alone, streams),
                 None if sets is None else [name for name, held in zip(self.labels, sets[at], strict=True) if held],
             )
             for at, post in enumerate(posts)
@@ -160,15 +160,15 @@ class Predictor:
     def explain_in_steps(self, post: Post) -> Generator[None, None, Explanation]:
         """As ``explain``, which may be left off, or wait for something else, after each ``STEP`` pieces."""
         post = self.read(post)
-        given = self._given([post])
-        logits = self._logits(given)[0]
-        available = {name for name, encoded in given.items() if encoded.present[0]}
+        inputs = self._inputs([post])
+        logits = self._logits(inputs)[0]
+        available = {name for name, encoded in inputs.items() if encoded.present[0]}
 
         def changes(name: Modality, pieces: Iterable[Any]) -> Generator[None, None, list[float]]:
             changed, rest = [], iter(pieces)
             while step := list(islice(rest, STEP)):
                 yield
-                changed += self._changes(given, logits, name, self._look(name, step)).tolist()
+                changed += self._changes(inputs, logits, name, self._look(name, step)).tolist()
             return changed
 
         words = patches = frames = None
@@ -278,7 +278,7 @@ class Predictor:
 
     # --- from posts to logits ----------------------------------------------------------------------------------------
 
-    def _given(self, posts: Sequence[Post]) -> dict[Modality, EncodedModality]:
+    def _inputs(self, posts: Sequence[Post]) -> dict[Modality, EncodedModality]:
         return {name: self._look(name, [_value(post, name) for post in posts]) for name in self.model.branches}
 
     def _look(self, name: Modality, values: Sequence[Any]) -> EncodedModality:
@@ -376,11 +376,11 @@ class Predictor:
         return first_reason(ready) or ready
 
     @torch.inference_mode()
-    def _logits(self, given: ModalityInputs, without: Sequence[Modality | None] = (None,)) -> np.ndarray:
+    def _logits(self, inputs: ModalityInputs, without: Sequence[Modality | None] = (None,)) -> np.ndarray:
         """Calibrated logits, float64 [len(without), n, K], with each of these masked in turn, all in one pass."""
         fusion, calibration = self.model.fusion, self.model.description.calibration
         if fusion is None:
-            ((only, encoded),) = given.items()
+            ((only, encoded),) = inputs.items()
             nothing = np.array(self.model.description.nothing)
             masked_logits = [
                 np.where((encoded.present & (only != masked))[:, None], encoded.expert_log_probs, nothing)
@@ -392,11 +392,11 @@ class Predictor:
             return torch.from_numpy(np.concatenate(rows)).to(self.device)
 
         logits = fusion(
-            {name: column([encoded.vectors] * len(without)) for name, encoded in given.items()},
-            {name: column([encoded.expert_log_probs] * len(without)) for name, encoded in given.items()},
+            {name: column([encoded.vectors] * len(without)) for name, encoded in inputs.items()},
+            {name: column([encoded.expert_log_probs] * len(without)) for name, encoded in inputs.items()},
             {
                 name: column([encoded.present & (name != masked) for masked in without])
-                for name, encoded in given.items()
+                for name, encoded in inputs.items()
             },
         )
         return calibration.calibrated(logits.float().cpu().numpy().reshape(len(without), -1, len(self.labels)))
@@ -406,25 +406,25 @@ class Predictor:
 
     # --- why ---------------------------------------------------------------------------------------------------------
 
-    def _with_changes(self, given: ModalityInputs) -> tuple[np.ndarray, dict[Modality, np.ndarray]]:
+    def _with_changes(self, inputs: ModalityInputs) -> tuple[np.ndarray, dict[Modality, np.ndarray]]:
         """Calibrated logits, float64 [n, K]; modality → change in the label's log-odds when it is masked, [n]."""
-        available: list[Modality] = [name for name in MODALITIES if name in given and given[name].present.any()]
-        logits, *masked = self._logits(given, [None, *available])
+        available: list[Modality] = [name for name in MODALITIES if name in inputs and inputs[name].present.any()]
+        logits, *masked = self._logits(inputs, [None, *available])
         label = self._decide(logits)
         whole = emotion.log_odds(logits, label)
         changes: dict[Modality, np.ndarray] = {}
         for name, without in zip(available, masked, strict=True):
             change = whole - emotion.log_odds(without, label)
-            changes[name] = np.where(given[name].present, change, 0.0)
-        return logits, {name: changes.get(name, np.zeros(len(label))) for name in given}
+            changes[name] = np.where(inputs[name].present, change, 0.0)
+        return logits, {name: changes.get(name, np.zeros(len(label))) for name in inputs}
 
     @torch.inference_mode()
     def _streams_of(
-        self, name: Modality, given: ModalityInputs, logits: np.ndarray
+        self, name: Modality, inputs: ModalityInputs, logits: np.ndarray
     ) -> Sequence[dict[Stream, StreamAnswer] | None]:
         """For each of n posts, what the streams of its clip or picture did: each in turn is masked; empty where there
         is none; None where the modality is not read by streams."""
-        branch, encoded = self.model.branches[name], given[name]
+        branch, encoded = self.model.branches[name], inputs[name]
         if not isinstance(branch.frozen, ClipEncoder):
             return [None for _ in logits]
         label = self._decide(logits)
@@ -434,7 +434,7 @@ class Predictor:
             available: np.ndarray = np.logical_not(np.isnan(encoded.vectors[:, columns]).any(axis=1))
             changes = np.zeros(len(label))
             if available.any():
-                masked: ModalityInputs = {**given, name: self._without(name, encoded, stream)}
+                masked: ModalityInputs = {**inputs, name: self._without(name, encoded, stream)}
                 changes = np.where(available, whole - emotion.log_odds(self._logits(masked)[0], label), 0.0)
             for at, answer in enumerate(answers):
                 if encoded.errors[at] is None:
@@ -465,13 +465,13 @@ class Predictor:
         )
 
     def _changes(
-        self, given: ModalityInputs, logits: np.ndarray, name: Modality, encoded: EncodedModality
+        self, inputs: ModalityInputs, logits: np.ndarray, name: Modality, encoded: EncodedModality
     ) -> np.ndarray:
         """Changes in the log-odds of one post's label with each of ``encoded`` in turn for what a modality holds."""
         count = len(encoded.errors)
         label = self._decide(logits)
         whole = emotion.log_odds(logits, label)
-        others: dict[Modality, EncodedModality] = {other: known.times(count) for other, known in given.items()}
+        others: dict[Modality, EncodedModality] = {other: known.times(count) for other, known in inputs.items()}
         changed = self._logits({**others, name: encoded})[0]
         return whole - emotion.log_odds(changed, label.repeat(count))
 
@@ -479,7 +479,7 @@ class Predictor:
         self,
         post: Post,
         at: int,
-        given: ModalityInputs,
+        inputs: ModalityInputs,
         changes: Mapping[Modality, np.ndarray],
         alone: Mapping[Modality, np.ndarray],
         streams: Mapping[Modality, Sequence[dict[Stream, StreamAnswer] | None]],
@@ -487,7 +487,7 @@ class Predictor:
         total = sum(abs(float(change[at])) for change in changes.values())
         parts: dict[Modality, ModalityAnswer] = {}
         for name in MODALITIES:
-            error = given[name].errors[at] if name in given else MediaError(_unknown(name))
+            error = inputs[name].errors[at] if name in inputs else MediaError(_unknown(name))
             if error is None:
                 change = float(changes[name][at])
                 share = abs(change) / total if total else 0.0
@@ -495,7 +495,7 @@ class Predictor:
                     "present", None, change, share, self._named(alone[name][at]), streams[name][at]
                 )
             else:
-                parts[name] = _missing(error, _value(post, name) is not None, name in given)
+                parts[name] = _missing(error, _value(post, name) is not None, name in inputs)
         return parts
 
     def _named(self, values: np.ndarray) -> dict[str, float]:

@@ -11,17 +11,17 @@ SHOWN = 40
 """Letters of a name in a message."""
 
 
-def misspelt(given: Collection[str], modalities: Sequence[str], others: Sequence[str] = ()) -> str | None:
+def misspelt(names: Collection[str], modalities: Sequence[str], others: Sequence[str] = ()) -> str | None:
     """What to say of the first name that is likely one of these, which is not given; None where there is none.
 
     Args:
         modalities: may have a letter more, less or in another place.
         others: such as ``id``, of which too much is like them to be counted; only case, width and blanks may differ.
     """
-    for name in given:
+    for name in names:
         plain = unicodedata.normalize("NFKC", name).strip().casefold()
         near = [known for known in get_close_matches(plain, modalities, 1, ALIKE) if abs(len(known) - len(plain)) < 2]
         for known in [*near, *(other for other in others if other == plain)]:
-            if known not in given:
+            if known not in names:
                 return f"{name[:SHOWN]!r}; is {known!r} meant?"
     return None

@@ -89,19 +89,19 @@ class Fusion(nn.Module):
             expert_log_probs: modality → float32 [batch, classes].
             present: modality → bool [batch].
         """
-        given = [name for name in self.modalities if name in vectors]
+        known = [name for name in self.modalities if name in vectors]
         if self.training and self.modality_dropout > 0:
-            present = drop_modalities({name: present[name] for name in given}, self.modality_dropout)
+            present = drop_modalities({name: present[name] for name in known}, self.modality_dropout)
         vectors = {
             name: standardised(vectors[name], self.get_buffer(f"mean_{name}"), self.get_buffer(f"scale_{name}"))
-            for name in given
+            for name in known
         }
         tokens = self._tokens(vectors, expert_log_probs, present)
         joined = self.join(tokens)
         terms = [
             expert_weight * expert_log_probs[name] * present[name][:, None]
             for name, expert_weight in zip(self.modalities, self.expert_weights, strict=True)
-            if name in given
+            if name in known
         ]
         if self.bilinear is not None:
             terms += self.bilinear(vectors, expert_log_probs, present)
