@@ -88,11 +88,11 @@ def same_texts(rows: StoredRows) -> Edges:
 
 def group_numbers(rows: StoredRows) -> np.ndarray:
     """int64 [N]: equal for rows of one given ``group``, however it is spelt; -1 where it has none."""
-    made = [digests([])]
+    parts = [digests([])]
     for names in rows.texts("group"):
         keys = {name: None if name is None else name_key(name) for name in set(names)}
-        made.append(digests(keys[name] for name in names))
-    return firsts(np.concatenate(made))
+        parts.append(digests(keys[name] for name in names))
+    return firsts(np.concatenate(parts))
 
 
 def _plain(rows: StoredRows) -> tuple[StoredRows, np.ndarray, np.ndarray]:

@@ -108,13 +108,13 @@ def _kept(
     digests = list(prefetch_map(content_or_none, paths, workers=workers, depth=16 * workers))
     first = {digest: path for digest, path in reversed(list(zip(digests, paths, strict=True))) if digest is not None}
     with ContentStore(cache / "looks", identity | versions, f"looks of {what}") as store:
-        made = store.blobs(list(first))
-        pending = {digest: path for digest, path in sorted(first.items()) if digest not in made}
+        blobs = store.blobs(list(first))
+        pending = {digest: path for digest, path in sorted(first.items()) if digest not in blobs}
         for some in _made(what, pending, make, workers):
             store.keep(some)
-            made |= some
+            blobs |= some
     for digest in digests:
-        yield digest, None if digest is None else made.get(digest)
+        yield digest, None if digest is None else blobs.get(digest)
 
 
 def _made(

@@ -51,9 +51,9 @@ class StoredRows:
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "StoredRows":
         """The rows of a table that is in memory."""
-        made = cls([str(name) for name in frame])
-        made.add(frame)
-        return made
+        rows = cls([str(name) for name in frame])
+        rows.add(frame)
+        return rows
 
     def __len__(self) -> int:
         return sum(self._rows)
@@ -87,11 +87,11 @@ class StoredRows:
         """Those of the rows that ``kept``, bool [N], says."""
         if kept.all():
             return self
-        made, done = StoredRows(self.schema.names, self.folder), 0
+        kept_rows, done = StoredRows(self.schema.names, self.folder), 0
         for batch in self.batches():
-            made.add_batch(batch.filter(pa.array(kept[done : done + len(batch)])))
+            kept_rows.add_batch(batch.filter(pa.array(kept[done : done + len(batch)])))
             done += len(batch)
-        return made
+        return kept_rows
 
     def parts(self) -> Iterator[pd.DataFrame]:
         """All rows, some at a time, as texts and None."""
@@ -176,14 +176,14 @@ def digests(texts: Iterable[str | None]) -> np.ndarray:
     """uint64 [N, 2]: equal for equal texts, and zeros for None; two texts have one by chance in 2 ** 128."""
     none = bytes(16)
     some = iter(texts)
-    made = [np.zeros((0, 2), dtype=np.uint64)]
+    parts = [np.zeros((0, 2), dtype=np.uint64)]
     while part := list(islice(some, AT_ONCE)):
         joined = b"".join(
             none if text is None else blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
             for text in part
         )
-        made.append(np.frombuffer(joined, np.uint64).reshape(-1, 2))
-    return np.concatenate(made)
+        parts.append(np.frombuffer(joined, np.uint64).reshape(-1, 2))
+    return np.concatenate(parts)
 
 
 def firsts(row_digests: np.ndarray) -> np.ndarray:

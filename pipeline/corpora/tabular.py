@@ -328,14 +328,14 @@ def texts(cells: Sequence[Any], where: str, done: int = 0) -> list[str | None]:
     Raises InputError, which names the row: a cell holds a list or the like, bytes, half a character, or a whole number
     so large that it was rounded when it became floating point.
     """
-    made: list[str | None] = [None] * len(cells)
+    values: list[str | None] = [None] * len(cells)
     for at, cell in enumerate(cells):
         if cell is not None:
             try:
-                made[at] = _text(cell)
+                values[at] = _text(cell)
             except ValueError as error:
                 raise InputError(f"{where}: row {done + at + 1} {error}") from None
-    return made
+    return values
 
 
 def _text(cell: Any) -> str | None:

@@ -14,9 +14,9 @@ from pipeline.corpora.tabular import arrow_texts, table_files
 
 def drop_rows(path: Path, ids: Collection[str]) -> None:
     """Writes the manifest again without the rows of these ids; ``tabular.read_texts`` must have read it before."""
-    made: dict[str, Callable[[Path, Collection[str]], bytes]] = {".csv": _csv, ".parquet": _parquet}
+    writers: dict[str, Callable[[Path, Collection[str]], bytes]] = {".csv": _csv, ".parquet": _parquet}
     for file in table_files(path):
-        kept = made.get(file.suffix.lower(), _jsonl)(file, ids)
+        kept = writers.get(file.suffix.lower(), _jsonl)(file, ids)
         with artifacts.replacing(file) as aside:
             aside.write_bytes(kept)
 

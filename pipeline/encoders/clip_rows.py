@@ -101,9 +101,9 @@ def _standardise(encoder: ClipEncoder, layout: Layout) -> None:
     raw = artifacts.read_embeddings_of(posts, path)
     reasons = artifacts.read_parquet(path)["reason"].to_pylist()
     vectors = np.where(raw.present[:, None], raw.vectors, np.float32(np.nan))
-    made = per_group(vectors, posts["group_id"].to_numpy(), slices(encoder.identity))
+    standardised = per_group(vectors, posts["group_id"].to_numpy(), slices(encoder.identity))
     results: list[np.ndarray | MediaError] = []
-    for vector, reason in zip(made, reasons, strict=True):
+    for vector, reason in zip(standardised, reasons, strict=True):
         if reason is None and np.isnan(vector).all():
             results.append(OF_GROUP)
         else:

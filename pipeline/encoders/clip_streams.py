@@ -166,13 +166,13 @@ class ClipContents:
 
     def encoded(self, batch: Mapping[str, DecodedContent]) -> dict[str, EncodedContent]:
         """Digest → a clip that was read, to digest → what was lacking of it."""
-        made: dict[str, dict[Stream, np.ndarray | MediaError]] = {key: {} for key in batch}
+        vectors_of: dict[str, dict[Stream, np.ndarray | MediaError]] = {key: {} for key in batch}
         for name, stream in self.encoder.streams.items():
             items = {key: read.item(name) for key, read in batch.items() if name in read.pending.streams}
             vectors = encoded_batch(lambda those, stream=stream: stream.encode(those, self.device), items)
             for key, vector in vectors.items():
-                made[key][name] = vector
-        return {key: EncodedContent(made[key], read.words) for key, read in batch.items()}
+                vectors_of[key][name] = vector
+        return {key: EncodedContent(vectors_of[key], read.words) for key, read in batch.items()}
 
     def encode(self, pending: Mapping[str, PendingContent]) -> Iterator[dict[str, EncodedContent]]:
         """Encodes what was read of each content; yields after each batch."""
@@ -230,11 +230,11 @@ class ClipStreams:
         advance(len(values) - sum(count[digest] for digest in pending))
         for batch in self.source.encode(pending):
             for name, store in self.word_stores.items():
-                words = {key: made.words[name] for key, made in batch.items() if name in made.words}
+                words = {key: encoded.words[name] for key, encoded in batch.items() if name in encoded.words}
                 encoded.words[name].update(words)
                 _keep_words(store, words)
             for name, store in self.stores.items():
-                vectors = {key: made.streams[name] for key, made in batch.items() if name in made.streams}
+                vectors = {key: encoded.streams[name] for key, encoded in batch.items() if name in encoded.streams}
                 encoded.streams[name].update(vectors)
                 _keep_vectors(store, vectors)
             advance(sum(count[digest] for digest in batch))
@@ -277,10 +277,10 @@ def _keep_words(store: Store, words: Mapping[str, Words | MediaError]) -> None:
     )
 
 
-def _keep_vectors(store: Store, made: Mapping[str, np.ndarray | MediaError]) -> None:
-    store.put({key: vector for key, vector in made.items() if not isinstance(vector, MediaError)})
+def _keep_vectors(store: Store, vectors: Mapping[str, np.ndarray | MediaError]) -> None:
+    store.put({key: vector for key, vector in vectors.items() if not isinstance(vector, MediaError)})
     store.put_absent(
-        {key: error for key, error in made.items() if isinstance(error, MediaError) and _is_permanent(error)}
+        {key: error for key, error in vectors.items() if isinstance(error, MediaError) and _is_permanent(error)}
     )
 
 

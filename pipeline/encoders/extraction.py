@@ -119,11 +119,11 @@ def extract(
         writer = stack.enter_context(pq.ParquetWriter(aside, schema, compression="zstd"))
         advance = stack.enter_context(progress("extracting", total))
         for part in read_clips(clips, folder):
-            made, words = _encoded(part, kept, advance)
-            reasons = [_reason(encoder, made, words[at], at) for at in range(len(part.files))]
-            _count(done, part, encoder, made, words, reasons)
+            vectors, words = _encoded(part, kept, advance)
+            reasons = [_reason(encoder, vectors, words[at], at) for at in range(len(part.files))]
+            _count(done, part, encoder, vectors, words, reasons)
             _stop_if_too_many(done, total, max_bad_share, clips, folder)
-            writer.write_table(_table(part, encoder, made, words, reasons, schema))
+            writer.write_table(_table(part, encoder, vectors, words, reasons, schema))
     return done
 
 
@@ -148,10 +148,10 @@ def _encoded(
     }, words
 
 
-def _reason(encoder: ClipEncoder, made: StreamVectors, words: Words | MediaError | None, at: int) -> str | None:
+def _reason(encoder: ClipEncoder, vectors: StreamVectors, words: Words | MediaError | None, at: int) -> str | None:
     """Why a row lacks something of its clip; said once where all streams say the same."""
     results: list[tuple[Feature, object]] = [
-        (name, made[stream][at]) for name, its in _streams_by_modality(encoder).items() for stream in its
+        (name, vectors[stream][at]) for name, its in _streams_by_modality(encoder).items() for stream in its
     ]
     if words is not None:
         results.append(("text", words))
@@ -172,13 +172,13 @@ def _count(
     done: ExtractionReport,
     part: ClipTablePart,
     encoder: ClipEncoder,
-    made: StreamVectors,
+    vectors: StreamVectors,
     words: Transcripts,
     reasons: Sequence[str | None],
 ) -> None:
     done.transcribed += sum(isinstance(heard, Words) for heard in words)
     for at, name in enumerate(part.rows["id"]):
-        results: dict[Stream, np.ndarray | MediaError] = {stream: vectors[at] for stream, vectors in made.items()}
+        results: dict[Stream, np.ndarray | MediaError] = {stream: column[at] for stream, column in vectors.items()}
         done.rows += 1
         done.present.update({encoder.streams[stream].modality for stream, result in results.items() if not _no(result)})
         reason = reasons[at]
@@ -235,7 +235,7 @@ def corpus_schema(encoder: ClipEncoder, *, with_language: bool = False) -> pa.Sc
 def _table(
     part: ClipTablePart,
     encoder: ClipEncoder,
-    made: StreamVectors,
+    vectors: StreamVectors,
     words: Transcripts,
     reasons: Sequence[str | None],
     schema: pa.Schema,
@@ -249,7 +249,7 @@ def _table(
         columns.append(pa.array([None if heard is None else heard.language for heard in transcribed], pa.string()))
     for its in _streams_by_modality(encoder).values():
         for name in its:
-            columns += _numbers(made[name], len(encoder.streams[name].columns))
+            columns += _numbers(vectors[name], len(encoder.streams[name].columns))
     return pa.Table.from_arrays([*columns, pa.array(reasons, pa.string())], schema=schema)
 
 

@@ -159,8 +159,8 @@ def write(params: EmbedPictureWordsParams, folder: Path, key: str = KEY) -> None
 
 def of_pictures(params: EmbedPictureWordsParams, picture_side: int) -> OcrRecogniser:
     """As ``load``, for pictures, which keep so short a side; see ``OcrRecogniser``."""
-    made = load(EmbedWordsParams(frames=1, **dict(params)), "embed.image.words")
-    return replace(made, identity=made.identity | {"picture": picture_side}, picture_side=picture_side)
+    recogniser = load(EmbedWordsParams(frames=1, **dict(params)), "embed.image.words")
+    return replace(recogniser, identity=recogniser.identity | {"picture": picture_side}, picture_side=picture_side)
 
 
 def load(params: EmbedWordsParams, key: str = KEY) -> OcrRecogniser:

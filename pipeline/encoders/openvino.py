@@ -54,9 +54,9 @@ class Compiled:
                 raise
             except Exception as error:  # what it cannot convert ends in classes of its own, which have no other base
                 raise InputError(f"{WHERE}: it cannot convert this encoder ({_reason(error)}); set torch") from None
-            expected, made = own(**other).numpy(), self(**other)
-        lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(made, axis=1)
-        cosine = float(((expected * made).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
+            expected, actual = own(**other).numpy(), self(**other)
+        lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
+        cosine = float(((expected * actual).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
         if not cosine >= ALIKE[precision]:
             instead = "torch" if precision == "fp32" else "torch, or embed.text.precision: fp32"
             raise InputError(

@@ -259,11 +259,11 @@ def _pool(cluster: Cluster, embed: EmbedParams, folder: Path, transcribe: bool) 
     for worker in begun:
         if not worker["media"]:
             raise InputError(f"embed.engine: ray: {worker['node']} has no folder {path}; mount it there")
-    read, made = begun[: len(readers)], begun[len(readers) :]
-    _check_alike(made, "encoders")
+    read, encoding = begun[: len(readers)], begun[len(readers) :]
+    _check_alike(encoding, "encoders")
     if transcribe or {*embed.image.streams, *embed.video.streams} & set(IN_WORDS):
         _check_alike(read, "readers")  # which recognise words
-    computation = Computation(made[0]["computed"], made[0]["texts"], read[0]["computed"])
+    computation = Computation(encoding[0]["computed"], encoding[0]["texts"], read[0]["computed"])
     return Pool(cluster, readers, encoders, device, computation)
 
 

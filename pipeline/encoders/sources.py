@@ -122,8 +122,8 @@ def computation_of_texts(runtime: Runtime, precision: Precision, device: torch.d
 def encoded_batch(vectors: Callable[[list[Any]], np.ndarray], batch: Mapping[str, Any]) -> dict[str, Any]:
     """Digest → what ``read`` gave, to digest → vector; a MediaError stays."""
     good = {key: item for key, item in batch.items() if not isinstance(item, MediaError)}
-    made = vectors(list(good.values())) if good else ()
-    return {**batch, **dict(zip(good, made, strict=True))}
+    encoded = vectors(list(good.values())) if good else ()
+    return {**batch, **dict(zip(good, encoded, strict=True))}
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,8 @@ def _by_ctranslate2(resolved: Weights, where: str) -> tuple[States, WhisperFeatu
     runtime, model, spectrum = whisper.open_converted(resolved.path, where)
 
     def states(mel: np.ndarray, device: torch.device) -> np.ndarray:
-        made = model.encode(runtime.StorageView.from_array(np.ascontiguousarray(mel[None])), to_cpu=True)
-        return np.array(made)[0]
+        states = model.encode(runtime.StorageView.from_array(np.ascontiguousarray(mel[None])), to_cpu=True)
+        return np.array(states)[0]
 
     silence = np.zeros((model.n_mels, whisper.WINDOW), dtype=np.float32)
     return states, spectrum, states(silence, torch.device("cpu")).shape[1]

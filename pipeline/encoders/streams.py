@@ -173,8 +173,8 @@ class ClipEncoder:
             have = [at for at, clip in enumerate(clips) if isinstance(clip.get(name), np.ndarray | str)]
             if have:
                 items: dict[int, Any] = {id(clips[at][name]): clips[at][name] for at in have}
-                made = dict(zip(items, self.streams[name].encode(list(items.values()), device), strict=True))
-                vectors[have, columns] = np.stack([made[id(clips[at][name])] for at in have])
+                encoded = dict(zip(items, self.streams[name].encode(list(items.values()), device), strict=True))
+                vectors[have, columns] = np.stack([encoded[id(clips[at][name])] for at in have])
         return vectors
 
 
@@ -261,7 +261,7 @@ def per_group(vectors: np.ndarray, groups: np.ndarray, columns: Mapping[Stream, 
 
     A stream of which a group has fewer than ``FEWEST_OF_GROUP`` clips is not there: NaN.
     """
-    made = np.full_like(vectors, np.nan)
+    standardised = np.full_like(vectors, np.nan)
     codes = np.unique(groups, return_inverse=True)[1]
     for code in range(int(codes.max(initial=-1)) + 1):
         rows = np.flatnonzero(codes == code)
@@ -271,5 +271,5 @@ def per_group(vectors: np.ndarray, groups: np.ndarray, columns: Mapping[Stream, 
             if have.sum() >= FEWEST_OF_GROUP:
                 spread = own[have].std(axis=0)
                 own[have] = (own[have] - own[have].mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
-                made[rows[have], part] = own[have]
-    return made
+                standardised[rows[have], part] = own[have]
+    return standardised

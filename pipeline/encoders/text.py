@@ -141,8 +141,10 @@ class TextEncoder:
             return self.encode_tokens([tokens[at] for at in batch], device)
 
         several = threads > 1 and len(batches) > 1
-        made = prefetch_map(encoded, batches, workers=threads, depth=2 * threads) if several else map(encoded, batches)
-        for batch, encoded_texts in zip(batches, made, strict=True):
+        vectors_of_batches = (
+            prefetch_map(encoded, batches, workers=threads, depth=2 * threads) if several else map(encoded, batches)
+        )
+        for batch, encoded_texts in zip(batches, vectors_of_batches, strict=True):
             vectors[batch] = encoded_texts
         return vectors
 

@@ -79,8 +79,8 @@ class WhisperRecogniser:
         return Words(" ".join(parts), language)
 
     def _mel(self, window: np.ndarray) -> np.ndarray:
-        made: Any = self.model.spectrum(window, sampling_rate=SOUND_RATE, return_tensors="np")
-        return made["input_features"][0].astype(np.float32)
+        features: Any = self.model.spectrum(window, sampling_rate=SOUND_RATE, return_tensors="np")
+        return features["input_features"][0].astype(np.float32)
 
 
 def is_sure(decoded: Decoded, text: str) -> bool:

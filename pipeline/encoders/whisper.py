@@ -163,12 +163,12 @@ def _greedy(net: Any, marks: Marks, settings: Any, most: int) -> Callable[[Any, 
 
     @torch.inference_mode()
     def decode(states: Any, prompt: list[int]) -> Decoded:
-        made = net(encoder_outputs=(states,), decoder_input_ids=torch.tensor([prompt]), use_cache=True)
-        no_speech = float(made.logits[0, 0].softmax(-1)[marks.no_speech])
+        output = net(encoder_outputs=(states,), decoder_input_ids=torch.tensor([prompt]), use_cache=True)
+        no_speech = float(output.logits[0, 0].softmax(-1)[marks.no_speech])
         tokens: list[int] = []
         total = 0.0
         for _ in range(most - len(prompt)):
-            logits = made.logits[0, -1].clone()
+            logits = output.logits[0, -1].clone()
             logits[never] = -torch.inf
             if not tokens:
                 logits[not_first] = -torch.inf
@@ -178,10 +178,10 @@ def _greedy(net: Any, marks: Marks, settings: Any, most: int) -> Callable[[Any, 
             if token == marks.end:
                 break
             tokens.append(token)
-            made = net(
+            output = net(
                 encoder_outputs=(states,),
                 decoder_input_ids=torch.tensor([[token]]),
-                past_key_values=made.past_key_values,
+                past_key_values=output.past_key_values,
                 use_cache=True,
             )
         return Decoded(tokens, total / (len(tokens) + 1), no_speech)
@@ -218,12 +218,12 @@ def _by_ctranslate2(folder: Path, tokenizer: PreTrainedTokenizerFast, marks: Mar
         return matched[1]
 
     def decode(states: Any, prompt: list[int]) -> Decoded:
-        (made,) = model.generate(
+        (output,) = model.generate(
             states, [prompt], beam_size=1, max_length=MOST_TOKENS, return_scores=True, return_no_speech_prob=True
         )
-        tokens = [token for token in made.sequences_ids[0] if token != marks.end]
+        tokens = [token for token in output.sequences_ids[0] if token != marks.end]
         # Its score is the sum over the tokens, the end among them, divided by their number without it.
-        return Decoded(tokens, made.scores[0] * len(tokens) / (len(tokens) + 1), made.no_speech_prob)
+        return Decoded(tokens, output.scores[0] * len(tokens) / (len(tokens) + 1), output.no_speech_prob)
 
     return Whisper("ctranslate2", spectrum, tokenizer, marks, model.is_multilingual, encode, detect, decode)
 

@@ -99,5 +99,5 @@ class WordsEncoder:
     def encode(self, items: Sequence[str], device: torch.device) -> np.ndarray:
         """Texts → float32 [N, width], each by itself, so that none depends on what else is encoded."""
         tokens = self.texts.tokenize(items)
-        made = [self.texts.encode_tokens([row], device, least_tokens=LEAST_TOKENS) for row in tokens]
-        return np.concatenate(made)
+        vectors = [self.texts.encode_tokens([row], device, least_tokens=LEAST_TOKENS) for row in tokens]
+        return np.concatenate(vectors)

@@ -62,7 +62,7 @@ def evaluate_posts(params: Params, layout: Layout, plots: Path) -> dict[str, Any
         "n": len(test.codes),
         "fusion": _fusion_metrics(test, fusion),
         **{name: _specialist_metrics(test, specialists[name], present[name]) for name in modalities},
-        "baselines": {name: _simple_metrics(test, made.test.argmax(axis=1)) for name, made in simple.items()},
+        "baselines": {name: _simple_metrics(test, baseline.test.argmax(axis=1)) for name, baseline in simple.items()},
         "ablation": _ablation_metrics(test, fusion, modalities),
         "fusion_minus_best_baseline": _difference(test, fusion.predicted, best, simple[best].test),
     }
@@ -98,22 +98,23 @@ def _baselines(
     rows: BaselineRows, learned: BaselineTrainingSet, test: HeldOut
 ) -> tuple[dict[str, Baseline], dict[Modality, np.ndarray]]:
     """The baselines, and which test rows have each modality, bool [n]."""
-    made = {"majority": baselines.majority(learned, len(test.codes))}
+    fitted = {"majority": baselines.majority(learned, len(test.codes))}
     texts = rows.training_texts()
     if any(texts[: learned.train]):
-        made["tfidf_logreg"] = baselines.tfidf_logreg(learned, texts, rows.test_texts())
+        fitted["tfidf_logreg"] = baselines.tfidf_logreg(learned, texts, rows.test_texts())
     vectors = rows.training_vectors()
-    made["embeddings_logreg"] = baselines.embeddings_logreg(learned, vectors.rows, rows.test_vectors(vectors.usual))
-    return made, vectors.present
+    fitted["embeddings_logreg"] = baselines.embeddings_logreg(learned, vectors.rows, rows.test_vectors(vectors.usual))
+    return fitted, vectors.present
 
 
-def _best_on_held_rows(learned: BaselineTrainingSet, made: dict[str, Baseline]) -> str:
+def _best_on_held_rows(learned: BaselineTrainingSet, fitted: dict[str, Baseline]) -> str:
     """The baseline to compare with, chosen before and without its test score; of equal ones, what knows most."""
     codes = learned.codes[learned.held_out]
     scores = {
-        name: emotion.macro_f1(codes, baseline.held.argmax(axis=1), learned.classes) for name, baseline in made.items()
+        name: emotion.macro_f1(codes, baseline.held.argmax(axis=1), learned.classes)
+        for name, baseline in fitted.items()
     }
-    return max(reversed(made), key=lambda name: scores[name])
+    return max(reversed(fitted), key=lambda name: scores[name])
 
 
 def _fusion_metrics(test: HeldOut, fusion: FusionLogits) -> dict[str, Any]:

@@ -128,32 +128,32 @@ def plan(params: Params, layout: Layout, ids: Sequence[str]) -> Plan:
     if unknown := [name for name in ids if name not in known]:
         raise InputError(f"{unknown[0]!r} is the id of no post in {manifest}, nor of the last run; nothing was removed")
     traces = _traces(frozenset(ids), table.cells, run, manifest, layout.root / params.posts.media, layout)
-    made = Plan(manifest, last, traces, int(table.cells["id"].isin(traces.ids).sum()))
-    _find_outputs(made, layout)
-    made.cached = _cached(_dvc_cache(layout.root), traces)
+    planned = Plan(manifest, last, traces, int(table.cells["id"].isin(traces.ids).sum()))
+    _find_outputs(planned, layout)
+    planned.cached = _cached(_dvc_cache(layout.root), traces)
     stores = [path for name in ("embeddings", "looks") for path in sorted((layout.cache / name).glob("*.sqlite"))]
-    made.vectors = {path: content_store.forget(path, list(traces.digests), count_only=True) for path in stores}
-    made.trained = [path for name in ("finished", "training") for path in sorted((layout.cache / name).glob("*"))]
-    return made
+    planned.vectors = {path: content_store.forget(path, list(traces.digests), count_only=True) for path in stores}
+    planned.trained = [path for name in ("finished", "training") for path in sorted((layout.cache / name).glob("*"))]
+    return planned
 
 
-def carry_out(made: Plan) -> None:
+def carry_out(plan: Plan) -> None:
     """Removes what the plan names. Raises InputError as ``content_store.forget``; run it again after that."""
-    for path in made.cached:
+    for path in plan.cached:
         path.chmod(0o644)
         path.unlink()
-    for path in made.vectors:
-        content_store.forget(path, list(made.traces.digests))
-    for path in made.trained:
+    for path in plan.vectors:
+        content_store.forget(path, list(plan.traces.digests))
+    for path in plan.trained:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in made.outputs:
+    for path in plan.outputs:
         path.unlink(missing_ok=True)
-    for path in made.traces.media:
+    for path in plan.traces.media:
         path.unlink(missing_ok=True)
-    for path in sorted(made.tables, key=lambda path: path == made.run):
-        artifacts.write_parquet(path, _without(_table(path), made.traces))
-    if made.rows:
-        drop_rows(made.manifest, made.traces.ids)
+    for path in sorted(plan.tables, key=lambda path: path == plan.run):
+        artifacts.write_parquet(path, _without(_table(path), plan.traces))
+    if plan.rows:
+        drop_rows(plan.manifest, plan.traces.ids)
 
 
 def _traces(
@@ -197,22 +197,22 @@ def _traces(
     return Traces(ids, frozenset(own_texts), frozenset(digests - shared), tuple(sorted(alone)))
 
 
-def _find_outputs(made: Plan, layout: Layout) -> None:
+def _find_outputs(plan: Plan, layout: Layout) -> None:
     """Tables of the run lose their rows; what else holds or shows the posts goes whole."""
-    pattern = made.traces.pattern()
+    pattern = plan.traces.pattern()
     places = [layout.root / name for name in OUTPUTS]
     files = [path for place in places for path in sorted(place.rglob("*")) if path.is_file()]
     for path in [*files, *(layout.root / name for name in ("report.html", "errors.csv", "errors.html"))]:
         if not path.is_file() or path.is_relative_to(layout.root / "data" / "sample"):
             continue
         if path.suffix == ".parquet":
-            rows = _held_rows(path, made.traces)
+            rows = _held_rows(path, plan.traces)
             if rows is None:
-                made.outputs.append(path)
+                plan.outputs.append(path)
             elif rows:
-                made.tables[path] = rows
-        elif path.name in PICTURES_OF_POSTS or _holds_words(path, pattern, made.traces.reach()):
-            made.outputs.append(path)
+                plan.tables[path] = rows
+        elif path.name in PICTURES_OF_POSTS or _holds_words(path, pattern, plan.traces.reach()):
+            plan.outputs.append(path)
 
 
 def _table(path: Path) -> pa.Table:
@@ -337,12 +337,12 @@ def read_ids(listed: Iterable[str], file: Path | None) -> list[str]:
 
 def run(params: Params, layout: Layout, ids: Sequence[str], *, yes: bool) -> str:
     """Lists what is kept of the posts, and with ``yes`` removes it; returns what to print. Raises InputError."""
-    made = plan(params, layout, ids)
+    forgetting = plan(params, layout, ids)
     head = f"{len(ids)} posts" if len(ids) > 1 else f"post {ids[0]}"
-    listed = "\n".join(f"  {line}" for line in made.lines(layout.root))
+    listed = "\n".join(f"  {line}" for line in forgetting.lines(layout.root))
     if not yes:
         return f"{head}: what is kept\n{listed}\nnothing was removed; add --yes to remove all of it"
-    carry_out(made)
+    carry_out(forgetting)
     return (
         f"{head}: removed\n{listed}\nmodels, and bundles made of them, still learned from it: run `dvc repro` and "
         "export again. What git, a remote of DVC, backups and copies elsewhere hold is left: see docs/reliability.md"

@@ -49,9 +49,9 @@ def try_trained(
     fitted = {}
     for fold in folds:
         stopped = fold if plan.patience >= plan.epochs else corpus.grouping.with_stopping_rows(fold)
-        made = fit_trained(name, corpus, stopped, params, layout, most)
-        logits[fold.held_out] = made.logits
-        fitted[fold.name] = made
+        trained = fit_trained(name, corpus, stopped, params, layout, most)
+        logits[fold.held_out] = trained.logits
+        fitted[fold.name] = trained
     epochs = round(median(specialist.best_epoch or most for specialist in fitted.values()))
     return CandidateResult(name, logits, {"epochs": epochs}, fitted)
 
@@ -70,14 +70,19 @@ def fit_trained(
     """
 
     def train() -> dict[str, Any]:
-        made = (
+        trained = (
             _fit_tuned(name, corpus, fold, params, layout, epochs)
             if name in TUNED
             else _fit_head(corpus, fold, params, epochs)
         )
-        assert made.net is not None
-        weights = made.net.state_dict() if fold.name == FINAL else None
-        return {"weights": weights, "logits": made.logits, "history": made.history, "best_epoch": made.best_epoch}
+        assert trained.net is not None
+        weights = trained.net.state_dict() if fold.name == FINAL else None
+        return {
+            "weights": weights,
+            "logits": trained.logits,
+            "history": trained.history,
+            "best_epoch": trained.best_epoch,
+        }
 
     rows = rows_digest(fold.train, fold.val, fold.held_out)
     kept = corpus.finished.get_or_make(f"{name} {fold.name} {epochs} epochs {rows}", train)

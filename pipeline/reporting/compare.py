@@ -212,8 +212,8 @@ def _table(chosen: Comparison, columns: range, between: str) -> Table:
     table.add_column("")
     for at in columns:
         column = chosen.columns[at]
-        made = column.created[5:16].replace("T", " ") if column.created else ""
-        table.add_column(Text(f" {column.name}\n {made}"), max_width=VALUE_WIDTH, overflow="fold")
+        created = column.created[5:16].replace("T", " ") if column.created else ""
+        table.add_column(Text(f" {column.name}\n {created}"), max_width=VALUE_WIDTH, overflow="fold")
     for key, values in list(chosen.params.items())[:PARAMS]:
         table.add_row(Text(key), *(Text(f" {values[at]}") for at in columns), style="dim")
     if chosen.built_in:

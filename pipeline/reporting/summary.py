@@ -44,12 +44,12 @@ def run(layout: Layout) -> None:
     if not posts and not sentiment:
         raise InputError(f"{layout.details('evaluate')}: has no scores of any track; run `dvc repro`")
     console = Screen(PIPED_WIDTH)
-    made = built_in(layout)
+    built_in_corpora = built_in(layout)
     if posts:
-        _show_posts(console, posts, made)
+        _show_posts(console, posts, built_in_corpora)
         console.print()
     if sentiment:
-        _show_sentiment(console, sentiment, made)
+        _show_sentiment(console, sentiment, built_in_corpora)
         console.print()
     if not layout.details("split").is_file():
         missing = layout.details("split").relative_to(layout.root).as_posix()
@@ -77,8 +77,8 @@ def _track(evaluated: Mapping[str, Any], name: str, needed: str) -> dict[str, An
 # --- the tracks ------------------------------------------------------------------------------------------------------
 
 
-def _show_posts(console: Console, posts: Mapping[str, Any], made: Sequence[str]) -> None:
-    table = _scores(f"Posts{' (built-in)' if 'posts' in made else ''}: {posts['n']} test rows", "macro-F1")
+def _show_posts(console: Console, posts: Mapping[str, Any], built_in_corpora: Sequence[str]) -> None:
+    table = _scores(f"Posts{' (built-in)' if 'posts' in built_in_corpora else ''}: {posts['n']} test rows", "macro-F1")
     table.add_row("fusion", _score(posts["fusion"], "macro_f1"), style="bold")
     for name in ("text", "image", "video"):
         if posts.get(name, {}).get("n"):
@@ -91,10 +91,10 @@ def _show_posts(console: Console, posts: Mapping[str, Any], made: Sequence[str])
     _show_warnings(console, posts)
 
 
-def _show_sentiment(console: Console, sentiment: Mapping[str, Any], made: Sequence[str]) -> None:
+def _show_sentiment(console: Console, sentiment: Mapping[str, Any], built_in_corpora: Sequence[str]) -> None:
     target = sentiment["target"]
     how = {"holdout": "held out", "cross_validation": "cross-validated"}[target["protocol"]]
-    mark = " (built-in)" if "target" in made else ""
+    mark = " (built-in)" if "target" in built_in_corpora else ""
     table = _scores(f"Transfer{mark}: {target['n']} test rows, {how}", "Pearson's r", "MAE")
     for name, label in (("source", "source model on the source"), ("source_text", "source's text model on the source")):
         if name in sentiment:
@@ -111,7 +111,7 @@ def _show_sentiment(console: Console, sentiment: Mapping[str, Any], made: Sequen
         table.add_row("", *(_verdict(gain) if gain else "" for gain in gains))
     console.print(table)
     console.print(Text(f"fine-tuning took {taken_in_words(target['taken'])}"))
-    if "source" in made and "target" not in made:
+    if "source" in built_in_corpora and "target" not in built_in_corpora:
         console.print(Text("! what is carried over was learned from the built-in source", "yellow"))
     _show_warnings(console, sentiment)
 

@@ -152,14 +152,14 @@ class AdapterWithSource(nn.Module):
 
         The last column is the score of the rows that are ``scored``, the only ones whose own is known; zero of others.
         """
-        made = self.adapter(vectors)
-        scores = made.new_zeros(len(made), 1)
+        adapted = self.adapter(vectors)
+        scores = adapted.new_zeros(len(adapted), 1)
         if self.source_scores is not None and scored.any():
-            known = made[scored]
-            present = torch.ones(len(known), dtype=torch.bool, device=made.device)
+            known = adapted[scored]
+            present = torch.ones(len(known), dtype=torch.bool, device=adapted.device)
             predicted = self.source_scores({self.name: known}, {self.name: present})
             scores = scores.masked_scatter(scored[:, None], predicted)
-        return torch.cat([made, scores], dim=1)
+        return torch.cat([adapted, scores], dim=1)
 
 
 def train_adapter(
@@ -220,7 +220,7 @@ def _fit_adapter(
         TensorRows((vectors[:train], scored[:train]), labels[:train], block.batch),
         TensorRows((vectors[train:], scored[train:]), labels[train:], block.batch),
         objective=objective,
-        score=lambda made, actual: -objective(torch.from_numpy(made), torch.from_numpy(actual)).item(),
+        score=lambda adapted, actual: -objective(torch.from_numpy(adapted), torch.from_numpy(actual)).item(),
         optimizer=adamw([(adapter, own.learning_rate or block.learning_rate)], block.weight_decay),
         plan=TrainingPlan(epochs, epochs, params.seed, plateau=(block.plateau_factor, block.plateau_patience)),
         device=torch.device("cpu"),
@@ -267,7 +267,7 @@ def _apart(adapter: Adapter, vectors: Tensor, source_rows: Tensor) -> tuple[floa
     """
     if min(len(vectors), len(source_rows)) < 2:
         return 0.0, 0.0
-    made = adapter.eval()(vectors)
-    means = (made.mean(dim=0) - source_rows.mean(dim=0)) / adapter.out_scale
-    spreads = (made.std(dim=0) - source_rows.std(dim=0)) / adapter.out_scale
+    adapted = adapter.eval()(vectors)
+    means = (adapted.mean(dim=0) - source_rows.mean(dim=0)) / adapter.out_scale
+    spreads = (adapted.std(dim=0) - source_rows.std(dim=0)) / adapter.out_scale
     return means.square().mean().sqrt().item(), spreads.square().mean().sqrt().item()

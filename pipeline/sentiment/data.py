@@ -161,8 +161,10 @@ def read_target(layout: Layout, *, by_source_text: bool = True) -> Target:
 
 def input_columns(embeddings: Embeddings) -> InputColumns:
     """Which of a corpus's columns the vectors are, and what their gaps were filled with."""
-    made = embeddings.encoder
-    return InputColumns(made["of"], torch.tensor(made["columns"]), torch.tensor(made["fill"], dtype=torch.float32))
+    encoder = embeddings.encoder
+    return InputColumns(
+        encoder["of"], torch.tensor(encoder["columns"]), torch.tensor(encoder["fill"], dtype=torch.float32)
+    )
 
 
 def lines_of(table: pd.DataFrame, level: str) -> list[list[str]]:

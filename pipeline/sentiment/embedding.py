@@ -35,12 +35,14 @@ def extracted_alike(source: CorpusSamples, target: CorpusSamples, declared: Coll
 
     Says on standard error where that may be so and nothing tells. Raises InputError where what is declared cannot be.
     """
-    made, made_too = source.corpus.extractors, target.corpus.extractors
+    of_source, of_target = source.corpus.extractors, target.corpus.extractors
     words = source.corpus.words and target.corpus.words
     there = set(source.corpus.modalities) & set(target.corpus.modalities)
     both: tuple[Feature, ...] = tuple(name for name in FEATURES if name in there)
     alike: set[Feature] = {
-        name for name in both if (name == "text" and words) or (name in made and made[name] == made_too.get(name))
+        name
+        for name in both
+        if (name == "text" and words) or (name in of_source and of_source[name] == of_target.get(name))
     }
     for name in declared:
         if name not in both:
@@ -50,7 +52,7 @@ def extracted_alike(source: CorpusSamples, target: CorpusSamples, declared: Coll
             have, have_too = (f"{width} columns" if width else "words" for width in widths)
             raise InputError(f"target.as_source: {name} is not the same in both: {have} and {have_too}")
     for name in both:
-        untold = name not in {*alike, *declared} and name not in made and name not in made_too
+        untold = name not in {*alike, *declared} and name not in of_source and name not in of_target
         if untold and _width(source, name) == _width(target, name):
             columns = f"{_width(source, name)} columns in source and target"
             remedy = f"if one extractor made both with the same settings, say so: -S 'target.as_source=[{name}]'"

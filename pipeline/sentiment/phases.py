@@ -64,7 +64,7 @@ def tune_all(net: TransferNet, target: Target, fold: InnerFold, job: FinetuneJob
             histories.append(_lines(result, histories, name))
     if mode != "none":
         encoder = text_encoder(target, job.params, job.layout)
-        result = _tune_encoder(net, encoder, lambda made: _learners(made, block)[1], data, mode)
+        result = _tune_encoder(net, encoder, lambda copied: _learners(copied, block)[1], data, mode)
         histories.append(_lines(result, histories, "all"))
     return pd.concat(histories)
 
@@ -161,7 +161,7 @@ def _tune_encoder(
     net.encoder = encoder.net
     return average_trainings(
         net,
-        lambda made, seed: _tune_once(made, encoder, learners(made), data, mode, seed),
+        lambda copied, seed: _tune_once(copied, encoder, learners(copied), data, mode, seed),
         range(seed, seed + (1 if len(data.fold.held_out) else tuned.runs)),
         how=mode,
         targets=encoder.lora_targets,

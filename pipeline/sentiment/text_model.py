@@ -157,9 +157,9 @@ def _tune(
     """Gives the net the mean of several trainings; returns the history of the first. A killed run is taken up."""
     block, identity = params.train_source, _identity(encoder, learn, params)
 
-    def train(made: TunedSpecialist, seed: int) -> FitResult:
+    def train(copied: TunedSpecialist, seed: int) -> FitResult:
         resume = resume_state(layout.cache, identity | {"seed": seed})
-        return _training(made, encoder, learn, params, seed).fit(resume)
+        return _training(copied, encoder, learn, params, seed).fit(resume)
 
     return average_trainings(
         net,

@@ -41,8 +41,8 @@ def run(params: Params, layout: Layout) -> None:
     jobs = [FinetuneJob(of_fold(params, fold), layout, fold, kept) for fold in folds]
     jobs += curve_jobs(target, folds, params, layout, kept)
     processes = workers(params.processes, params.device)
-    made = in_processes(CachedWork(kept, FinetuneJob.name, tune), jobs, processes, "finetune_e2e")
-    outcomes = [outcome_of(fields) for fields in made]
+    tuned = in_processes(CachedWork(kept, FinetuneJob.name, tune), jobs, processes, "finetune_e2e")
+    outcomes = [outcome_of(fields) for fields in tuned]
     final = outcomes[folds.index(FINAL)]
     predictions = pd.concat([item.predictions for item in outcomes])
     if not any("group_context" in item.report for item in outcomes):

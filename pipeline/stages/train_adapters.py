@@ -44,8 +44,8 @@ def run(params: Params, layout: Layout) -> None:
     settings = {**plain, "adapter": params.adapter.model_dump(mode="json")}
     kept = finished("train_adapters", settings, inputs(layout, "train_source"), layout.cache)
     processes = workers(params.processes, params.device)
-    made = in_processes(CachedWork(kept, AdapterJob.name, adapt), jobs, processes, "train_adapters")
-    outcomes = {fold: AdapterOutcome(**outcome) for fold, outcome in zip(folds, made, strict=True)}
+    adapted = in_processes(CachedWork(kept, AdapterJob.name, adapt), jobs, processes, "train_adapters")
+    outcomes = {fold: AdapterOutcome(**outcome) for fold, outcome in zip(folds, adapted, strict=True)}
     final = outcomes[FINAL]
     source = read_source(layout)
     with artifacts.replacing_folder(layout.model("train_adapters")) as folder:

@@ -42,12 +42,12 @@ def average_trainings(
 
     def train_one(seed: int) -> dict[str, Any]:
         torch.manual_seed(seed)  # low-rank updates begin at random
-        made = copy.deepcopy(net)
-        made.encoder = learner(made.get_submodule("encoder"), targets, how, rank)
-        result = train(made, seed)
+        copied = copy.deepcopy(net)
+        copied.encoder = learner(copied.get_submodule("encoder"), targets, how, rank)
+        result = train(copied, seed)
         if how == "lora":
-            made.encoder = merged(made.encoder)  # the low-rank updates become part of the weights
-        return {"weights": made.state_dict(), "result": vars(result)}
+            copied.encoder = merged(copied.encoder)  # the low-rank updates become part of the weights
+        return {"weights": copied.state_dict(), "result": vars(result)}
 
     trained = [finished.get_or_make(f"{name}, seed {seed}", partial(train_one, seed)) for seed in seeds]
     net.load_state_dict(mean_weights([training["weights"] for training in trained]))

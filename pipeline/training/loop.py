@@ -209,9 +209,9 @@ class _Training:
             torch.manual_seed(batch.dropout)
         parts: list[tuple[Any, ...]] = [tuple(send_to_device(part, accelerator.device)) for part in batch.parts]
         single = len(parts) == 1
-        made = [_forward(model, parts[0], accelerator)] if single else _in_parts(model, parts, accelerator)
+        outputs = [_forward(model, parts[0], accelerator)] if single else _in_parts(model, parts, accelerator)
         direct = single and group is None
-        logits = made[0] if direct else self._leaf(made, batch)
+        logits = outputs[0] if direct else self._leaf(outputs, batch)
         loss = self.objective(logits, batch.labels.to(accelerator.device))
         if not torch.isfinite(loss):
             raise InputError(f"{where}: the loss is {loss.item()}; lower the learning rate, or look for absurd inputs")
@@ -219,11 +219,11 @@ class _Training:
         if not direct:
             assert logits.grad is not None
             own = logits.grad[batch.share]
-            gradients = (own if len(own) else torch.zeros_like(made[0])).split(
-                [len(logits_of_part) for logits_of_part in made]
+            gradients = (own if len(own) else torch.zeros_like(outputs[0])).split(
+                [len(logits_of_part) for logits_of_part in outputs]
             )
             if single:
-                torch.autograd.backward(made[0], gradients[0])
+                torch.autograd.backward(outputs[0], gradients[0])
             else:
                 _backward_in_parts(model, parts, gradients, accelerator)
         if group:
@@ -234,9 +234,9 @@ class _Training:
         self.optimizer.step()
         return loss.item()
 
-    def _leaf(self, made: list[Tensor], batch: Batch) -> Tensor:
+    def _leaf(self, outputs: list[Tensor], batch: Batch) -> Tensor:
         """The logits of the whole batch, without a graph, to receive their gradient."""
-        own = torch.cat(made).detach()
+        own = torch.cat(outputs).detach()
         whole = own if self.group is None else self.group.gather_logits(own, batch.share, len(batch.labels))
         return whole.requires_grad_()
 
