@@ -331,8 +331,8 @@ def forget_command(
         layout = Layout(project)
         for name in STAGES:
             stack.enter_context(exclusive(layout.lock(name), name, "wait until it has ended"))
-        forgotten = forgetting.read_ids(ids or (), file)
-        message = forgetting.run(params.load(layout.params), layout, forgotten, yes=yes)
+        named = forgetting.read_ids(ids or (), file)
+        message = forgetting.run(params.load(layout.params), layout, named, yes=yes)
         print("\n".join(map(printable, message.splitlines())))
 
 

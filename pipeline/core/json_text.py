@@ -56,12 +56,12 @@ def _check_depth(text: str) -> None:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Raises ValueError where a key stands twice: one of the values would be lost."""
-    row = dict(pairs)
-    if len(row) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise ValueError(f"the key {twice[:40]!r} stands twice in an object")
-    return row
+    return content
 
 
 def _no_number(name: str) -> NoReturn:

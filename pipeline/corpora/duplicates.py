@@ -197,8 +197,8 @@ def _sharing(texts: Iterable[tuple[int, str]], scratch: Path | None) -> Edges:
     held = np.unique([row for rows in groups for row in rows])
     shingles: dict[int, set[int]] = {}
     for rows, numbers in _shingles(texts):
-        candidates = np.isin(rows, held)
-        for row, number in zip(rows[candidates].tolist(), numbers[candidates].tolist(), strict=True):
+        is_held = np.isin(rows, held)
+        for row, number in zip(rows[is_held].tolist(), numbers[is_held].tolist(), strict=True):
             shingles.setdefault(row, set()).add(number)
     edges: set[tuple[int, int]] = set()
     for rows in groups:

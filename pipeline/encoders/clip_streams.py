@@ -271,7 +271,7 @@ def _known(store: Store, keys: Sequence[str]) -> dict[str, Words | MediaError]:
 
 
 def _keep_words(store: Store, words: Mapping[str, Words | MediaError]) -> None:
-    store.put_words({key: heard.packed() for key, heard in words.items() if isinstance(heard, Words)})
+    store.put_words({key: recognised.packed() for key, recognised in words.items() if isinstance(recognised, Words)})
     store.put_absent(
         {key: error for key, error in words.items() if isinstance(error, MediaError) and _is_permanent(error)}
     )

@@ -108,11 +108,11 @@ def matching_loss(width: int, out_scale: Tensor, distance: str, label_weight: fl
 
     def loss(outputs: Float[Tensor, "batch columns"], labels: Float[Tensor, "batch columns"]) -> Float[Tensor, ""]:
         scale = out_scale.to(outputs.device)
-        scores, target = outputs[:, :width] / scale, labels[:, :width] / scale
+        mapped, target = outputs[:, :width] / scale, labels[:, :width] / scale
         if distance == "cosine":
-            apart = 1 - functional.cosine_similarity(scores, target, dim=1).mean()
+            apart = 1 - functional.cosine_similarity(mapped, target, dim=1).mean()
         else:
-            apart = (scores - target).square().mean()
+            apart = (mapped - target).square().mean()
         return apart + label_weight * _disorder(outputs[:, width], labels[:, width])
 
     return loss

@@ -16,20 +16,20 @@ from pipeline.sentiment.track import ADAPTERS, CORPUS_OF, FINETUNED, Track
 
 def find_leaks(track: Track) -> list[Leak]:
     """Every way in which a scored row of this track was seen by a model behind its score."""
-    messages = [
+    all_leaks = [
         Leak(f"models/{name}/fitted.parquet does not match the digest in models/{name}/model.json")
         for name, stage in track.stages.items()
         if not stage.digest_matches
     ]
     for corpus in track.tables:
         scored, fitted = _scored(track, corpus), pd.concat([_fitted(track, corpus), _unlabelled(track, corpus)])
-        messages += leaks.fitted_in_fold(scored, fitted)
-        messages += leaks.copies_in_fold(_copies(track, corpus), scored, fitted, f"the {corpus} corpus")
+        all_leaks += leaks.fitted_in_fold(scored, fitted)
+        all_leaks += leaks.copies_in_fold(_copies(track, corpus), scored, fitted, f"the {corpus} corpus")
     for name, corpus in CORPUS_OF.items():
         if name in track.stages:
-            messages += leaks.wrong_roles(track.stages[name].predictions, _roles(track, corpus), name)
-            messages += _missing_fitted_rows(track, name)
-    return messages + _across(track)
+            all_leaks += leaks.wrong_roles(track.stages[name].predictions, _roles(track, corpus), name)
+            all_leaks += _missing_fitted_rows(track, name)
+    return all_leaks + _across(track)
 
 
 def _roles(track: Track, corpus: str) -> pd.DataFrame:

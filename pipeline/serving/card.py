@@ -132,19 +132,19 @@ def _personal(model: Model) -> list[str]:
     read = {name: set((branch.description.encoder or {}).get("streams", {})) for name, branch in model.branches.items()}
     streams = set[str]().union(*read.values())
     where = " or ".join(NAMES[name] for name, its in sorted(read.items(), reverse=True) if its)
-    numbers_of = {
+    meaning = {
         "faces": "what the largest face of each picture or frame does (mouth, brows, eyes, head, expression)",
         "sound": "how the sound is (pitch, loudness, spectrum)",
         "speech": "what and how is spoken, as a speech recogniser's encoder hears it",
         "transcript": "what is said, by the words that a speech recogniser hears",
         "words": "what is written there, by the words that are read",
     }
-    listed = [text for name, text in numbers_of.items() if name in streams]
-    if not listed:
+    computed = [text for name, text in meaning.items() if name in streams]
+    if not computed:
         return []
     return [
-        f"Of a {where} it computes {_listed(listed)}, as numbers. Nobody is identified by them, yet they are personal: "
-        "ask the people for consent, and see what the law of the place says of reading emotions."
+        f"Of a {where} it computes {_listed(computed)}, as numbers. Nobody is identified by them, yet they are "
+        "personal: ask the people for consent, and see what the law of the place says of reading emotions."
     ]
 
 

@@ -337,7 +337,7 @@ class Predictor:
             (modality,) = branch.description.modalities
             pixels = [item[LEARNING[modality]] for item in items]
             own = np.full((len(items), branch.own.width), np.nan, dtype=np.float32)
-            shown = [at for at, pixel in enumerate(pixels) if isinstance(pixel, np.ndarray)]
+            shown = [at for at, picture in enumerate(pixels) if isinstance(picture, np.ndarray)]
             if shown:
                 own[shown] = self._vectors(branch.own, [pixels[at] for at in shown])
         else:

@@ -113,15 +113,13 @@ def card(model: ScoreModel, layout: Layout) -> str:
     lines += [f"It learned from scores of {description.scores[0]:g} to {description.scores[1]:g}.", ""]
     lines += ["| system | Pearson's r | interval | MAE |", "| --- | --- | --- | --- |"]
     for name in ("ridge", "text_transfer", "text_tuned", "adapted", "finetuned_alone", "finetuned"):
-        conformal = scored.get(name, {})
-        if "pearson" in conformal:
-            known = "pearson_ci_low" in conformal
+        scores = scored.get(name, {})
+        if "pearson" in scores:
+            known = "pearson_ci_low" in scores
             interval = (
-                f"[{conformal['pearson_ci_low']:.3f}, {conformal['pearson_ci_high']:.3f}]"
-                if known
-                else "too few groups"
+                f"[{scores['pearson_ci_low']:.3f}, {scores['pearson_ci_high']:.3f}]" if known else "too few groups"
             )
-            lines.append(f"| {name} | {conformal['pearson']:.3f} | {interval} | {conformal['mae']:.3f} |")
+            lines.append(f"| {name} | {scores['pearson']:.3f} | {interval} | {scores['mae']:.3f} |")
     if description.context is not None:
         lines += ["", "Rows of a table are scored with others of their group; a row by itself as `finetuned_alone`."]
     lines += ["", f"{scored['n']} rows that nothing had seen, {scored['groups']} groups ({scored['protocol']})."]

@@ -35,13 +35,13 @@ class Server:
     file's size too where ``head`` is set, and counts what is asked."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.faults, self.frame_request = folder, Counter[str](), Counter[str]()
+        self.folder, self.faults, self.requests = folder, Counter[str](), Counter[str]()
         self.status, self.head = 503, False
         server = self
 
         class Handler(SimpleHTTPRequestHandler):
             def do_GET(self) -> None:
-                server.frame_request[self.path] += 1
+                server.requests[self.path] += 1
                 if not self.fails():
                     super().do_GET()
 
@@ -146,7 +146,7 @@ def test_a_server_that_says_nothing_of_a_file_has_not_lost_it(server: Server, tm
 def test_a_file_that_is_forbidden_is_counted_and_not_asked_for_again(server: Server, tmp_path: Path) -> None:
     server.head, server.status, server.faults["/pictures/a.jpg"] = True, 403, 100
     done = fetch(f"{server.address}/posts.csv", tmp_path / "here", LIMITS)
-    assert done.lacking["refused with status 403"] == 1 and server.frame_request["/pictures/a.jpg"] == 1
+    assert done.lacking["refused with status 403"] == 1 and server.requests["/pictures/a.jpg"] == 1
     assert files(tmp_path / "here").keys() == {"pictures/b.jpg", "posts.csv"}
 
 
