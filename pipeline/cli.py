@@ -287,7 +287,7 @@ def _inputs(project: Path) -> list[Path]:
     from pipeline.core.layout import Layout
 
     layout = Layout(project)
-    inputs = list(layout.own)
+    inputs = list(layout.project_files)
     # Params that cannot be read name no corpus; `compare` needs none, and all others say what is wrong with them.
     with suppress(InputError):
         inputs += params.load(layout.params).corpora(layout.root)
@@ -385,7 +385,7 @@ def extract_command(
         from pipeline.encoders import extraction
 
         layout = Layout(project)
-        check_output(out, [clips, *layout.own])
+        check_output(out, [clips, *layout.project_files])
         print(
             extraction.run(params.load(layout.params), layout, clips, out, media or clips.parent, transcribe=transcribe)
         )

@@ -576,10 +576,10 @@ class Params(ParamsBlock):
             return values
         whole = dict(values)
         for modality, differs in DIFFERENCES.items():
-            own = values.get(f"train_{modality}")
-            if own is None or isinstance(own, dict):
+            overrides = values.get(f"train_{modality}")
+            if overrides is None or isinstance(overrides, dict):
                 common = _without_augment(shared) if modality == "text" else shared
-                whole[f"train_{modality}"] = _merged(_merged(common, differs), own or {})
+                whole[f"train_{modality}"] = _merged(_merged(common, differs), overrides or {})
         return whole
 
     def of_specialist(self, modality: Modality) -> TextSpecialistParams | SpecialistParams:
@@ -676,9 +676,9 @@ def _lines(errors: Sequence[Any]) -> list[str]:
     """One line an error; one in ``specialist`` is not said again of the blocks that it is passed on to."""
     shared = {error["loc"][1:] for error in errors if error["loc"][:1] == ("specialist",)}
     blocks = {f"train_{modality}" for modality in DIFFERENCES}
-    own = [error for error in errors if error["loc"][:1] == () or error["loc"][0] not in blocks]
-    passed_on = [error for error in errors if error not in own]
-    return [_line(error) for error in [*own, *(error for error in passed_on if error["loc"][1:] not in shared)]]
+    direct = [error for error in errors if error["loc"][:1] == () or error["loc"][0] not in blocks]
+    passed_on = [error for error in errors if error not in direct]
+    return [_line(error) for error in [*direct, *(error for error in passed_on if error["loc"][1:] not in shared)]]
 
 
 def _line(error: Any) -> str:
@@ -762,10 +762,10 @@ def knobs(params: Params | None = None) -> Iterator[tuple[str, FieldInfo, Any]]:
 
 
 def _differs(params: Params, modality: str, key: str) -> bool:
-    own, shared = (
+    specific, shared = (
         reduce(getattr, key.split("."), block) for block in (getattr(params, f"train_{modality}"), params.specialist)
     )
-    return own != shared
+    return specific != shared
 
 
 def _walk(block: BaseModel, prefix: str) -> Iterator[tuple[str, FieldInfo, Any]]:

@@ -75,7 +75,7 @@ class Layout:
         return self.root / f".{stage}.lock"
 
     @property
-    def own(self) -> tuple[Path, ...]:
+    def project_files(self) -> tuple[Path, ...]:
         """The files and folders of the project itself, which no report or table of a user's is written over."""
         files = [self.params, self.root / "dvc.yaml", self.dvc_lock]
         folders = [self.root / "data" / name for name in ("sample", "split", "embeddings")]

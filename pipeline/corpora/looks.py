@@ -292,8 +292,8 @@ def agreement(left: np.ndarray, right: np.ndarray, turn: np.ndarray) -> np.ndarr
     for window in (pair[..., y : y + half, x : x + half] for y, x in itertools.product(steps, steps)):
         a, b = window - window.mean(axis=(-2, -1), keepdims=True)
         shared = (a * b).sum(axis=(1, 2)) + FLAT_WINDOW
-        own = np.sqrt((a**2).sum(axis=(1, 2)) * (b**2).sum(axis=(1, 2))) + FLAT_WINDOW
-        lowest = np.minimum(lowest, shared / own)
+        norms = np.sqrt((a**2).sum(axis=(1, 2)) * (b**2).sum(axis=(1, 2))) + FLAT_WINDOW
+        lowest = np.minimum(lowest, shared / norms)
     return lowest
 
 

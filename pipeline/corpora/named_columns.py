@@ -53,9 +53,9 @@ def extractors(path: Path, schema: pa.Schema) -> dict[Feature, Extractor]:
         raise InputError(f"{path}: its metadata `extractors` says {error.errors()[0]['msg']}; extract again") from None
     extractors: dict[Feature, Extractor] = {}
     for name, columns in blocks(schema.names).items():
-        own = tuple(column.removeprefix(f"{name}.") for column in columns)
-        extractor = known.get(name, Extractor("named columns", "", "", own))
-        if extractor.columns == own and (name in known or not _numbered(own)):
+        short_names = tuple(column.removeprefix(f"{name}.") for column in columns)
+        extractor = known.get(name, Extractor("named columns", "", "", short_names))
+        if extractor.columns == short_names and (name in known or not _numbered(short_names)):
             extractors[name] = extractor
     return extractors
 

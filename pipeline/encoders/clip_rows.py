@@ -55,8 +55,8 @@ class ClipVectors:
                     vector[columns[name]] = part
             rows.append(reasons[0] if len(reasons) == len(parts) else vector)
         for name in columns:
-            own = [digest if isinstance(digest, MediaError) else encoded[name][digest] for digest in digests]
-            self.tallies.setdefault(name, Tally()).add(values, own)
+            stream_vectors = [digest if isinstance(digest, MediaError) else encoded[name][digest] for digest in digests]
+            self.tallies.setdefault(name, Tally()).add(values, stream_vectors)
         return rows
 
 

@@ -298,8 +298,8 @@ def opened(contents: ClipContents, source: ClipSource, layout: Layout) -> Iterat
     with ExitStack() as stack:
         stores: dict[Stream, Store] = {}
         for name, stream in contents.encoder.streams.items():
-            own = computed.texts if isinstance(stream, WordsEncoder) else computed.vectors
-            stores[name] = stack.enter_context(open_store(stream.identity, own, layout, contents.max_pixels))
+            cache = computed.texts if isinstance(stream, WordsEncoder) else computed.vectors
+            stores[name] = stack.enter_context(open_store(stream.identity, cache, layout, contents.max_pixels))
         word_stores: dict[Stream, Store] = {
             name: stack.enter_context(open_store(recogniser.identity, computed.words, layout, contents.max_pixels))
             for name, recogniser in contents.recognisers.items()

@@ -40,7 +40,7 @@ class Compiled:
     """
 
     def __init__(self, net: nn.Module, precision: Precision, probes: tuple[Batch, Batch], threads: int) -> None:
-        openvino, own, (example, other) = package(), copy.deepcopy(net).eval(), probes
+        openvino, copied, (example, other) = package(), copy.deepcopy(net).eval(), probes
         core = openvino.Core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise InputError(f"{WHERE}: this processor has no instructions for bf16; set embed.text.precision: fp32")
@@ -48,13 +48,13 @@ class Compiled:
         settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         with torch.inference_mode(), _quietly():
             try:
-                model = openvino.convert_model(own, example_input=dict(example))
+                model = openvino.convert_model(copied, example_input=dict(example))
                 self.model = core.compile_model(model, "CPU", settings | {"INFERENCE_PRECISION_HINT": HINTS[precision]})
             except MemoryError:
                 raise
             except Exception as error:  # what it cannot convert ends in classes of its own, which have no other base
                 raise InputError(f"{WHERE}: it cannot convert this encoder ({_reason(error)}); set torch") from None
-            expected, actual = own(**other).numpy(), self(**other)
+            expected, actual = copied(**other).numpy(), self(**other)
         lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
         cosine = float(((expected * actual).sum(axis=1) / np.maximum(lengths, 1e-12)).min())
         if not cosine >= ALIKE[precision]:

@@ -173,9 +173,9 @@ def _spectrum(mel: np.ndarray, audible: np.ndarray) -> np.ndarray:
     """MFCC are of twice as many bands as are columns themselves, whose neighbours are averaged."""
     bands = (mel[:, ::2] + mel[:, 1::2])[audible] / 2
     cepstra = scipy.fft.dct(mel, type=2, norm="ortho", axis=1)[:, :CEPSTRA]
-    own = cepstra[audible]
+    heard = cepstra[audible]
     parts = [bands.mean(axis=0), bands.std(axis=0), *np.percentile(bands, [10, 90], axis=0)]
-    return np.concatenate([*parts, own.mean(axis=0), own.std(axis=0), _deltas(cepstra)[audible].std(axis=0)])
+    return np.concatenate([*parts, heard.mean(axis=0), heard.std(axis=0), _deltas(cepstra)[audible].std(axis=0)])
 
 
 def _deltas(rows: np.ndarray) -> np.ndarray:
@@ -208,17 +208,17 @@ def _voice(periodicity: np.ndarray, audible: np.ndarray) -> np.ndarray:
     seconds = len(audible) * HOP / SOUND_RATE
     voiced_of_audible = voiced.sum() / audible.sum()
     length = runs.mean() if len(runs) else 0.0
-    own = periodicity[audible]
+    heard = periodicity[audible]
     return np.array(
-        [audible.mean(), voiced.mean(), voiced_of_audible, len(runs) / seconds, length, own.mean(), own.std()]
+        [audible.mean(), voiced.mean(), voiced_of_audible, len(runs) / seconds, length, heard.mean(), heard.std()]
     )
 
 
 def _level(level: np.ndarray, audible: np.ndarray) -> np.ndarray:
-    own = level[audible]
-    mean = own.mean()
+    heard = level[audible]
+    mean = heard.mean()
     step = np.abs(np.diff(level)).mean() if len(level) > 1 else 0.0
-    return np.array([mean, own.std(), *(np.percentile(own, [95, 50, 10]) - mean), step])
+    return np.array([mean, heard.std(), *(np.percentile(heard, [95, 50, 10]) - mean), step])
 
 
 @dataclass(frozen=True)

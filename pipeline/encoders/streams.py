@@ -96,8 +96,8 @@ class ClipEncoder:
 
     @property
     def identity(self) -> dict[str, Any]:
-        own = {name: stream.identity for name, stream in self.streams.items()}
-        return {"name": "+".join(own), "width": self.width, "per_group": self.per_group, "streams": own}
+        identities = {name: stream.identity for name, stream in self.streams.items()}
+        return {"name": "+".join(identities), "width": self.width, "per_group": self.per_group, "streams": identities}
 
     @property
     def width(self) -> int:
@@ -266,10 +266,10 @@ def per_group(vectors: np.ndarray, groups: np.ndarray, columns: Mapping[Stream, 
     for code in range(int(codes.max(initial=-1)) + 1):
         rows = np.flatnonzero(codes == code)
         for part in columns.values():
-            own = vectors[rows, part].astype(np.float64)
-            have = ~np.isnan(own).any(axis=1)
+            values = vectors[rows, part].astype(np.float64)
+            have = ~np.isnan(values).any(axis=1)
             if have.sum() >= FEWEST_OF_GROUP:
-                spread = own[have].std(axis=0)
-                own[have] = (own[have] - own[have].mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
-                standardised[rows[have], part] = own[have]
+                spread = values[have].std(axis=0)
+                values[have] = (values[have] - values[have].mean(axis=0)) / np.where(spread > 1e-6, spread, 1.0)
+                standardised[rows[have], part] = values[have]
     return standardised

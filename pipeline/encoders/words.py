@@ -66,12 +66,12 @@ class WordsEncoder:
 
     @property
     def identity(self) -> dict[str, Any]:
-        own = self.recogniser.identity
+        recogniser = self.recogniser.identity
         return {
-            "name": own["name"],
-            "revision": own["revision"],
-            "sha256": own["sha256"],
-            "words": own,
+            "name": recogniser["name"],
+            "revision": recogniser["revision"],
+            "sha256": recogniser["sha256"],
+            "words": recogniser,
             "text": self.texts.identity,
             "width": self.width,
         }

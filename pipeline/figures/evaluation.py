@@ -60,9 +60,9 @@ def draw_systems(path: Path, rows: pd.DataFrame, title: str) -> None:
     with drawing(path, (7.6, 1.3 + 0.42 * len(rows)), title) as figure:
         axes = figure.subplots()
         for place, row in enumerate(rows.to_dict("records")):
-            own = row["name"] == "fusion"
-            _interval(axes, place, row, BLUE if own else GREY, BLUE if own else "white")
-            if own:
+            is_fusion = row["name"] == "fusion"
+            _interval(axes, place, row, BLUE if is_fusion else GREY, BLUE if is_fusion else "white")
+            if is_fusion:
                 axes.axvline(row["value"], color=BLUE, linewidth=0.8, alpha=0.4, zorder=0)
         _ranked(axes, [plain(str(name)) for name in rows["name"]])
 

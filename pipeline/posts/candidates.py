@@ -183,8 +183,8 @@ def _fit(
         weights, bias = kept["weights"], kept["bias"]
     logits = (design.unseen @ weights.T + bias).astype(np.float32)
     if design.columns is not None:
-        own, weights = weights, np.zeros((classes, len(design.mean)))
-        weights[:, design.columns] = own
+        compact, weights = weights, np.zeros((classes, len(design.mean)))
+        weights[:, design.columns] = compact
     return FittedSpecialist(_net(weights, bias, design.mean, design.scale), logits, design.words)
 
 

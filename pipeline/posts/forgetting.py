@@ -160,7 +160,7 @@ def _traces(
     ids: frozenset[str], cells: pd.DataFrame, run: pd.DataFrame | None, manifest: Path, media: Path, layout: Layout
 ) -> Traces:
     """What the posts have and no other post has, by the manifest and by the last run."""
-    own, others = cells[cells["id"].isin(ids)], cells[~cells["id"].isin(ids)]
+    forgotten, others = cells[cells["id"].isin(ids)], cells[~cells["id"].isin(ids)]
 
     def named(rows: pd.DataFrame, columns: Sequence[str], base: Path) -> set[Path]:
         paths = set()
@@ -184,8 +184,8 @@ def _traces(
             texts_of_rows |= set(run.loc[run["sample_id"].isin(ids) == forgotten, "text"].dropna())
         return texts_of_rows
 
-    alone = files(own, forgotten=True) - files(others, forgotten=False)
-    own_texts = texts(own, forgotten=True) - texts(others, forgotten=False)
+    alone = files(forgotten, forgotten=True) - files(others, forgotten=False)
+    own_texts = texts(forgotten, forgotten=True) - texts(others, forgotten=False)
     digests = {hashlib.sha256(value.encode()).hexdigest() for value in own_texts} | set(map(content_digest, alone))
     shared: set[str] = set()
     for modality in MODALITIES:

@@ -42,14 +42,14 @@ class Branch:
 
     Attributes:
         frozen: the encoder whose vectors the fusion reads.
-        own: the encoder whose vectors the specialist reads: ``frozen``, one that was tuned with it, or one of words.
+        encoder: the one whose vectors the specialist reads: ``frozen``, one that was tuned with it, or one of words.
         classifier: vectors → logits.
         net: the specialist as it is saved: ``classifier``, with the encoder in front where that was tuned.
         description: of ``net``, as in ``model.json``; a LoRA has been merged into the weights.
     """
 
     frozen: Encoder
-    own: Encoder | VideoEncoder | TfidfEncoder | TextWithWords
+    encoder: Encoder | VideoEncoder | TfidfEncoder | TextWithWords
     classifier: Specialist
     net: nn.Module
     description: SpecialistDescription
@@ -57,9 +57,9 @@ class Branch:
     @property
     def words(self) -> TfidfEncoder | None:
         """The vocabulary of a specialist of words."""
-        if isinstance(self.own, TextWithWords):
-            return self.own.words
-        return self.own if isinstance(self.own, TfidfEncoder) else None
+        if isinstance(self.encoder, TextWithWords):
+            return self.encoder.words
+        return self.encoder if isinstance(self.encoder, TfidfEncoder) else None
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,10 @@ def _check_fits(path: Path, name: Modality, branch: Branch, fusion: FusionDescri
         raise DamagedError(f"{path}: is a specialist of {described.modalities[0]}, and not of {name}", REMEDY)
     if described.labels != fusion.labels:
         raise DamagedError(f"{path}: its labels differ from those of the fusion", REMEDY)
-    if described.net is not None and described.net.width != branch.own.width:
-        raise DamagedError(f"{path}: reads {described.net.width} columns of an encoder of {branch.own.width}", REMEDY)
+    if described.net is not None and described.net.width != branch.encoder.width:
+        raise DamagedError(
+            f"{path}: reads {described.net.width} columns of an encoder of {branch.encoder.width}", REMEDY
+        )
     if fusion.net is not None and fusion.net.widths[name] != branch.frozen.width:
         width = fusion.net.widths[name]
         raise DamagedError(f"{path}: the fusion reads {width} columns of an encoder of {branch.frozen.width}", REMEDY)
@@ -185,17 +187,21 @@ def _branch(modality: Modality, folder: Path, frozen: Encoder) -> Branch:
 
     check_shapes(folder, make, "classifier")
     classifier = make()
-    own = _that_learns(frozen)
-    encoder = ClipNet(own) if isinstance(own, VideoEncoder) else own.net
+    tunable = _that_learns(frozen)
+    encoder = ClipNet(tunable) if isinstance(tunable, VideoEncoder) else tunable.net
     if description.candidate == "lora":
         assert description.lora_rank is not None
-        encoder = _merged_lora(folder, encoder, own, classifier, description.lora_rank)
+        encoder = _merged_lora(folder, encoder, tunable, classifier, description.lora_rank)
         net = TunedSpecialist(encoder, classifier)
     else:
         net = TunedSpecialist(encoder, classifier)
         load_weights(folder, net)
     return Branch(
-        frozen, own, classifier, net.eval(), description.model_copy(update={"candidate": "full", "lora_rank": None})
+        frozen,
+        tunable,
+        classifier,
+        net.eval(),
+        description.model_copy(update={"candidate": "full", "lora_rank": None}),
     )
 
 
@@ -227,12 +233,12 @@ def _that_learns(encoder: Encoder) -> TextEncoder | ImageEncoder | VideoEncoder:
 def _merged_lora(
     folder: Path,
     encoder: nn.Module,
-    own: TextEncoder | ImageEncoder | VideoEncoder,
+    tunable: TextEncoder | ImageEncoder | VideoEncoder,
     classifier: Specialist,
     rank: int,
 ) -> nn.Module:
     """The encoder with its low-rank updates added to its weights: as fast as any, and peft is needed no more."""
-    targets = own.image.lora_targets if isinstance(own, VideoEncoder) else own.lora_targets
+    targets = tunable.image.lora_targets if isinstance(tunable, VideoEncoder) else tunable.lora_targets
     adapted = lora(encoder, targets, rank)
     load_weights(folder, TunedSpecialist(adapted, classifier))
     return merged(adapted)

@@ -51,14 +51,14 @@ def contradictions(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """
     rows = np.arange(len(codes))
     has_prediction = np.isfinite(probabilities[:, 0])
-    own = probabilities[rows, codes]
+    of_label = probabilities[rows, codes]
     thresholds = np.full(probabilities.shape[1], np.inf)
     for label in np.unique(codes[has_prediction]):
-        thresholds[label] = own[has_prediction & (codes == label)].mean()
+        thresholds[label] = of_label[has_prediction & (codes == label)].mean()
     confident = np.where(probabilities >= thresholds, probabilities, 0.0)
     confident[rows, codes] = 0.0
     best = confident.argmax(axis=1)
-    contradicted = (own < thresholds[codes]) & (confident[rows, best] > 0)
+    contradicted = (of_label < thresholds[codes]) & (confident[rows, best] > 0)
     return np.where(contradicted, best, np.where(has_prediction, -1, -2)).astype(np.int64)
 
 

@@ -185,7 +185,7 @@ def _digests(layout: Layout) -> list[tuple[str, str]]:
         if "fitted" in description:
             digests.append((f"{stage}: rows it was fitted on", description["fitted"]["digest"]))
         encoder = description.get("encoder") or {}
-        for own in encoder.get("streams", {"": encoder}).values():
-            if "sha256" in own:
-                digests.append((f"{stage}: weights of {own['name']}", own["sha256"]))
+        for stream in encoder.get("streams", {"": encoder}).values():
+            if "sha256" in stream:
+                digests.append((f"{stage}: weights of {stream['name']}", stream["sha256"]))
     return digests

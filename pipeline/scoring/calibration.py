@@ -137,8 +137,8 @@ def _without_each_group(actual: np.ndarray, predicted: np.ndarray, groups: np.nd
     codes = np.unique(groups, return_inverse=True)[1]
     count = int(codes.max()) + 1
     cells = codes * classes**2 + actual * classes + predicted
-    own = np.bincount(cells, minlength=count * classes**2).reshape(count, classes, classes)
-    return emotion.macro_f1_of(own.sum(axis=0) - own if count > 1 else own)
+    per_group = np.bincount(cells, minlength=count * classes**2).reshape(count, classes, classes)
+    return emotion.macro_f1_of(per_group.sum(axis=0) - per_group if count > 1 else per_group)
 
 
 def expected_calibration_error(probabilities: np.ndarray, actual: np.ndarray, bins: int) -> float:

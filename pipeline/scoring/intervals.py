@@ -287,10 +287,10 @@ def permutation_p(
     rest = actual - means[group_of]
     centred = {name: _unit(np.asarray(predicted)[:, order]) for name, predicted in systems.items()}
     centred = {name: rows for name, rows in centred.items() if rows is not None}
-    own = _unit(actual[None])
-    if own is None:
+    target = _unit(actual[None])
+    if target is None:
         return {}
-    observed = {name: float((rows @ own[0]).mean()) for name, rows in centred.items()}
+    observed = {name: float((rows @ target[0]).mean()) for name, rows in centred.items()}
     as_high = dict.fromkeys(centred, 0)
     generator = np.random.default_rng(seed)
     chunk = max(1, CHUNK_CELLS // len(actual))

@@ -63,4 +63,4 @@ def simplest(errors: Sequence[np.ndarray], groups: np.ndarray) -> int:
     Arguments as of ``worthwhile``.
     """
     least = min(errors, key=np.sum)
-    return next(at for at, own in enumerate(errors) if not behind(own, least, groups).clearly)
+    return next(at for at, choice in enumerate(errors) if not behind(choice, least, groups).clearly)

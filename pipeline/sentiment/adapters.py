@@ -81,9 +81,9 @@ def describe_adapter(target: Target, source: SourceSpace, name: Feature, params:
     width, out = target.columns.widths[name], source.rows[name].shape[1]
     if name in target.as_source:
         return AdapterArguments(width=width, hidden=(), out=out, components=0, dropout=0.0, identity=True)
-    own = getattr(params.adapter, name)
-    hidden = params.adapter.hidden if own.hidden is None else own.hidden
-    components = params.adapter.components if own.components is None else own.components
+    overrides = getattr(params.adapter, name)
+    hidden = params.adapter.hidden if overrides.hidden is None else overrides.hidden
+    components = params.adapter.components if overrides.components is None else overrides.components
     return AdapterArguments(
         width=width,
         hidden=hidden,
@@ -96,7 +96,7 @@ def describe_adapter(target: Target, source: SourceSpace, name: Feature, params:
 def adapt(job: AdapterJob) -> dict[str, Any]:
     """Trains a fold's adapters, both times, and predicts the fold's rows with them: the fields of its outcome."""
     target, source = read_target(job.layout), read_source(job.layout)
-    own = target.columns.modalities
+    modalities = target.columns.modalities
     report: dict[str, dict[str, dict[str, float]]] = {}
     predictions, histories = [], []
     adapters: dict[str, Adapter] = {}
@@ -111,11 +111,11 @@ def adapt(job: AdapterJob) -> dict[str, Any]:
                 )
                 histories.append(pd.DataFrame(fit_result.history).assign(modality=name, step=step))
             carried = carried_columns(adapters, target.columns)
-            for subset in subsets_of(own):
+            for subset in subsets_of(modalities):
                 scores = score(source.net, carried, subset)
                 predictions.append(target.predicted(job.fold, Variant(step, subset_name(subset)), scores))
     if predicted is not None:
-        predictions.append(target.predicted(job.fold, Variant("text_transfer", subset_name(own)), predicted))
+        predictions.append(target.predicted(job.fold, Variant("text_transfer", subset_name(modalities)), predicted))
     weights = {f"{name}.{key}": value for name, net in adapters.items() for key, value in net.state_dict().items()}
     history = pd.concat([pd.DataFrame(columns=HISTORY_COLUMNS), *histories])
     return vars(AdapterOutcome(pd.concat(predictions), weights, report, history))
@@ -209,8 +209,8 @@ def _fit_adapter(
     params: Params,
 ) -> FitResult:
     """Trains an adapter on the first ``train`` of the rows and stops by the others."""
-    block, own = params.adapter, getattr(params.adapter, name)
-    epochs = block.epochs if own.epochs is None else own.epochs
+    block, overrides = params.adapter, getattr(params.adapter, name)
+    epochs = block.epochs if overrides.epochs is None else overrides.epochs
     if not epochs:
         return FitResult(0, 0.0, [])
     objective, places = _match(adapter, name, vectors, pairs, scores, source, params)
@@ -221,7 +221,7 @@ def _fit_adapter(
         TensorRows((vectors[train:], scored[train:]), labels[train:], block.batch),
         objective=objective,
         score=lambda adapted, actual: -objective(torch.from_numpy(adapted), torch.from_numpy(actual)).item(),
-        optimizer=adamw([(adapter, own.learning_rate or block.learning_rate)], block.weight_decay),
+        optimizer=adamw([(adapter, overrides.learning_rate or block.learning_rate)], block.weight_decay),
         plan=TrainingPlan(epochs, epochs, params.seed, plateau=(block.plateau_factor, block.plateau_patience)),
         device=torch.device("cpu"),
         what=f"train_adapters {name}",

@@ -126,9 +126,9 @@ def setting_of(target: Target, plain: Target, source: SourceSpace, job: Finetune
     block = job.params.finetune_e2e
     folds = adapted_folds(target, source, job, block.tuned.folds if mode.tuned else block.inner_folds)
     carried = carried_scores(target, source, folds) if job.with_source else {}
-    own = own_adapters(target, source, job) if job.with_source else {}
+    adapters = own_adapters(target, source, job) if job.with_source else {}
     train, val = target.rows(job.fold, "train"), target.rows(job.fold, "val")
-    whole = InnerFold(np.sort(np.concatenate([train, val])), np.zeros(0, dtype=np.int64), own)
+    whole = InnerFold(np.sort(np.concatenate([train, val])), np.zeros(0, dtype=np.int64), adapters)
     judges = [judged_by_validation(target, source, job)] if mode.tuned and not mode.few else folds
     return Setting(target, plain, source, job, carried, judges, whole, mode)
 

@@ -100,10 +100,10 @@ def fit_context(
     centre = sums.context.centre
     apart, target, of_rows = (scores - centre)[accompanied], (actual - centre)[accompanied], others[accompanied]
     if scaled:
-        own, of_others = nnls(np.column_stack([apart, of_rows]), target)[0].clip(max=MOST)
+        own_weight, of_others = nnls(np.column_stack([apart, of_rows]), target)[0].clip(max=MOST)
     else:
-        own, of_others = 1.0, nnls(of_rows, target - apart)[0].clip(max=MOST)[0]
+        own_weight, of_others = 1.0, nnls(of_rows, target - apart)[0].clip(max=MOST)[0]
     weight = count / (count + SHRINKAGE)
     # Rounded, as a description keeps them.
-    own, of_others = round(1 + weight * (float(own) - 1), 6), round(weight * float(of_others), 6)
-    return GroupContext(centre=centre, own=own, others=of_others) if of_others else None
+    own_weight, of_others = round(1 + weight * (float(own_weight) - 1), 6), round(weight * float(of_others), 6)
+    return GroupContext(centre=centre, own=own_weight, others=of_others) if of_others else None

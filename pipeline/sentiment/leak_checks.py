@@ -97,7 +97,7 @@ def _near(track: Track, rows: Mapping[str, np.ndarray], modalities: Sequence[Fea
 
 def _across(track: Track) -> list[Leak]:
     """Target rows to be scored that a model of the source has seen: by their group, their words or their features."""
-    target, own = track.target, track.columns["target"]
+    target, target_columns = track.target, track.columns["target"]
     scored = np.flatnonzero(target["sample_id"].isin(track.scored["sample_id"]))
     crossing = []
     for corpus in ("source", "source_texts"):
@@ -107,8 +107,10 @@ def _across(track: Track) -> list[Leak]:
             what = f"{len(shared)} groups of the target's test rows have the names of groups of the {corpus} corpus"
             crossing.append(Leak(f"{what}; rename those that are others", tuple(shared)))
         # Features compare where the same columns of what may be one extractor are left in both.
-        both = own.keys() & columns.keys()
-        comparable: list[Feature] = [name for name in FEATURES if name in both and columns[name] == own[name]]
+        both = target_columns.keys() & columns.keys()
+        comparable: list[Feature] = [
+            name for name in FEATURES if name in both and columns[name] == target_columns[name]
+        ]
         edges = _near(track, {"target": scored, corpus: seen}, comparable)
         ids = [*target["sample_id"].iloc[scored], *table["sample_id"].iloc[seen]]
         pairs = sorted({f"{ids[a]} = {ids[b]}" for a, b in map(sorted, edges) if a < len(scored) <= b})

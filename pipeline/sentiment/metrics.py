@@ -57,8 +57,8 @@ def step_metrics(scored: Scored, step: ScoreStep) -> dict[str, float]:
             metrics |= intervals.interval_metrics(
                 scored.resampled[variant][metric], scored.block.confidence, f"{metric}_"
             )
-    own = {step: scored.systems[variant]}
-    p = intervals.permutation_p(scored.actual, own, scored.groups, scored.block.permutations, scored.seed)
+    system = {step: scored.systems[variant]}
+    p = intervals.permutation_p(scored.actual, system, scored.groups, scored.block.permutations, scored.seed)
     if step in p:
         metrics["permutation_p"] = p[step]
     if variant in scored.within:

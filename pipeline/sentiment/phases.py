@@ -103,11 +103,11 @@ def _text_head(net: TransferNet) -> list[nn.Module]:
 
 def _learners(net: TransferNet, block: FinetuneParams) -> tuple[list[nn.Module], list[nn.Module]]:
     """What learns in the first phase, and in the second: everything."""
-    own: list[nn.Module] = [net.mix, net.probes, *([net.text_head] if net.text_head is not None else [])]
+    probes: list[nn.Module] = [net.mix, net.probes, *([net.text_head] if net.text_head is not None else [])]
     if net.source is None:
-        return own, own
+        return probes, probes
     head = net.source.fusion.classify if block.first == "head" else net.source
-    return [*own, head], [*own, net.source, net.adapters]
+    return [*probes, head], [*probes, net.source, net.adapters]
 
 
 def objective(block: FinetuneParams, *, plain: bool = False) -> Objective:

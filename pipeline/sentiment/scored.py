@@ -195,10 +195,10 @@ def _pooled(predictions: pd.DataFrame, track: Track, ids: pd.Series, variant: Va
     test = predictions[predictions["split"] == "test"]
     pooled, scores, repeat_of = [], test["score"].to_numpy(dtype=np.float64), _repeats(test["fold"])
     for repeat in dict.fromkeys(_repeats(track.scored["fold"])):
-        own = repeat_of == repeat
-        known = pd.Index(test["sample_id"][own])
+        in_repeat = repeat_of == repeat
+        known = pd.Index(test["sample_id"][in_repeat])
         if known.is_unique and len(known) == len(ids) and ids.isin(known).all():
-            pooled.append(scores[own][known.get_indexer(pd.Index(ids))])
+            pooled.append(scores[in_repeat][known.get_indexer(pd.Index(ids))])
         elif not variant.groups:
             what = f"{variant.step} with {variant.subset}: repeat {repeat}"
             raise InputError(f"predictions of {what} does not have each test row once; run `dvc repro`")
@@ -230,16 +230,16 @@ def baseline_predictions(track: Track) -> pd.DataFrame:
     """
     scores = track.target["score"].to_numpy(dtype=np.float64)
     groups = track.target["group_id"].to_numpy(dtype=str)
-    own, tables = track.modalities, []
+    modalities, tables = track.modalities, []
     for fold in dict.fromkeys(track.scored["fold"]):
         fitted = track.rows(fold, "train", "val")
         if not len(fitted):
             raise InputError(f"data/split/target_folds.parquet: {fold} has no row to learn from; run `dvc repro`")
-        predicted = {Variant("mean", subset_name(own)): np.full(len(scores), scores[fitted].mean())}
-        for subset in subsets_of(own):
+        predicted = {Variant("mean", subset_name(modalities)): np.full(len(scores), scores[fitted].mean())}
+        for subset in subsets_of(modalities):
             blocks = [track.blocks["target"][name] for name in subset]
             variant = Variant("ridge", subset_name(subset))
-            predicted[variant] = ridge(blocks, scores, fitted, groups, select=subset == own)
+            predicted[variant] = ridge(blocks, scores, fitted, groups, select=subset == modalities)
         roles = track.folds[track.folds["fold"] == fold].rename(columns={"role": "split"})
         at = pd.Index(track.target["sample_id"]).get_indexer(pd.Index(roles["sample_id"]))
         tables += [roles.assign(**variant._asdict(), score=values[at]) for variant, values in predicted.items()]

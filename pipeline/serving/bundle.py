@@ -153,12 +153,12 @@ def _refuse_other(folder: Path) -> None:
         return
     try:
         index = json_text.read_object((folder / INDEX).read_bytes())
-        own = {INDEX, *index["files"]} if "format" in index else set[str]()
+        bundled = {INDEX, *index["files"]} if "format" in index else set[str]()
     except (OSError, ValueError, KeyError, TypeError):
-        own = set[str]()
-    if not own:
+        bundled = set[str]()
+    if not bundled:
         raise InputError(f"{folder}: exists and is no bundle; give a new folder")
-    if others := sorted(_names(folder) - own):
+    if others := sorted(_names(folder) - bundled):
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise InputError(f"{folder / others[0]}{more}: no file of the bundle, and would be lost; move it elsewhere")
 
@@ -371,8 +371,8 @@ def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> d
         encoders["text"] = texts
     pictures = load_pictures(here["image"]) if "image" in here else None
     if "image" in modalities:
-        own = embed.image.model_copy(update=_own_seen(folder, embed.image))
-        encoders["image"] = streams.of_pictures(own, pictures, texts)
+        block = embed.image.model_copy(update=_own_seen(folder, embed.image))
+        encoders["image"] = streams.of_pictures(block, pictures, texts)
     if "video" in modalities:
         frames = None
         if "video" in here:
@@ -384,26 +384,26 @@ def _encoders(folder: Path, embed: EmbedParams, modalities: list[Modality]) -> d
 
 def _own_streams(folder: Path, video: EmbedVideoParams) -> EmbedVideoParams:
     """The block with the bundle's own nets of speech, words and faces. Raises DamagedError where it names others."""
-    own: dict[str, Any] = {}
+    local: dict[str, Any] = {}
     if "speech" in video.streams:
         _check_own(folder, video.speech.encoder, SPEECH, pinned=video.speech.revision is not None)
-        own["speech"] = video.speech.model_copy(update={"encoder": str(folder / SPEECH)})
+        local["speech"] = video.speech.model_copy(update={"encoder": str(folder / SPEECH)})
     if "transcript" in video.streams:
         _check_own(folder, video.transcript.encoder, TRANSCRIPT, pinned=video.transcript.revision is not None)
-        own["transcript"] = video.transcript.model_copy(update={"encoder": str(folder / TRANSCRIPT)})
-    return video.model_copy(update=own | _own_seen(folder, video))
+        local["transcript"] = video.transcript.model_copy(update={"encoder": str(folder / TRANSCRIPT)})
+    return video.model_copy(update=local | _own_seen(folder, video))
 
 
 def _own_seen(folder: Path, block: EmbedImageParams | EmbedVideoParams) -> dict[str, Any]:
     """The same of what pictures have as well; they may use the nets of clips."""
-    pictures, own = isinstance(block, EmbedImageParams), dict[str, Any]()
+    pictures, local = isinstance(block, EmbedImageParams), dict[str, Any]()
     if "faces" in block.streams:
         _check_own(folder, block.faces.models, FACES, *[PICTURE_FACES] * pictures)
-        own["faces"] = block.faces.model_copy(update={"models": str(folder / block.faces.models)})
+        local["faces"] = block.faces.model_copy(update={"models": str(folder / block.faces.models)})
     if "words" in block.streams:
         _check_own(folder, block.words.models, WORDS, *[PICTURE_WORDS] * pictures)
-        own["words"] = block.words.model_copy(update={"models": str(folder / block.words.models)})
-    return own
+        local["words"] = block.words.model_copy(update={"models": str(folder / block.words.models)})
+    return local
 
 
 def _check_own(folder: Path, named: str, *expected: str, pinned: bool = False) -> None:

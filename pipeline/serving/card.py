@@ -66,12 +66,12 @@ def _metrics(scored: dict[str, Any], confidence: float, modalities: Sequence[str
     rows = [
         [
             name,
-            own.get("n", scored["n"]),
-            f"{own['macro_f1']:.3f}",
-            _interval(own, "macro_f1_"),
-            f"{own['accuracy']:.3f}",
+            system.get("n", scored["n"]),
+            f"{system['macro_f1']:.3f}",
+            _interval(system, "macro_f1_"),
+            f"{system['accuracy']:.3f}",
         ]
-        for name, own in systems.items()
+        for name, system in systems.items()
     ]
     interval = f"{confidence:.0%} interval"
     fusion, gain = scored["fusion"], scored["fusion_minus_best_baseline"]
@@ -111,9 +111,9 @@ def _made(model: Model, params: Params) -> str:
     rows = []
     for name, branch in model.branches.items():
         encoder = branch.description.encoder or {}
-        for stream, own in encoder.get("streams", {"": encoder}).items():
-            cells = [f"{name} {stream}".strip(), own["name"], own.get("revision", "computed, no weights")]
-            digest = f"`{own['sha256'][:16]}…`" if "sha256" in own else ""
+        for stream, identity in encoder.get("streams", {"": encoder}).items():
+            cells = [f"{name} {stream}".strip(), identity["name"], identity.get("revision", "computed, no weights")]
+            digest = f"`{identity['sha256'][:16]}…`" if "sha256" in identity else ""
             rows.append([*cells, digest, f"`{branch.description.candidate}`"])
     how = f"`{model.description.candidate}`" if model.fusion is not None else "none: there is one modality"
     return (

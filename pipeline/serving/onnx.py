@@ -35,7 +35,7 @@ def write(model: Model, folder: Path) -> None:
     folder.mkdir()
     with _traceable():
         for name, branch in model.branches.items():
-            vectors = torch.zeros(TRACED, branch.own.width)
+            vectors = torch.zeros(TRACED, branch.encoder.width)
             _write(branch.classifier, (vectors,), folder / f"{name}.onnx", ["vector"])
         if model.fusion is not None:
             names = [

@@ -72,8 +72,8 @@ class ModalityAnswer:
     streams: dict[Stream, StreamAnswer] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        own = None if self.streams is None else {name: vars(answer) for name, answer in self.streams.items()}
-        return vars(self) | {"streams": own}
+        streams = None if self.streams is None else {name: vars(answer) for name, answer in self.streams.items()}
+        return vars(self) | {"streams": streams}
 
 
 @dataclass(frozen=True)

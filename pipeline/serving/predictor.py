@@ -57,14 +57,14 @@ class EncodedModality:
         vectors: float32 [n, width] of the frozen encoder.
         logits: float64 [n, K] of the specialist, calibrated.
         errors: n; None where the modality is there.
-        own: float32 [n, w], what the specialist reads.
+        inputs: float32 [n, w], what the specialist reads.
         lacking: n; of a clip or picture that is there, which streams are not, and why.
     """
 
     vectors: np.ndarray
     logits: np.ndarray
     errors: list[MediaError | None]
-    own: np.ndarray
+    inputs: np.ndarray
     lacking: list[Mapping[Stream, str]]
 
     @property
@@ -78,8 +78,8 @@ class EncodedModality:
 
     def times(self, count: int) -> "EncodedModality":
         """The same post ``count`` times."""
-        vectors, logits, own = (rows.repeat(count, axis=0) for rows in (self.vectors, self.logits, self.own))
-        return EncodedModality(vectors, logits, self.errors * count, own, self.lacking * count)
+        vectors, logits, inputs = (rows.repeat(count, axis=0) for rows in (self.vectors, self.logits, self.inputs))
+        return EncodedModality(vectors, logits, self.errors * count, inputs, self.lacking * count)
 
 
 ModalityInputs = Mapping[Modality, EncodedModality]
@@ -301,7 +301,7 @@ class Predictor:
         """Encodes ``count`` items that are ready for the encoder, or say why there is none."""
         branch = self.model.branches[name]
         vectors = np.zeros((count, branch.frozen.width), dtype=np.float32)
-        own = np.zeros((count, len(branch.classifier.mean)), dtype=np.float32)
+        inputs = np.zeros((count, len(branch.classifier.mean)), dtype=np.float32)
         logits = np.zeros((count, len(self.labels)))
         errors: list[MediaError | None] = [None] * count
         lacking: list[Mapping[Stream, str]] = [{}] * count
@@ -312,37 +312,37 @@ class Predictor:
                 errors[at] = item if isinstance(item, MediaError) else None
             if good:
                 rows = list(good)
-                vectors[rows], own[rows] = self._encode(branch, list(good.values()))
-                logits[rows] = self._classify(branch, own[rows])
+                vectors[rows], inputs[rows] = self._encode(branch, list(good.values()))
+                logits[rows] = self._classify(branch, inputs[rows])
             if isinstance(branch.frozen, ClipEncoder):
                 for at, item in good.items():
                     lacking[at] = {key: str(error) for key, error in item.items() if isinstance(error, MediaError)}
-        return EncodedModality(vectors, logits, errors, own, lacking)
+        return EncodedModality(vectors, logits, errors, inputs, lacking)
 
-    def _classify(self, branch: Branch, own: np.ndarray) -> np.ndarray:
+    def _classify(self, branch: Branch, inputs: np.ndarray) -> np.ndarray:
         """What the specialist says of its inputs, float32 [n, w]: calibrated logits, float64 [n, K]."""
-        logits = branch.classifier(torch.from_numpy(own).to(self.device))
+        logits = branch.classifier(torch.from_numpy(inputs).to(self.device))
         return branch.description.calibration.calibrated(logits.float().cpu().numpy())
 
     def _encode(self, branch: Branch, items: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         """The frozen encoder's vectors, and what the specialist reads."""
         vectors = self._vectors(branch.frozen, items)
-        if isinstance(branch.own, TfidfEncoder):
-            own = branch.own.sparse(items).toarray()
-        elif isinstance(branch.own, TextWithWords):
-            own = branch.own.beside(vectors, items)
-        elif branch.own is branch.frozen:
-            own = vectors
+        if isinstance(branch.encoder, TfidfEncoder):
+            inputs = branch.encoder.sparse(items).toarray()
+        elif isinstance(branch.encoder, TextWithWords):
+            inputs = branch.encoder.beside(vectors, items)
+        elif branch.encoder is branch.frozen:
+            inputs = vectors
         elif isinstance(branch.frozen, ClipEncoder):
             (modality,) = branch.description.modalities
             pixels = [item[LEARNING[modality]] for item in items]
-            own = np.full((len(items), branch.own.width), np.nan, dtype=np.float32)
+            inputs = np.full((len(items), branch.encoder.width), np.nan, dtype=np.float32)
             shown = [at for at, picture in enumerate(pixels) if isinstance(picture, np.ndarray)]
             if shown:
-                own[shown] = self._vectors(branch.own, [pixels[at] for at in shown])
+                inputs[shown] = self._vectors(branch.encoder, [pixels[at] for at in shown])
         else:
-            own = self._vectors(branch.own, items)
-        return vectors, own
+            inputs = self._vectors(branch.encoder, items)
+        return vectors, inputs
 
     def _vectors(self, encoder: Encoder | VideoEncoder, items: list[Any]) -> np.ndarray:
         if isinstance(encoder, ImageEncoder):
@@ -447,20 +447,20 @@ class Predictor:
         """Clips, or pictures, as they would be without this stream."""
         branch = self.model.branches[name]
         columns = slices(branch.frozen.identity)[stream]
-        vectors, own = encoded.vectors.copy(), encoded.own.copy()
+        vectors, inputs = encoded.vectors.copy(), encoded.inputs.copy()
         vectors[:, columns] = np.nan
-        if branch.own is branch.frozen:
-            own[:, columns] = np.nan
+        if branch.encoder is branch.frozen:
+            inputs[:, columns] = np.nan
         elif stream == LEARNING[name]:
-            own[:] = np.nan
+            inputs[:] = np.nan
         left = [not np.isnan(vector).all() for vector in vectors]
         errors = [error if here else MediaError("none") for error, here in zip(encoded.errors, left, strict=True)]
         present = np.array([error is None for error in errors])
         return EncodedModality(
             np.where(present[:, None], vectors, 0.0).astype(np.float32),
-            np.where(present[:, None], self._classify(branch, own), 0.0),
+            np.where(present[:, None], self._classify(branch, inputs), 0.0),
             errors,
-            own,
+            inputs,
             encoded.lacking,
         )
 

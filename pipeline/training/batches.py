@@ -53,8 +53,8 @@ def batches(
             key, share = [*key, group.rank], group.share(len(rows))
             dropout = int(np.random.SeedSequence(key).generate_state(1)[0])
         rng = np.random.default_rng(key)
-        own = rows[share] if share.stop > share.start else rows[:1]
-        parts = [train.load(piece, rng) for piece in np.array_split(own, accumulate) if len(piece)]
+        local_rows = rows[share] if share.stop > share.start else rows[:1]
+        parts = [train.load(piece, rng) for piece in np.array_split(local_rows, accumulate) if len(piece)]
         return Batch(number, parts, train.labels[torch.from_numpy(rows)], share, dropout)
 
     remaining = range(state.batch, len(order))

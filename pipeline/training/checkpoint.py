@@ -69,8 +69,8 @@ def check_shapes(folder: Path, make: Callable[[], nn.Module], part: str = "", *,
         described = {name: list(value.shape) for name, value in make().state_dict().items()}
     start = f"{part}." if part else ""
     with _reading_tensors(path) as file:
-        own = [name for name in file.keys() if not (but and name.startswith(f"{but}."))]  # noqa: SIM118 - no mapping
-        names = [name for name in own if name.startswith(start)]
+        stored_names = [name for name in file.keys() if not (but and name.startswith(f"{but}."))]  # noqa: SIM118 - no mapping
+        names = [name for name in stored_names if name.startswith(start)]
         held = {name.removeprefix(start): list(file.get_slice(name).get_shape()) for name in names}
     for name in sorted(described.keys() | held.keys()):
         if described.get(name) != held.get(name):

@@ -54,10 +54,10 @@ class ProcessGroup:
         ends = np.cumsum([0, *(len(part) for part in np.array_split(np.arange(rows), self.size))])
         return slice(int(ends[self.rank]), int(ends[self.rank + 1]))
 
-    def gather_logits(self, own: Tensor, share: slice, rows: int) -> Tensor:
+    def gather_logits(self, local: Tensor, share: slice, rows: int) -> Tensor:
         """The logits of a batch of so many rows, of which this process has made ``own``, without a graph."""
-        logits = torch.zeros((rows, own.shape[1]), dtype=own.dtype, device=own.device)
-        logits[share] = own.detach()[: share.stop - share.start]
+        logits = torch.zeros((rows, local.shape[1]), dtype=local.dtype, device=local.device)
+        logits[share] = local.detach()[: share.stop - share.start]
         return self.all_reduce(logits)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -67,11 +67,11 @@ class ProcessGroup:
         for gradient, summed in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
-    def all_reduce(self, own: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Of the tensors of all processes, in place."""
         with _connection_errors():
-            distributed.all_reduce(own)
-        return own
+            distributed.all_reduce(tensor)
+        return tensor
 
     def broadcast(self, value: Any) -> Any:
         """The ``value`` of the first process; those of the others are ignored."""

@@ -218,8 +218,8 @@ class _Training:
         accelerator.backward(loss)
         if not direct:
             assert logits.grad is not None
-            own = logits.grad[batch.share]
-            gradients = (own if len(own) else torch.zeros_like(outputs[0])).split(
+            local_gradient = logits.grad[batch.share]
+            gradients = (local_gradient if len(local_gradient) else torch.zeros_like(outputs[0])).split(
                 [len(logits_of_part) for logits_of_part in outputs]
             )
             if single:
@@ -236,8 +236,8 @@ class _Training:
 
     def _leaf(self, outputs: list[Tensor], batch: Batch) -> Tensor:
         """The logits of the whole batch, without a graph, to receive their gradient."""
-        own = torch.cat(outputs).detach()
-        whole = own if self.group is None else self.group.gather_logits(own, batch.share, len(batch.labels))
+        local = torch.cat(outputs).detach()
+        whole = local if self.group is None else self.group.gather_logits(local, batch.share, len(batch.labels))
         return whole.requires_grad_()
 
 
@@ -313,8 +313,8 @@ def predict(net: nn.Module, rows: TrainingRows, device: torch.device, group: Pro
     net.to(device)
     net.eval()
     order = rows.batches(None)
-    own = order if group is None else order[group.rank :: group.size]
-    order = own or order[:1]  # who has none learns how wide the logits are
+    local_batches = order if group is None else order[group.rank :: group.size]
+    order = local_batches or order[:1]  # who has none learns how wide the logits are
 
     def load(batch: np.ndarray) -> tuple[np.ndarray, tuple[Any, ...]]:
         return batch, rows.load(batch, None)
@@ -326,6 +326,6 @@ def predict(net: nn.Module, rows: TrainingRows, device: torch.device, group: Pro
     if not pieces:
         return np.empty((0, 0), dtype=np.float32)
     logits = np.zeros((len(rows.labels), pieces[0][1].shape[1]), dtype=np.float32)
-    for batch, values in pieces if own else []:
+    for batch, values in pieces if local_batches else []:
         logits[batch] = values
     return logits if group is None else group.all_reduce(torch.from_numpy(logits).to(device)).cpu().numpy()

@@ -222,7 +222,7 @@ def test_the_specialists_as_onnx_compute_the_same(predictor: Predictor, tmp_path
     generator = np.random.default_rng(0)
     for name, branch in predictor.model.branches.items():
         for rows in (1, 2, 9):
-            vectors = generator.normal(size=(rows, branch.own.width)).astype(np.float32)
+            vectors = generator.normal(size=(rows, branch.encoder.width)).astype(np.float32)
             with torch.inference_mode():
                 logits = branch.classifier(torch.from_numpy(vectors)).numpy()
             made = run_onnx(tmp_path / "onnx" / f"{name}.onnx", {"vector": vectors})

@@ -83,7 +83,7 @@ def test_tuned_encoders_predict_as_the_stages_did_and_travel_with_their_speciali
 ) -> None:
     tuned = train(tmp_path / "project", "tuned")
     predictor, posts = tuned.predictor(), tuned.posts()
-    assert {branch.own is branch.frozen for branch in predictor.model.branches.values()} == {False}
+    assert {branch.encoder is branch.frozen for branch in predictor.model.branches.values()} == {False}
     expected = predictor.predict(posts)
     check_against_stages(tuned, expected)
     bundle.export(tuned.params, tuned.layout, tmp_path / "bundle")
